@@ -1,0 +1,46 @@
+// Switches that break one rule each, so that a test can show that it would notice. The product links
+// switches_off.cpp, where every switch is off and cannot be turned on; the simulator and the sabotage build link
+// switches_on.cpp, which reads LUGE_BREAK (names separated by commas) and lets a test set them at run time.
+#pragma once
+
+#include <string_view>
+
+namespace luge {
+
+enum class Switch {
+  // Sabotage of the whole path (./demo --sabotage)
+  lost_ack,      // a head acknowledges some writes that it has not logged
+  wrong_parity,  // the gateway writes wrong parity under right CRCs and does not verify
+  stale_read,    // a head now and then answers with the version before the newest
+  skip_flush,    // a flush commits its index record without writing the stripe
+  // Protocol mutants (docs/protocol-mutants.md), by rule
+  diverged_unchecked,            // 2.1
+  read_at_append,                // 2.2
+  free_at_append,                // 2.2
+  no_session_fence,              // 2.3
+  no_duplicate_table,            // 2.3
+  merge_without_block_lock,      // 2.4
+  ack_before_shrink,             // 3.1
+  join_before_acks,              // 3.2
+  longest_log_by_length,         // 4.2
+  truncate_not_durable,          // 4.3
+  open_before_all_hold_tail,     // 4.4
+  restarted_primary_keeps_epoch, // 4.5
+  reads_unconfirmed,             // 6
+  unconditional_index_record,    // 7.2
+  retry_on_same_slots,           // 8.1
+  free_without_generation,       // 8.1
+  no_sled_fence,                 // 8.2
+  segment_generation_unchecked,  // 10.2
+  suspect_promoted,              // 10.2
+  index_without_reserve,         // 10.3
+  count_
+};
+
+std::string_view switch_name(Switch s);
+/// True: the rule is broken on purpose.
+bool broken(Switch s);
+/// Only in the builds with switches; elsewhere it ends the process.
+void set_broken(Switch s, bool on);
+
+}  // namespace luge
