@@ -169,6 +169,7 @@ io::Task<bool> Channel::read_frame(Frame& frame) {
   frame.kind = static_cast<Kind>(h.kind);
   frame.id = h.id;
   frame.source = h.source;
+  frame.unit = h.unit;
   frame.body = {body_bytes, h.body_bytes};
   frame.body_owner = std::move(body);
   if (frame_crc(h, frame.body) != h.crc) {

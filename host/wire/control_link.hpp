@@ -28,6 +28,7 @@ class ControlLink {
     NodeId id = 0;
     std::string name, role, address;  ///< address: where peers reach this daemon's Server
     std::uint64_t incarnation = 0;    ///< random, new at each start
+    std::uint32_t pid = 0;            ///< of the process, for `luge status`; 0 in the simulator
   };
   /// All run on the loop. Each may be empty.
   struct Callbacks {

@@ -45,6 +45,7 @@ struct Frame {
   std::shared_ptr<const void> body_owner;
   Bytes body;
   std::vector<Buffer> payload;  // received frames have at most one part
+  std::uint64_t unit = 0;       // received frames: the sender's storage unit, 0 if it named none
 
   std::size_t payload_bytes() const;
   /// The one payload part of a received frame, or an empty buffer.
