@@ -78,7 +78,10 @@ void Channel::end() {
   open_ = false;
   stream_->close();
   writable_.notify_all();
-  for (auto& [id, p] : pending_) {
+  // In order of asking: the order of the map differs from run to run, and a simulation must repeat.
+  std::vector<std::pair<std::uint64_t, Pending*>> waiting(pending_.begin(), pending_.end());
+  std::sort(waiting.begin(), waiting.end());
+  for (auto& [id, p] : waiting) {
     p->failed = true;
     p->done.notify_all();
   }
