@@ -96,12 +96,13 @@ void World::run_timers() {
 }
 
 void World::stop() {
-  stopped_ = true;
+  if (std::exchange(stopped_, true)) return;
   for (Waiter* w = waiting_; w != nullptr;) {
     Waiter* next = w->all_next;
     if (!w->through_stop) wake(*w, false);
     w = next;
   }
+  on_stop();
 }
 
 Event::~Event() {
@@ -116,13 +117,14 @@ void Event::notify_all() { while (first_) world_.wake(*first_, true); }
 void Event::notify_one() { if (first_) world_.wake(*first_, true); }
 
 Task<Mutex::Guard> Mutex::lock() {
-  while (held_) co_await free_.wait();
+  // unlock() hands the mutex over to the first waiter, so nobody who comes later can overtake.
+  if (held_) co_await free_.wait();
   held_ = true;
   co_return Guard(*this);
 }
 
 void Mutex::unlock() {
-  held_ = false;
+  held_ = free_.has_waiters();
   free_.notify_one();
 }
 

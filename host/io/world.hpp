@@ -65,6 +65,8 @@ class World {
   /// Ask to have run_timers() called at `t` (or earlier); replaces an earlier request.
   virtual void wake_at(Time t) = 0;
   void run_timers();
+  /// stop() has begun: end waits that the World does not know of (sockets), so that they throw Stopped too.
+  virtual void on_stop() {}
 
  private:
   friend class Event;

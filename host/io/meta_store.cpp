@@ -1,0 +1,368 @@
+#include "io/meta_store.hpp"
+
+#include <cstddef>
+#include <cstring>
+#include <deque>
+#include <limits>
+
+#include "base/crc32c.hpp"
+#include "base/ids.hpp"
+#include "base/logging.hpp"
+
+namespace luge::io {
+namespace {
+
+constexpr std::uint32_t kMagic = 0x4d47554c;  // "LUGM"
+constexpr std::uint16_t kVersion = 1;
+constexpr std::uint16_t kSnapshot = 1, kChanges = 2;
+constexpr std::uint32_t kErased = 0xffffffff;  // value length of an erased key
+constexpr std::uint64_t kMinRegion = 64 << 10;
+
+// Each batch starts on a 4 KiB boundary of its half; `bytes` of pairs follow the header, then zeros. A half begins
+// with a snapshot; each batch behind it has the next sequence number and the CRC of the one before. Sequence numbers
+// go on over both halves. All fits in one 512-byte sector when there are no pairs, so an empty snapshot cannot tear.
+struct BatchHeader {
+  std::uint32_t magic = kMagic;
+  std::uint16_t version = kVersion;
+  std::uint16_t kind = 0;
+  std::uint64_t sequence = 0;
+  std::uint32_t bytes = 0;
+  std::uint32_t previous_crc = 0;
+  std::uint32_t reserved = 0;
+  std::uint32_t crc = 0;  // CRC32C of this header with crc = 0, then the pairs
+};
+static_assert(sizeof(BatchHeader) == 32);
+static_assert(offsetof(BatchHeader, sequence) == 8);
+static_assert(offsetof(BatchHeader, crc) == 28);
+
+// Before each key and value.
+struct PairHeader {
+  std::uint32_t key_bytes = 0;
+  std::uint32_t value_bytes = 0;
+};
+static_assert(sizeof(PairHeader) == 8);
+
+std::uint32_t batch_crc(BatchHeader h, Bytes pairs) {
+  h.crc = 0;
+  return crc32c(pairs, crc32c(Bytes(reinterpret_cast<const std::byte*>(&h), sizeof h)));
+}
+
+std::uint64_t round_up(std::uint64_t n) { return (n + kBlockBytes - 1) / kBlockBytes * kBlockBytes; }
+
+std::uint64_t pair_bytes(std::size_t key, std::size_t value) { return sizeof(PairHeader) + key + value; }
+
+using State = std::map<std::string, std::string, std::less<>>;
+using Overlay = std::map<std::string, std::optional<std::string>, std::less<>>;
+
+// A valid batch at the start of `at`, or nothing. The header is copied: `at` may hold anything.
+std::optional<BatchHeader> batch_at(Bytes at) {
+  BatchHeader h;
+  if (at.size() < sizeof h) return std::nullopt;
+  std::memcpy(&h, at.data(), sizeof h);
+  if (h.magic != kMagic || h.bytes > at.size() - sizeof h) return std::nullopt;
+  if (batch_crc(h, at.subspan(sizeof h, h.bytes)) != h.crc) return std::nullopt;
+  return h;
+}
+
+// False: the pairs do not parse (under a right CRC: written by something else).
+bool apply(Bytes pairs, bool may_erase, State& state) {
+  while (!pairs.empty()) {
+    PairHeader p;
+    if (pairs.size() < sizeof p) return false;
+    std::memcpy(&p, pairs.data(), sizeof p);
+    pairs = pairs.subspan(sizeof p);
+    bool erase = p.value_bytes == kErased;
+    if (erase && !may_erase) return false;
+    std::size_t value = erase ? 0 : p.value_bytes;
+    if (p.key_bytes > pairs.size() || value > pairs.size() - p.key_bytes) return false;
+    auto* text = reinterpret_cast<const char*>(pairs.data());
+    std::string key(text, p.key_bytes);
+    if (erase) state.erase(key);
+    else state.insert_or_assign(std::move(key), std::string(text + p.key_bytes, value));
+    pairs = pairs.subspan(p.key_bytes + value);
+  }
+  return true;
+}
+
+struct Half {
+  bool readable = false;          // begins with a valid snapshot
+  std::uint16_t unknown_version = 0;
+  std::uint64_t first = 0;        // sequence of the snapshot
+  std::uint64_t last = 0;         // sequence of the last batch of the chain
+  std::uint32_t last_crc = 0;
+  std::uint64_t end = 0;          // where the next batch goes
+  State state;
+};
+
+Half replay(Bytes bytes) {
+  Half half;
+  for (std::uint64_t at = 0; at < bytes.size();) {
+    std::optional<BatchHeader> h = batch_at(bytes.subspan(at));
+    if (!h) break;
+    bool first = at == 0;
+    if (h->version != kVersion && (first || h->sequence == half.last + 1)) half.unknown_version = h->version;
+    if (h->version != kVersion) break;
+    if (h->kind != (first ? kSnapshot : kChanges)) break;
+    if (!first && (h->sequence != half.last + 1 || h->previous_crc != half.last_crc)) break;
+    if (!apply(bytes.subspan(at + sizeof *h, h->bytes), !first, half.state)) break;
+    if (first) half.first = h->sequence;
+    half.readable = true;
+    half.last = h->sequence;
+    half.last_crc = h->crc;
+    half.end = at = at + round_up(sizeof *h + h->bytes);
+  }
+  return half;
+}
+
+bool blank(Bytes bytes) {
+  for (std::byte b : bytes)
+    if (b != std::byte{0}) return false;
+  return true;
+}
+
+// The greatest sequence of any valid batch from `from` on, wherever it stands.
+std::uint64_t greatest_sequence(Bytes bytes, std::uint64_t from) {
+  std::uint64_t greatest = 0;
+  for (std::uint64_t at = from; at < bytes.size(); at += kBlockBytes)
+    if (auto h = batch_at(bytes.subspan(at))) greatest = std::max(greatest, h->sequence);
+  return greatest;
+}
+
+class MetaStoreImpl final : public MetaStore {
+ public:
+  MetaStoreImpl(World& world, BlockFile& file, std::uint64_t offset, std::uint64_t bytes)
+      : file_(file), offset_(offset), half_bytes_(bytes / 2), turn_(world) {}
+
+  Task<Status> load() {
+    Buffer region = Buffer::allocate(2 * half_bytes_);
+    constexpr std::uint64_t kPiece = 1 << 20;
+    for (std::uint64_t at = 0; at < region.size(); at += kPiece) {
+      MutableBytes piece = region.mutable_bytes().subspan(at, std::min<std::uint64_t>(kPiece, region.size() - at));
+      if (Status s = co_await file_.read(offset_ + at, piece); !s.ok()) co_return s.with("metadata store");
+    }
+    if (blank(region.bytes())) {
+      // Written before the first put, so that a put that tears never leaves a region without a snapshot.
+      co_return co_await write_batch(kSnapshot, 0, 0, {});
+    }
+    co_return choose(region.bytes());
+  }
+
+  std::optional<std::string_view> get(std::string_view key) const override {
+    auto it = state_.find(key);
+    if (it == state_.end()) return std::nullopt;
+    return it->second;
+  }
+
+  std::vector<std::pair<std::string_view, std::string_view>> list(std::string_view prefix) const override {
+    std::vector<std::pair<std::string_view, std::string_view>> found;
+    for (auto it = state_.lower_bound(prefix); it != state_.end() && it->first.starts_with(prefix); ++it)
+      found.emplace_back(it->first, it->second);
+    return found;
+  }
+
+  bool failed() const override { return failed_; }
+
+  Task<Status> put(std::vector<Change> changes) override {
+    // Shared with the putter that writes for all, which may outlive this one when the World stops.
+    auto request = std::make_shared<Request>();
+    request->changes = std::move(changes);
+    queue_.push_back(request);
+    while (!request->result) {
+      if (writing_) co_await turn_.wait();
+      else co_await write_queued();
+    }
+    co_return *request->result;
+  }
+
+ private:
+  struct Request {
+    std::vector<Change> changes;
+    std::optional<Status> result;
+  };
+
+  Status choose(Bytes region) {
+    Bytes bytes[2] = {region.first(half_bytes_), region.subspan(half_bytes_)};
+    Half halves[2] = {replay(bytes[0]), replay(bytes[1])};
+    for (const Half& h : halves)
+      if (h.unknown_version != 0)
+        return Status(Code::wrong_version, "metadata store at " + std::to_string(offset_) + " has format version " +
+                                               std::to_string(h.unknown_version) + ", this program knows " +
+                                               std::to_string(kVersion));
+    if (!halves[0].readable && !halves[1].readable)
+      return Status(Code::corrupt, "metadata store at " + std::to_string(offset_) +
+                                       ": neither half begins with a readable snapshot");
+    int a = !halves[0].readable || (halves[1].readable && halves[1].first > halves[0].first) ? 1 : 0;
+    Half& h = halves[a];
+    // Batches are written one after the other, each only when the one before is durable. So a valid batch beyond
+    // the end of the chain means that a batch which had been acknowledged has gone bad: no crash does that.
+    std::uint64_t lost = std::max(greatest_sequence(bytes[a], h.end), greatest_sequence(bytes[1 - a], 0));
+    if (lost > h.last)
+      return Status(Code::corrupt, "metadata store at " + std::to_string(offset_) + ": batch " +
+                                       std::to_string(h.last + 1) + " is damaged though batch " +
+                                       std::to_string(lost) + " was written after it: the medium lost acknowledged "
+                                       "changes");
+    warn_of_torn_tail(bytes[a], h);
+    if (!halves[1 - a].readable && !blank(bytes[1 - a].first(kBlockBytes)))
+      logging::warn("metadata store at {}: half {} has no readable snapshot, half {} is used", offset_, 1 - a, a);
+    active_ = a;
+    end_ = h.end;
+    sequence_ = h.last;
+    crc_ = h.last_crc;
+    state_ = std::move(h.state);
+    for (const auto& [k, v] : state_) state_bytes_ += pair_bytes(k.size(), v.size());
+    return Status();
+  }
+
+  void warn_of_torn_tail(Bytes bytes, const Half& h) const {
+    BatchHeader next;
+    if (bytes.size() - h.end < sizeof next) return;
+    std::memcpy(&next, bytes.data() + h.end, sizeof next);
+    if (next.magic == kMagic && next.sequence == h.last + 1)
+      logging::warn("metadata store at {}: batch {} is incomplete (a crash while it was written); dropped", offset_,
+                    next.sequence);
+  }
+
+  std::uint64_t capacity() const { return half_bytes_ - sizeof(BatchHeader); }
+
+  // What the state's size becomes by `changes` on top of `overlay`, which is changed accordingly if it fits.
+  bool admit(const std::vector<Change>& changes, Overlay& overlay, std::uint64_t& state_bytes) {
+    Overlay mine;
+    std::uint64_t bytes = state_bytes;
+    for (const Change& c : changes) {
+      if (c.first.size() > capacity() || (c.second && c.second->size() > capacity())) return false;
+      bytes -= present_bytes(c.first, mine, overlay);
+      if (c.second) bytes += pair_bytes(c.first.size(), c.second->size());
+      mine.insert_or_assign(c.first, c.second);
+    }
+    if (bytes > capacity()) return false;
+    for (auto& [key, value] : mine) overlay.insert_or_assign(key, std::move(value));
+    state_bytes = bytes;
+    return true;
+  }
+
+  std::uint64_t present_bytes(const std::string& key, const Overlay& mine, const Overlay& overlay) const {
+    for (const Overlay* o : {&mine, &overlay})
+      if (auto it = o->find(key); it != o->end())
+        return it->second ? pair_bytes(key.size(), it->second->size()) : 0;
+    auto it = state_.find(key);
+    return it == state_.end() ? 0 : pair_bytes(key.size(), it->second.size());
+  }
+
+  // Writes everything queued as one batch and wakes those who wait for it.
+  Task<void> write_queued() {
+    struct Turn {
+      MetaStoreImpl& s;
+      bool done = false;
+      explicit Turn(MetaStoreImpl& store) : s(store) { s.writing_ = true; }
+      ~Turn() {
+        if (!done) s.failed_ = true;  // stopped in the middle: nobody knows what is on the medium
+        s.writing_ = false;
+        s.turn_.notify_all();
+      }
+    } turn(*this);
+    std::deque<std::shared_ptr<Request>> group;
+    group.swap(queue_);
+    Overlay overlay;
+    std::uint64_t state_bytes = state_bytes_;
+    std::deque<std::shared_ptr<Request>> admitted;
+    for (auto& r : group) {
+      if (failed_) r->result = failure();
+      else if (admit(r->changes, overlay, state_bytes)) admitted.push_back(r);
+      else r->result = Status(Code::no_space, "metadata store is full: the state would exceed " +
+                                                  std::to_string(capacity()) + " bytes");
+    }
+    Status s;
+    if (!overlay.empty()) s = co_await write_overlay(overlay);
+    if (s.ok()) {
+      for (auto& [key, value] : overlay) {
+        if (value) state_.insert_or_assign(key, std::move(*value));
+        else state_.erase(key);
+      }
+      state_bytes_ = state_bytes;
+    } else {
+      failed_ = true;
+      logging::error("metadata store at {}: {}; no more changes are taken", offset_, s.text());
+    }
+    for (auto& r : admitted) r->result = s;
+    turn.done = true;
+  }
+
+  Status failure() const {
+    return Status(Code::io_error, "metadata store has failed earlier; restart the daemon to use it again");
+  }
+
+  Task<Status> write_overlay(const Overlay& overlay) {
+    std::uint64_t bytes = 0;
+    for (const auto& [key, value] : overlay) bytes += pair_bytes(key.size(), value ? value->size() : 0);
+    if (round_up(sizeof(BatchHeader) + bytes) <= half_bytes_ - end_) {
+      std::string pairs;
+      pairs.reserve(bytes);
+      for (const auto& [key, value] : overlay) append(pairs, key, value);
+      co_return co_await write_batch(kChanges, active_, end_, pairs);
+    }
+    std::string pairs;
+    for (const auto& [key, value] : state_)
+      if (!overlay.contains(key)) append(pairs, key, value);
+    for (const auto& [key, value] : overlay)
+      if (value) append(pairs, key, value);
+    co_return co_await write_batch(kSnapshot, 1 - active_, 0, pairs);
+  }
+
+  static void append(std::string& pairs, std::string_view key, const std::optional<std::string_view>& value) {
+    PairHeader p{static_cast<std::uint32_t>(key.size()), value ? static_cast<std::uint32_t>(value->size()) : kErased};
+    pairs.append(reinterpret_cast<const char*>(&p), sizeof p);
+    pairs.append(key);
+    if (value) pairs.append(*value);
+  }
+
+  Task<Status> write_batch(std::uint16_t kind, int half, std::uint64_t at, const std::string& pairs) {
+    BatchHeader h;
+    h.kind = kind;
+    h.sequence = sequence_ + 1;
+    h.bytes = static_cast<std::uint32_t>(pairs.size());
+    h.previous_crc = crc_;
+    h.crc = batch_crc(h, as_bytes(pairs));
+    Buffer out = Buffer::zeros(round_up(sizeof h + pairs.size()));
+    std::memcpy(out.data(), &h, sizeof h);
+    std::memcpy(out.data() + sizeof h, pairs.data(), pairs.size());
+    Bytes part = out.bytes();
+    std::uint64_t place = offset_ + static_cast<std::uint64_t>(half) * half_bytes_ + at;
+    Status s = co_await file_.write(place, {&part, 1}, Durability::durable);
+    if (!s.ok()) co_return s;
+    active_ = half;
+    end_ = at + out.size();
+    sequence_ = h.sequence;
+    crc_ = h.crc;
+    co_return s;
+  }
+
+  BlockFile& file_;
+  const std::uint64_t offset_;
+  const std::uint64_t half_bytes_;
+  State state_;
+  std::uint64_t state_bytes_ = 0;  // of a snapshot's pairs
+  int active_ = 0;
+  std::uint64_t end_ = 0;          // in the active half
+  std::uint64_t sequence_ = 0;
+  std::uint32_t crc_ = 0;
+  bool failed_ = false;
+  bool writing_ = false;
+  std::deque<std::shared_ptr<Request>> queue_;
+  Event turn_;
+};
+
+}  // namespace
+
+Task<Result<std::unique_ptr<MetaStore>>> MetaStore::open(World& world, BlockFile& file, std::uint64_t offset,
+                                                         std::uint64_t bytes) {
+  if (offset % kBlockBytes != 0 || bytes % (2 * kBlockBytes) != 0 || bytes < kMinRegion ||
+      bytes > std::numeric_limits<std::uint32_t>::max() || offset > file.size() || bytes > file.size() - offset)
+    co_return Status(Code::invalid, "metadata store: the region [" + std::to_string(offset) + ", +" +
+                                        std::to_string(bytes) + ") is too small, misaligned or beyond the file");
+  auto store = std::make_unique<MetaStoreImpl>(world, file, offset, bytes);
+  Status s = co_await store->load();
+  if (!s.ok()) co_return s;
+  co_return std::unique_ptr<MetaStore>(std::move(store));
+}
+
+}  // namespace luge::io

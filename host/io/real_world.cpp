@@ -1,0 +1,155 @@
+#include "io/real_world.hpp"
+
+#include <sys/random.h>
+#include <time.h>
+
+#include <boost/asio/executor_work_guard.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/signal_set.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <csignal>
+#include <random>
+
+#include "base/logging.hpp"
+#include "io/file_engine.hpp"
+#include "io/real_files.hpp"
+#include "io/real_network.hpp"
+
+namespace luge::io {
+namespace {
+
+std::uint64_t seed() {
+  std::uint64_t s = 0;
+  auto* p = reinterpret_cast<char*>(&s);
+  for (std::size_t have = 0; have < sizeof s;) {
+    ssize_t n = ::getrandom(p + have, sizeof s - have, 0);
+    if (n > 0) have += static_cast<std::size_t>(n);
+  }
+  return s;
+}
+
+Time boot_time() {
+  timespec t;
+  ::clock_gettime(CLOCK_BOOTTIME, &t);
+  return Time(std::chrono::seconds(t.tv_sec) + std::chrono::nanoseconds(t.tv_nsec));
+}
+
+}  // namespace
+
+struct RealWorld::Impl {
+  explicit Impl(Options o) : options(std::move(o)) {}
+
+  Options options;
+  boost::asio::io_context context{1};
+  Executor executor = context.get_executor();
+  boost::asio::executor_work_guard<boost::asio::io_context::executor_type> work{context.get_executor()};
+  boost::asio::steady_timer timer{context};
+  std::optional<Time> armed;  // when `timer` fires
+  std::mt19937_64 random{seed()};
+  std::optional<boost::asio::signal_set> signals;
+  std::function<void(int)> on_signal;
+  Interruptible* interruptibles = nullptr;
+  std::unique_ptr<Network> network;
+  std::unique_ptr<Files> files;
+
+  void wait_for_signal() {
+    signals->async_wait([this](const boost::system::error_code& e, int number) {
+      if (e) return;
+      wait_for_signal();
+      on_signal(number);
+    });
+  }
+};
+
+RealWorld::RealWorld() : RealWorld(Options{}) {}
+
+RealWorld::RealWorld(Options options) : impl_(std::make_unique<Impl>(std::move(options))) {
+  std::signal(SIGPIPE, SIG_IGN);
+  impl_->network = make_real_network(*this);
+  impl_->files = make_real_files(*this);
+}
+
+RealWorld::~RealWorld() { stop(); }
+
+Executor RealWorld::executor() { return impl_->executor; }
+Time RealWorld::now() { return boot_time(); }
+
+std::int64_t RealWorld::wall_clock_ns() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now().time_since_epoch())
+      .count();
+}
+
+std::uint64_t RealWorld::random() { return impl_->random(); }
+Network& RealWorld::network() { return *impl_->network; }
+Files& RealWorld::files() { return *impl_->files; }
+const RealWorld::Options& RealWorld::options() const { return impl_->options; }
+boost::asio::io_context& RealWorld::context() { return impl_->context; }
+
+bool RealWorld::run(Duration grace) {
+  if (!stopped()) impl_->context.run();  // on_stop() ends it
+  impl_->context.restart();
+  Time end = now() + grace;
+  while (tasks() != 0 && now() < end) impl_->context.run_one_for(end - now());
+  if (tasks() == 0) return true;
+  logging::warn("{} tasks did not end within {} ms of the stop", tasks(), grace / std::chrono::milliseconds(1));
+  return false;
+}
+
+void RealWorld::on_signal(std::function<void(int)> f) {
+  LUGE_CHECK(!impl_->signals);
+  impl_->on_signal = std::move(f);
+  impl_->signals.emplace(impl_->context, SIGTERM, SIGINT);
+  impl_->wait_for_signal();
+}
+
+void RealWorld::wake_at(Time t) {
+  // An earlier alarm than asked for does no harm: run_timers() finds nothing due and asks again.
+  if (impl_->armed && *impl_->armed <= t) return;
+  impl_->armed = t;
+  impl_->timer.expires_after(std::max<Duration>(t - now(), Duration(0)));
+  impl_->timer.async_wait([this](const boost::system::error_code& e) {
+    if (e) return;  // replaced by an earlier one
+    impl_->armed.reset();
+    run_timers();
+  });
+}
+
+void RealWorld::on_stop() {
+  for (Interruptible* i = impl_->interruptibles; i != nullptr;) {
+    Interruptible* next = i->next_;
+    i->interrupt();
+    i = next;
+  }
+  impl_->context.stop();
+}
+
+RealWorld::Interruptible::Interruptible(RealWorld& world) : world_(world) {
+  Interruptible*& first = world.impl_->interruptibles;
+  next_ = first;
+  if (first) first->prev_ = this;
+  first = this;
+}
+
+RealWorld::Interruptible::~Interruptible() {
+  (prev_ ? prev_->next_ : world_.impl_->interruptibles) = next_;
+  if (next_) next_->prev_ = prev_;
+}
+
+namespace {
+
+Task<void> run_and_stop(RealWorld& world, Task<int> task, int& result) {
+  result = co_await std::move(task);
+  world.stop();
+}
+
+}  // namespace
+
+int run_main(RealWorld& world, Task<int> task) {
+  int result = 130;
+  world.on_signal([&world](int) { world.stop(); });
+  world.spawn("main", run_and_stop(world, std::move(task), result));
+  if (!world.run()) std::_Exit(result);
+  return result;
+}
+
+}  // namespace luge::io
