@@ -1,0 +1,145 @@
+#include "head/columns.hpp"
+
+#include <algorithm>
+
+#include "base/logging.hpp"
+#include "coding/chunk_header.hpp"
+#include "switches/switches.hpp"
+
+namespace luge::head {
+
+using namespace std::chrono_literals;
+
+void Columns::avoid(NodeId sled) { avoid_until_[sled] = ctx_.world.now() + 2s; }
+
+void Columns::learn(Sled& sled, const fbs::Column& c) {
+  Column column;
+  column.device = c.device();
+  column.number = c.column();
+  column.generation = c.generation();
+  column.slot_bytes = c.slot_bytes();
+  if (c.states())
+    for (const fbs::SlotState* s : *c.states())
+      if (s->state() == 0) column.free.emplace_back(s->slot(), s->generation());
+  std::sort(column.free.rbegin(), column.free.rend());
+  sled.columns.push_back(std::move(column));
+}
+
+// First the epoch is made durable at the sled, then its slots are listed: what an older primary may still write
+// lands in slots that this list shows as written or that it can no longer reach.
+io::Task<Status> Columns::prepare(NodeId id) {
+  VpId vp = partition_.replica.vp();
+  auto fenced = co_await ctx_.connections->call(id, wire::make_frame(wire::Kind::fence, [&](auto& b) {
+    return fbs::CreateFence(b, vp, epoch_);
+  }), 2s);
+  if (!fenced.ok()) co_return fenced.status();
+  const auto* f = fenced->as<fbs::FenceReply>();
+  if (fenced->kind != wire::Kind::fence_reply || !f) co_return wire::status_of(*fenced).ok() ? Status(Code::corrupt, "fence answer does not parse") : wire::status_of(*fenced);
+  if (f->code() != 0) co_return wire::make_status(f->code(), f->text());
+  auto listed = co_await ctx_.connections->call(id, wire::make_frame(wire::Kind::list_columns, [&](auto& b) {
+    return fbs::CreateListColumns(b, vp, epoch_);
+  }), 5s);
+  if (!listed.ok()) co_return listed.status();
+  const auto* l = listed->as<fbs::Columns>();
+  if (listed->kind != wire::Kind::columns || !l) co_return Status(Code::corrupt, "column list does not parse");
+  if (l->code() != 0) co_return wire::make_status(l->code(), l->text());
+  Sled& sled = sleds_[id];
+  sled.columns.clear();
+  if (l->columns())
+    for (const fbs::Column* c : *l->columns()) learn(sled, *c);
+  sled.listed = true;
+  co_return Status();
+}
+
+io::Task<void> Columns::more_sandbox() {
+  auto answer = co_await ctx_.control->call(wire::make_frame(wire::Kind::get_sandbox, [&](auto& b) {
+    return fbs::CreateGetSandbox(b, partition_.replica.vp(), 4);
+  }), 1s);
+  const auto* s = answer.ok() && answer->kind == wire::Kind::sandbox ? answer->as<fbs::Sandbox>() : nullptr;
+  if (!s || s->code() != 0 || !s->columns()) co_return;
+  for (const fbs::SandboxColumn* c : *s->columns()) partition_.sandbox.push_back(*c);
+}
+
+// A column of the sandbox first; outside it only when that has none left on this sled (FL-07..09).
+io::Task<Status> Columns::claim(NodeId id, std::uint32_t slot_bytes) {
+  for (int round = 0; round < 2; ++round) {
+    std::vector<fbs::SandboxColumn> candidates;
+    for (const fbs::SandboxColumn& c : partition_.sandbox)
+      if (c.sled() == id && !tried_.contains({id, {c.device(), c.column()}})) candidates.push_back(c);
+    for (const fbs::SandboxColumn& c : candidates) {
+      tried_.insert({id, {c.device(), c.column()}});
+      auto answer = co_await ctx_.connections->call(id, wire::make_frame(wire::Kind::claim_column, [&](auto& b) {
+        return fbs::CreateClaimColumn(b, partition_.replica.vp(), epoch_, c.device(), c.column(), slot_bytes);
+      }), 2s);
+      if (!answer.ok()) co_return answer.status();
+      const auto* r = answer->as<fbs::ClaimReply>();
+      if (answer->kind != wire::Kind::claim_reply || !r) co_return wire::status_of(*answer).ok() ? Status(Code::corrupt, "claim answer does not parse") : wire::status_of(*answer);
+      if (r->code() == static_cast<std::uint16_t>(Code::fenced)) co_return wire::make_status(r->code(), r->text());
+      if (r->code() != 0 || !r->column()) continue;  // somebody else's: the sled arbitrates
+      learn(sleds_[id], *r->column());
+      co_return Status();
+    }
+    if (round == 0) co_await more_sandbox();
+  }
+  co_return Status(Code::no_space, "sled " + std::to_string(id) + " has no free column to recommend");
+}
+
+bool Columns::take(NodeId id, std::uint32_t slot_bytes, fbs::ChunkPlace& place) {
+  Sled& sled = sleds_[id];
+  for (Column& c : sled.columns) {
+    if (c.slot_bytes != slot_bytes || c.free.empty()) continue;
+    auto [slot, generation] = c.free.back();
+    if (!broken(Switch::retry_on_same_slots)) c.free.pop_back();
+    ++sled.handed_out;
+    place = fbs::ChunkPlace(id, c.number, slot, c.device, 0, generation);
+    return true;
+  }
+  return false;
+}
+
+io::Task<Result<std::vector<fbs::ChunkPlace>>> Columns::allocate(Layout layout, std::uint32_t chunk_bytes) {
+  std::uint32_t slot_bytes = coding::chunk_header_bytes(layout, chunk_bytes) + chunk_bytes;
+  std::vector<NodeId> candidates;
+  std::string missing;
+  for (const auto& [id, node] : ctx_.control->nodes()) {
+    if (node.role != "sled") continue;
+    auto avoided = avoid_until_.find(id);
+    bool usable = node.alive && (avoided == avoid_until_.end() || avoided->second <= ctx_.world.now());
+    if (usable) candidates.push_back(id);
+    else missing += " " + node.name;
+  }
+  // The least used first, so that the stripes spread over all sleds.
+  std::sort(candidates.begin(), candidates.end(), [this](NodeId a, NodeId b) {
+    auto used = [this](NodeId n) {
+      auto it = sleds_.find(n);
+      return it == sleds_.end() ? 0 : it->second.handed_out;
+    };
+    return std::make_pair(used(a), a) < std::make_pair(used(b), b);
+  });
+  std::vector<fbs::ChunkPlace> places;
+  for (NodeId id : candidates) {
+    if (places.size() == layout.width()) break;
+    Status s;
+    if (!sleds_[id].listed) s = co_await prepare(id);
+    fbs::ChunkPlace place;
+    bool taken = s.ok() && take(id, slot_bytes, place);
+    if (s.ok() && !taken) {
+      s = co_await claim(id, slot_bytes);
+      taken = s.ok() && take(id, slot_bytes, place);
+    }
+    if (taken) {
+      places.push_back(place);
+      continue;
+    }
+    if (s.code() == Code::fenced) co_return s;
+    missing += " " + std::to_string(id) + " (" + s.text() + ")";
+    avoid(id);
+  }
+  if (places.size() < layout.k + 1 && places.size() < layout.width())
+    co_return Status(Code::degraded, "a stripe of " + to_string(layout) + " needs at least " + std::to_string(layout.k + 1) +
+                                         " sleds with free columns, there are " + std::to_string(places.size()) + "; not usable:" + missing);
+  places.resize(layout.width());  // the rest have sled = 0
+  co_return places;
+}
+
+}  // namespace luge::head

@@ -1,0 +1,59 @@
+// Where a primary may write stripes: the columns it has claimed on the sleds and their free slots.
+//
+// Invariants
+// - A sled is used in an epoch only after it has persisted that epoch (Fence) and listed its slots (protocol 8.2).
+// - A slot is handed out once and never again, whatever became of the attempt (protocol 8.1).
+// - Columns of one stripe are on different sleds, always (FL-01).
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "head/partition.hpp"
+#include "wire/sled_generated.h"
+
+namespace luge::head {
+
+class Columns {
+ public:
+  Columns(Context& ctx, Partition& partition, Epoch epoch) : ctx_(ctx), partition_(partition), epoch_(epoch) {}
+
+  /// k + m places on different sleds; down to k + 1, the missing ones with sled = 0 (a narrower stripe, protocol 8.5).
+  /// degraded: too few sleds, the text names who is missing. fenced: this primary's epoch is over.
+  io::Task<Result<std::vector<fbs::ChunkPlace>>> allocate(Layout layout, std::uint32_t chunk_bytes);
+  /// The sled refused or did not answer: not used again for a while.
+  void avoid(NodeId sled);
+  /// A sled that came back may be used at once.
+  void retry_all() { avoid_until_.clear(); }
+
+ private:
+  struct Column {
+    std::uint16_t device = 0;
+    std::uint32_t number = 0;
+    Generation generation = 0;
+    std::uint32_t slot_bytes = 0;
+    std::vector<std::pair<std::uint32_t, Generation>> free;  // slot, its generation; taken from the back
+  };
+  struct Sled {
+    bool listed = false;
+    std::vector<Column> columns;
+    std::uint64_t handed_out = 0;
+    bool full = false;
+  };
+  io::Task<Status> prepare(NodeId sled);
+  io::Task<Status> claim(NodeId sled, std::uint32_t slot_bytes);
+  io::Task<void> more_sandbox();
+  bool take(NodeId sled, std::uint32_t slot_bytes, fbs::ChunkPlace& place);
+  void learn(Sled& sled, const fbs::Column& column);
+
+  Context& ctx_;
+  Partition& partition_;
+  Epoch epoch_;
+  std::map<NodeId, Sled> sleds_;
+  std::map<NodeId, io::Time> avoid_until_;
+  std::set<std::pair<NodeId, std::pair<std::uint16_t, std::uint32_t>>> tried_;  // sandbox columns asked for already
+};
+
+}  // namespace luge::head

@@ -1,0 +1,49 @@
+// What the parts of a head share: the world, the two log portions, connections, the partitions. Owned by Head;
+// everything runs on its loop.
+#pragma once
+
+#include <map>
+#include <memory>
+
+#include "coding/erasure_coder.hpp"
+#include "head/connections.hpp"
+#include "head/options.hpp"
+#include "head/segment_log.hpp"
+#include "io/meta_store.hpp"
+#include "wire/control_link.hpp"
+
+namespace luge::head {
+
+class Partition;
+class Outbox;
+
+struct Context {
+  Context(io::World& w, Options o);
+  ~Context();
+
+  io::World& world;
+  Options options;
+  wire::Identity identity;
+  std::uint64_t log_order = 1;  ///< next batch's order over both portions
+  std::unique_ptr<io::BlockFile> meta_file;
+  std::unique_ptr<io::MetaStore> meta_store;
+  std::unique_ptr<SegmentLog> data_log, meta_log;
+  std::unique_ptr<wire::ControlLink> control;
+  std::unique_ptr<coding::ErasureCoder> coder;
+  std::unique_ptr<Connections> connections;
+  std::unique_ptr<Outbox> outbox;
+  std::map<VpId, std::unique_ptr<Partition>> partitions;
+
+  std::uint64_t cached_bytes = 0;  ///< payloads held in memory
+  std::uint64_t next_stripe_counter = 1;
+  bool draining = false;
+
+  Partition* partition(VpId vp);
+  SegmentLog& log(Portion p) { return p == Portion::data ? *data_log : *meta_log; }
+  bool alive(NodeId n) const {
+    const wire::NodeRecord* r = control->node(n);
+    return r != nullptr && r->alive;
+  }
+};
+
+}  // namespace luge::head

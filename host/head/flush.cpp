@@ -1,0 +1,270 @@
+// From the log to the sleds (architecture section 2 steps 4 to 6): parts of many writes, straight from memory, in full
+// stripes to a gateway sled; when all columns are durable and verified, an index record through the same log. Only when
+// that record is committed on all of `required` does any replica free the log space (FL-20).
+#include <set>
+
+#include "base/crc32c.hpp"
+#include "base/logging.hpp"
+#include "coding/chunk_header.hpp"
+#include "head/primary.hpp"
+#include "switches/switches.hpp"
+#include "wire/sled_generated.h"
+
+namespace luge::head {
+
+using namespace std::chrono_literals;
+
+namespace {
+
+constexpr std::size_t kStripesPerRound = 8;
+constexpr Lba kPadding = ~Lba{0};
+
+struct Candidate {
+  Lba lba;
+  RecordPtr record;
+  std::uint32_t block() const { return static_cast<std::uint32_t>(lba - record->header.lba()); }
+};
+
+struct StripeJob {
+  std::vector<Candidate> blocks;
+  std::uint64_t counter = 0;
+  std::vector<fbs::ChunkPlace> places;
+  Status status;
+};
+
+// Oldest records first (their segments are freed first), at most `limit` blocks that the index still reaches by LSN.
+std::vector<Candidate> gather(const Replica& replica, std::size_t limit) {
+  std::vector<Candidate> out;
+  for (const auto& [lsn, r] : replica.records()) {
+    if (lsn > replica.commit() || out.size() >= limit) break;
+    if (r->kind() != RecordKind::data || r->live == 0) continue;
+    for (std::uint32_t i = 0; i < r->header.blocks() && out.size() < limit; ++i) {
+      Lba lba = r->header.lba() + i;
+      if (replica.index().get(lba) == Entry::at_lsn(lsn)) out.push_back({lba, r});
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
+bool Primary::flush_due(bool& partial) {
+  const Replica& replica = partition_.replica;
+  const Options& o = ctx_.options;
+  if (replica.unflushed_blocks() == 0) return false;
+  std::uint32_t fill = ctx_.data_log->fill();
+  for (const auto& [id, m] : members_) fill = std::max<std::uint32_t>(fill, m.data_fill);
+  io::Time now = ctx_.world.now();
+  bool old = now - last_flush_ > o.flush_age;
+  bool idle = now - last_write_ > o.flush_idle;
+  partial = flush_requests_ > 0 || old || idle || fill >= o.slow_fill || !incoming_.empty();
+  std::uint64_t stripe_blocks = std::uint64_t{partition_.designation().layout.k} * o.chunk_bytes / kBlockBytes;
+  bool enough = replica.unflushed_blocks() * kBlockBytes >= o.flush_bytes || fill >= o.flush_fill;
+  return partial || (enough && replica.unflushed_blocks() >= stripe_blocks);
+}
+
+io::Task<void> Primary::flush_loop(std::shared_ptr<Primary> self) {
+  while (!deposed_) {
+    bool partial = false;
+    if (!flush_due(partial)) {
+      co_await flush_wake_.wait_for(500ms);
+      continue;
+    }
+    std::uint64_t flushed = co_await flush_some(partial);
+    if (deposed_) break;
+    last_flush_ = ctx_.world.now();
+    commit_changed_.notify_all();
+    if (flushed == 0) co_await ctx_.world.sleep(200ms);
+  }
+}
+
+namespace {
+
+io::Task<void> write_stripe(Primary& primary, StripeJob& job, NodeId gateway) {
+  Context& ctx = primary.ctx();
+  const Designation& d = primary.partition().designation();
+  Layout layout = d.layout;
+  std::uint32_t chunk_bytes = ctx.options.chunk_bytes;
+  std::size_t total = std::size_t{layout.k} * chunk_bytes / kBlockBytes;
+  static const Buffer zero_block = Buffer::zeros(kBlockBytes);
+  std::vector<fbs::BlockIdentity> identities;
+  std::vector<Buffer> payload;
+  for (std::size_t i = 0, j = 0; i < job.blocks.size(); i = j) {
+    // Runs of one record are taken in one piece: a slice of its payload, or one read of the log.
+    const Candidate& c = job.blocks[i];
+    for (j = i; j < job.blocks.size() && job.blocks[j].record == c.record && job.blocks[j].lba == c.lba + (j - i); ++j)
+      identities.emplace_back(job.blocks[j].lba, c.record->lsn(), c.record->block_crc(job.blocks[j].block()), 0);
+    auto p = co_await primary.partition().payload(c.record, c.block(), static_cast<std::uint32_t>(j - i));
+    if (!p.ok()) {
+      job.status = p.status();
+      co_return;
+    }
+    payload.push_back(std::move(*p));
+  }
+  while (identities.size() < total) {
+    identities.emplace_back(kPadding, 0, crc32c_zero_block(), 0);
+    payload.push_back(zero_block);
+  }
+  if (broken(Switch::skip_flush)) co_return;
+  fbs::StripeId id(d.vp, primary.epoch(), job.counter);
+  wire::Frame f = wire::make_frame(wire::Kind::write_stripe, [&](auto& b) {
+    std::vector<flatbuffers::Offset<flatbuffers::String>> addresses;
+    for (const fbs::ChunkPlace& p : job.places) {
+      const wire::NodeRecord* n = p.sled() ? ctx.control->node(p.sled()) : nullptr;
+      addresses.push_back(b.CreateString(n ? n->address : std::string()));
+    }
+    auto blocks = b.CreateVectorOfStructs(identities);
+    auto places = b.CreateVectorOfStructs(job.places);
+    auto address_list = b.CreateVector(addresses);
+    return fbs::CreateWriteStripe(b, d.vp, primary.epoch(), &id, static_cast<std::uint16_t>(layout.k),
+                                  static_cast<std::uint16_t>(layout.m), chunk_bytes, blocks, places, address_list);
+  });
+  f.payload = std::move(payload);
+  auto answer = co_await ctx.connections->call(gateway, std::move(f), 10s);
+  if (!answer.ok()) {
+    job.status = answer.status().with("gateway sled " + std::to_string(gateway));
+    co_return;
+  }
+  const auto* r = answer->as<fbs::StripeReply>();
+  if (answer->kind != wire::Kind::stripe_reply || !r) {
+    job.status = Status(Code::corrupt, "gateway sled " + std::to_string(gateway) + ": answer does not parse");
+    co_return;
+  }
+  job.status = wire::make_status(r->code(), r->text());
+  if (job.status.ok() || !r->results()) co_return;
+  for (std::uint32_t i = 0; i < r->results()->size() && i < job.places.size(); ++i)
+    if (r->results()->Get(i) != 0 && job.places[i].sled() != 0) job.status = job.status.with("sled " + std::to_string(job.places[i].sled()));
+}
+
+}  // namespace
+
+io::Task<std::uint64_t> Primary::flush_some(bool partial) {
+  Replica& replica = partition_.replica;
+  const Designation& d = partition_.designation();
+  std::uint32_t chunk_bytes = ctx_.options.chunk_bytes;
+  std::size_t per_stripe = std::size_t{d.layout.k} * chunk_bytes / kBlockBytes;
+  std::vector<Candidate> blocks = gather(replica, kStripesPerRound * per_stripe);
+  if (!partial) blocks.resize(blocks.size() / per_stripe * per_stripe);
+  if (blocks.empty()) co_return 0;
+  std::sort(blocks.begin(), blocks.end(), [](const Candidate& a, const Candidate& b) { return a.lba < b.lba; });
+
+  std::vector<StripeJob> jobs;
+  for (std::size_t at = 0; at < blocks.size(); at += per_stripe) {
+    StripeJob job;
+    job.blocks.assign(blocks.begin() + at, blocks.begin() + std::min(blocks.size(), at + per_stripe));
+    job.counter = ctx_.next_stripe_counter++;
+    auto places = co_await columns_.allocate(d.layout, chunk_bytes);
+    if (deposed_) co_return 0;
+    if (!places.ok()) {
+      if (places.code() == Code::fenced) depose(places.status().text());
+      partition_.waiting_for = "flush: " + places.status().text();
+      break;
+    }
+    job.places = std::move(*places);
+    jobs.push_back(std::move(job));
+  }
+  if (jobs.empty()) {
+    flush_failed_ = true;
+    co_return 0;
+  }
+  io::TaskGroup group(ctx_.world);
+  for (StripeJob& job : jobs) {
+    // Any sled of the stripe may be its gateway; taking turns spreads the coding.
+    NodeId gateway = 0;
+    for (std::size_t i = 0; i < job.places.size() && gateway == 0; ++i) gateway = job.places[(job.counter + i) % job.places.size()].sled();
+    group.spawn("write stripe", write_stripe(*this, job, gateway));
+  }
+  co_await group.join();
+  if (deposed_) co_return 0;
+
+  // One index record for all stripes that made it; the others are tried again on fresh slots under fresh ids (8.1).
+  flatbuffers::FlatBufferBuilder b(64 << 10);
+  std::vector<flatbuffers::Offset<fbs::Stripe>> stripes;
+  std::vector<fbs::Placement> placements;
+  std::vector<std::uint64_t> placement_stripe;
+  std::uint64_t number = std::max(replica.next_stripe(), next_stripe_number_);
+  for (StripeJob& job : jobs) {
+    if (!job.status.ok()) {
+      logging::warn("VP {:x}: stripe {} was not written: {}", d.vp, job.counter, job.status.to_string());
+      if (job.status.code() == Code::fenced) {
+        depose(job.status.text());
+        co_return 0;
+      }
+      partition_.waiting_for = "flush: " + job.status.text();
+      for (const fbs::ChunkPlace& p : job.places)
+        if (p.sled() != 0 && (!ctx_.alive(p.sled()) || !ctx_.connections->connected(p.sled()))) columns_.avoid(p.sled());
+      continue;
+    }
+    fbs::StripeId id(d.vp, epoch_, job.counter);
+    auto places = b.CreateVectorOfStructs(job.places);
+    stripes.push_back(fbs::CreateStripe(b, number, &id, static_cast<std::uint16_t>(d.layout.k),
+                                        static_cast<std::uint16_t>(d.layout.m), chunk_bytes, places, 0));
+    for (std::size_t i = 0; i < job.blocks.size(); ++i) {
+      placements.emplace_back(job.blocks[i].lba, job.blocks[i].record->lsn(), static_cast<std::uint32_t>(i), 0);
+      placement_stripe.push_back(number);
+    }
+    ++number;
+    ++counters_->stripes;
+    counters_->data_chunks += std::uint64_t{d.layout.k} * chunk_bytes;
+    for (std::size_t i = d.layout.k; i < job.places.size(); ++i)
+      if (job.places[i].sled() != 0) counters_->parity_chunks += chunk_bytes;
+  }
+  if (stripes.empty()) {
+    flush_failed_ = true;
+    co_return 0;
+  }
+  next_stripe_number_ = number;
+  auto stripes_vector = b.CreateVector(stripes);
+  auto placements_vector = b.CreateVectorOfStructs(placements);
+  auto numbers_vector = b.CreateVector(placement_stripe);
+  auto sessions = b.CreateVector(replica.sessions.save(b, replica.last().lsn));
+  b.Finish(fbs::CreateIndexRecord(b, stripes_vector, placements_vector, numbers_vector, sessions));
+  RecordPtr record = append(RecordKind::index, 0, 0, {},
+                            std::string(reinterpret_cast<const char*>(b.GetBufferPointer()), b.GetSize()), {});
+  if (!co_await wait_commit(record->lsn())) co_return 0;
+  flush_failed_ = false;
+  if (partition_.waiting_for.starts_with("flush:")) partition_.waiting_for.clear();
+  pump();
+  co_return placements.size();
+}
+
+io::Task<Status> Primary::flush_everything(std::shared_ptr<Primary> self) {
+  if (!open()) co_return Status(Code::unavailable, state_);
+  Lsn target = partition_.replica.last().lsn;
+  ++flush_requests_;
+  flush_wake_.notify_all();
+  columns_.retry_all();
+  Status result;
+  io::Time failing_since{};
+  while (true) {
+    if (deposed_) {
+      result = Status(Code::unavailable, "the primary has changed");
+      break;
+    }
+    if (!partition_.replica.unflushed_up_to(target)) break;
+    if (!flush_failed_) failing_since = io::Time{};
+    else if (failing_since == io::Time{}) failing_since = ctx_.world.now();
+    else if (ctx_.world.now() - failing_since > 10s) {
+      result = Status(Code::degraded, partition_.waiting_for);
+      break;
+    }
+    co_await commit_changed_.wait_for(200ms);
+  }
+  --flush_requests_;
+  co_return result;
+}
+
+std::uint64_t Primary::degraded_stripes() const {
+  std::uint64_t n = 0;
+  for (const auto& [number, row] : partition_.replica.stripes()) {
+    if (row.live_blocks == 0) continue;
+    bool degraded = row.narrower();
+    for (const fbs::ChunkPlace& p : row.places) degraded = degraded || (p.sled() != 0 && !ctx_.alive(p.sled()));
+    n += degraded;
+  }
+  return n;
+}
+
+std::string Primary::state_text() const { return state_; }
+
+}  // namespace luge::head

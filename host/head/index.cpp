@@ -1,0 +1,103 @@
+#include "head/index.hpp"
+
+#include "base/crc32c.hpp"
+
+namespace luge::head {
+
+const Index::Page* Index::page(std::uint64_t number) const {
+  std::uint64_t n = number / kFanOut;
+  if (n >= root_.size() || !root_[n]) return nullptr;
+  return root_[n]->pages[number % kFanOut].get();
+}
+
+Entry Index::get(Lba lba) const {
+  const Page* p = page(lba / kFanOut);
+  return p ? (*p)[lba % kFanOut] : Entry();
+}
+
+Index::Node& Index::writable_node(std::uint64_t number) {
+  std::uint64_t n = number / kFanOut;
+  if (n >= root_.size()) root_.resize(n + 1);
+  auto& node = root_[n];
+  if (!node) node = std::make_shared<Node>();
+  if (node.use_count() > 1) node = std::make_shared<Node>(*node);
+  return *node;
+}
+
+Index::Page& Index::writable(std::uint64_t number) {
+  Node& node = writable_node(number);
+  auto& page = node.pages[number % kFanOut];
+  if (!page) {
+    page = std::make_shared<Page>();
+    ++node.used;
+    ++page_count_;
+  } else if (page.use_count() > 1) {
+    page = std::make_shared<Page>(*page);
+  }
+  return *page;
+}
+
+Entry Index::set(Lba lba, Entry entry) {
+  return std::exchange(writable(lba / kFanOut)[lba % kFanOut], entry);
+}
+
+void Index::clear(Lba lba, std::uint64_t blocks, const std::function<void(Lba, Entry)>& old) {
+  for (Lba end = lba + blocks; lba < end;) {
+    std::uint64_t number = lba / kFanOut;
+    Lba page_end = std::min<Lba>(end, (number + 1) * kFanOut);
+    if (const Page* p = page(number)) {
+      for (Lba l = lba; l < page_end; ++l)
+        if (Entry e = (*p)[l % kFanOut]; !e.hole()) old(l, e);
+      if (page_end - lba == kFanOut) {
+        Node& node = writable_node(number);
+        node.pages[number % kFanOut].reset();
+        --node.used;
+        --page_count_;
+      } else {
+        Page& w = writable(number);
+        for (Lba l = lba; l < page_end; ++l) w[l % kFanOut] = Entry();
+      }
+      lba = page_end;
+    } else if (number / kFanOut >= root_.size()) {
+      break;  // nothing beyond
+    } else if (!root_[number / kFanOut]) {
+      lba = std::min<Lba>(end, (number / kFanOut + 1) * kFanOut * kFanOut);
+    } else {
+      lba = page_end;
+    }
+  }
+}
+
+void Index::for_each_page(const std::function<void(std::uint64_t, const Page&)>& f) const {
+  for (std::uint64_t n : pages()) f(n, *page(n));
+}
+
+std::vector<std::uint64_t> Index::pages() const {
+  std::vector<std::uint64_t> out;
+  out.reserve(page_count_);
+  for (std::size_t n = 0; n < root_.size(); ++n) {
+    if (!root_[n] || root_[n]->used == 0) continue;
+    for (std::uint32_t i = 0; i < kFanOut; ++i)
+      if (root_[n]->pages[i]) out.push_back(n * kFanOut + i);
+  }
+  return out;
+}
+
+void Index::load_page(std::uint64_t number, const Page& page) { writable(number) = page; }
+
+std::uint64_t Index::digest() const {
+  std::uint64_t sum = 0;
+  for_each_page([&](std::uint64_t number, const Page& p) {
+    for (std::uint32_t i = 0; i < kFanOut; ++i) {
+      if (p[i].hole()) continue;
+      std::uint64_t v[2] = {number * kFanOut + i, p[i].raw()};
+      std::uint64_t h = (v[0] + 0x9e3779b97f4a7c15) * 0xbf58476d1ce4e5b9;
+      h ^= h >> 29;
+      h = (h ^ v[1]) * 0x94d049bb133111eb;
+      sum += h ^ (h >> 32);
+    }
+  });
+  return sum;
+}
+
+}  // namespace luge::head

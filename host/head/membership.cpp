@@ -1,0 +1,336 @@
+// Members of the VP as its primary sees them: bringing them up to date, removing and adding them to `required`
+// (protocol 3.1 - 3.4).
+#include "base/logging.hpp"
+#include "head/outbox.hpp"
+#include "head/primary.hpp"
+#include "switches/switches.hpp"
+
+namespace luge::head {
+
+using namespace std::chrono_literals;
+
+void Primary::make_members() {
+  for (NodeId n : partition_.designation().reserves) {
+    Member& m = members_[n];
+    m.id = n;
+    m.since = m.last_ack = ctx_.world.now();
+    ctx_.connections->to(n);
+  }
+}
+
+Primary::Member* Primary::member(NodeId id) {
+  auto it = members_.find(id);
+  return it == members_.end() ? nullptr : &it->second;
+}
+
+void Primary::set_state(Member& m, MemberState s) {
+  if (m.state == s) return;
+  m.state = s;
+  m.since = m.last_ack = ctx_.world.now();
+  members_changed_.notify_all();
+}
+
+void Primary::on_connected(NodeId id) { start_sync(id); }
+
+void Primary::on_disconnected(NodeId id) {
+  Member* m = member(id);
+  if (!m) return;
+  ctx_.outbox->clear(id);
+  set_state(*m, MemberState::away);
+}
+
+void Primary::start_sync(NodeId id) {
+  Member* m = member(id);
+  // Before EpochStart is in this log there is nothing to bring anybody up to.
+  if (deposed_ || !m || m->sync_running || m->state == MemberState::live || partition_.synced_epoch != epoch_) return;
+  m->sync_running = true;
+  ctx_.world.spawn("sync member", sync_member(shared_from_this(), id));
+}
+
+io::Task<void> Primary::sync_member(std::shared_ptr<Primary> self, NodeId id) {
+  while (!deposed_) {
+    Member* m = member(id);
+    if (!m || m->state == MemberState::live) break;
+    ctx_.connections->to(id);
+    if (ctx_.connections->connected(id)) {
+      set_state(*m, MemberState::syncing);
+      bool ok = co_await sync_once(id);
+      partition_.replica.pin(0);
+      m = member(id);
+      if (!m || deposed_) break;
+      if (ok && m->state == MemberState::live) break;
+      if (m->state == MemberState::syncing) set_state(*m, MemberState::away);
+    }
+    co_await members_changed_.wait_for(50ms + io::Duration(ctx_.world.random_below(50'000'000)));
+  }
+  if (Member* m = member(id)) m->sync_running = false;
+  members_changed_.notify_all();
+}
+
+namespace {
+
+LogPoint point_of(const fbs::LogPoint* p) { return p ? LogPoint{p->epoch(), p->lsn()} : LogPoint{}; }
+
+wire::Frame sync_begin_frame(VpId vp, Epoch epoch, LogPoint agreed, bool reset) {
+  fbs::LogPoint point(agreed.epoch, agreed.lsn);
+  return wire::make_frame(wire::Kind::sync_begin,
+                          [&](auto& b) { return fbs::CreateSyncBegin(b, vp, epoch, &point, reset); });
+}
+
+Status sync_status(const Result<wire::Frame>& answer) {
+  if (!answer.ok()) return answer.status();
+  const auto* r = answer->as<fbs::SyncReply>();
+  if (answer->kind != wire::Kind::sync_reply || !r) return wire::status_of(*answer);
+  return wire::make_status(r->code(), r->text());
+}
+
+}  // namespace
+
+// Agree on a point; then either the records behind it, or an image, what is unflushed, and the records behind that.
+io::Task<bool> Primary::sync_once(NodeId id) {
+  Replica& replica = partition_.replica;
+  VpId vp = replica.vp();
+  auto answer = co_await ctx_.connections->call(id, wire::make_frame(wire::Kind::collect, [&](auto& b) {
+    auto d = partition_.designation().to(b);
+    return fbs::CreateCollect(b, d);
+  }), 1s);
+  if (deposed_ || !answer.ok()) co_return false;
+  const auto* c = answer->as<fbs::CollectReply>();
+  if (answer->kind != wire::Kind::collect_reply || !c) co_return false;
+  if (c->epoch() > epoch_) {
+    depose("node " + std::to_string(id) + " knows epoch " + std::to_string(c->epoch()));
+    co_return false;
+  }
+  if (c->code() != 0) co_return false;
+  std::vector<EpochStart> starts;
+  if (c->starts())
+    for (const auto* s : *c->starts()) starts.push_back({s->epoch(), s->lsn()});
+  LogPoint last = point_of(c->last());
+  LogPoint agreed = replica.common_point(starts, last);
+  bool image = c->suspect() || (agreed.lsn == 0 && last.lsn != 0) || agreed.lsn < c->commit() || agreed.lsn + 1 < replica.window();
+  replica.pin(std::max<Lsn>(1, image ? replica.commit() + 1 : agreed.lsn + 1));
+  Status s = sync_status(co_await ctx_.connections->call(id, sync_begin_frame(vp, epoch_, agreed, image), 5s));
+  if (deposed_ || !s.ok()) co_return false;
+  if (image) {
+    logging::info("VP {:x}: rebuilding node {} (it has {}, common {})", vp, id, to_string(last), to_string(agreed));
+    if (!co_await send_image(id, agreed)) co_return false;
+  }
+  Member* m = member(id);
+  if (!m || m->state != MemberState::syncing) co_return false;
+  m->acked = agreed.lsn;
+  for (Lsn next = agreed.lsn + 1; next <= replica.last().lsn; ++next) {
+    RecordPtr r = replica.find(next);
+    if (!r) co_return false;  // freed meanwhile: begin again
+    Buffer blocks = r->payload;
+    if (r->payload_blocks() != 0 && blocks.empty()) {
+      auto p = co_await partition_.payload(r, 0, r->payload_blocks());
+      if (!p.ok()) co_return false;
+      blocks = std::move(*p);
+    }
+    m = member(id);
+    if (deposed_ || !m || m->state != MemberState::syncing) co_return false;
+    ctx_.outbox->add(id, fbs::VpState(vp, epoch_, replica.commit()), *r, blocks);
+    auto channel = ctx_.connections->to(id)->channel();
+    while (channel && channel->open() && channel->queued_bytes() > (8u << 20)) co_await ctx_.world.sleep(1ms);
+    m = member(id);
+    if (deposed_ || !m || m->state != MemberState::syncing) co_return false;
+  }
+  ctx_.outbox->add(id, fbs::VpState(vp, epoch_, replica.commit()));
+  set_state(*m, MemberState::live);
+  co_return true;
+}
+
+// `point` becomes the image's point.
+io::Task<bool> Primary::send_image(NodeId id, LogPoint& point) {
+  Replica& replica = partition_.replica;
+  VpId vp = replica.vp();
+  Replica::Image image = replica.save_image();
+  replica.pin(image.point.lsn + 1);
+  std::vector<RecordPtr> unflushed;
+  for (const auto& [lsn, r] : replica.records())
+    if (lsn <= image.point.lsn && r->kind() == RecordKind::data && r->live > 0) unflushed.push_back(r);
+  auto send_part = [](Primary& p, NodeId to, PackedRecords packed) -> io::Task<bool> {
+    wire::Frame f = wire::make_frame(wire::Kind::sync_part, [&](auto& b) {
+      auto headers = b.CreateVectorOfStructs(packed.headers);
+      auto bodies = b.CreateVector(reinterpret_cast<const std::uint8_t*>(packed.bodies.data()), packed.bodies.size());
+      return fbs::CreateSyncPart(b, p.partition_.replica.vp(), p.epoch_, headers, bodies);
+    });
+    f.payload = std::move(packed.payload);
+    Status s = sync_status(co_await p.ctx_.connections->call(to, std::move(f), 10s));
+    if (!s.ok()) logging::warn("VP {:x}: node {} does not take the image: {}", p.partition_.replica.vp(), to, s.to_string());
+    co_return s.ok() && !p.deposed_;
+  };
+  // Head first, records next, image_end last: an image is complete only with all it names.
+  std::pair<RecordKind, std::string> end = std::move(image.bodies.back());
+  image.bodies.pop_back();
+  for (auto& [kind, body] : image.bodies) {
+    PackedRecords packed;
+    packed.add(*make_record(vp, {image.point.epoch, 0}, kind, 0, 0, {}, std::move(body), {}), {});
+    if (!co_await send_part(*this, id, std::move(packed))) co_return false;
+  }
+  PackedRecords packed;
+  for (const RecordPtr& r : unflushed) {
+    auto p = co_await partition_.payload(r, 0, r->payload_blocks());
+    if (!p.ok() || deposed_) co_return false;
+    packed.add(*r, *p);
+    if (packed.payload_bytes < (1u << 20)) continue;
+    if (!co_await send_part(*this, id, std::exchange(packed, {}))) co_return false;
+  }
+  packed.add(*make_record(vp, {image.point.epoch, 0}, end.first, 0, 0, {}, std::move(end.second), {}), {});
+  if (!co_await send_part(*this, id, std::move(packed))) co_return false;
+  fbs::LogPoint p(image.point.epoch, image.point.lsn);
+  Status s = sync_status(co_await ctx_.connections->call(id, wire::make_frame(wire::Kind::sync_end, [&](auto& b) {
+    return fbs::CreateSyncEnd(b, vp, epoch_, &p);
+  }), 10s));
+  point = image.point;
+  co_return s.ok() && !deposed_;
+}
+
+void Primary::on_ack(NodeId id, const fbs::AckState& ack, std::uint16_t data_fill, std::uint16_t meta_fill) {
+  Member* m = member(id);
+  if (!m || deposed_) return;
+  auto code = static_cast<Code>(ack.code());
+  if (code == Code::fenced || ack.epoch() > epoch_) {
+    depose("node " + std::to_string(id) + " has fenced this epoch off");
+    return;
+  }
+  if (ack.epoch() != epoch_ || m->state == MemberState::away) return;
+  m->last_ack = ctx_.world.now();
+  m->data_fill = data_fill;
+  m->meta_fill = meta_fill;
+  if (code != Code::ok) {
+    if (m->state == MemberState::live) {
+      logging::warn("VP {:x}: node {} asks to be synchronised again ({})", partition_.replica.vp(), id, code_name(code));
+      set_state(*m, MemberState::away);
+      start_sync(id);
+    }
+    return;
+  }
+  if (ack.durable() <= m->acked) return;
+  m->acked = std::min(ack.durable(), partition_.replica.last().lsn);
+  recompute_commit();
+  members_changed_.notify_all();
+}
+
+void Primary::heartbeat() {
+  fbs::VpState state(partition_.replica.vp(), epoch_, partition_.replica.commit());
+  for (auto& [id, m] : members_)
+    if (m.state == MemberState::live) ctx_.outbox->add(id, state);
+}
+
+// Who should be in `required` now.
+std::vector<NodeId> Primary::wanted_required(std::string& why) const {
+  const Designation& d = partition_.designation();
+  io::Time now = ctx_.world.now();
+  Lsn last = partition_.replica.last().lsn;
+  std::vector<NodeId> keep;
+  std::vector<NodeId> gone;
+  for (NodeId n : d.required) {
+    auto it = members_.find(n);
+    if (n == ctx_.options.id || it == members_.end()) {
+      if (n == ctx_.options.id) keep.push_back(n);
+      continue;
+    }
+    const Member& m = it->second;
+    bool away = m.state != MemberState::live && now - m.since > ctx_.options.short_loss &&
+                (!ctx_.connections->connected(n) ||
+                 (partition_.synced_epoch == epoch_ && now - m.since > ctx_.options.silent_member));
+    bool silent = m.state == MemberState::live && m.acked < last && now - m.last_ack > ctx_.options.silent_member;
+    (away || silent ? gone : keep).push_back(n);
+  }
+  if (!gone.empty()) {
+    why = "leaving: node " + fmt::format("{}", fmt::join(gone, " "));
+    if (keep.size() >= d.min_copies) return keep;
+    why.clear();
+    return d.required;
+  }
+  for (const auto& [n, m] : members_) {
+    bool caught_up = m.acked >= partition_.replica.commit() && partition_.replica.commit() > 0;
+    if (broken(Switch::join_before_acks)) caught_up = true;
+    if (!d.requires_node(n) && m.state == MemberState::live && caught_up && open_) {
+      why = "joining: node " + std::to_string(n);
+      keep.push_back(n);
+    }
+  }
+  return keep;
+}
+
+io::Task<void> Primary::tend(std::shared_ptr<Primary> self) {
+  while (!deposed_) {
+    for (auto& [id, m] : members_) start_sync(id);
+    heartbeat();
+    std::string why;
+    std::vector<NodeId> want = wanted_required(why);
+    const Designation& d = partition_.designation();
+    if (!why.empty() && d.epoch == epoch_) co_await propose(std::move(want), why);
+    else if (!also_required_.empty()) co_await inform_kept();
+    if (deposed_) break;
+    pump();
+    co_await ctx_.world.sleep(ctx_.options.heartbeat);
+  }
+}
+
+// While the answer is unknown, commits wait for the union of both sets (protocol 3.2).
+io::Task<void> Primary::propose(std::vector<NodeId> required, const std::string& why) {
+  Designation next = partition_.designation();
+  next.revision += 1;
+  next.required = std::move(required);
+  for (NodeId n : next.required)
+    if (n != ctx_.options.id) also_required_.insert(n);
+  Revision expected = partition_.designation().revision;
+  if (broken(Switch::ack_before_shrink)) {
+    partition_.replica.designation.required = next.required;
+    recompute_commit();
+  }
+  auto answer = co_await ctx_.control->call(wire::make_frame(wire::Kind::propose, [&](auto& b) {
+    auto d = next.to(b);
+    return fbs::CreatePropose(b, expected, d);
+  }), 1s);
+  if (deposed_) co_return;
+  const auto* p = answer.ok() && answer->kind == wire::Kind::propose_reply ? answer->as<fbs::ProposeReply>() : nullptr;
+  if (!p) {
+    partition_.waiting_for = "the control plane does not answer; " + why;
+    co_return;  // asked again from tend(); the union stays in force
+  }
+  Designation result = next;
+  if (p->code() != 0) {
+    if (!p->current()) {
+      partition_.waiting_for = "the control plane refuses (" + std::string(p->text() ? p->text()->str() : "") + "); " + why;
+      co_return;
+    }
+    result = Designation::from(*p->current());
+    if (result.vp != next.vp) co_return;
+  }
+  partition_.waiting_for.clear();
+  if (result.epoch == epoch_ && result.revision >= next.revision) {
+    logging::info("VP {:x}: revision {}, required {} ({})", next.vp, result.revision, fmt::join(result.required, " "), why);
+    // The old set stays in force until all that are kept know the new one (protocol 5.1).
+    for (NodeId n : partition_.designation().required)
+      if (n != ctx_.options.id) also_required_.insert(n);
+  }
+  Status s = co_await partition_.adopt(std::move(result));
+  if (deposed_ || !s.ok()) co_return;
+  co_await inform_kept();
+}
+
+io::Task<bool> Primary::inform_kept() {
+  Designation d = partition_.designation();
+  if (d.epoch != epoch_) co_return false;
+  for (NodeId n : d.required) {
+    if (n == ctx_.options.id) continue;
+    auto answer = co_await ctx_.connections->call(n, wire::make_frame(wire::Kind::collect, [&](auto& b) {
+      auto offset = d.to(b);
+      return fbs::CreateCollect(b, offset);
+    }), 300ms);
+    if (deposed_) co_return false;
+    const auto* c = answer.ok() && answer->kind == wire::Kind::collect_reply ? answer->as<fbs::CollectReply>() : nullptr;
+    if (!c || c->code() != 0 || c->revision() < d.revision) co_return false;
+  }
+  if (partition_.designation().revision != d.revision) co_return false;
+  also_required_.clear();
+  recompute_commit();
+  members_changed_.notify_all();
+  co_return true;
+}
+
+}  // namespace luge::head

@@ -1,0 +1,39 @@
+// What a head is told at its start. Sizes in bytes.
+#pragma once
+
+#include <string>
+
+#include "base/ids.hpp"
+#include "io/world.hpp"
+
+namespace luge::head {
+
+using namespace std::chrono_literals;
+
+struct Options {
+  NodeId id = 0;
+  std::string name;
+  std::string listen;                    ///< where peers and attaches reach this head
+  std::string control;                   ///< address of the control plane
+  std::uint64_t unit = 0;                ///< 0: learned at the first registration
+  std::uint64_t log_bytes = 1ull << 30;  ///< volume-data portion
+  std::uint64_t meta_bytes = 128 << 20;  ///< metadata portion
+  std::uint64_t segment_bytes = 16 << 20;
+  std::uint64_t meta_segment_bytes = 4 << 20;
+  std::uint32_t chunk_bytes = 128 << 10;
+  std::uint64_t memory_bytes = 256 << 20; ///< payloads kept in memory for reads and flushes
+
+  std::uint64_t flush_bytes = 64 << 20;   ///< a flush starts at this much unflushed data per VP ...
+  io::Duration flush_age = 20s;           ///< ... or when the oldest has waited this long ...
+  io::Duration flush_idle = 3s;           ///< ... or when nothing was written for this long ...
+  std::uint32_t flush_fill = 400;         ///< ... or at this fill (1/1000) of its own or a reserve's log
+  std::uint32_t slow_fill = 700;          ///< writes are slowed from here ...
+  std::uint32_t high_fill = 850;          ///< ... and wait from here
+  std::uint32_t clean_fill = 500;         ///< metadata portion: images are written, old segments freed
+
+  io::Duration heartbeat = 100ms;
+  io::Duration short_loss = 300ms;        ///< a member away for less is waited for, not removed (protocol 3.1)
+  io::Duration silent_member = 1500ms;    ///< a connected member that answers nothing for this long is removed
+};
+
+}  // namespace luge::head

@@ -1,0 +1,202 @@
+#include "head/partition.hpp"
+
+#include "base/logging.hpp"
+#include "base/crc32c.hpp"
+#include "head/primary.hpp"
+#include "switches/switches.hpp"
+
+namespace luge::head {
+
+using namespace std::chrono_literals;
+
+Partition* Context::partition(VpId vp) {
+  auto it = partitions.find(vp);
+  return it == partitions.end() || it->second->dropped ? nullptr : it->second.get();
+}
+
+Partition::Partition(Context& c, VpId vp)
+    : ctx(c), replica(vp), durable_changed(c.world), wake_(c.world), adopting_(c.world) {
+  replica.release = [this](Portion p, std::uint32_t segment) { ctx.log(p).release(segment); };
+  heard_primary = c.world.now();
+}
+
+Partition::~Partition() = default;
+
+bool Partition::is_primary() const { return primary != nullptr && primary->open(); }
+
+io::Task<Status> Partition::adopt(Designation d) {
+  auto guard = co_await adopting_.lock();
+  if (dropped || !d.newer_than(designation())) co_return Status();
+  Status s = co_await ctx.meta_store->put("designation/" + std::to_string(d.vp), d.serialize());
+  if (!s.ok()) co_return s;
+  bool new_epoch = d.epoch != designation().epoch;
+  replica.designation = std::move(d);
+  if (new_epoch) {
+    heard_primary = ctx.world.now();
+    if (primary && primary->epoch() < designation().epoch) {
+      primary->depose("epoch " + std::to_string(designation().epoch) + " has begun");
+      primary.reset();
+    }
+    logging::info("VP {:x}: epoch {} revision {}, primary node {}", designation().vp, designation().epoch,
+                  designation().revision, designation().primary);
+  }
+  if (primary) primary->pump();
+  wake();
+  co_return Status();
+}
+
+void Partition::start() { ctx.world.spawn("partition", supervise()); }
+
+// Decides what this head is for the VP whenever something may have changed.
+io::Task<void> Partition::supervise() {
+  while (!dropped) {
+    const Designation& d = designation();
+    io::Duration wait = 1s;
+    bool mine = d.primary == ctx.options.id;
+    bool lost_at_restart = d.epoch <= start_epoch && !broken(Switch::restarted_primary_keeps_epoch);
+    if (ctx.data_log->failed() || ctx.meta_log->failed()) {
+      if (primary) primary->depose("this head's log has failed");
+      primary.reset();
+    } else if (mine && !lost_at_restart) {
+      if (primary && primary->deposed()) primary.reset();
+      if (!primary && !replica.suspect) {
+        primary = std::make_shared<Primary>(ctx, *this, d.epoch);
+        primary->start();
+      }
+    } else if (should_stand(ctx.world.now(), wait)) {
+      co_await stand();
+      wait = 100ms + io::Duration(ctx.world.random_below(50'000'000));
+    }
+    co_await wake_.wait_for(wait);
+  }
+}
+
+void Partition::append(RecordPtr record) {
+  replica.append(record);
+  ctx.log(record->portion()).append(std::move(record));
+}
+
+void Partition::on_durable(const RecordPtr& record) {
+  if (record->lsn() != 0) {
+    // A record that was truncated while it was being written stays void.
+    if (replica.find(record->lsn()) != record) {
+      ctx.log(record->portion()).release(record->position.segment);
+    } else {
+      if (record->portion() == Portion::meta) replica.note_meta(record->lsn(), record->position.segment);
+      replica.on_durable(*record);
+      // A reserve reads its copy from the log in the rare case that it must; memory is the primary's.
+      if (!primary) record->payload = Buffer();
+    }
+  }
+  durable_changed.notify_all();
+}
+
+io::Task<Status> Partition::append_local(RecordPtr record, std::uint32_t* segment) {
+  SegmentLog& log = *ctx.meta_log;
+  log.append(record);
+  while (!record->durable) {
+    if (log.failed()) co_return Status(Code::io_error, "the log has failed");
+    co_await durable_changed.wait();
+  }
+  if (segment) *segment = record->position.segment;
+  co_return Status();
+}
+
+io::Task<Status> Partition::wait_durable(Lsn lsn) {
+  while (replica.durable() < lsn) {
+    if (ctx.data_log->failed() || ctx.meta_log->failed()) co_return Status(Code::io_error, "the log has failed");
+    co_await durable_changed.wait();
+  }
+  co_return Status();
+}
+
+io::Task<Status> Partition::truncate(LogPoint to) {
+  if (to.lsn >= replica.last().lsn) co_return Status();
+  Lsn voided = replica.last().lsn;
+  // What is on its way to the log must be there before the record that voids it.
+  if (Status s = co_await wait_durable(voided); !s.ok()) co_return s;
+  flatbuffers::FlatBufferBuilder b;
+  fbs::LogPoint point(to.epoch, to.lsn);
+  b.Finish(fbs::CreateTruncate(b, &point));
+  auto record = make_record(replica.vp(), {designation().epoch, 0}, RecordKind::truncate, 0, 0, {},
+                            std::string(reinterpret_cast<const char*>(b.GetBufferPointer()), b.GetSize()), {});
+  if (!broken(Switch::truncate_not_durable)) {
+    std::uint32_t segment = 0;
+    if (Status s = co_await append_local(record, &segment); !s.ok()) co_return s;
+    replica.note_meta(voided, segment);
+  }
+  replica.truncate(to);
+  logging::info("VP {:x}: dropped records {} to {} that are not on the new primary's history", replica.vp(), to.lsn + 1, voided);
+  co_return Status();
+}
+
+io::Task<Status> Partition::write_image() {
+  if (imaging_) co_return Status(Code::unavailable, "an image is being written already");
+  imaging_ = true;
+  struct Clear {
+    bool& flag;
+    ~Clear() { flag = false; }
+  } clear{imaging_};
+  Replica::Image image = replica.save_image();
+  std::vector<std::uint32_t> segments;
+  for (auto& [kind, body] : image.bodies) {
+    auto record = make_record(replica.vp(), {image.point.epoch, 0}, kind, 0, 0, {}, std::move(body), {});
+    std::uint32_t segment = 0;
+    if (Status s = co_await append_local(record, &segment); !s.ok()) co_return s;
+    segments.push_back(segment);
+  }
+  replica.image_durable(image.point, std::move(segments));
+  co_return Status();
+}
+
+io::Task<Result<Buffer>> Partition::payload(RecordPtr record, std::uint32_t first, std::uint32_t count, bool* from_memory) {
+  if (!record->payload.empty()) {
+    if (from_memory) *from_memory = true;
+    co_return record->payload.slice(std::size_t{first} * kBlockBytes, std::size_t{count} * kBlockBytes);
+  }
+  if (from_memory) *from_memory = false;
+  if (!record->durable) co_return Status(Code::internal, "record is neither in memory nor in the log");
+  std::uint32_t segment = record->position.segment;
+  ctx.data_log->retain(segment);
+  struct Release {
+    SegmentLog& log;
+    std::uint32_t segment;
+    ~Release() { log.release(segment); }
+  } release{*ctx.data_log, segment};
+  auto read = co_await ctx.data_log->read(*record, first, count);
+  bool good = read.ok();
+  for (std::uint32_t i = 0; good && i < count; ++i)
+    good = crc32c(read->bytes().subspan(std::size_t{i} * kBlockBytes, kBlockBytes)) == record->block_crc(first + i);
+  if (good) co_return std::move(*read);
+  logging::error("VP {:x}: LSN {} does not read back from this head's log; asking another replica", replica.vp(), record->lsn());
+  auto other = co_await fetch_from_member(record);
+  if (!other.ok()) co_return other.status();
+  record->payload = *other;  // stays in memory: the copy on the medium is not to be trusted
+  co_return other->slice(std::size_t{first} * kBlockBytes, std::size_t{count} * kBlockBytes);
+}
+
+io::Task<Result<Buffer>> Partition::fetch_from_member(RecordPtr record) {
+  Status last(Code::corrupt, "no other replica is there");
+  std::vector<NodeId> members = designation().required;
+  for (NodeId n : members) {
+    if (n == ctx.options.id) continue;
+    auto answer = co_await ctx.connections->call(n, wire::make_frame(wire::Kind::fetch_tail, [&](auto& b) {
+      return fbs::CreateFetchTail(b, replica.vp(), designation().epoch, record->lsn() - 1, 1);
+    }), 2s);
+    if (!answer.ok()) {
+      last = answer.status();
+      continue;
+    }
+    const auto* tail = answer->as<fbs::Tail>();
+    if (answer->kind != wire::Kind::tail || !tail || tail->code() != 0) continue;
+    auto records = unpack_records(tail->records(), tail->bodies(), answer->data());
+    if (!records.ok()) continue;
+    for (const RecordPtr& r : *records)
+      if (r->lsn() == record->lsn() && r->epoch() == record->epoch() && r->header.crc() == record->header.crc())
+        co_return r->payload;
+  }
+  co_return Status(Code::corrupt, "VP " + std::to_string(replica.vp()) + " LSN " + std::to_string(record->lsn()) +
+                                      " cannot be read here nor from another replica: " + last.text());
+}
+
+}  // namespace luge::head

@@ -1,0 +1,82 @@
+// One VP on this head: its replica, what the head durably knows of its designation, and its role.
+//
+// Invariants
+// - A designation is persisted before it is acted upon; an older one is never adopted (FN-08's rule at a head).
+// - A head that restarts has lost its primary role: it is primary only in epochs above `start_epoch` (protocol 4.5).
+// - A reserve takes records only in the epoch in which its primary has synchronised it (`synced_epoch`).
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "head/context.hpp"
+#include "head/replica.hpp"
+#include "wire/control_generated.h"
+#include "wire/replica_generated.h"
+
+namespace luge::head {
+
+class Primary;
+
+class Partition {
+ public:
+  Partition(Context& ctx, VpId vp);
+  ~Partition();
+
+  Context& ctx;
+  Replica replica;
+  Epoch start_epoch = 0;    ///< held durably when this process started
+  Epoch synced_epoch = 0;
+  io::Time heard_primary{}; ///< last message of the present primary
+  std::shared_ptr<Primary> primary;
+  std::vector<fbs::SandboxColumn> sandbox;
+  std::string waiting_for;  ///< why the VP does not serve, for status
+  bool dropped = false;
+
+  const Designation& designation() const { return replica.designation; }
+  /// Persists `d` if it is newer than what is held, then acts on it. Ok also if it was not newer.
+  io::Task<Status> adopt(Designation d);
+  /// Starts the task that promotes, opens and takes over. Call once.
+  void start();
+  void wake() { wake_.notify_all(); }
+  bool is_primary() const;
+
+  // --- reserve.cpp: what a primary asks of its reserves
+  Code check_epoch(Epoch epoch) const;
+  io::Task<wire::Frame> collect(const fbs::Collect& request);
+  void replicate_state(const fbs::VpState& state, NodeId from);
+  Code replicate_record(RecordPtr record);
+  fbs::AckState ack_state(Code code) const;
+  io::Task<wire::Frame> fetch_tail(Epoch epoch, Lsn after, std::uint32_t limit);
+  io::Task<wire::Frame> sync_begin(Epoch epoch, LogPoint agreed, bool reset);
+  io::Task<wire::Frame> sync_part(Epoch epoch, std::vector<RecordPtr> records);
+  io::Task<wire::Frame> sync_end(Epoch epoch, LogPoint point);
+  wire::Frame alive_query(Epoch epoch, Revision revision) const;
+
+  /// Appends to replica and log.
+  void append(RecordPtr record);
+  /// A replica's own record (truncate, image): durable when it returns; the segment it stands in.
+  io::Task<Status> append_local(RecordPtr record, std::uint32_t* segment = nullptr);
+  void on_durable(const RecordPtr& record);
+  io::Task<Status> wait_durable(Lsn lsn);
+  /// Durably drops the tail beyond `to` (protocol 4.3).
+  io::Task<Status> truncate(LogPoint to);
+  /// Writes the committed metadata as an image into the metadata portion and frees what it covers.
+  io::Task<Status> write_image();
+  /// Payload of blocks [first, first + count) of a record: memory, log, or (rot) another member.
+  io::Task<Result<Buffer>> payload(RecordPtr record, std::uint32_t first, std::uint32_t count, bool* from_memory = nullptr);
+
+  io::Event durable_changed;
+
+ private:
+  io::Task<void> supervise();
+  io::Task<void> stand();  // takeover.cpp
+  io::Task<Result<Buffer>> fetch_from_member(RecordPtr record);
+  bool should_stand(io::Time now, io::Duration& wait) const;
+  io::Event wake_;
+  io::Mutex adopting_;
+  bool imaging_ = false;
+  std::vector<std::uint32_t> incoming_image_segments_;
+};
+
+}  // namespace luge::head

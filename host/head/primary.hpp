@@ -1,0 +1,177 @@
+// The primary's role for one VP in one epoch. Lives from the designation to the next epoch, or until this head learns
+// that it has been fenced; its tasks hold it and end at `deposed()`.
+//
+//   open (promotion.cpp): collect -> adopt the greatest log -> EpochStart -> all of required hold it -> serve
+//   write (primary_write.cpp): admit -> (merge) -> LSN -> own log and reserves in the same breath -> commit -> answer
+//   read (primary_read.cpp): wait for commit -> look up -> confirm the epoch with required -> fetch -> answer
+//   members (membership.cpp): synchronise, leave and join required
+//   flush (flush.cpp): full stripes to the sleds, then an index record through the same log
+#pragma once
+
+#include <deque>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+
+#include "head/columns.hpp"
+#include "head/partition.hpp"
+#include "wire/client_generated.h"
+
+namespace luge::head {
+
+using ChannelPtr = std::shared_ptr<wire::Channel>;
+
+class Primary : public std::enable_shared_from_this<Primary> {
+ public:
+  Primary(Context& ctx, Partition& partition, Epoch epoch);
+  ~Primary();
+  void start();
+  /// Ends the role; clients are told to look again.
+  void depose(const std::string& why);
+  bool deposed() const { return deposed_; }
+  bool open() const { return open_ && !deposed_; }
+  Epoch epoch() const { return epoch_; }
+
+  // --- clients
+  void open_session(ChannelPtr channel, wire::Frame frame, const fbs::OpenSession& request);
+  void write(const ChannelPtr& channel, const fbs::WriteBatch& batch, const Buffer& payload);
+  void read(const ChannelPtr& channel, const fbs::ReadBatch& batch);
+  io::Task<Status> flush_everything(std::shared_ptr<Primary> self);
+
+  // --- events
+  void on_own_durable();
+  void on_ack(NodeId member, const fbs::AckState& ack, std::uint16_t data_fill, std::uint16_t meta_fill);
+  void on_connected(NodeId member);
+  void on_disconnected(NodeId member);
+  /// Space or permission to go on may have come.
+  void pump();
+
+  struct Counters {
+    std::uint64_t read_memory = 0, read_log = 0, read_sled = 0, read_reconstructed = 0;
+    std::uint64_t written_user = 0, written_log = 0, data_chunks = 0, parity_chunks = 0;
+    std::uint64_t stripes = 0, duplicates = 0, merges = 0;
+  };
+  const Counters& counters() const { return *counters_; }
+  Counters& counters() { return *counters_; }
+  std::uint64_t degraded_stripes() const;
+  std::string state_text() const;
+
+ private:
+  enum class MemberState { away, syncing, live };
+  struct Member {
+    NodeId id = 0;
+    MemberState state = MemberState::away;
+    Lsn acked = 0;
+    io::Time since{};         // of the present state
+    io::Time last_ack{};
+    bool sync_running = false;
+    std::uint16_t data_fill = 0, meta_fill = 0;
+  };
+  struct Op {
+    std::weak_ptr<wire::Channel> channel;
+    RequestId request;
+    std::uint64_t offset = 0;
+    std::uint32_t length = 0;
+    fbs::OpKind kind = fbs::OpKind::write;
+    Buffer payload;
+    std::vector<std::uint32_t> crcs;
+    Lba first_lba() const { return offset / kBlockBytes; }
+    Lba end_lba() const { return (offset + length + kBlockBytes - 1) / kBlockBytes; }
+    bool aligned() const { return offset % kBlockBytes == 0 && length % kBlockBytes == 0; }
+  };
+  struct PendingAck {
+    Lsn lsn = 0;
+    std::weak_ptr<wire::Channel> channel;
+    RequestId request;
+  };
+  struct Round;
+  struct ReadJob;
+
+  // promotion.cpp
+  io::Task<void> run(std::shared_ptr<Primary> self);
+  io::Task<bool> adopt_greatest_log();
+  io::Task<bool> fetch_tail_from(NodeId member, LogPoint agreed, LogPoint theirs);
+  bool everybody_holds(Lsn lsn) const;
+
+  // membership.cpp
+  void make_members();
+  io::Task<void> sync_member(std::shared_ptr<Primary> self, NodeId id);
+  io::Task<bool> sync_once(NodeId id);
+  io::Task<bool> send_image(NodeId id, LogPoint& point);
+  io::Task<void> tend(std::shared_ptr<Primary> self);
+  io::Task<void> propose(std::vector<NodeId> required, const std::string& why);
+  io::Task<bool> inform_kept();
+  std::vector<NodeId> wanted_required(std::string& why) const;
+  void start_sync(NodeId id);
+  void set_state(Member& m, MemberState s);
+  Member* member(NodeId id);
+  void heartbeat();
+
+  // primary_write.cpp
+  RecordPtr append(RecordKind kind, Lba lba, std::uint32_t blocks, const RequestId& request, std::string body, Buffer payload);
+  void admit(Op op);
+  bool room_for_data(bool& slow) const;
+  bool begin_op(Op& op);
+  Status check_op(const Op& op) const;
+  void write_aligned(Op& op);
+  io::Task<void> merge(std::shared_ptr<Primary> self, Op op);
+  io::Task<Result<Buffer>> newest_block(Lba lba);
+  void answer(const std::weak_ptr<wire::Channel>& channel, const RequestId& request, Code code);
+  void flush_answers();
+  void recompute_commit();
+  io::Task<bool> wait_commit(Lsn lsn);
+  bool touches_locked(const Op& op) const;
+
+  // primary_read.cpp
+  io::Task<void> serve(std::shared_ptr<Primary> self, std::shared_ptr<ReadJob> job);
+  io::Task<bool> confirm();
+  io::Task<void> run_rounds(std::shared_ptr<Primary> self);
+  io::Task<Status> read_range(Lba lba, std::uint32_t blocks, Buffer out, bool& zero);
+
+  // flush.cpp
+  io::Task<void> flush_loop(std::shared_ptr<Primary> self);
+  bool flush_due(bool& partial);
+  io::Task<std::uint64_t> flush_some(bool partial);
+
+ public:
+  /// Reads committed blocks by their index entries into `out` (blocks * 4 KiB). zero: all were holes.
+  struct Source {
+    Entry entry;
+    RecordPtr record;  // kept so that its log space stays while it is read
+  };
+  io::Task<Status> fetch(std::vector<Source> sources, Lba lba, Buffer out);
+  Context& ctx() { return ctx_; }
+  Partition& partition() { return partition_; }
+  Replica& replica() { return partition_.replica; }
+
+ private:
+  Context& ctx_;
+  Partition& partition_;
+  Epoch epoch_;
+  bool deposed_ = false;
+  bool open_ = false;
+  std::string state_ = "opening";
+  std::map<NodeId, Member> members_;
+  std::set<NodeId> also_required_;  // while a proposal's fate or its spreading is open: the union with the old set
+  bool proposing_ = false;
+  std::deque<Op> incoming_;         // admitted in order, waiting for space
+  std::vector<Op> blocked_;         // touch a block that a merge holds
+  std::set<Lba> locked_;
+  std::set<std::pair<std::uint64_t, std::uint64_t>> queued_;  // (incarnation, sequence) of ops without an LSN yet
+  std::deque<PendingAck> pending_acks_;
+  struct Answer { std::weak_ptr<wire::Channel> channel; RequestId request; Code code; };
+  std::vector<Answer> answers_;
+  bool answers_posted_ = false;
+  bool pump_armed_ = false;
+  io::Event commit_changed_, members_changed_, flush_wake_, round_wake_;
+  std::shared_ptr<Round> next_round_;
+  Columns columns_;
+  std::uint32_t flush_requests_ = 0;
+  bool flush_failed_ = false;
+  std::uint64_t next_stripe_number_ = 0;
+  io::Time last_write_{}, last_flush_{};
+  std::shared_ptr<Counters> counters_;
+};
+
+}  // namespace luge::head

@@ -1,0 +1,217 @@
+// Reads with `reads = confirmed` (architecture A4): look up, then one round to `required` proves that at the time of
+// the look-up no other primary had opened; only then is anything answered. Needs no clock.
+#include <absl/container/flat_hash_map.h>
+
+#include "base/crc32c.hpp"
+#include "base/logging.hpp"
+#include "head/primary.hpp"
+#include "head/stripe_reader.hpp"
+#include "switches/switches.hpp"
+
+namespace luge::head {
+
+using namespace std::chrono_literals;
+
+// One confirmation round: everybody who joined before it started is covered by it.
+struct Primary::Round {
+  explicit Round(io::World& w) : done(w) {}
+  io::Event done;
+  bool finished = false;
+  bool confirmed = false;
+};
+
+struct Primary::ReadJob {
+  struct Part {
+    std::uint64_t tag = 0;
+    Lba lba = 0;
+    std::uint32_t blocks = 0;
+    std::vector<Source> sources;
+    Buffer data;
+    bool zero = false;
+    Status status;
+  };
+  ChannelPtr channel;
+  std::vector<Part> parts;
+};
+
+void Primary::read(const ChannelPtr& channel, const fbs::ReadBatch& batch) {
+  if (!batch.ops()) return;
+  auto job = std::make_shared<ReadJob>();
+  job->channel = channel;
+  for (const fbs::ReadOp* op : *batch.ops()) {
+    ReadJob::Part p;
+    p.tag = op->tag();
+    p.lba = op->lba();
+    p.blocks = op->blocks();
+    std::uint64_t size = partition_.designation().blocks;
+    if (p.blocks == 0 || p.blocks > kMaxOpBlocks || p.lba >= size || p.blocks > size - p.lba)
+      p.status = Status(Code::invalid, "outside the volume partition");
+    else if (batch.epoch() != epoch_ || !open())
+      p.status = Status(Code::unavailable, state_);
+    job->parts.push_back(std::move(p));
+  }
+  ctx_.world.spawn("read", serve(shared_from_this(), std::move(job)));
+}
+
+io::Task<void> Primary::serve(std::shared_ptr<Primary> self, std::shared_ptr<ReadJob> job) {
+  Replica& replica = partition_.replica;
+  Lsn newest = 0;
+  if (open())
+    for (const ReadJob::Part& p : job->parts)
+      for (std::uint32_t i = 0; p.status.ok() && i < p.blocks; ++i) newest = std::max(newest, replica.newest(p.lba + i).tail);
+  // A read whose newest version is not committed waits for it (protocol 2.2).
+  if (newest > replica.commit() && !broken(Switch::read_at_append)) co_await wait_commit(newest);
+  for (ReadJob::Part& p : job->parts) {
+    if (!p.status.ok() || deposed_) continue;
+    p.sources.reserve(p.blocks);
+    for (std::uint32_t i = 0; i < p.blocks; ++i) {
+      Replica::Newest n = replica.newest(p.lba + i);
+      if (broken(Switch::read_at_append) && n.tail != 0) {
+        RecordPtr r = replica.find(n.tail);
+        n.committed = r->kind() == RecordKind::data ? Entry::at_lsn(n.tail) : Entry();
+      }
+      p.sources.push_back({n.committed, n.committed.is_lsn() ? replica.find(n.committed.lsn()) : nullptr});
+    }
+  }
+  bool confirmed = true;
+  if (!broken(Switch::reads_unconfirmed)) confirmed = co_await confirm();
+  for (ReadJob::Part& p : job->parts) {
+    if (p.status.ok() && (!confirmed || deposed_)) p.status = Status(Code::unavailable, "this head is not the primary any more");
+    if (!p.status.ok()) continue;
+    p.zero = std::all_of(p.sources.begin(), p.sources.end(), [](const Source& s) { return s.entry.hole(); });
+    if (p.zero) continue;
+    p.data = Buffer::allocate(std::size_t{p.blocks} * kBlockBytes);
+    p.status = co_await fetch(std::move(p.sources), p.lba, p.data);
+  }
+  std::vector<fbs::ReadResult> results;
+  std::vector<std::uint32_t> crcs;
+  std::string text;
+  std::vector<Buffer> blocks;
+  for (ReadJob::Part& p : job->parts) {
+    results.emplace_back(p.tag, p.blocks, static_cast<std::uint16_t>(p.status.code()), p.zero, 0);
+    if (!p.status.ok()) text = p.status.text();
+    if (!p.status.ok() || p.zero) continue;
+    for (std::uint32_t i = 0; i < p.blocks; ++i)
+      crcs.push_back(crc32c(p.data.bytes().subspan(std::size_t{i} * kBlockBytes, kBlockBytes)));
+    blocks.push_back(std::move(p.data));
+  }
+  wire::Frame f = wire::make_frame(wire::Kind::read_replies, [&](auto& b) {
+    auto list = b.CreateVectorOfStructs(results);
+    auto crc_list = b.CreateVector(crcs);
+    auto t = b.CreateString(text);
+    return fbs::CreateReadReplies(b, replica.vp(), epoch_, list, crc_list, t);
+  });
+  f.payload = std::move(blocks);
+  job->channel->send(std::move(f));
+}
+
+io::Task<bool> Primary::confirm() {
+  if (!next_round_) {
+    next_round_ = std::make_shared<Round>(ctx_.world);
+    round_wake_.notify_all();
+  }
+  auto round = next_round_;
+  while (!round->finished && !deposed_) co_await round->done.wait_for(200ms);
+  co_return round->confirmed && !deposed_;
+}
+
+io::Task<void> Primary::run_rounds(std::shared_ptr<Primary> self) {
+  struct Outcome {
+    bool all = true;
+  };
+  auto ask = [](Primary& p, NodeId n, Outcome& out) -> io::Task<void> {
+    fbs::VpState state(p.partition_.replica.vp(), p.epoch_, p.partition_.replica.commit());
+    auto answer = co_await p.ctx_.connections->call(n, wire::make_frame(wire::Kind::confirm, [&](auto& b) {
+      auto states = b.CreateVectorOfStructs(&state, 1);
+      return fbs::CreateConfirm(b, states);
+    }), 500ms);
+    const auto* c = answer.ok() && answer->kind == wire::Kind::confirm_reply ? answer->template as<fbs::ConfirmReply>() : nullptr;
+    const fbs::AckState* s = c && c->states() && c->states()->size() == 1 ? c->states()->Get(0) : nullptr;
+    if (s && (s->epoch() > p.epoch_ || s->code() == static_cast<std::uint16_t>(Code::fenced)))
+      p.depose("node " + std::to_string(n) + " has fenced this epoch off");
+    if (!s || s->epoch() != p.epoch_ || s->code() != 0) out.all = false;
+  };
+  while (!deposed_) {
+    if (!next_round_) {
+      co_await round_wake_.wait_for(1s);
+      continue;
+    }
+    auto round = std::exchange(next_round_, nullptr);
+    while (!deposed_ && !round->confirmed) {
+      Outcome out;
+      io::TaskGroup asking(ctx_.world);
+      std::vector<NodeId> required = partition_.designation().required;
+      for (NodeId n : required)
+        if (n != ctx_.options.id) asking.spawn("confirm", ask(*this, n, out));
+      co_await asking.join();
+      round->confirmed = out.all && !deposed_;
+      // A member that does not answer is removed by tend(); the reads wait for that.
+      if (!round->confirmed && !deposed_) co_await members_changed_.wait_for(20ms);
+    }
+    round->finished = true;
+    round->done.notify_all();
+  }
+  if (next_round_) {
+    next_round_->finished = true;
+    next_round_->done.notify_all();
+  }
+}
+
+// Runs of blocks with one kind of source are fetched together: holes, one record, one chunk of one stripe.
+io::Task<Status> Primary::fetch(std::vector<Source> sources, Lba lba, Buffer out) {
+  std::size_t n = sources.size();
+  struct StripeRun {
+    std::uint64_t stripe;
+    std::uint32_t block, count, at;
+  };
+  std::vector<StripeRun> runs;
+  for (std::size_t i = 0; i < n;) {
+    std::size_t j = i + 1;
+    std::byte* target = out.data() + i * kBlockBytes;
+    Entry e = sources[i].entry;
+    if (e.hole()) {
+      std::memset(target, 0, kBlockBytes);
+    } else if (e.is_lsn()) {
+      while (j < n && sources[j].entry == e) ++j;
+      RecordPtr r = sources[i].record;
+      if (!r) co_return Status(Code::internal, "no record for LSN " + std::to_string(e.lsn()));
+      bool memory = false;
+      auto p = co_await partition_.payload(r, static_cast<std::uint32_t>(lba + i - r->header.lba()), static_cast<std::uint32_t>(j - i), &memory);
+      if (!p.ok()) co_return p.status();
+      std::memcpy(target, p->data(), p->size());
+      (memory ? counters_->read_memory : counters_->read_log) += p->size();
+    } else {
+      const StripeRow* row = partition_.replica.stripe(e.stripe());
+      if (!row) co_return Status(Code::internal, "no stripe " + std::to_string(e.stripe()));
+      std::uint32_t per_chunk = row->chunk_bytes / kBlockBytes;
+      while (j < n && sources[j].entry == Entry::at_stripe(e.stripe(), e.block() + static_cast<std::uint32_t>(j - i)) &&
+             (e.block() + (j - i)) / per_chunk == e.block() / per_chunk)
+        ++j;
+      runs.push_back({e.stripe(), e.block(), static_cast<std::uint32_t>(j - i), static_cast<std::uint32_t>(i)});
+    }
+    i = j;
+  }
+  if (runs.empty()) co_return Status();
+  struct Shared {
+    Status status;
+  } shared;
+  auto read_run = [](Primary& p, StripeRun run, Lba first, Buffer out, Shared& shared) -> io::Task<void> {
+    const StripeRow* row = p.partition_.replica.stripe(run.stripe);
+    StripeReader reader(p.ctx_);
+    Buffer part = out.slice(std::size_t{run.at} * kBlockBytes, std::size_t{run.count} * kBlockBytes);
+    bool reconstructed = false;
+    Status s = co_await reader.read(*row, run.block, run.count, first + run.at, part, reconstructed);
+    if (!s.ok()) shared.status = s;
+    else (reconstructed ? p.counters_->read_reconstructed : p.counters_->read_sled) += part.size();
+  };
+  if (runs.size() == 1) {
+    co_await read_run(*this, runs[0], lba, out, shared);
+    co_return shared.status;
+  }
+  io::TaskGroup group(ctx_.world);
+  for (const StripeRun& run : runs) group.spawn("read chunk", read_run(*this, run, lba, out, shared));
+  co_await group.join();
+  co_return shared.status;
+}
+
+}  // namespace luge::head

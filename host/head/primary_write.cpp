@@ -1,0 +1,359 @@
+// Writes (protocol 2, architecture section 2 steps 2 and 3): admit, give an LSN, append here and send to the reserves
+// in the same breath, answer when committed. No coding, no sled, no control plane on this path (WR-04).
+#include "base/crc32c.hpp"
+#include "base/logging.hpp"
+#include "head/outbox.hpp"
+#include "head/primary.hpp"
+#include "switches/switches.hpp"
+
+namespace luge::head {
+
+using namespace std::chrono_literals;
+
+namespace {
+
+constexpr std::size_t kQueuedForLog = 16u << 20;  // appended and not yet handed to the disk
+
+wire::Frame session_reply(const Status& s, Epoch epoch) {
+  return wire::make_frame(wire::Kind::session_reply, [&](auto& b) {
+    return fbs::CreateSessionReply(b, static_cast<std::uint16_t>(s.code()), b.CreateString(s.text()), epoch);
+  });
+}
+
+}  // namespace
+
+void Primary::open_session(ChannelPtr channel, wire::Frame frame, const fbs::OpenSession& request) {
+  Replica& replica = partition_.replica;
+  Status s;
+  std::uint64_t now_open = replica.sessions.incarnation(request.attachment());
+  if (request.epoch() != epoch_) s = Status(Code::unavailable, "this is epoch " + std::to_string(epoch_));
+  else if (!open()) s = Status(Code::unavailable, state_);
+  else if (request.incarnation() == 0) s = Status(Code::invalid, "incarnation 0");
+  else if (request.incarnation() < now_open)
+    s = Status(Code::closed_session, "incarnation " + std::to_string(now_open) + " of the attachment has taken over");
+  if (!s.ok()) {
+    channel->reply(frame, session_reply(s, epoch_));
+    return;
+  }
+  auto wait_and_reply = [](std::shared_ptr<Primary> self, ChannelPtr channel, wire::Frame frame, Lsn lsn) -> io::Task<void> {
+    bool ok = co_await self->wait_commit(lsn);
+    channel->reply(frame, session_reply(ok ? Status() : Status(Code::unavailable, "the epoch has ended"), self->epoch_));
+  };
+  Lsn lsn = replica.last().lsn;
+  if (request.incarnation() > now_open) {
+    // Closes the older incarnations on every replica before the first request of this one runs (protocol 2.3).
+    RequestId id{request.attachment(), request.incarnation(), 0, 0};
+    lsn = append(RecordKind::session_open, 0, 0, id, {}, {})->lsn();
+  }
+  ctx_.world.spawn("open session", wait_and_reply(shared_from_this(), channel, std::move(frame), lsn));
+}
+
+RecordPtr Primary::append(RecordKind kind, Lba lba, std::uint32_t blocks, const RequestId& request, std::string body, Buffer payload) {
+  Replica& replica = partition_.replica;
+  auto record = make_record(replica.vp(), {epoch_, replica.last().lsn + 1}, kind, lba, blocks, request, std::move(body), std::move(payload));
+  counters_->written_log += record->payload.size();
+  partition_.append(record);
+  fbs::VpState state(replica.vp(), epoch_, replica.commit());
+  for (auto& [id, m] : members_)
+    if (m.state == MemberState::live) {
+      if (m.acked + 1 == record->lsn()) m.last_ack = ctx_.world.now();  // silence is counted from the first unanswered
+      ctx_.outbox->add(id, state, *record, record->payload);
+    }
+  return record;
+}
+
+void Primary::write(const ChannelPtr& channel, const fbs::WriteBatch& batch, const Buffer& payload) {
+  if (!batch.ops()) return;
+  std::size_t at = 0, crc_at = 0;
+  std::size_t crcs = batch.crcs() ? batch.crcs()->size() : 0;
+  const Sessions& sessions = partition_.replica.sessions;
+  for (const fbs::WriteOp* w : *batch.ops()) {
+    Op op;
+    op.channel = channel;
+    op.request = {batch.attachment(), batch.incarnation(), w->sequence(), batch.low()};
+    op.offset = w->offset();
+    op.length = w->length();
+    op.kind = w->kind();
+    Status s = check_op(op);
+    if (s.ok() && op.kind == fbs::OpKind::write) {
+      std::size_t blocks = op.end_lba() - op.first_lba();
+      if (blocks > kMaxOpBlocks || blocks * kBlockBytes > payload.size() - at || blocks > crcs - crc_at) {
+        logging::warn("{}: write batch whose payload does not fit its ops; connection closed", channel->peer());
+        channel->close();
+        return;
+      }
+      op.payload = payload.slice(at, blocks * kBlockBytes);
+      at += op.payload.size();
+      for (std::size_t i = 0; i < blocks; ++i) op.crcs.push_back(batch.crcs()->Get(static_cast<std::uint32_t>(crc_at++)));
+    }
+    if (batch.epoch() != epoch_ || !open()) s = Status(Code::unavailable, state_);
+    else if (sessions.incarnation(batch.attachment()) != batch.incarnation() && !broken(Switch::no_session_fence))
+      s = Status(sessions.incarnation(batch.attachment()) > batch.incarnation() ? Code::closed_session : Code::unavailable,
+                 "open the session first");
+    if (!s.ok()) {
+      answer(channel, op.request, s.code());
+      continue;
+    }
+    auto known = sessions.find(batch.attachment(), batch.incarnation(), w->sequence());
+    if (known && !broken(Switch::no_duplicate_table)) {
+      // Applied already: answered when that record is committed, never applied twice.
+      ++counters_->duplicates;
+      if (*known <= partition_.replica.commit()) answer(channel, op.request, Code::ok);
+      else {
+        auto place = std::upper_bound(pending_acks_.begin(), pending_acks_.end(), *known,
+                                      [](Lsn l, const PendingAck& a) { return l < a.lsn; });
+        pending_acks_.insert(place, {*known, channel, op.request});
+      }
+      continue;
+    }
+    admit(std::move(op));
+  }
+  pump();
+}
+
+Status Primary::check_op(const Op& op) const {
+  std::uint64_t bytes = partition_.designation().blocks * kBlockBytes;
+  if (op.length == 0 || op.offset > bytes || op.length > bytes - op.offset)
+    return Status(Code::invalid, "outside the volume partition");
+  if (op.kind != fbs::OpKind::write && op.kind != fbs::OpKind::trim && op.kind != fbs::OpKind::zero)
+    return Status(Code::invalid, "unknown kind of operation");
+  return Status();
+}
+
+void Primary::admit(Op op) {
+  // The same request again while the first has no LSN yet (a reconnect): the first will do, but answers here.
+  if (!queued_.insert({op.request.incarnation, op.request.sequence}).second) {
+    for (Op& o : incoming_)
+      if (o.request.sequence == op.request.sequence && o.request.incarnation == op.request.incarnation) o.channel = op.channel;
+    for (Op& o : blocked_)
+      if (o.request.sequence == op.request.sequence && o.request.incarnation == op.request.incarnation) o.channel = op.channel;
+    return;
+  }
+  incoming_.push_back(std::move(op));
+}
+
+// Space for new data here and at every receiving member; between slow and high writes are let through one by one.
+bool Primary::room_for_data(bool& slow) const {
+  std::uint32_t fill = ctx_.data_log->fill();
+  std::uint32_t meta = ctx_.meta_log->fill();
+  for (const auto& [id, m] : members_) {
+    if (!partition_.designation().requires_node(id)) continue;
+    fill = std::max<std::uint32_t>(fill, m.data_fill);
+    meta = std::max<std::uint32_t>(meta, m.meta_fill);
+  }
+  slow = fill >= ctx_.options.slow_fill;
+  // The last part of the metadata portion belongs to index records, epochs and cleaning (protocol 10.3).
+  std::uint32_t meta_high = broken(Switch::index_without_reserve) ? 1000 : 750;
+  return fill < ctx_.options.high_fill && meta < meta_high && ctx_.data_log->queued_bytes() < kQueuedForLog;
+}
+
+void Primary::pump() {
+  if (!open()) return;
+  bool slow = false;
+  while (!incoming_.empty()) {
+    if (!room_for_data(slow)) {
+      partition_.waiting_for = "the log is full: writes wait for the flush to the sleds";
+      flush_wake_.notify_all();
+      break;
+    }
+    Op op = std::move(incoming_.front());
+    incoming_.pop_front();
+    if (touches_locked(op)) blocked_.push_back(std::move(op));
+    else if (!begin_op(op)) break;
+    if (slow) break;
+  }
+  if (incoming_.empty() && partition_.waiting_for.starts_with("the log is full")) partition_.waiting_for.clear();
+  if (!incoming_.empty() && !std::exchange(pump_armed_, true)) {
+    auto later = [](std::shared_ptr<Primary> self) -> io::Task<void> {
+      co_await self->ctx_.world.sleep(1ms);
+      self->pump_armed_ = false;
+      self->pump();
+    };
+    ctx_.world.spawn("slowed writes", later(shared_from_this()));
+  }
+}
+
+bool Primary::touches_locked(const Op& op) const {
+  if (locked_.empty()) return false;
+  auto it = locked_.lower_bound(op.first_lba());
+  return it != locked_.end() && *it < op.end_lba();
+}
+
+bool Primary::begin_op(Op& op) {
+  last_write_ = ctx_.world.now();
+  if (op.aligned()) {
+    write_aligned(op);
+    return true;
+  }
+  if (!broken(Switch::merge_without_block_lock)) {
+    // Edges are merged with their newest version; until that has its LSN nobody else writes these blocks (2.4).
+    for (Lba l = op.first_lba(); l < op.end_lba(); ++l) locked_.insert(l);
+  }
+  ctx_.world.spawn("merge", merge(shared_from_this(), std::move(op)));
+  return true;
+}
+
+void Primary::write_aligned(Op& op) {
+  std::uint32_t blocks = static_cast<std::uint32_t>(op.end_lba() - op.first_lba());
+  queued_.erase({op.request.incarnation, op.request.sequence});
+  if (op.kind != fbs::OpKind::write) {
+    RecordPtr r = append(RecordKind::trim, op.first_lba(), blocks, op.request, {}, {});
+    pending_acks_.push_back({r->lsn(), op.channel, op.request});
+    counters_->written_user += op.length;
+    return;
+  }
+  for (std::uint32_t i = 0; i < blocks; ++i) {
+    if (crc32c(op.payload.bytes().subspan(std::size_t{i} * kBlockBytes, kBlockBytes)) == op.crcs[i]) continue;
+    answer(op.channel, op.request, Code::corrupt);
+    return;
+  }
+  counters_->written_user += op.length;
+  if (broken(Switch::lost_ack) && op.request.sequence % 97 == 0) {
+    answer(op.channel, op.request, Code::ok);
+    return;
+  }
+  std::string body(reinterpret_cast<const char*>(op.crcs.data()), op.crcs.size() * sizeof(std::uint32_t));
+  RecordPtr r = append(RecordKind::data, op.first_lba(), blocks, op.request, std::move(body), std::move(op.payload));
+  pending_acks_.push_back({r->lsn(), op.channel, op.request});
+}
+
+io::Task<Result<Buffer>> Primary::newest_block(Lba lba) {
+  Replica::Newest n = partition_.replica.newest(lba);
+  if (n.tail != 0) {
+    RecordPtr r = partition_.replica.find(n.tail);
+    LUGE_CHECK(r != nullptr);
+    if (r->kind() != RecordKind::data) co_return Buffer::zeros(kBlockBytes);
+    co_return co_await partition_.payload(r, static_cast<std::uint32_t>(lba - r->header.lba()), 1);
+  }
+  Buffer out = Buffer::zeros(kBlockBytes);
+  std::vector<Source> sources{{n.committed, n.committed.is_lsn() ? partition_.replica.find(n.committed.lsn()) : nullptr}};
+  Status s = co_await fetch(std::move(sources), lba, out);
+  if (!s.ok()) co_return s;
+  co_return out;
+}
+
+// Read, modify, write of an op with ragged edges: what is logged is whole blocks.
+io::Task<void> Primary::merge(std::shared_ptr<Primary> self, Op op) {
+  ++counters_->merges;
+  Lba first = op.first_lba(), end = op.end_lba();
+  Buffer merged = Buffer::allocate((end - first) * kBlockBytes);
+  Status s;
+  for (Lba l = first; l < end && s.ok(); ++l) {
+    std::uint64_t block_start = l * kBlockBytes;
+    std::uint64_t from = std::max(op.offset, block_start) - block_start;
+    std::uint64_t to = std::min(op.offset + op.length, block_start + kBlockBytes) - block_start;
+    std::byte* target = merged.data() + (l - first) * kBlockBytes;
+    if (from != 0 || to != kBlockBytes) {
+      while (!deposed_) {
+        auto base = co_await newest_block(l);
+        if (base.ok()) {
+          std::memcpy(target, base->data(), kBlockBytes);
+          break;
+        }
+        // An error would be worse than a pause: the base comes back when its sleds do.
+        state_ = "a partial write waits for its block: " + base.status().text();
+        co_await ctx_.world.sleep(200ms);
+      }
+      if (deposed_) break;
+      state_ = "open";
+    }
+    if (op.kind != fbs::OpKind::write) {
+      std::memset(target + from, 0, to - from);
+      continue;
+    }
+    Bytes piece = op.payload.bytes().subspan((l - first) * kBlockBytes + from, to - from);
+    if (crc32c(piece) != op.crcs[l - first]) s = Status(Code::corrupt, "payload does not match its CRC");
+    std::memcpy(target + from, piece.data(), piece.size());
+  }
+  queued_.erase({op.request.incarnation, op.request.sequence});
+  for (Lba l = first; l < end; ++l) locked_.erase(l);
+  bool fenced = partition_.replica.sessions.incarnation(op.request.attachment) != op.request.incarnation;
+  if (deposed_) {
+    answer(op.channel, op.request, Code::unavailable);
+  } else if (!s.ok() || fenced) {
+    answer(op.channel, op.request, fenced ? Code::closed_session : s.code());
+  } else {
+    counters_->written_user += op.length;
+    for (Lba at = first; at < end; at += kMaxOpBlocks) {
+      auto blocks = static_cast<std::uint32_t>(std::min<Lba>(kMaxOpBlocks, end - at));
+      Buffer part = merged.slice((at - first) * kBlockBytes, std::size_t{blocks} * kBlockBytes);
+      std::vector<std::uint32_t> crcs;
+      crc32c_blocks(part.bytes(), crcs);
+      std::string body(reinterpret_cast<const char*>(crcs.data()), crcs.size() * sizeof(std::uint32_t));
+      bool last = at + blocks == end;
+      RequestId id = last ? op.request : RequestId{op.request.attachment, op.request.incarnation, 0, op.request.low};
+      RecordPtr r = append(RecordKind::data, at, blocks, id, std::move(body), std::move(part));
+      if (last) pending_acks_.push_back({r->lsn(), op.channel, op.request});
+    }
+  }
+  flush_answers();
+  std::vector<Op> retry = std::move(blocked_);
+  blocked_.clear();
+  for (auto it = retry.rbegin(); it != retry.rend(); ++it) incoming_.push_front(std::move(*it));
+  pump();
+}
+
+void Primary::on_own_durable() { recompute_commit(); }
+
+void Primary::recompute_commit() {
+  if (deposed_) return;
+  Replica& replica = partition_.replica;
+  Lsn commit = replica.durable();
+  auto held = [this](NodeId n) -> Lsn {
+    auto it = members_.find(n);
+    return it == members_.end() ? 0 : it->second.acked;
+  };
+  for (NodeId n : partition_.designation().required)
+    if (n != ctx_.options.id) commit = std::min(commit, held(n));
+  if (!broken(Switch::ack_before_shrink))
+    for (NodeId n : also_required_) commit = std::min(commit, held(n));
+  // Nothing of this epoch is committed before its EpochStart is held by all (protocol 4.4).
+  if (!open_ && replica.epoch_at(commit) != epoch_) return;
+  Lsn before = replica.commit();
+  replica.advance_commit(commit);
+  if (replica.commit() == before) return;
+  while (!pending_acks_.empty() && pending_acks_.front().lsn <= replica.commit()) {
+    answer(pending_acks_.front().channel, pending_acks_.front().request, Code::ok);
+    pending_acks_.pop_front();
+  }
+  commit_changed_.notify_all();
+}
+
+io::Task<bool> Primary::wait_commit(Lsn lsn) {
+  while (!deposed_ && partition_.replica.commit() < lsn) co_await commit_changed_.wait();
+  co_return !deposed_;
+}
+
+// Answers of one turn of the loop leave in one message per connection.
+void Primary::answer(const std::weak_ptr<wire::Channel>& channel, const RequestId& request, Code code) {
+  answers_.push_back({channel, request, code});
+  if (std::exchange(answers_posted_, true)) return;
+  ctx_.world.post([self = shared_from_this()] { self->flush_answers(); });
+}
+
+void Primary::flush_answers() {
+  answers_posted_ = false;
+  std::vector<Answer> answers = std::move(answers_);
+  answers_.clear();
+  std::vector<bool> done(answers.size());
+  for (std::size_t i = 0; i < answers.size(); ++i) {
+    if (done[i]) continue;
+    ChannelPtr channel = answers[i].channel.lock();
+    std::vector<fbs::WriteResult> results;
+    for (std::size_t j = i; j < answers.size(); ++j) {
+      if (done[j] || answers[j].channel.lock() != channel || answers[j].request.incarnation != answers[i].request.incarnation ||
+          answers[j].request.attachment != answers[i].request.attachment)
+        continue;
+      done[j] = true;
+      results.emplace_back(answers[j].request.sequence, static_cast<std::uint16_t>(answers[j].code), 0, 0);
+    }
+    if (!channel || !channel->open()) continue;
+    channel->send(wire::make_frame(wire::Kind::write_replies, [&](auto& b) {
+      auto list = b.CreateVectorOfStructs(results);
+      return fbs::CreateWriteReplies(b, partition_.replica.vp(), epoch_, answers[i].request.attachment,
+                                     answers[i].request.incarnation, list);
+    }));
+  }
+}
+
+}  // namespace luge::head

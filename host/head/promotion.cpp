@@ -1,0 +1,177 @@
+// From designated to open (protocol 4.2 - 4.4).
+#include "base/logging.hpp"
+#include "head/primary.hpp"
+#include "switches/switches.hpp"
+
+namespace luge::head {
+
+using namespace std::chrono_literals;
+
+Primary::Primary(Context& ctx, Partition& partition, Epoch epoch)
+    : ctx_(ctx), partition_(partition), epoch_(epoch), commit_changed_(ctx.world), members_changed_(ctx.world),
+      flush_wake_(ctx.world), round_wake_(ctx.world), columns_(ctx, partition, epoch),
+      counters_(std::make_shared<Counters>()) {
+  last_write_ = last_flush_ = ctx.world.now();
+}
+
+Primary::~Primary() = default;
+
+void Primary::start() {
+  make_members();
+  ctx_.world.spawn("primary", run(shared_from_this()));
+  ctx_.world.spawn("tend members", tend(shared_from_this()));
+}
+
+void Primary::depose(const std::string& why) {
+  if (deposed_) return;
+  deposed_ = true;
+  open_ = false;
+  state_ = "closed";
+  logging::info("VP {:x}: no longer primary of epoch {}: {}", partition_.replica.vp(), epoch_, why);
+  for (Op& op : incoming_) answer(op.channel, op.request, Code::unavailable);
+  for (Op& op : blocked_) answer(op.channel, op.request, Code::unavailable);
+  for (PendingAck& a : pending_acks_) answer(a.channel, a.request, Code::unavailable);
+  incoming_.clear();
+  blocked_.clear();
+  pending_acks_.clear();
+  flush_answers();
+  commit_changed_.notify_all();
+  members_changed_.notify_all();
+  flush_wake_.notify_all();
+  round_wake_.notify_all();
+  partition_.wake();
+}
+
+bool Primary::everybody_holds(Lsn lsn) const {
+  const Designation& d = partition_.designation();
+  for (NodeId n : d.required) {
+    if (n == ctx_.options.id) continue;
+    auto it = members_.find(n);
+    if (it == members_.end() || it->second.state != MemberState::live || it->second.acked < lsn) return false;
+  }
+  for (NodeId n : also_required_) {
+    auto it = members_.find(n);
+    if (it == members_.end() || it->second.acked < lsn) return false;
+  }
+  return partition_.replica.durable() >= lsn;
+}
+
+io::Task<void> Primary::run(std::shared_ptr<Primary> self) {
+  if (!co_await adopt_greatest_log()) co_return;
+  Replica& replica = partition_.replica;
+  LogPoint start{epoch_, replica.last().lsn + 1};
+  partition_.append(make_record(replica.vp(), start, RecordKind::epoch_start, 0, 0, {}, {}, {}));
+  partition_.synced_epoch = epoch_;
+  state_ = "opening: waiting until all required members hold the log up to here";
+  for (auto& [id, m] : members_) start_sync(id);
+  while (!deposed_ && !everybody_holds(start.lsn) && !broken(Switch::open_before_all_hold_tail)) {
+    recompute_commit();
+    co_await members_changed_.wait_for(100ms);
+  }
+  if (deposed_) co_return;
+  if (broken(Switch::open_before_all_hold_tail)) replica.advance_commit(start.lsn);
+  recompute_commit();
+  open_ = true;
+  state_ = "open";
+  partition_.waiting_for.clear();
+  logging::info("VP {:x}: open in epoch {} from LSN {}, required {}", replica.vp(), epoch_, start.lsn,
+                fmt::join(partition_.designation().required, " "));
+  ctx_.world.spawn("flush", flush_loop(self));
+  ctx_.world.spawn("read rounds", run_rounds(self));
+  pump();
+}
+
+// Every member of `required` is asked (and so fenced); the greatest (epoch, LSN) is taken over.
+io::Task<bool> Primary::adopt_greatest_log() {
+  Replica& replica = partition_.replica;
+  while (!deposed_) {
+    struct Reply {
+      NodeId node;
+      LogPoint last;
+      std::vector<EpochStart> starts;
+    };
+    struct Collected {
+      std::vector<Reply> replies;
+      std::string missing;
+    } got;
+    Designation d = partition_.designation();
+    auto ask = [](Primary& p, NodeId n, const Designation& d, Collected& out) -> io::Task<void> {
+      auto answer = co_await p.ctx_.connections->call(n, wire::make_frame(wire::Kind::collect, [&](auto& b) {
+        auto offset = d.to(b);
+        return fbs::CreateCollect(b, offset);
+      }), 500ms);
+      const auto* c = answer.ok() && answer->kind == wire::Kind::collect_reply ? answer->template as<fbs::CollectReply>() : nullptr;
+      if (!c || !c->last()) {
+        out.missing += " " + std::to_string(n);
+        co_return;
+      }
+      if (c->epoch() > p.epoch_) {
+        p.depose("node " + std::to_string(n) + " knows epoch " + std::to_string(c->epoch()));
+        co_return;
+      }
+      if (c->code() != 0 || (c->suspect() && !broken(Switch::suspect_promoted))) co_return;
+      Reply r{n, {c->last()->epoch(), c->last()->lsn()}, {}};
+      if (c->starts())
+        for (const auto* s : *c->starts()) r.starts.push_back({s->epoch(), s->lsn()});
+      out.replies.push_back(std::move(r));
+    };
+    io::TaskGroup asking(ctx_.world);
+    for (NodeId n : d.required)
+      if (n != ctx_.options.id) asking.spawn("collect", ask(*this, n, d, got));
+    co_await asking.join();
+    if (deposed_) co_return false;
+    if (!got.missing.empty()) {
+      // tend() removes a member that stays away; until then nobody may be left out (protocol 4.4).
+      state_ = "opening: waiting for node" + got.missing;
+      co_await members_changed_.wait_for(50ms);
+      continue;
+    }
+    std::sort(got.replies.begin(), got.replies.end(), [](const Reply& a, const Reply& b) { return a.node < b.node; });
+    const Reply* best = nullptr;
+    LogPoint greatest = replica.last();
+    for (const Reply& r : got.replies) {
+      bool greater = broken(Switch::longest_log_by_length) ? r.last.lsn > greatest.lsn : r.last > greatest;
+      if (greater) {
+        best = &r;
+        greatest = r.last;
+      }
+    }
+    if (best == nullptr) co_return true;
+    LogPoint agreed = replica.common_point(best->starts, best->last);
+    if (agreed.lsn < replica.commit()) {
+      state_ = "closed: this replica and node " + std::to_string(best->node) + " disagree below the commit LSN";
+      logging::error("VP {:x}: {}", replica.vp(), state_);
+      co_await members_changed_.wait_for(1s);
+      continue;
+    }
+    if (Status s = co_await partition_.truncate(agreed); !s.ok()) co_return false;
+    if (co_await fetch_tail_from(best->node, agreed, best->last)) co_return true;
+  }
+  co_return false;
+}
+
+io::Task<bool> Primary::fetch_tail_from(NodeId member, LogPoint, LogPoint theirs) {
+  Replica& replica = partition_.replica;
+  while (!deposed_ && replica.last().lsn < theirs.lsn) {
+    auto answer = co_await ctx_.connections->call(member, wire::make_frame(wire::Kind::fetch_tail, [&](auto& b) {
+      return fbs::CreateFetchTail(b, replica.vp(), epoch_, replica.last().lsn, 1 << 20);
+    }), 2s);
+    if (deposed_ || !answer.ok()) co_return false;
+    const auto* tail = answer->as<fbs::Tail>();
+    if (answer->kind != wire::Kind::tail || !tail || tail->code() != 0) {
+      logging::warn("VP {:x}: node {} cannot give its tail: {}", replica.vp(), member,
+                    tail && tail->text() ? tail->text()->str() : "no answer that parses");
+      co_return false;
+    }
+    auto records = unpack_records(tail->records(), tail->bodies(), answer->data());
+    if (!records.ok() || records->empty()) co_return false;
+    for (RecordPtr& r : *records) {
+      if (r->header.vp() != replica.vp() || r->lsn() != replica.last().lsn + 1) co_return false;
+      partition_.append(std::move(r));
+    }
+  }
+  if (deposed_) co_return false;
+  co_return (co_await partition_.wait_durable(replica.last().lsn)).ok();
+}
+
+}  // namespace luge::head

@@ -1,0 +1,210 @@
+#include "head/recovery.hpp"
+
+#include <algorithm>
+
+#include "base/logging.hpp"
+#include "head/partition.hpp"
+#include "switches/switches.hpp"
+
+namespace luge::head {
+namespace {
+
+constexpr std::uint64_t kMetaStoreBytes = 4 << 20;
+
+// Which image of a VP counts: the last complete one. Everything before its begin is history.
+struct Images {
+  struct Span {
+    std::uint64_t begin_order = 0;  // 0: none
+    Lsn lsn = 0;
+  };
+  std::map<VpId, Span> complete;
+};
+
+Lsn image_lsn(const Record& r) {
+  flatbuffers::Verifier v(reinterpret_cast<const std::uint8_t*>(r.body.data()), r.body.size());
+  if (!v.VerifyBuffer<fbs::ImageEnd>(nullptr)) return 0;
+  const auto* end = flatbuffers::GetRoot<fbs::ImageEnd>(r.body.data());
+  return end->point() ? end->point()->lsn() : 0;
+}
+
+Images find_images(const std::vector<RecoveredBatch>& batches) {
+  Images out;
+  std::map<VpId, std::uint64_t> begun;
+  for (const RecoveredBatch& b : batches)
+    for (const RecordPtr& r : b.records) {
+      if (r->kind() == RecordKind::image_begin) begun[r->header.vp()] = b.order;
+      if (r->kind() == RecordKind::image_end && begun.contains(r->header.vp()))
+        out.complete[r->header.vp()] = {begun[r->header.vp()], image_lsn(*r)};
+    }
+  return out;
+}
+
+class Replay {
+ public:
+  Replay(Context& ctx, Images images) : ctx_(ctx), images_(std::move(images)) {}
+
+  void batch(RecoveredBatch& b) {
+    for (std::size_t i = 0; i < b.records.size(); ++i) {
+      RecordPtr& r = b.records[i];
+      Partition* p = ctx_.partition(r->header.vp());
+      if (p == nullptr) {
+        ctx_.log(r->portion()).release(r->position.segment);  // of a VP that was removed
+        continue;
+      }
+      if (b.rotten[i]) suspect(*p, "a record's payload does not match its CRC (LSN " + std::to_string(r->lsn()) + ")");
+      record(*p, r, b.order);
+    }
+    for (const CommitEntry& c : b.commits) {
+      Lsn& known = commits_[c.vp];
+      known = std::max(known, c.commit);
+    }
+  }
+
+  // "Replay that ends below a commit LSN it has seen anywhere": acknowledged records are gone.
+  void finish() {
+    for (auto& [vp, p] : ctx_.partitions) {
+      Replica& replica = p->replica;
+      for (auto& [lsn, held] : held_below_[vp]) replica.adopt_unflushed(held);
+      Lsn known = commits_[vp];
+      if (known > replica.last().lsn)
+        suspect(*p, "the log ends at LSN " + std::to_string(replica.last().lsn) + ", but " + std::to_string(known) + " was committed");
+      replica.advance_commit(std::min(known, replica.last().lsn));
+      if (replica.missing_unflushed() != 0) suspect(*p, "the index names records that the log does not have");
+      replica.recount();
+      logging::info("VP {:x}: recovered, log up to {}, committed to {}, epoch {}{}", vp, to_string(replica.last()),
+                    replica.commit(), replica.designation.epoch, replica.suspect ? ", SUSPECT: " + replica.suspect_reason : "");
+    }
+  }
+
+ private:
+  void suspect(Partition& p, const std::string& why) {
+    if (!p.replica.suspect) logging::error("VP {:x}: {}; this replica will be repaired from another", p.replica.vp(), why);
+    p.replica.suspect = true;
+    p.replica.suspect_reason = why;
+  }
+
+  void forget(const RecordPtr& r) { ctx_.log(r->portion()).release(r->position.segment); }
+
+  void record(Partition& p, RecordPtr& r, std::uint64_t order) {
+    Replica& replica = p.replica;
+    Images::Span image = images_.complete[replica.vp()];
+    if (r->lsn() == 0) {
+      local(p, r, order, image);
+      return;
+    }
+    // Below the image only data that its index may still name is of interest.
+    if (r->lsn() <= image.lsn) {
+      if (r->kind() == RecordKind::data) {
+        auto [it, fresh] = held_below_[replica.vp()].try_emplace(r->lsn(), r);
+        if (!fresh && newer(*r, *it->second)) {
+          forget(it->second);
+          it->second = r;
+        } else if (!fresh) {
+          forget(r);
+        }
+      } else {
+        forget(r);
+      }
+      return;
+    }
+    if (r->lsn() != replica.last().lsn + 1) {
+      // Segments that were already free are replayed too; what does not continue the sequence is such a leftover, or
+      // the sequence has a hole, which the commit LSN tells.
+      forget(r);
+      return;
+    }
+    replica.append(r);
+    if (r->portion() == Portion::meta) replica.note_meta(r->lsn(), r->position.segment);
+    replica.on_durable(*r);
+  }
+
+  static bool newer(const Record& a, const Record& b) { return a.epoch() > b.epoch(); }
+
+  void local(Partition& p, RecordPtr& r, std::uint64_t order, const Images::Span& image) {
+    Replica& replica = p.replica;
+    if (r->kind() == RecordKind::truncate) {
+      flatbuffers::Verifier v(reinterpret_cast<const std::uint8_t*>(r->body.data()), r->body.size());
+      if (v.VerifyBuffer<fbs::Truncate>(nullptr)) {
+        const auto* t = flatbuffers::GetRoot<fbs::Truncate>(r->body.data());
+        if (t->to()) drop_beyond(p, {t->to()->epoch(), t->to()->lsn()});
+      }
+      replica.note_meta(replica.last().lsn, r->position.segment);
+      return;
+    }
+    if (image.begin_order == 0 || order < image.begin_order) {
+      forget(r);  // of an image that was not completed or has been followed by another
+      return;
+    }
+    if (r->kind() == RecordKind::image_begin) image_segments_[replica.vp()].clear();
+    image_segments_[replica.vp()].push_back(r->position.segment);
+    if (!replica.load_image(r->kind(), r->body)) suspect(p, "its image does not parse");
+    if (r->kind() == RecordKind::image_end)
+      replica.image_durable({0, image.lsn}, std::exchange(image_segments_[replica.vp()], {}));
+  }
+
+  void drop_beyond(Partition& p, LogPoint to) {
+    Replica& replica = p.replica;
+    if (to.lsn >= replica.commit()) replica.truncate(to);
+    auto& held = held_below_[replica.vp()];
+    for (auto it = held.upper_bound(to.lsn); it != held.end();) {
+      forget(it->second);
+      it = held.erase(it);
+    }
+  }
+
+  Context& ctx_;
+  Images images_;
+  std::map<VpId, Lsn> commits_;
+  std::map<VpId, std::map<Lsn, RecordPtr>> held_below_;
+  std::map<VpId, std::vector<std::uint32_t>> image_segments_;
+};
+
+io::Task<Status> open_stores(Context& ctx) {
+  auto file = co_await ctx.world.files().open("meta", {.create = true, .size = kMetaStoreBytes, .prewrite = true});
+  if (!file.ok()) co_return file.status();
+  ctx.meta_file = std::move(*file);
+  auto store = co_await io::MetaStore::open(ctx.world, *ctx.meta_file, 0, kMetaStoreBytes);
+  if (!store.ok()) co_return store.status();
+  ctx.meta_store = std::move(*store);
+  const Options& o = ctx.options;
+  ctx.data_log = std::make_unique<SegmentLog>(ctx.world, *ctx.meta_store, ctx.log_order,
+      SegmentLog::Options{Portion::data, "log-data", o.log_bytes, o.segment_bytes, o.id});
+  ctx.meta_log = std::make_unique<SegmentLog>(ctx.world, *ctx.meta_store, ctx.log_order,
+      SegmentLog::Options{Portion::meta, "log-meta", o.meta_bytes, o.meta_segment_bytes, o.id});
+  co_return Status();
+}
+
+}  // namespace
+
+io::Task<Status> recover(Context& ctx) {
+  if (Status s = co_await open_stores(ctx); !s.ok()) co_return s;
+  for (auto [key, value] : ctx.meta_store->list("designation/")) {
+    Designation d;
+    if (!Designation::parse(value, d)) co_return Status(Code::corrupt, "the designation " + std::string(key) + " does not parse");
+    auto p = std::make_unique<Partition>(ctx, d.vp);
+    p->start_epoch = d.epoch;
+    p->replica.designation = std::move(d);
+    ctx.partitions[p->replica.vp()] = std::move(p);
+  }
+  auto data = co_await ctx.data_log->open();
+  if (!data.ok()) co_return data.status();
+  auto meta = co_await ctx.meta_log->open();
+  if (!meta.ok()) co_return meta.status();
+  std::vector<RecoveredBatch> batches = std::move(data->batches);
+  std::move(meta->batches.begin(), meta->batches.end(), std::back_inserter(batches));
+  std::sort(batches.begin(), batches.end(), [](const auto& a, const auto& b) { return a.order < b.order; });
+  Replay replay(ctx, find_images(batches));
+  for (RecoveredBatch& b : batches) replay.batch(b);
+  for (auto* recovery : {&*data, &*meta}) {
+    if (!recovery->suspect) continue;
+    logging::error("the log is damaged: {}; all replicas on this head will be repaired from others", recovery->why);
+    for (auto& [vp, p] : ctx.partitions) {
+      p->replica.suspect = true;
+      p->replica.suspect_reason = recovery->why;
+    }
+  }
+  replay.finish();
+  co_return Status();
+}
+
+}  // namespace luge::head

@@ -1,0 +1,161 @@
+// One VP's replica on this head, primary or reserve alike: the log sequence it holds, what of it is committed, and
+// the metadata that the committed part adds up to (index, stripe table, sessions).
+//
+// Invariants
+// - LSNs are dense: append() takes exactly last().lsn + 1. Records above commit() are the *tail*; only the tail is
+//   ever truncated.
+// - Index, stripe table, sessions' effect and freeing rest on committed records only (protocol 2.2): a record is
+//   applied when commit() reaches it, in LSN order, so equal commit LSNs mean equal indexes on all replicas.
+// - A data record's log space is released when no index entry names its LSN any more (and it is not pinned).
+// No I/O here: the head moves records to and from the log and the wire.
+#pragma once
+
+#include <absl/container/btree_map.h>
+#include <absl/container/flat_hash_map.h>
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "head/designation.hpp"
+#include "head/index.hpp"
+#include "head/record.hpp"
+#include "head/sessions.hpp"
+
+namespace luge::head {
+
+/// A row of the stripe table.
+struct StripeRow {
+  StripeId id;
+  Layout layout;
+  std::uint32_t chunk_bytes = 0;
+  std::vector<fbs::ChunkPlace> places;
+  std::uint32_t live_blocks = 0;
+  bool narrower() const;  ///< written with fewer chunks than the layout asks for
+};
+
+struct EpochStart {
+  Epoch epoch = 0;
+  Lsn lsn = 0;
+  bool operator==(const EpochStart&) const = default;
+};
+
+class Replica {
+ public:
+  explicit Replica(VpId vp) : vp_(vp) {}
+
+  VpId vp() const { return vp_; }
+  Designation designation;
+
+  // --- the log sequence
+  LogPoint last() const { return last_; }
+  Lsn durable() const { return durable_; }
+  Lsn commit() const { return commit_; }
+  /// Oldest LSN from which records() has every record without a gap.
+  Lsn window() const { return window_; }
+  const std::vector<EpochStart>& starts() const { return starts_; }
+  bool suspect = false;       ///< lost acknowledged records; never promoted, repaired from another (protocol 10.2)
+  std::string suspect_reason;
+
+  /// REQUIRES: record->lsn() == last().lsn + 1.
+  void append(RecordPtr record);
+  /// The record of `lsn`, if it is still kept.
+  RecordPtr find(Lsn lsn) const;
+  void on_durable(const Record& record);
+  /// Everything up to `lsn` is durable on all of `required`. Remembered and acted upon as far as durable() goes.
+  void advance_commit(Lsn lsn);
+  Lsn known_commit() const { return known_commit_; }
+  /// Drops the tail beyond `to`. REQUIRES: to.lsn >= commit().
+  void truncate(LogPoint to);
+  /// The last point that this log and a log with those starts and that end have in common.
+  LogPoint common_point(const std::vector<EpochStart>& other_starts, LogPoint other_last) const;
+  /// Epoch of the record at `lsn` by the list of starts.
+  Epoch epoch_at(Lsn lsn) const;
+
+  // --- what readers and the flush see
+  struct Newest {
+    Entry committed;
+    Lsn tail = 0;  ///< newest uncommitted record that touches the block, 0: none
+  };
+  Newest newest(Lba lba) const;
+  const Index& index() const { return index_; }
+  const StripeRow* stripe(std::uint64_t number) const;
+  const absl::btree_map<std::uint64_t, StripeRow>& stripes() const { return stripes_; }
+  std::uint64_t next_stripe() const { return next_stripe_; }
+  std::uint64_t unflushed_blocks() const { return unflushed_blocks_; }
+  const absl::btree_map<Lsn, RecordPtr>& records() const { return records_; }
+  Lsn oldest_unflushed() const;
+  /// Does any record up to `lsn` still hold data that only the log has?
+  bool unflushed_up_to(Lsn lsn) const;
+  Sessions sessions;            ///< as of last(), tail included: a repeat of an uncommitted request is a repeat
+
+  // --- space
+  /// A record gives its log space back: portion and segment.
+  std::function<void(Portion, std::uint32_t)> release;
+  /// Keeps all records from `lsn` on for a member that is being synchronised; 0: nothing pinned.
+  void pin(Lsn lsn);
+  /// The VP is gone: all log space it holds goes back.
+  void release_everything();
+  std::uint64_t payload_bytes_in_memory() const;
+  /// Forgets durable payloads, oldest first, until `bytes` are freed; returns what was.
+  std::uint64_t drop_payloads(std::uint64_t bytes);
+
+  // --- images: the whole committed metadata (local cleaning, catch-up)
+  struct Image {
+    LogPoint point;
+    std::vector<std::pair<RecordKind, std::string>> bodies;  ///< image_begin, parts, image_end
+  };
+  Image save_image() const;
+  /// Feeds one record of an image; the state changes only when image_end completes it. False: not acceptable.
+  bool load_image(RecordKind kind, const std::string& body);
+  /// Data record that an image's index names by LSN: below the image's point, so not part of the sequence.
+  void adopt_unflushed(RecordPtr record);
+  /// After load_image(): how many entries name LSNs that no record was adopted for.
+  std::uint64_t missing_unflushed() const;
+  /// The same for the image that is being loaded.
+  std::uint64_t missing_unflushed_while_loading() const;
+  /// Recomputes the live counts of all records from the index and releases the dead (after recovery, after an image).
+  void recount();
+  void reset();
+
+  // metadata records (index, trims, truncates ...) that an image up to their LSN makes superfluous
+  void note_meta(Lsn cover, std::uint32_t segment);
+  void image_durable(LogPoint point, std::vector<std::uint32_t> segments);
+  Lsn image_point() const { return image_point_; }
+  bool loading_image() const { return loading_.has_value(); }
+
+ private:
+  struct MetaRecord {
+    Lsn cover;
+    std::uint32_t segment;
+  };
+  void apply(Record& record);
+  void apply_index(const Record& record);
+  void drop(Entry old);
+  void maybe_free(Record& record);
+  void trim_window();
+  std::uint64_t missing_in(const Index& index) const;
+
+  VpId vp_;
+  LogPoint last_;
+  Lsn durable_ = 0, commit_ = 0, known_commit_ = 0;
+  Lsn window_ = 1;
+  Lsn pin_ = 0;
+  std::vector<EpochStart> starts_;
+  absl::btree_map<Lsn, RecordPtr> records_;
+  std::size_t small_records_ = 0;  // records_ that are not data
+  absl::flat_hash_map<Lba, Lsn> tail_;
+  std::vector<RecordPtr> tail_ranges_;  // trims and zeroes in the tail
+  Index index_;
+  absl::btree_map<std::uint64_t, StripeRow> stripes_;
+  std::uint64_t next_stripe_ = 1;
+  std::uint64_t unflushed_blocks_ = 0;
+  std::vector<MetaRecord> meta_records_;
+  Lsn image_point_ = 0;
+  std::vector<std::uint32_t> image_segments_;
+  struct Loading;
+  std::optional<std::shared_ptr<Loading>> loading_;
+};
+
+}  // namespace luge::head

@@ -1,0 +1,70 @@
+#include "head/report.hpp"
+
+#include <spdlog/fmt/fmt.h>
+
+#include "head/partition.hpp"
+#include "head/primary.hpp"
+
+namespace luge::head {
+namespace {
+
+std::string escaped(const std::string& s) {
+  std::string out;
+  for (char c : s) {
+    if (c == '"' || c == '\\') out += '\\';
+    out += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
+  }
+  return out;
+}
+
+std::string state_of(const Partition& p) {
+  if (p.primary) return p.primary->open() ? (p.waiting_for.empty() ? "open" : "waiting") : "opening";
+  if (p.replica.suspect) return "suspect";
+  if (p.designation().primary == p.ctx.options.id) return "closed";
+  return p.synced_epoch == p.designation().epoch ? "live" : "catching_up";
+}
+
+std::string reason_of(const Partition& p) {
+  if (!p.waiting_for.empty()) return p.waiting_for;
+  if (p.primary && p.primary->state_text() != "open") return p.primary->state_text();
+  return p.replica.suspect ? p.replica.suspect_reason : "";
+}
+
+std::string vp_report(const Partition& p) {
+  const Designation& d = p.designation();
+  bool mine = d.primary == p.ctx.options.id;
+  std::string s = fmt::format(
+      R"({{"vp":{},"role":"{}","state":"{}","reason":"{}","epoch":{},"revision":{},"lsn":{},"commit":{},)"
+      R"("unflushed_bytes":{},"stripes":{},"index_pages":{},"copies":{})",
+      p.replica.vp(), mine ? "primary" : "reserve", state_of(p), escaped(reason_of(p)), d.epoch, d.revision,
+      p.replica.last().lsn, p.replica.commit(), p.replica.unflushed_blocks() * kBlockBytes, p.replica.stripes().size(),
+      p.replica.index().page_count(), d.required.size());
+  if (p.primary) {
+    const Primary::Counters& c = p.primary->counters();
+    s += fmt::format(
+        R"(,"degraded_stripes":{},"read_bytes":{{"memory":{},"log":{},"sled":{},"reconstructed":{}}},)"
+        R"("written_bytes":{{"user":{},"log":{},"data_chunks":{},"parity_chunks":{}}},"duplicates":{},"merges":{})",
+        p.primary->degraded_stripes(), c.read_memory, c.read_log, c.read_sled, c.read_reconstructed, c.written_user,
+        c.written_log, c.data_chunks, c.parity_chunks, c.duplicates, c.merges);
+  }
+  return s + "}";
+}
+
+}  // namespace
+
+std::string make_report(Context& ctx) {
+  std::string s = R"({"vps":[)";
+  bool first = true;
+  for (const auto& [vp, p] : ctx.partitions) {
+    if (p->dropped) continue;
+    if (!std::exchange(first, false)) s += ',';
+    s += vp_report(*p);
+  }
+  s += fmt::format(R"(],"log":{{"data_used":{},"data_bytes":{},"meta_used":{},"meta_bytes":{},"appended_bytes":{},"batches":{},"failed":{}}}}})",
+                   ctx.data_log->used_bytes(), ctx.data_log->bytes(), ctx.meta_log->used_bytes(), ctx.meta_log->bytes(),
+                   ctx.data_log->appended_bytes() + ctx.meta_log->appended_bytes(),
+                   ctx.data_log->batches() + ctx.meta_log->batches(), ctx.data_log->failed() || ctx.meta_log->failed());
+  return s;
+}
+
+}  // namespace luge::head

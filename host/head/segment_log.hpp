@@ -1,0 +1,130 @@
+// One portion (data or metadata) of a head's log: segments, group commit, recovery, reuse of space. Shared by all
+// VPs of the head; knows records, not what they mean.
+//
+// Invariants
+// - One batch is in flight at a time; append() only queues, and whatever has been queued meanwhile goes into the
+//   next batch (one O_DIRECT|O_DSYNC write).
+// - Segments are pre-written and recycled. Each use has a generation, which is made durable in the MetaStore before
+//   the first batch of that use is written and is in every batch's CRC: old content of a segment is never replayed.
+// - Each batch carries the CRC of the one before it, each segment's row in the MetaStore that of the last batch
+//   before it. At recovery an invalid batch with nothing valid behind it is a
+//   torn tail (it was never acknowledged); an invalid batch with a valid one behind it is rot (protocol 10.2).
+// - A write error is never retried in place: failed() from then on, nothing is appended any more.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "head/batch_format.hpp"
+#include "head/record.hpp"
+#include "io/files.hpp"
+#include "io/meta_store.hpp"
+
+namespace luge::head {
+
+/// What replay hands out per batch, in the order they were written within the portion.
+struct RecoveredBatch {
+  std::uint64_t order = 0;
+  std::vector<CommitEntry> commits;
+  std::vector<RecordPtr> records;       ///< payload buffers empty, positions set, durable
+  std::vector<bool> rotten;             ///< per record: payload fails its CRCs
+};
+
+class SegmentLog {
+ public:
+  struct Options {
+    Portion portion = Portion::data;
+    std::string path;                   ///< relative to the daemon's directory
+    std::uint64_t bytes = 0;            ///< of the whole portion
+    std::uint64_t segment_bytes = 16 << 20;
+    NodeId node = 0;
+  };
+  struct Recovery {
+    std::vector<RecoveredBatch> batches;
+    bool suspect = false;               ///< rot in batch headers: which VPs it hit cannot be told
+    std::string why;
+    std::uint64_t torn_bytes = 0;
+  };
+  using Done = std::function<void()>;
+
+  SegmentLog(io::World& world, io::MetaStore& meta, std::uint64_t& order, Options options);
+  /// Opens or makes the file and replays it. Batches are kept in memory by the caller only as long as it wants.
+  io::Task<Result<Recovery>> open();
+  /// Starts the writer. Called once after open().
+  void start();
+
+  /// Queues records; when durable their `position` and `durable` are set and on_durable is called once per batch with
+  /// them, in order.
+  void append(RecordPtr record);
+  std::function<void(const std::vector<RecordPtr>&)> on_durable;
+  /// Called while a batch is formed: commit LSNs of the VPs in it.
+  std::function<Lsn(VpId)> commit_of;
+  std::function<void(const Status&)> on_failed;
+  std::function<void()> on_space;       ///< a segment became free
+
+  /// Reads payload blocks [first, first + count) of a durable record.
+  io::Task<Result<Buffer>> read(const Record& record, std::uint32_t first, std::uint32_t count);
+
+  /// A record in `segment` is no longer needed / one more is needed.
+  void release(std::uint32_t segment);
+  void retain(std::uint32_t segment) { ++segments_[segment].live; }
+
+  bool failed() const { return failed_; }
+  std::uint64_t bytes() const { return options_.bytes; }
+  std::uint64_t used_bytes() const;
+  /// 0..1000; counts whole segments that are not free, and the queue.
+  std::uint32_t fill() const;
+  std::size_t queued_bytes() const { return queued_bytes_; }
+  std::uint64_t appended_bytes() const { return appended_bytes_; }
+  std::uint64_t batches() const { return batches_; }
+  /// Segments in use, oldest first, without the one being written.
+  std::vector<std::uint32_t> oldest() const;
+  std::uint64_t segment_sequence(std::uint32_t s) const { return segments_[s].sequence; }
+  std::uint32_t free_segments() const { return static_cast<std::uint32_t>(free_.size()); }
+
+ private:
+  struct Segment {
+    std::uint64_t generation = 0;
+    std::uint64_t sequence = 0;   // order of activation; 0: free
+    std::uint32_t start_crc = 0;  // of the batch before its first one
+    std::uint64_t live = 0;       // records that keep it
+  };
+  io::Task<void> writer();
+  io::Task<Status> write_batch(std::vector<RecordPtr> batch);
+  io::Task<Status> next_segment();
+  std::vector<RecordPtr> take_batch();
+  Buffer encode(const std::vector<RecordPtr>& batch, std::uint32_t offset_blocks);
+  io::Task<Status> scan_segment(std::uint32_t number, bool last, Recovery& out);
+  io::Task<bool> valid_batch_behind(std::uint32_t number, std::uint64_t offset);
+  bool parse_batch(Bytes area, std::uint32_t number, std::uint64_t offset, BatchHeader& h) const;
+  Status take_records(Bytes area, const BatchHeader& h, std::uint32_t number, std::uint64_t offset, Bytes payload,
+                      RecoveredBatch& out) const;
+  std::string meta_key(std::uint32_t segment) const;
+  void maybe_free(std::uint32_t segment);
+  void fail(Status status);
+
+  io::World& world_;
+  io::MetaStore& meta_;
+  std::uint64_t& order_;
+  Options options_;
+  std::unique_ptr<io::BlockFile> file_;
+  std::vector<Segment> segments_;
+  std::set<std::uint32_t> free_;
+  std::uint32_t active_ = 0;
+  std::uint64_t active_offset_ = 0;
+  bool has_active_ = false;
+  std::uint64_t next_sequence_ = 1;
+  std::uint32_t previous_crc_ = 0;
+  std::deque<RecordPtr> queue_;
+  std::size_t queued_bytes_ = 0;
+  std::uint64_t appended_bytes_ = 0, batches_ = 0;
+  io::Event wake_;
+  bool failed_ = false;
+};
+
+}  // namespace luge::head

@@ -1,0 +1,407 @@
+#include "head/server.hpp"
+
+#include <set>
+
+#include "base/logging.hpp"
+#include "head/outbox.hpp"
+#include "head/primary.hpp"
+#include "wire/sled_generated.h"
+
+namespace luge::head {
+
+using namespace std::chrono_literals;
+
+HeadServer::HeadServer(Context& ctx) : ctx_(ctx), server_(ctx.world, ctx.identity) {}
+HeadServer::~HeadServer() = default;
+
+io::Task<Status> HeadServer::start(std::function<std::string()> report) {
+  for (SegmentLog* log : {ctx_.data_log.get(), ctx_.meta_log.get()}) {
+    log->on_durable = [this](const std::vector<RecordPtr>& records) { on_log_durable(records); };
+    log->commit_of = [this](VpId vp) {
+      Partition* p = ctx_.partition(vp);
+      return p ? p->replica.commit() : 0;
+    };
+    log->on_space = [this] {
+      for (auto& [vp, p] : ctx_.partitions)
+        if (p->primary) ctx_.world.post([p = std::weak_ptr<Primary>(p->primary)] { if (auto s = p.lock()) s->pump(); });
+    };
+    log->on_failed = [this](const Status&) {
+      for (auto& [vp, p] : ctx_.partitions) {
+        p->wake();
+        p->durable_changed.notify_all();
+      }
+    };
+  }
+  Status s = server_.listen(ctx_.options.listen, [this](const ChannelPtr& c, wire::Frame f) { on_request(c, std::move(f)); });
+  if (!s.ok()) co_return s;
+  start_control(std::move(report));
+  ctx_.connections = std::make_unique<Connections>(ctx_.world, ctx_.identity, *ctx_.control);
+  ctx_.outbox = std::make_unique<Outbox>(ctx_);
+  ctx_.connections->on_frame = [this](NodeId n, wire::Frame f) { on_peer_frame(n, std::move(f)); };
+  ctx_.connections->on_connect = [this](NodeId n) {
+    for (auto& [vp, p] : ctx_.partitions)
+      if (p->primary) p->primary->on_connected(n);
+  };
+  ctx_.connections->on_disconnect = [this](NodeId n) {
+    for (auto& [vp, p] : ctx_.partitions)
+      if (p->primary) p->primary->on_disconnected(n);
+  };
+  ctx_.data_log->start();
+  ctx_.meta_log->start();
+  for (auto& [vp, p] : ctx_.partitions) p->start();
+  ctx_.control->start();
+  ctx_.world.spawn("housekeeping", housekeeping());
+  co_return Status();
+}
+
+void HeadServer::start_control(std::function<std::string()> report) {
+  wire::ControlLink::Self self{ctx_.options.id, ctx_.options.name, "head", server_.address(), ctx_.world.random() | 1};
+  wire::ControlLink::Callbacks callbacks;
+  callbacks.report = std::move(report);
+  callbacks.directory = [this] {
+    if (ctx_.connections) ctx_.connections->refresh();
+    for (auto& [vp, p] : ctx_.partitions) p->wake();
+  };
+  callbacks.designate = [this](const fbs::Designate& d) {
+    if (!d.designation()) return;
+    std::vector<fbs::SandboxColumn> sandbox;
+    if (d.sandbox())
+      for (const auto* c : *d.sandbox()) sandbox.push_back(*c);
+    ctx_.world.spawn("designate", designate(Designation::from(*d.designation()), std::move(sandbox)));
+  };
+  callbacks.request = [this](const ChannelPtr& c, wire::Frame f) { on_control(c, std::move(f)); };
+  ctx_.control = std::make_unique<wire::ControlLink>(ctx_.world, ctx_.identity, ctx_.options.control, std::move(self), std::move(callbacks));
+}
+
+void HeadServer::stop() {
+  server_.close();
+  ctx_.control->stop();
+  ctx_.connections->stop();
+}
+
+Partition& HeadServer::make_partition(VpId vp) {
+  auto& p = ctx_.partitions[vp];
+  if (!p || p->dropped) {
+    p = std::make_unique<Partition>(ctx_, vp);
+    p->start();
+  }
+  return *p;
+}
+
+io::Task<void> HeadServer::designate(Designation d, std::vector<fbs::SandboxColumn> sandbox) {
+  if (!d.has_member(ctx_.options.id)) co_return;
+  Partition& p = make_partition(d.vp);
+  p.sandbox = std::move(sandbox);
+  Status s = co_await p.adopt(std::move(d));
+  if (!s.ok()) logging::error("cannot persist a designation: {}", s.to_string());
+}
+
+void HeadServer::on_request(const ChannelPtr& channel, wire::Frame frame) {
+  switch (frame.kind) {
+    case wire::Kind::open_session:
+    case wire::Kind::write_batch:
+    case wire::Kind::read_batch: on_client(channel, std::move(frame)); return;
+    case wire::Kind::replicate: on_replicate(channel, frame); return;
+    case wire::Kind::confirm: on_confirm(channel, frame); return;
+    case wire::Kind::collect:
+    case wire::Kind::fetch_tail:
+    case wire::Kind::sync_begin:
+    case wire::Kind::sync_part:
+    case wire::Kind::sync_end:
+    case wire::Kind::alive_query: ctx_.world.spawn("peer request", answer_peer(channel, std::move(frame))); return;
+    default:
+      channel->reply(frame, wire::reply_frame(Status(Code::invalid, "a head does not answer '" + std::string(wire::kind_name(frame.kind)) + "'")));
+  }
+}
+
+void HeadServer::on_client(const ChannelPtr& channel, wire::Frame frame) {
+  auto primary_of = [this](VpId vp) -> Primary* {
+    Partition* p = ctx_.partition(vp);
+    return p && p->primary && !p->primary->deposed() && !ctx_.draining ? p->primary.get() : nullptr;
+  };
+  auto epoch_of = [this](VpId vp) {
+    Partition* p = ctx_.partition(vp);
+    return p ? p->designation().epoch : 0;
+  };
+  auto refused = static_cast<std::uint16_t>(Code::unavailable);
+  if (frame.kind == wire::Kind::open_session) {
+    const auto* m = frame.as<fbs::OpenSession>();
+    if (!m) return channel->close();
+    if (Primary* primary = primary_of(m->vp())) return primary->open_session(channel, std::move(frame), *m);
+    channel->reply(frame, wire::make_frame(wire::Kind::session_reply, [&](auto& b) {
+      return fbs::CreateSessionReply(b, refused, b.CreateString("this head is not the primary"), epoch_of(m->vp()));
+    }));
+  } else if (frame.kind == wire::Kind::write_batch) {
+    const auto* m = frame.as<fbs::WriteBatch>();
+    if (!m) return channel->close();
+    if (Primary* primary = primary_of(m->vp())) return primary->write(channel, *m, frame.data());
+    std::vector<fbs::WriteResult> results;
+    if (m->ops())
+      for (const auto* op : *m->ops()) results.emplace_back(op->sequence(), refused, 0, 0);
+    channel->send(wire::make_frame(wire::Kind::write_replies, [&](auto& b) {
+      auto list = b.CreateVectorOfStructs(results);
+      return fbs::CreateWriteReplies(b, m->vp(), epoch_of(m->vp()), m->attachment(), m->incarnation(), list);
+    }));
+  } else {
+    const auto* m = frame.as<fbs::ReadBatch>();
+    if (!m) return channel->close();
+    if (Primary* primary = primary_of(m->vp())) return primary->read(channel, *m);
+    std::vector<fbs::ReadResult> results;
+    if (m->ops())
+      for (const auto* op : *m->ops()) results.emplace_back(op->tag(), op->blocks(), refused, false, 0);
+    channel->send(wire::make_frame(wire::Kind::read_replies, [&](auto& b) {
+      auto list = b.CreateVectorOfStructs(results);
+      return fbs::CreateReadReplies(b, m->vp(), epoch_of(m->vp()), list);
+    }));
+  }
+}
+
+// ---- reserve
+
+void HeadServer::on_replicate(const ChannelPtr& channel, const wire::Frame& frame) {
+  const auto* m = frame.as<fbs::Replicate>();
+  if (!m) return channel->close();
+  std::set<VpId> accepted;
+  if (m->states()) {
+    for (const fbs::VpState* s : *m->states()) {
+      Partition* p = ctx_.partition(s->vp());
+      Code code = p ? p->check_epoch(s->epoch()) : Code::unavailable;
+      AckTarget& ack = acks_[s->vp()];
+      ack.channel = channel;
+      ack.code = code;
+      ack.due = true;  // heartbeats are answered too: an idle reserve is heard
+      if (code == Code::ok) accepted.insert(s->vp());
+    }
+  }
+  auto records = unpack_records(m->records(), m->bodies(), frame.data());
+  if (!records.ok()) {
+    logging::warn("{}: {}; connection closed", channel->peer(), records.status().to_string());
+    return channel->close();
+  }
+  for (RecordPtr& r : *records) {
+    VpId vp = r->header.vp();
+    if (!accepted.contains(vp)) continue;
+    Code code = ctx_.partition(vp)->replicate_record(std::move(r));
+    if (code == Code::ok) continue;
+    acks_[vp].code = code;
+    accepted.erase(vp);
+  }
+  if (m->states())
+    for (const fbs::VpState* s : *m->states())
+      if (accepted.contains(s->vp())) ctx_.partition(s->vp())->replicate_state(*s, frame.source);
+  if (!std::exchange(acks_posted_, true)) ctx_.world.post([this] { send_acks(); });
+}
+
+void HeadServer::on_log_durable(const std::vector<RecordPtr>& records) {
+  std::set<VpId> touched;
+  for (const RecordPtr& r : records) {
+    Partition* p = ctx_.partition(r->header.vp());
+    if (!p) {
+      ctx_.log(r->portion()).release(r->position.segment);
+      continue;
+    }
+    p->on_durable(r);
+    touched.insert(r->header.vp());
+  }
+  for (VpId vp : touched) {
+    Partition* p = ctx_.partition(vp);
+    if (p->primary) {
+      p->primary->on_own_durable();
+    } else if (auto it = acks_.find(vp); it != acks_.end()) {
+      it->second.due = true;
+      if (!std::exchange(acks_posted_, true)) ctx_.world.post([this] { send_acks(); });
+    }
+  }
+}
+
+void HeadServer::send_acks() {
+  acks_posted_ = false;
+  std::vector<std::pair<ChannelPtr, std::vector<fbs::AckState>>> by_channel;
+  for (auto& [vp, ack] : acks_) {
+    if (!std::exchange(ack.due, false)) continue;
+    ChannelPtr channel = ack.channel.lock();
+    if (!channel || !channel->open()) continue;
+    Partition* p = ctx_.partition(vp);
+    fbs::AckState state = p ? p->ack_state(ack.code) : fbs::AckState(vp, 0, 0, 0, static_cast<std::uint16_t>(Code::unavailable), 0, 0);
+    auto it = std::find_if(by_channel.begin(), by_channel.end(), [&](const auto& e) { return e.first == channel; });
+    if (it == by_channel.end()) it = by_channel.insert(it, {channel, {}});
+    it->second.push_back(state);
+  }
+  for (auto& [channel, states] : by_channel)
+    channel->send(wire::make_frame(wire::Kind::replicate_ack, [&](auto& b) {
+      auto list = b.CreateVectorOfStructs(states);
+      return fbs::CreateReplicateAck(b, list, static_cast<std::uint16_t>(ctx_.data_log->fill()), static_cast<std::uint16_t>(ctx_.meta_log->fill()));
+    }));
+}
+
+void HeadServer::on_confirm(const ChannelPtr& channel, const wire::Frame& frame) {
+  const auto* m = frame.as<fbs::Confirm>();
+  if (!m) return channel->close();
+  std::vector<fbs::AckState> states;
+  if (m->states()) {
+    for (const fbs::VpState* s : *m->states()) {
+      Partition* p = ctx_.partition(s->vp());
+      Code code = p ? p->check_epoch(s->epoch()) : Code::unavailable;
+      if (code == Code::ok) p->heard_primary = ctx_.world.now();
+      states.push_back(p ? p->ack_state(code) : fbs::AckState(s->vp(), 0, 0, 0, static_cast<std::uint16_t>(code), 0, 0));
+    }
+  }
+  channel->reply(frame, wire::make_frame(wire::Kind::confirm_reply, [&](auto& b) {
+    auto list = b.CreateVectorOfStructs(states);
+    return fbs::CreateConfirmReply(b, list);
+  }));
+}
+
+io::Task<void> HeadServer::answer_peer(ChannelPtr channel, wire::Frame frame) {
+  auto not_here = [&](VpId vp) {
+    channel->reply(frame, wire::reply_frame(Status(Code::not_found, "VP " + std::to_string(vp) + " has no replica here")));
+  };
+  wire::Frame answer;
+  if (frame.kind == wire::Kind::collect) {
+    const auto* m = frame.as<fbs::Collect>();
+    if (!m || !m->designation()) co_return channel->close();
+    if (!Designation::from(*m->designation()).has_member(ctx_.options.id)) co_return not_here(m->designation()->vp());
+    answer = co_await make_partition(m->designation()->vp()).collect(*m);
+  } else if (frame.kind == wire::Kind::fetch_tail) {
+    const auto* m = frame.as<fbs::FetchTail>();
+    if (!m) co_return channel->close();
+    Partition* p = ctx_.partition(m->vp());
+    if (!p) co_return not_here(m->vp());
+    answer = co_await p->fetch_tail(m->epoch(), m->after(), m->limit_bytes());
+  } else if (frame.kind == wire::Kind::sync_begin) {
+    const auto* m = frame.as<fbs::SyncBegin>();
+    if (!m || !m->agreed()) co_return channel->close();
+    Partition* p = ctx_.partition(m->vp());
+    if (!p) co_return not_here(m->vp());
+    answer = co_await p->sync_begin(m->epoch(), {m->agreed()->epoch(), m->agreed()->lsn()}, m->reset());
+  } else if (frame.kind == wire::Kind::sync_part) {
+    const auto* m = frame.as<fbs::SyncPart>();
+    if (!m) co_return channel->close();
+    Partition* p = ctx_.partition(m->vp());
+    if (!p) co_return not_here(m->vp());
+    auto records = unpack_records(m->records(), m->bodies(), frame.data());
+    bool ours = records.ok() && std::all_of(records->begin(), records->end(), [&](const RecordPtr& r) { return r->header.vp() == m->vp(); });
+    if (!ours) co_return channel->close();
+    answer = co_await p->sync_part(m->epoch(), std::move(*records));
+  } else if (frame.kind == wire::Kind::sync_end) {
+    const auto* m = frame.as<fbs::SyncEnd>();
+    if (!m || !m->point()) co_return channel->close();
+    Partition* p = ctx_.partition(m->vp());
+    if (!p) co_return not_here(m->vp());
+    answer = co_await p->sync_end(m->epoch(), {m->point()->epoch(), m->point()->lsn()});
+  } else {
+    const auto* m = frame.as<fbs::AliveQuery>();
+    if (!m) co_return channel->close();
+    Partition* p = ctx_.partition(m->vp());
+    if (!p) co_return not_here(m->vp());
+    answer = p->alive_query(m->epoch(), m->revision());
+  }
+  channel->reply(frame, std::move(answer));
+}
+
+// ---- primary: answers of the reserves
+
+void HeadServer::on_peer_frame(NodeId peer, wire::Frame frame) {
+  if (frame.kind != wire::Kind::replicate_ack) return;
+  const auto* m = frame.as<fbs::ReplicateAck>();
+  if (!m || !m->states()) return;
+  for (const fbs::AckState* s : *m->states()) {
+    Partition* p = ctx_.partition(s->vp());
+    if (p && p->primary) p->primary->on_ack(peer, *s, m->data_fill(), m->meta_fill());
+  }
+}
+
+// ---- control plane
+
+void HeadServer::on_control(const ChannelPtr& channel, wire::Frame frame) {
+  if (frame.kind == wire::Kind::flush_vp) {
+    const auto* m = frame.as<fbs::FlushVp>();
+    if (!m) return channel->close();
+    VpId vp = m->vp();
+    ctx_.world.spawn("flush request", flush_vp(channel, std::move(frame), vp));
+  } else if (frame.kind == wire::Kind::drop_vp) {
+    const auto* m = frame.as<fbs::DropVp>();
+    if (!m) return channel->close();
+    VpId vp = m->vp();
+    Epoch epoch = m->epoch();
+    ctx_.world.spawn("drop VP", drop_vp(channel, std::move(frame), vp, epoch));
+  } else {
+    channel->reply(frame, wire::reply_frame(Status(Code::invalid, "a head does not answer '" + std::string(wire::kind_name(frame.kind)) + "'")));
+  }
+}
+
+io::Task<void> HeadServer::flush_vp(ChannelPtr channel, wire::Frame frame, VpId vp) {
+  Partition* p = ctx_.partition(vp);
+  std::shared_ptr<Primary> primary = p ? p->primary : nullptr;
+  Status s(Code::unavailable, "this head is not the primary");
+  if (primary) s = co_await primary->flush_everything(primary);
+  std::uint64_t left = primary ? primary->partition().replica.unflushed_blocks() * kBlockBytes : 0;
+  channel->reply(frame, wire::make_frame(wire::Kind::flush_reply, [&](auto& b) {
+    auto text = b.CreateString(s.text());
+    return fbs::CreateFlushReply(b, static_cast<std::uint16_t>(s.code()), text, left);
+  }));
+}
+
+// The primary gives the columns back before anybody forgets the VP.
+io::Task<void> HeadServer::drop_vp(ChannelPtr channel, wire::Frame frame, VpId vp, Epoch epoch) {
+  Partition* p = ctx_.partition(vp);
+  Status s;
+  if (p && p->designation().primary == ctx_.options.id) {
+    Epoch e = std::max(epoch, p->designation().epoch);
+    for (const auto& [id, node] : ctx_.control->nodes()) {
+      if (node.role != "sled" || !node.alive) continue;
+      auto fenced = co_await ctx_.connections->call(id, wire::make_frame(wire::Kind::fence, [&](auto& b) { return fbs::CreateFence(b, vp, e); }), 2s);
+      auto released = co_await ctx_.connections->call(id, wire::make_frame(wire::Kind::release_columns, [&](auto& b) { return fbs::CreateReleaseColumns(b, vp, e); }), 5s);
+      if (!fenced.ok() || !released.ok()) logging::warn("sled {} did not give back the columns of VP {:x}; they stay claimed", id, vp);
+    }
+  }
+  p = ctx_.partition(vp);
+  if (p) {
+    std::vector<io::MetaStore::Change> changes;
+    changes.emplace_back("designation/" + std::to_string(vp), std::nullopt);
+    s = co_await ctx_.meta_store->put(std::move(changes));
+    if (s.ok()) {
+      if (p->primary) p->primary->depose("the volume was removed");
+      p->primary.reset();
+      p->dropped = true;  // its tasks end by themselves; the object stays until the head does
+      p->replica.release_everything();
+      p->wake();
+      acks_.erase(vp);
+    }
+  }
+  channel->reply(frame, wire::reply_frame(s));
+}
+
+// ---- housekeeping
+
+io::Task<void> HeadServer::housekeeping() {
+  while (true) {
+    co_await ctx_.world.sleep(100ms);
+    bound_memory();
+    if (ctx_.meta_log->fill() >= ctx_.options.clean_fill) co_await clean_metadata();
+  }
+}
+
+// Payloads beyond the budget are dropped from memory, oldest first; they can be read from the log.
+void HeadServer::bound_memory() {
+  std::uint64_t bytes = 0;
+  for (auto& [vp, p] : ctx_.partitions) bytes += p->replica.payload_bytes_in_memory();
+  ctx_.cached_bytes = bytes;
+  for (auto& [vp, p] : ctx_.partitions) {
+    if (bytes <= ctx_.options.memory_bytes) return;
+    bytes -= p->replica.drop_payloads(bytes - ctx_.options.memory_bytes);
+  }
+}
+
+io::Task<void> HeadServer::clean_metadata() {
+  std::vector<VpId> vps;
+  for (auto& [vp, p] : ctx_.partitions) vps.push_back(vp);
+  for (VpId vp : vps) {
+    Partition* p = ctx_.partition(vp);
+    if (!p || p->replica.suspect || p->replica.loading_image() || p->replica.commit() == 0) continue;
+    Status s = co_await p->write_image();
+    if (!s.ok()) logging::warn("VP {:x}: metadata cleaning: {}", vp, s.to_string());
+  }
+}
+
+}  // namespace luge::head

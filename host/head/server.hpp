@@ -1,0 +1,56 @@
+// Everything that reaches a head from outside, dispatched to the partition it is for: attaches, other heads, the control
+// plane. Also the head's housekeeping that is not of one VP (memory, metadata cleaning).
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "head/partition.hpp"
+#include "wire/channel.hpp"
+#include "wire/client_generated.h"
+
+namespace luge::head {
+
+class HeadServer {
+ public:
+  explicit HeadServer(Context& ctx);
+  ~HeadServer();
+  io::Task<Status> start(std::function<std::string()> report);
+  void stop();
+  std::string address() const { return server_.address(); }
+
+ private:
+  using ChannelPtr = std::shared_ptr<wire::Channel>;
+  void on_request(const ChannelPtr& channel, wire::Frame frame);
+  void on_client(const ChannelPtr& channel, wire::Frame frame);
+  void on_replicate(const ChannelPtr& channel, const wire::Frame& frame);
+  void on_confirm(const ChannelPtr& channel, const wire::Frame& frame);
+  io::Task<void> answer_peer(ChannelPtr channel, wire::Frame frame);
+  void on_peer_frame(NodeId peer, wire::Frame frame);
+  void on_control(const ChannelPtr& channel, wire::Frame frame);
+  io::Task<void> flush_vp(ChannelPtr channel, wire::Frame frame, VpId vp);
+  io::Task<void> drop_vp(ChannelPtr channel, wire::Frame frame, VpId vp, Epoch epoch);
+  io::Task<void> designate(Designation d, std::vector<fbs::SandboxColumn> sandbox);
+  io::Task<void> housekeeping();
+  void bound_memory();
+  io::Task<void> clean_metadata();
+  Partition& make_partition(VpId vp);
+  void on_log_durable(const std::vector<RecordPtr>& records);
+  void want_ack(VpId vp, const ChannelPtr& channel);
+  void send_acks();
+  void start_control(std::function<std::string()> report);
+
+  Context& ctx_;
+  wire::Server server_;
+  struct AckTarget {
+    std::weak_ptr<wire::Channel> channel;
+    bool due = false;
+    Code code = Code::ok;
+  };
+  std::map<VpId, AckTarget> acks_;
+  bool acks_posted_ = false;
+};
+
+}  // namespace luge::head

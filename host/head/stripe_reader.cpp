@@ -1,0 +1,137 @@
+#include "head/stripe_reader.hpp"
+
+#include "base/crc32c.hpp"
+#include "base/logging.hpp"
+#include "wire/sled_generated.h"
+
+namespace luge::head {
+
+using namespace std::chrono_literals;
+
+io::Task<Result<StripeReader::Piece>> StripeReader::read_chunk(const StripeRow& row, std::uint32_t chunk, std::uint32_t first,
+                                                               std::uint32_t count, bool want_header) {
+  const fbs::ChunkPlace& place = row.places[chunk];
+  if (place.sled() == 0) co_return Status(Code::not_found, "chunk was never written");
+  const wire::NodeRecord* node = ctx_.control->node(place.sled());
+  if (!node || !node->alive) co_return Status(Code::unavailable, "sled " + std::to_string(place.sled()) + " is down");
+  fbs::StripeId id(row.id.vp, row.id.epoch, row.id.counter);
+  auto answer = co_await ctx_.connections->call(place.sled(), wire::make_frame(wire::Kind::read_chunk, [&](auto& b) {
+    return fbs::CreateReadChunk(b, &id, &place, static_cast<std::uint16_t>(chunk), first, count, want_header);
+  }), 1s);
+  if (!answer.ok()) co_return answer.status();
+  const auto* c = answer->as<fbs::Chunk>();
+  if (answer->kind != wire::Kind::chunk || !c) co_return wire::status_of(*answer).ok() ? Status(Code::corrupt, "answer does not parse") : wire::status_of(*answer);
+  if (c->code() != 0) co_return wire::make_status(c->code(), c->text());
+  Buffer data = answer->data();
+  std::size_t header_bytes = want_header ? c->header_bytes() : 0;
+  if (header_bytes > data.size() || data.size() - header_bytes != std::size_t{count} * kBlockBytes)
+    co_return Status(Code::corrupt, "sled " + std::to_string(place.sled()) + " answered with another length");
+  Piece piece;
+  piece.header = data.slice(0, header_bytes);
+  piece.blocks = data.slice(header_bytes, std::size_t{count} * kBlockBytes);
+  // The identities come with the blocks; the payload is checked against them here as well (end to end).
+  if (!c->identities() || c->identities()->size() != count) co_return Status(Code::corrupt, "identities are missing");
+  bool data_chunk = chunk < row.layout.k;
+  for (std::uint32_t i = 0; i < count; ++i) {
+    const fbs::BlockIdentity* b = c->identities()->Get(i);
+    if (crc32c(piece.blocks.bytes().subspan(std::size_t{i} * kBlockBytes, kBlockBytes)) != b->crc())
+      co_return Status(Code::corrupt, "sled " + std::to_string(place.sled()) + ": block does not match its CRC");
+    if (data_chunk) identities_.push_back(*b);
+  }
+  co_return piece;
+}
+
+io::Task<Status> StripeReader::read(StripeRow row, std::uint32_t block, std::uint32_t count, Lba lba, Buffer out, bool& reconstructed) {
+  std::uint32_t per_chunk = row.chunk_bytes / kBlockBytes;
+  std::uint32_t chunk = block / per_chunk, first = block % per_chunk;
+  if (chunk >= row.layout.k || first + count > per_chunk) co_return Status(Code::internal, "index entry outside its stripe");
+  reconstructed = false;
+  identities_.clear();
+  auto piece = co_await read_chunk(row, chunk, first, count, false);
+  if (piece.ok()) {
+    bool right = true;
+    for (std::uint32_t i = 0; i < count; ++i) right = right && identities_[i].lba() == lba + i;
+    if (right) {
+      std::memcpy(out.data(), piece->blocks.data(), piece->blocks.size());
+      co_return Status();
+    }
+    logging::error("stripe {}: chunk {} holds other blocks than the index says; rebuilding", to_string(row.id), chunk);
+  }
+  reconstructed = true;
+  Status s = co_await rebuild(row, chunk, first, count, lba, out);
+  co_return s;
+}
+
+namespace {
+
+// Next combination of k out of n in lexicographic order; false when it was the last.
+bool next_combination(std::vector<std::uint32_t>& c, std::uint32_t n) {
+  std::size_t k = c.size();
+  for (std::size_t i = k; i-- > 0;) {
+    if (c[i] == n - k + i) continue;
+    ++c[i];
+    for (std::size_t j = i + 1; j < k; ++j) c[j] = c[j - 1] + 1;
+    return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+io::Task<Status> StripeReader::rebuild(const StripeRow& row, std::uint32_t chunk, std::uint32_t first, std::uint32_t count, Lba lba, Buffer out) {
+  std::uint32_t width = row.layout.width();
+  struct Gathered {
+    std::vector<std::optional<Piece>> pieces;
+    std::vector<std::string> why;
+    std::string missing;
+  } got;
+  got.pieces.resize(width);
+  got.why.resize(width);
+  auto fetch = [](StripeReader& r, const StripeRow& row, std::uint32_t i, std::uint32_t first, std::uint32_t count, Gathered& got) -> io::Task<void> {
+    auto p = co_await r.read_chunk(row, i, first, count, true);
+    if (p.ok()) got.pieces[i] = std::move(*p);
+    else got.why[i] = "chunk " + std::to_string(i) + " on sled " + std::to_string(row.places[i].sled()) + ": " + p.status().text() + "; ";
+  };
+  io::TaskGroup group(ctx_.world);
+  for (std::uint32_t i = 0; i < width; ++i)
+    if (i != chunk) group.spawn("read for rebuild", fetch(*this, row, i, first, count, got));
+  co_await group.join();
+  for (const std::string& w : got.why) got.missing += w;
+  std::vector<std::uint32_t> have;
+  std::optional<coding::ChunkHeader> header;
+  for (std::uint32_t i = 0; i < width; ++i) {
+    if (!got.pieces[i]) continue;
+    have.push_back(i);
+    if (header) continue;
+    auto parsed = coding::parse_chunk_header(got.pieces[i]->header.bytes());
+    if (parsed.ok() && parsed->stripe() == row.id) header = std::move(*parsed);
+  }
+  if (have.size() < row.layout.k || !header)
+    co_return Status(Code::degraded, "stripe " + std::to_string(row.id.counter) + " has " + std::to_string(have.size()) + " of " +
+                                         std::to_string(row.layout.k) + " chunks it needs: " + got.missing);
+  std::vector<std::uint32_t> choice(row.layout.k);
+  for (std::uint32_t i = 0; i < row.layout.k; ++i) choice[i] = i;
+  do {
+    std::vector<Bytes> present(width);
+    for (std::uint32_t c : choice) present[have[c]] = got.pieces[have[c]]->blocks.bytes();
+    Buffer rebuilt = Buffer::allocate(std::size_t{count} * kBlockBytes);
+    std::uint32_t wanted[1] = {chunk};
+    MutableBytes target[1] = {rebuilt.mutable_bytes()};
+    Status s = co_await ctx_.coder->reconstruct(row.layout, present, wanted, target);
+    if (!s.ok()) co_return s;
+    bool right = true;
+    for (std::uint32_t i = 0; i < count && right; ++i) {
+      fbs::BlockIdentity id = header->identity(chunk, first + i);
+      right = id.lba() == lba + i &&
+              crc32c(rebuilt.bytes().subspan(std::size_t{i} * kBlockBytes, kBlockBytes)) == id.crc();
+    }
+    if (right) {
+      std::memcpy(out.data(), rebuilt.data(), rebuilt.size());
+      co_return Status();
+    }
+    logging::error("stripe {}: a rebuilt block does not match its CRC; trying other chunks", to_string(row.id));
+  } while (next_combination(choice, static_cast<std::uint32_t>(have.size())));
+  co_return Status(Code::corrupt, "stripe " + std::to_string(row.id.counter) + ": no set of chunks gives the block that was written");
+}
+
+}  // namespace luge::head

@@ -1,0 +1,34 @@
+// Reads blocks of a stripe from the sleds; what cannot be read is rebuilt from any k chunks (RD-03). Each block is
+// checked against the CRC and identity that every chunk's header carries for the whole stripe (protocol 8.6): other
+// sets of k are tried on a mismatch, then an error, never wrong bytes.
+#pragma once
+
+#include <optional>
+
+#include "coding/chunk_header.hpp"
+#include "head/context.hpp"
+#include "head/replica.hpp"
+
+namespace luge::head {
+
+class StripeReader {
+ public:
+  explicit StripeReader(Context& ctx) : ctx_(ctx) {}
+  /// Blocks [block, block + count) of the stripe (all in one data chunk), which must be LBAs [lba, lba + count).
+  /// degraded: fewer than k chunks can be read; the text names the sleds.
+  io::Task<Status> read(StripeRow row, std::uint32_t block, std::uint32_t count, Lba lba, Buffer out, bool& reconstructed);
+
+ private:
+  struct Piece {
+    Buffer blocks;
+    Buffer header;
+  };
+  io::Task<Result<Piece>> read_chunk(const StripeRow& row, std::uint32_t chunk, std::uint32_t first, std::uint32_t count,
+                                     bool want_header);
+  io::Task<Status> rebuild(const StripeRow& row, std::uint32_t chunk, std::uint32_t first, std::uint32_t count, Lba lba,
+                           Buffer out);
+  Context& ctx_;
+  std::vector<fbs::BlockIdentity> identities_;  // of the blocks of the data chunk last read
+};
+
+}  // namespace luge::head

@@ -1,0 +1,113 @@
+// A survivor, or a primary that has restarted, stands for a new epoch (protocol 4.1, 4.5, 4.7; architecture A5).
+#include "base/logging.hpp"
+#include "head/partition.hpp"
+#include "head/primary.hpp"
+#include "switches/switches.hpp"
+
+namespace luge::head {
+
+using namespace std::chrono_literals;
+
+// The first in the designation's order acts at once, the others a little later each; the store's swap breaks ties.
+bool Partition::should_stand(io::Time now, io::Duration& wait) const {
+  const Designation& d = designation();
+  if (d.epoch == 0 || !d.requires_node(ctx.options.id)) return false;
+  if (replica.suspect && !broken(Switch::suspect_promoted)) return false;
+  if (!ctx.control->connected()) {
+    wait = 200ms;
+    return false;
+  }
+  if (d.primary == ctx.options.id) return true;  // restarted: only a new epoch makes it primary again
+  bool failed = !ctx.alive(d.primary);
+  io::Duration silence = now - heard_primary;
+  io::Duration rank_delay{};
+  for (NodeId n : d.required) {
+    if (n == ctx.options.id) break;
+    if (n != d.primary && ctx.alive(n)) rank_delay += 300ms;
+  }
+  // An alive head that does not act as primary (lost disk, suspect) must not leave the VP without one.
+  io::Duration patience = failed ? 0ns : 3s;
+  wait = failed ? 50ms : 500ms;
+  return silence >= patience + rank_delay && silence >= 3 * ctx.options.heartbeat;
+}
+
+io::Task<void> Partition::stand() {
+  Designation d = designation();
+  struct Answers {
+    std::vector<NodeId> good;
+    bool primary_alive = false;
+    Designation newest;
+  } answers;
+  answers.newest = d;
+  io::TaskGroup asking(ctx.world);
+  auto ask = [](Partition& p, NodeId n, Designation d, Answers& out) -> io::Task<void> {
+    auto reply = co_await p.ctx.connections->call(n, wire::make_frame(wire::Kind::alive_query, [&](auto& b) {
+      return fbs::CreateAliveQuery(b, d.vp, d.epoch, d.revision);
+    }), 400ms);
+    if (!reply.ok()) co_return;
+    const auto* a = reply->as<fbs::AliveReply>();
+    if (reply->kind != wire::Kind::alive_reply || !a) co_return;
+    if (a->designation()) {
+      Designation theirs = Designation::from(*a->designation());
+      if (theirs.vp == d.vp && theirs.newer_than(out.newest)) out.newest = theirs;
+    }
+    bool suspect = a->text() && a->text()->str() == "suspect";
+    if (!suspect) out.good.push_back(n);
+    if (a->primary_alive() && a->epoch() == d.epoch) out.primary_alive = true;
+  };
+  std::vector<NodeId> members = d.reserves;
+  members.push_back(d.primary);
+  for (NodeId n : members)
+    if (n != ctx.options.id && !(n == d.primary && !ctx.alive(n))) asking.spawn("alive query", ask(*this, n, d, answers));
+  co_await asking.join();
+  if (answers.newest.newer_than(designation())) {
+    Status s = co_await adopt(answers.newest);
+    (void)s;
+    co_return;
+  }
+  if (designation().newer_than(d)) co_return;
+  bool restarted = d.primary == ctx.options.id;
+  if (answers.primary_alive && !restarted) co_return;
+
+  Designation next = d;
+  next.epoch = d.epoch + 1;
+  next.revision = d.revision + 1;
+  next.primary = ctx.options.id;
+  next.reserves.clear();
+  for (NodeId n : d.reserves)
+    if (n != ctx.options.id) next.reserves.push_back(n);
+  if (!restarted) next.reserves.push_back(d.primary);
+  next.required = {ctx.options.id};
+  for (NodeId n : d.required)
+    if (n != ctx.options.id && std::find(answers.good.begin(), answers.good.end(), n) != answers.good.end())
+      next.required.push_back(n);
+  if (next.required.size() < d.min_copies) {
+    waiting_for = "a new primary needs " + std::to_string(d.min_copies) + " of the members that held everything; reachable are " +
+                  std::to_string(next.required.size()) + " of nodes";
+    for (NodeId n : d.required) waiting_for += " " + std::to_string(n);
+    co_return;
+  }
+  waiting_for.clear();
+  auto reply = co_await ctx.control->call(wire::make_frame(wire::Kind::propose, [&](auto& b) {
+    auto offset = next.to(b);
+    return fbs::CreatePropose(b, d.revision, offset);
+  }), 1s);
+  if (!reply.ok()) co_return;
+  const auto* p = reply->as<fbs::ProposeReply>();
+  if (reply->kind != wire::Kind::propose_reply || !p) co_return;
+  if (p->code() == 0) {
+    logging::info("VP {:x}: designated primary in epoch {}", d.vp, next.epoch);
+    Status s = co_await adopt(next);
+    if (!s.ok()) logging::error("VP {:x}: cannot persist the designation: {}", d.vp, s.to_string());
+  } else if (p->current()) {
+    Designation current = Designation::from(*p->current());
+    if (current.vp == d.vp) {
+      Status s = co_await adopt(current);
+      (void)s;
+    }
+  } else {
+    logging::warn("VP {:x}: the control plane refuses the promotion: {}", d.vp, p->text() ? p->text()->str() : "");
+  }
+}
+
+}  // namespace luge::head
