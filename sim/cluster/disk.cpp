@@ -92,6 +92,10 @@ std::uint64_t Disk::bytes_used() const {
   return sum;
 }
 
+bool Disk::writing() const {
+  return std::any_of(files_.begin(), files_.end(), [](auto& f) { return !f.second->in_flight.empty(); });
+}
+
 void Disk::crash(bool power) {
   for (auto& [path, f] : files_) {
     f->locked_by = nullptr;

@@ -76,6 +76,8 @@ class Disk {
   void rot(const std::string& path, std::uint64_t offset);
   void wipe() { files_.clear(); directories_.clear(); }
   std::uint64_t bytes_used() const;
+  /// A write is in flight.
+  bool writing() const;
 
   /// What a crash leaves. `power`: un-synced content goes too.
   void crash(bool power);

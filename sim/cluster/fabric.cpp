@@ -185,7 +185,7 @@ void Fabric::arrive(const Ref& c, int side, Segment segment) {
 // False: nothing at the other side took it.
 bool Fabric::deliver(const Ref& c, int side, Segment& segment) {
   End &from = c->end[side], &to = c->end[1 - side];
-  if (is_cut(from.node, to.node) || !sim_.up(to.node)) return false;
+  if (is_cut(from.node, to.node) || dark_.count(to.node) != 0) return false;
   sim_.note(c->id * 2 + static_cast<std::uint64_t>(side), segment.bytes.size());
   if (to.broken || (to.stream == nullptr && to.fin_sent)) {
     reset_later(c, side);
@@ -211,7 +211,7 @@ void Fabric::watch(const Ref& c, int side) {
 
 void Fabric::retransmit(const Ref& c, int side) {
   End &from = c->end[side], &to = c->end[1 - side];
-  if (from.broken || !sim_.up(from.node)) {
+  if (from.broken) {
     from.stalled.clear();
     from.watching = false;
     return;
@@ -264,6 +264,7 @@ void Fabric::close_end(const Ref& c, int side) {
 }
 
 void Fabric::node_gone(std::uint32_t node, bool silent) {
+  if (silent) dark_.insert(node);
   for (auto it = connections_.begin(); it != connections_.end();) {
     Ref c = it->second;
     ++it;  // close_end() and break_end() may forget the connection
@@ -300,7 +301,7 @@ io::Task<Result<std::unique_ptr<io::Stream>>> SimNetwork::connect(std::string ad
     co_await world_.sleep(f.latency(node_, there) + f.latency(there, node_));
     owner = f.owner_of_.find(address);
     bool way = owner == f.owner_of_.end() ||
-               (!f.is_cut(node_, owner->second) && !f.is_cut(owner->second, node_) && f.sim_.up(owner->second));
+               (!f.is_cut(node_, owner->second) && !f.is_cut(owner->second, node_) && f.dark_.count(owner->second) == 0);
     if (way) {
       auto l = f.listeners_.find(address);
       if (l == f.listeners_.end()) co_return Status(Code::unavailable, address + ": Connection refused");

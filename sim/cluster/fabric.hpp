@@ -73,11 +73,13 @@ class Fabric {
   void close_end(const Ref& c, int side);
   /// All ends of a node go: with a word to the peers (the kernel's), or silently.
   void node_gone(std::uint32_t node, bool silent);
+  void node_back(std::uint32_t node) { dark_.erase(node); }
   void forget(const Ref& c);
 
   Simulation& sim_;
   Random random_;
   std::set<std::pair<std::uint32_t, std::uint32_t>> cuts_;
+  std::set<std::uint32_t> dark_;  // nodes without power; of a killed process the kernel still answers
   std::map<std::pair<std::uint32_t, std::uint32_t>, io::Duration> slow_;
   std::map<std::string, class SimListener*> listeners_;
   std::map<std::string, std::uint32_t> owner_of_;

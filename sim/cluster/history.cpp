@@ -39,6 +39,7 @@ std::string seconds(History::Time t) {
 
 History::Op History::add(Record r) {
   LUGE_CHECK(r.offset % kSector == 0 && r.length % kSector == 0 && r.length > 0);
+  if (auto it = fenced_clients_.find(r.client); it != fenced_clients_.end()) r.fenced = it->second;
   ops_.push_back(std::move(r));
   return ops_.size() - 1;
 }
@@ -91,6 +92,7 @@ void History::failed(Op op) {
 }
 
 void History::fence(std::uint32_t client, Time now) {
+  fenced_clients_.emplace(client, now);
   for (Record& r : ops_)
     if (r.client == client && r.returned == kNever && !r.failed) r.fenced = std::min(r.fenced, now);
 }
@@ -115,6 +117,7 @@ std::map<std::uint64_t, std::vector<History::BlockOp>> History::by_block() const
   for (Op i = 0; i < ops_.size(); ++i) {
     const Record& r = ops_[i];
     if (r.failed || (r.kind == Kind::read && r.returned == kNever)) continue;
+    if (r.returned == kNever && r.fenced < r.invoked) continue;  // without effect; a read that saw it is impossible
     std::uint64_t first = r.offset / kSector, end = (r.offset + r.length) / kSector;
     for (std::uint64_t sector = first; sector < end;) {
       std::uint64_t block = sector / kSectors;
@@ -322,7 +325,7 @@ std::optional<std::string> History::impossible_read(std::uint64_t block, const s
       std::string where = "block " + std::to_string(block) + " sector " + std::to_string(s) + ": read #" + std::to_string(o.op + 1);
       if (o.values[s] == kGarbage) return where + " returned bytes that no write wrote there";
       const Record& w = ops_[o.values[s] - 1];
-      if (w.kind != Kind::write || w.failed) return where + " returned the value of " + describe(o.values[s] - 1) + ", which never happened";
+      if (w.kind != Kind::write || w.failed || (w.returned == kNever && w.fenced < w.invoked)) return where + " returned the value of " + describe(o.values[s] - 1) + ", which can have had no effect";
       if (w.invoked > o.returned) return where + " returned the value of a later write, " + describe(o.values[s] - 1);
     }
   }

@@ -49,7 +49,7 @@ class History {
   void complete(Op op, Time now);
   void complete_read(Op op, Time now, Bytes bytes);
   void failed(Op op);
-  /// What `client` has asked and not been answered takes effect before `now` or never.
+  /// What `client` has asked and not been answered takes effect before `now` or never; what it asks later has none.
   void fence(std::uint32_t client, Time now);
 
   std::size_t size() const { return ops_.size(); }
@@ -95,6 +95,7 @@ class History {
   std::string line(const BlockOp& o) const;
 
   std::vector<Record> ops_;
+  std::map<std::uint32_t, Time> fenced_clients_;
   std::size_t completed_ = 0;
 };
 

@@ -150,6 +150,7 @@ void Simulation::restart(Node n) {
   LUGE_CHECK(node.world == nullptr && current_ == nullptr);
   note(0x72657374, n);
   if (tracing_) log("start " + node.name);
+  fabric_.node_back(n);
   node.world = std::make_unique<SimWorld>(*this, node, node_seeds_.fork());
   if (node.boot) node.daemon = node.boot(*node.world);
 }

@@ -1,0 +1,77 @@
+#include "sim/cluster/workload.hpp"
+
+#include <algorithm>
+
+namespace luge::sim {
+
+void Workload::attach(io::World& world, Target& target) {
+  for (std::uint32_t c = 1; c <= clients_; ++c) history_.fence(c, sim_.now());
+  client_ = ++clients_;
+  for (std::uint32_t i = 0; i < options_.workers; ++i) world.spawn("workload", worker(world, target, client_));
+}
+
+io::Task<void> Workload::worker(io::World& world, Target& target, std::uint32_t client) {
+  while (!stopped_ && started_ < options_.requests && client == client_) {
+    ++started_;
+    co_await request(target, client);
+    co_await world.sleep(Duration(random_.below(static_cast<std::uint64_t>(options_.pause.count()))));
+  }
+}
+
+void Workload::answer(History::Op op, const Status& s, Bytes read) {
+  if (!s.ok()) {
+    // Whether it happened is unknown. A newer attachment has taken over: expected; anything else is not.
+    if (s.code() != Code::closed_session && error_.empty()) error_ = history_.describe(op) + ": " + s.to_string();
+    return;
+  }
+  if (read.empty())
+    history_.complete(op, sim_.now());
+  else
+    history_.complete_read(op, sim_.now(), read);
+}
+
+io::Task<void> Workload::read(Target& target, std::uint32_t client, std::uint64_t offset, std::uint64_t bytes) {
+  Buffer into = Buffer::allocate(bytes);
+  auto op = history_.invoke_read(client, sim_.now(), offset, bytes);
+  Status s = co_await target.read(offset, into.mutable_bytes());
+  answer(op, s, into.bytes());
+}
+
+io::Task<void> Workload::request(Target& target, std::uint32_t client) {
+  std::uint64_t blocks = options_.volume_bytes / kBlockBytes;
+  std::uint64_t near = random_.chance(0.85) ? std::min(options_.hot_blocks, blocks) : blocks;
+  std::uint64_t count = random_.chance(0.6) ? 1 : random_.between(1, std::min<std::uint64_t>(options_.longest, near));
+  std::uint64_t offset = random_.below(near - count + 1) * kBlockBytes, bytes = count * kBlockBytes;
+  double kind = random_.unit();
+  if (random_.chance(options_.sub_block)) {
+    // Some sectors, perhaps across a block boundary.
+    std::uint64_t sectors = bytes / History::kSector, first = random_.below(sectors);
+    offset += first * History::kSector;
+    bytes = random_.between(1, std::min<std::uint64_t>(sectors - first, 12)) * History::kSector;
+  }
+  if ((kind -= options_.reads) < 0) {
+    co_await read(target, client, offset, bytes);
+  } else if ((kind -= options_.trims) < 0) {
+    auto op = history_.invoke_zero(client, sim_.now(), offset, bytes);
+    Status s = co_await target.trim(offset, bytes);
+    answer(op, s);
+  } else if ((kind -= options_.zeroes) < 0) {
+    auto op = history_.invoke_zero(client, sim_.now(), offset, bytes);
+    Status s = co_await target.zero(offset, bytes);
+    answer(op, s);
+  } else {
+    Buffer data = Buffer::allocate(bytes);
+    auto op = history_.invoke_write(client, sim_.now(), offset, bytes);
+    history_.fill(op, data.mutable_bytes());
+    Status s = co_await target.write(offset, data.bytes());
+    answer(op, s);
+  }
+}
+
+io::Task<void> Workload::read_back(Target& target) {
+  constexpr std::uint64_t kPiece = 64 * kBlockBytes;
+  for (std::uint64_t at = 0; at < options_.volume_bytes; at += kPiece)
+    co_await read(target, client_, at, std::min(kPiece, options_.volume_bytes - at));
+}
+
+}  // namespace luge::sim
