@@ -22,6 +22,7 @@ constexpr Lba kPadding = ~Lba{0};
 struct Candidate {
   Lba lba;
   RecordPtr record;
+  std::shared_ptr<void> hold;  // its log space, should it be superseded while the stripe is on its way
   std::uint32_t block() const { return static_cast<std::uint32_t>(lba - record->header.lba()); }
 };
 
@@ -33,14 +34,16 @@ struct StripeJob {
 };
 
 // Oldest records first (their segments are freed first), at most `limit` blocks that the index still reaches by LSN.
-std::vector<Candidate> gather(const Replica& replica, std::size_t limit) {
+std::vector<Candidate> gather(Partition& partition, std::size_t limit) {
+  const Replica& replica = partition.replica;
   std::vector<Candidate> out;
   for (const auto& [lsn, r] : replica.records()) {
     if (lsn > replica.commit() || out.size() >= limit) break;
     if (r->kind() != RecordKind::data || r->live == 0) continue;
+    std::shared_ptr<void> hold = partition.hold(*r);
     for (std::uint32_t i = 0; i < r->header.blocks() && out.size() < limit; ++i) {
       Lba lba = r->header.lba() + i;
-      if (replica.index().get(lba) == Entry::at_lsn(lsn)) out.push_back({lba, r});
+      if (replica.index().get(lba) == Entry::at_lsn(lsn)) out.push_back({lba, r, hold});
     }
   }
   return out;
@@ -143,7 +146,7 @@ io::Task<std::uint64_t> Primary::flush_some(bool partial) {
   const Designation& d = partition_.designation();
   std::uint32_t chunk_bytes = ctx_.options.chunk_bytes;
   std::size_t per_stripe = std::size_t{d.layout.k} * chunk_bytes / kBlockBytes;
-  std::vector<Candidate> blocks = gather(replica, kStripesPerRound * per_stripe);
+  std::vector<Candidate> blocks = gather(partition_, kStripesPerRound * per_stripe);
   if (!partial) blocks.resize(blocks.size() / per_stripe * per_stripe);
   if (blocks.empty()) co_return 0;
   std::sort(blocks.begin(), blocks.end(), [](const Candidate& a, const Candidate& b) { return a.lba < b.lba; });

@@ -149,6 +149,13 @@ io::Task<Status> Partition::write_image() {
   co_return Status();
 }
 
+std::shared_ptr<void> Partition::hold(const Record& record) {
+  if (!record.durable) return nullptr;
+  std::uint32_t segment = record.position.segment;
+  ctx.data_log->retain(segment);
+  return std::shared_ptr<void>(&ctx, [segment](void* c) { static_cast<Context*>(c)->data_log->release(segment); });
+}
+
 io::Task<Result<Buffer>> Partition::payload(RecordPtr record, std::uint32_t first, std::uint32_t count, bool* from_memory) {
   if (!record->payload.empty()) {
     if (from_memory) *from_memory = true;
@@ -156,13 +163,7 @@ io::Task<Result<Buffer>> Partition::payload(RecordPtr record, std::uint32_t firs
   }
   if (from_memory) *from_memory = false;
   if (!record->durable) co_return Status(Code::internal, "record is neither in memory nor in the log");
-  std::uint32_t segment = record->position.segment;
-  ctx.data_log->retain(segment);
-  struct Release {
-    SegmentLog& log;
-    std::uint32_t segment;
-    ~Release() { log.release(segment); }
-  } release{*ctx.data_log, segment};
+  std::shared_ptr<void> held = hold(*record);
   auto read = co_await ctx.data_log->read(*record, first, count);
   bool good = read.ok();
   for (std::uint32_t i = 0; good && i < count; ++i)

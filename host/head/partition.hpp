@@ -66,6 +66,9 @@ class Partition {
   /// Payload of blocks [first, first + count) of a record: memory, log, or (rot) another member.
   io::Task<Result<Buffer>> payload(RecordPtr record, std::uint32_t first, std::uint32_t count, bool* from_memory = nullptr);
 
+  /// Keeps a durable record's log space until the last copy of the answer is gone; null if it is not durable.
+  std::shared_ptr<void> hold(const Record& record);
+
   io::Event durable_changed;
 
  private:

@@ -117,6 +117,8 @@ class Primary : public std::enable_shared_from_this<Primary> {
   void write_aligned(Op& op);
   io::Task<void> merge(std::shared_ptr<Primary> self, Op op);
   io::Task<Result<Buffer>> newest_block(Lba lba);
+  io::Task<Result<Buffer>> merged_block(const Op& op, Lba lba);
+  void append_merged(const Op& op, const std::map<Lba, Buffer>& blocks);
   void answer(const std::weak_ptr<wire::Channel>& channel, const RequestId& request, Code code);
   void flush_answers();
   void recompute_commit();
@@ -138,8 +140,11 @@ class Primary : public std::enable_shared_from_this<Primary> {
   /// Reads committed blocks by their index entries into `out` (blocks * 4 KiB). zero: all were holes.
   struct Source {
     Entry entry;
-    RecordPtr record;  // kept so that its log space stays while it is read
+    RecordPtr record;
+    Buffer memory{};               // its payload, if that is in memory
+    std::shared_ptr<void> hold{};  // else its log space, until it has been read
   };
+  Source source_of(Entry committed) const;
   io::Task<Status> fetch(std::vector<Source> sources, Lba lba, Buffer out);
   Context& ctx() { return ctx_; }
   Partition& partition() { return partition_; }

@@ -70,7 +70,7 @@ io::Task<void> Primary::serve(std::shared_ptr<Primary> self, std::shared_ptr<Rea
         RecordPtr r = replica.find(n.tail);
         n.committed = r->kind() == RecordKind::data ? Entry::at_lsn(n.tail) : Entry();
       }
-      p.sources.push_back({n.committed, n.committed.is_lsn() ? replica.find(n.committed.lsn()) : nullptr});
+      p.sources.push_back(source_of(n.committed));
     }
   }
   bool confirmed = true;
@@ -157,6 +157,16 @@ io::Task<void> Primary::run_rounds(std::shared_ptr<Primary> self) {
   }
 }
 
+Primary::Source Primary::source_of(Entry committed) const {
+  Source s{committed, nullptr};
+  if (!committed.is_lsn()) return s;
+  s.record = partition_.replica.find(committed.lsn());
+  if (!s.record) return s;
+  s.memory = s.record->payload;
+  if (s.memory.empty()) s.hold = partition_.hold(*s.record);
+  return s;
+}
+
 // Runs of blocks with one kind of source are fetched together: holes, one record, one chunk of one stripe.
 io::Task<Status> Primary::fetch(std::vector<Source> sources, Lba lba, Buffer out) {
   std::size_t n = sources.size();
@@ -175,11 +185,17 @@ io::Task<Status> Primary::fetch(std::vector<Source> sources, Lba lba, Buffer out
       while (j < n && sources[j].entry == e) ++j;
       RecordPtr r = sources[i].record;
       if (!r) co_return Status(Code::internal, "no record for LSN " + std::to_string(e.lsn()));
-      bool memory = false;
-      auto p = co_await partition_.payload(r, static_cast<std::uint32_t>(lba + i - r->header.lba()), static_cast<std::uint32_t>(j - i), &memory);
-      if (!p.ok()) co_return p.status();
-      std::memcpy(target, p->data(), p->size());
-      (memory ? counters_->read_memory : counters_->read_log) += p->size();
+      auto first = static_cast<std::uint32_t>(lba + i - r->header.lba());
+      auto count = static_cast<std::uint32_t>(j - i);
+      if (const Buffer& memory = sources[i].memory; !memory.empty()) {
+        std::memcpy(target, memory.data() + std::size_t{first} * kBlockBytes, std::size_t{count} * kBlockBytes);
+        counters_->read_memory += std::size_t{count} * kBlockBytes;
+      } else {
+        auto p = co_await partition_.payload(r, first, count);
+        if (!p.ok()) co_return p.status();
+        std::memcpy(target, p->data(), p->size());
+        counters_->read_log += p->size();
+      }
     } else {
       const StripeRow* row = partition_.replica.stripe(e.stripe());
       if (!row) co_return Status(Code::internal, "no stripe " + std::to_string(e.stripe()));

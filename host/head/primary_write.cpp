@@ -186,8 +186,12 @@ bool Primary::begin_op(Op& op) {
     return true;
   }
   if (!broken(Switch::merge_without_block_lock)) {
-    // Edges are merged with their newest version; until that has its LSN nobody else writes these blocks (2.4).
-    for (Lba l = op.first_lba(); l < op.end_lba(); ++l) locked_.insert(l);
+    // Edges are merged with their newest version; until that has its LSN nobody else writes these blocks (2.4). The
+    // blocks between are locked for a write, which is one record with its edges.
+    Lba first = op.first_lba(), last = op.end_lba() - 1;
+    locked_.insert(first);
+    locked_.insert(last);
+    for (Lba l = first; op.kind == fbs::OpKind::write && l < last; ++l) locked_.insert(l);
   }
   ctx_.world.spawn("merge", merge(shared_from_this(), std::move(op)));
   return true;
@@ -226,71 +230,111 @@ io::Task<Result<Buffer>> Primary::newest_block(Lba lba) {
     co_return co_await partition_.payload(r, static_cast<std::uint32_t>(lba - r->header.lba()), 1);
   }
   Buffer out = Buffer::zeros(kBlockBytes);
-  std::vector<Source> sources{{n.committed, n.committed.is_lsn() ? partition_.replica.find(n.committed.lsn()) : nullptr}};
+  std::vector<Source> sources{source_of(n.committed)};
   Status s = co_await fetch(std::move(sources), lba, out);
   if (!s.ok()) co_return s;
   co_return out;
 }
 
-// Read, modify, write of an op with ragged edges: what is logged is whole blocks.
+// The block `lba` as the op leaves it: its newest version with the op's bytes laid over it.
+io::Task<Result<Buffer>> Primary::merged_block(const Op& op, Lba lba) {
+  std::uint64_t start = lba * kBlockBytes;
+  std::uint64_t from = std::max(op.offset, start) - start;
+  std::uint64_t to = std::min(op.offset + op.length, start + kBlockBytes) - start;
+  Buffer merged = Buffer::allocate(kBlockBytes);
+  while (from != 0 || to != kBlockBytes) {
+    auto base = co_await newest_block(lba);
+    if (deposed_) co_return Status(Code::unavailable, "no longer primary");
+    if (base.ok()) {
+      std::memcpy(merged.data(), base->data(), kBlockBytes);
+      break;
+    }
+    // An error would be worse than a pause: the base comes back when its sleds do.
+    partition_.waiting_for = "a partial write waits for its block: " + base.status().text();
+    co_await ctx_.world.sleep(200ms);
+  }
+  if (op.kind != fbs::OpKind::write) {
+    std::memset(merged.data() + from, 0, to - from);
+    co_return merged;
+  }
+  Lba index = lba - op.first_lba();
+  Bytes piece = op.payload.bytes().subspan(index * kBlockBytes + from, to - from);
+  if (crc32c(piece) != op.crcs[index]) co_return Status(Code::corrupt, "payload does not match its CRC");
+  std::memcpy(merged.data() + from, piece.data(), piece.size());
+  co_return merged;
+}
+
+// Read, modify, write of an op with ragged edges: what is logged is whole blocks. The op is answered with its last record.
 io::Task<void> Primary::merge(std::shared_ptr<Primary> self, Op op) {
   ++counters_->merges;
   Lba first = op.first_lba(), end = op.end_lba();
-  Buffer merged = Buffer::allocate((end - first) * kBlockBytes);
+  bool is_write = op.kind == fbs::OpKind::write;
+  std::map<Lba, Buffer> blocks;  // a write: all; trims and zeroes: just the ragged ones
   Status s;
   for (Lba l = first; l < end && s.ok(); ++l) {
-    std::uint64_t block_start = l * kBlockBytes;
-    std::uint64_t from = std::max(op.offset, block_start) - block_start;
-    std::uint64_t to = std::min(op.offset + op.length, block_start + kBlockBytes) - block_start;
-    std::byte* target = merged.data() + (l - first) * kBlockBytes;
-    if (from != 0 || to != kBlockBytes) {
-      while (!deposed_) {
-        auto base = co_await newest_block(l);
-        if (base.ok()) {
-          std::memcpy(target, base->data(), kBlockBytes);
-          break;
-        }
-        // An error would be worse than a pause: the base comes back when its sleds do.
-        state_ = "a partial write waits for its block: " + base.status().text();
-        co_await ctx_.world.sleep(200ms);
-      }
-      if (deposed_) break;
-      state_ = "open";
-    }
-    if (op.kind != fbs::OpKind::write) {
-      std::memset(target + from, 0, to - from);
+    if (!is_write && l > first && l + 1 < end) {
+      l = end - 2;
       continue;
     }
-    Bytes piece = op.payload.bytes().subspan((l - first) * kBlockBytes + from, to - from);
-    if (crc32c(piece) != op.crcs[l - first]) s = Status(Code::corrupt, "payload does not match its CRC");
-    std::memcpy(target + from, piece.data(), piece.size());
+    bool whole = op.offset <= l * kBlockBytes && op.offset + op.length >= (l + 1) * kBlockBytes;
+    if (!is_write && whole) continue;
+    auto block = co_await merged_block(op, l);
+    if (block.ok()) blocks[l] = std::move(*block);
+    else s = block.status();
   }
   queued_.erase({op.request.incarnation, op.request.sequence});
-  for (Lba l = first; l < end; ++l) locked_.erase(l);
-  bool fenced = partition_.replica.sessions.incarnation(op.request.attachment) != op.request.incarnation;
-  if (deposed_) {
-    answer(op.channel, op.request, Code::unavailable);
-  } else if (!s.ok() || fenced) {
-    answer(op.channel, op.request, fenced ? Code::closed_session : s.code());
-  } else {
-    counters_->written_user += op.length;
-    for (Lba at = first; at < end; at += kMaxOpBlocks) {
-      auto blocks = static_cast<std::uint32_t>(std::min<Lba>(kMaxOpBlocks, end - at));
-      Buffer part = merged.slice((at - first) * kBlockBytes, std::size_t{blocks} * kBlockBytes);
-      std::vector<std::uint32_t> crcs;
-      crc32c_blocks(part.bytes(), crcs);
-      std::string body(reinterpret_cast<const char*>(crcs.data()), crcs.size() * sizeof(std::uint32_t));
-      bool last = at + blocks == end;
-      RequestId id = last ? op.request : RequestId{op.request.attachment, op.request.incarnation, 0, op.request.low};
-      RecordPtr r = append(RecordKind::data, at, blocks, id, std::move(body), std::move(part));
-      if (last) pending_acks_.push_back({r->lsn(), op.channel, op.request});
-    }
-  }
-  flush_answers();
+  locked_.erase(locked_.lower_bound(first), locked_.lower_bound(end));
+  if (s.ok() && partition_.replica.sessions.incarnation(op.request.attachment) != op.request.incarnation)
+    s = Status(Code::closed_session, "taken over");
+  if (deposed_) s = Status(Code::unavailable, "no longer primary");
+  if (s.ok()) append_merged(op, blocks);
+  else answer(op.channel, op.request, s.code());
   std::vector<Op> retry = std::move(blocked_);
   blocked_.clear();
   for (auto it = retry.rbegin(); it != retry.rend(); ++it) incoming_.push_front(std::move(*it));
   pump();
+}
+
+// One record per run of blocks (and one for the whole blocks in the middle of a trim). Only the last carries the
+// request: a repeat after a failover in between applies all of it again, which is the same.
+void Primary::append_merged(const Op& op, const std::map<Lba, Buffer>& blocks) {
+  counters_->written_user += op.length;
+  struct Piece {
+    Lba lba;
+    std::uint32_t count;
+    Buffer payload;  // empty: a hole
+  };
+  std::vector<Piece> pieces;
+  for (Lba l = op.first_lba(); l < op.end_lba();) {
+    auto it = blocks.find(l);
+    if (it == blocks.end()) {
+      Lba next = blocks.upper_bound(l) == blocks.end() ? op.end_lba() : blocks.upper_bound(l)->first;
+      pieces.push_back({l, static_cast<std::uint32_t>(next - l), {}});
+      l = next;
+      continue;
+    }
+    std::uint32_t n = 1;
+    while (n < kMaxOpBlocks && blocks.contains(l + n)) ++n;
+    Buffer payload = Buffer::allocate(std::size_t{n} * kBlockBytes);
+    for (std::uint32_t i = 0; i < n; ++i) std::memcpy(payload.data() + std::size_t{i} * kBlockBytes, blocks.at(l + i).data(), kBlockBytes);
+    pieces.push_back({l, n, std::move(payload)});
+    l += n;
+  }
+  for (std::size_t i = 0; i < pieces.size(); ++i) {
+    Piece& p = pieces[i];
+    RequestId id = op.request;
+    if (i + 1 != pieces.size()) id.sequence = 0;
+    RecordPtr r;
+    if (p.payload.empty()) {
+      r = append(RecordKind::trim, p.lba, p.count, id, {}, {});
+    } else {
+      std::vector<std::uint32_t> crcs;
+      crc32c_blocks(p.payload.bytes(), crcs);
+      std::string body(reinterpret_cast<const char*>(crcs.data()), crcs.size() * sizeof(std::uint32_t));
+      r = append(RecordKind::data, p.lba, p.count, id, std::move(body), std::move(p.payload));
+    }
+    if (i + 1 == pieces.size()) pending_acks_.push_back({r->lsn(), op.channel, op.request});
+  }
 }
 
 void Primary::on_own_durable() { recompute_commit(); }

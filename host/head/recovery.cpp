@@ -15,6 +15,7 @@ constexpr std::uint64_t kMetaStoreBytes = 4 << 20;
 struct Images {
   struct Span {
     std::uint64_t begin_order = 0;  // 0: none
+    std::uint64_t end_order = 0;
     Lsn lsn = 0;
   };
   std::map<VpId, Span> complete;
@@ -34,7 +35,7 @@ Images find_images(const std::vector<RecoveredBatch>& batches) {
     for (const RecordPtr& r : b.records) {
       if (r->kind() == RecordKind::image_begin) begun[r->header.vp()] = b.order;
       if (r->kind() == RecordKind::image_end && begun.contains(r->header.vp()))
-        out.complete[r->header.vp()] = {begun[r->header.vp()], image_lsn(*r)};
+        out.complete[r->header.vp()] = {begun[r->header.vp()], b.order, image_lsn(*r)};
     }
   return out;
 }
@@ -43,16 +44,25 @@ class Replay {
  public:
   Replay(Context& ctx, Images images) : ctx_(ctx), images_(std::move(images)) {}
 
+  // The images first: whatever its batches' order says, a record is judged against what the image covers.
+  void images(RecoveredBatch& b) {
+    for (RecordPtr& r : b.records) {
+      Partition* p = ctx_.partition(r->header.vp());
+      if (p != nullptr && is_image(*r)) image_record(*p, r, b.order, images_.complete[r->header.vp()]);
+    }
+  }
+
   void batch(RecoveredBatch& b) {
     for (std::size_t i = 0; i < b.records.size(); ++i) {
       RecordPtr& r = b.records[i];
+      if (is_image(*r) && ctx_.partition(r->header.vp()) != nullptr) continue;
       Partition* p = ctx_.partition(r->header.vp());
       if (p == nullptr) {
         ctx_.log(r->portion()).release(r->position.segment);  // of a VP that was removed
         continue;
       }
       if (b.rotten[i]) suspect(*p, "a record's payload does not match its CRC (LSN " + std::to_string(r->lsn()) + ")");
-      record(*p, r, b.order);
+      record(*p, r);
     }
     for (const CommitEntry& c : b.commits) {
       Lsn& known = commits_[c.vp];
@@ -65,6 +75,7 @@ class Replay {
     for (auto& [vp, p] : ctx_.partitions) {
       Replica& replica = p->replica;
       for (auto& [lsn, held] : held_below_[vp]) replica.adopt_unflushed(held);
+      replica.recount();
       Lsn known = commits_[vp];
       if (known > replica.last().lsn)
         suspect(*p, "the log ends at LSN " + std::to_string(replica.last().lsn) + ", but " + std::to_string(known) + " was committed");
@@ -85,11 +96,11 @@ class Replay {
 
   void forget(const RecordPtr& r) { ctx_.log(r->portion()).release(r->position.segment); }
 
-  void record(Partition& p, RecordPtr& r, std::uint64_t order) {
+  void record(Partition& p, RecordPtr& r) {
     Replica& replica = p.replica;
     Images::Span image = images_.complete[replica.vp()];
     if (r->lsn() == 0) {
-      local(p, r, order, image);
+      truncate(p, r);
       return;
     }
     // Below the image only data that its index may still name is of interest.
@@ -120,22 +131,25 @@ class Replay {
 
   static bool newer(const Record& a, const Record& b) { return a.epoch() > b.epoch(); }
 
-  void local(Partition& p, RecordPtr& r, std::uint64_t order, const Images::Span& image) {
+  static bool is_image(const Record& r) { return r.lsn() == 0 && r.kind() != RecordKind::truncate; }
+
+  void truncate(Partition& p, RecordPtr& r) {
     Replica& replica = p.replica;
-    if (r->kind() == RecordKind::truncate) {
-      flatbuffers::Verifier v(reinterpret_cast<const std::uint8_t*>(r->body.data()), r->body.size());
-      if (v.VerifyBuffer<fbs::Truncate>(nullptr)) {
-        const auto* t = flatbuffers::GetRoot<fbs::Truncate>(r->body.data());
-        if (t->to()) drop_beyond(p, {t->to()->epoch(), t->to()->lsn()});
-      }
-      replica.note_meta(replica.last().lsn, r->position.segment);
-      return;
+    Lsn voided = replica.last().lsn;
+    flatbuffers::Verifier v(reinterpret_cast<const std::uint8_t*>(r->body.data()), r->body.size());
+    if (v.VerifyBuffer<fbs::Truncate>(nullptr)) {
+      const auto* t = flatbuffers::GetRoot<fbs::Truncate>(r->body.data());
+      if (t->to()) drop_beyond(p, {t->to()->epoch(), t->to()->lsn()});
     }
-    if (image.begin_order == 0 || order < image.begin_order) {
+    replica.note_meta(voided, r->position.segment);
+  }
+
+  void image_record(Partition& p, RecordPtr& r, std::uint64_t order, const Images::Span& image) {
+    Replica& replica = p.replica;
+    if (image.begin_order == 0 || order < image.begin_order || order > image.end_order) {
       forget(r);  // of an image that was not completed or has been followed by another
       return;
     }
-    if (r->kind() == RecordKind::image_begin) image_segments_[replica.vp()].clear();
     image_segments_[replica.vp()].push_back(r->position.segment);
     if (!replica.load_image(r->kind(), r->body)) suspect(p, "its image does not parse");
     if (r->kind() == RecordKind::image_end)
@@ -144,7 +158,7 @@ class Replay {
 
   void drop_beyond(Partition& p, LogPoint to) {
     Replica& replica = p.replica;
-    if (to.lsn >= replica.commit()) replica.truncate(to);
+    if (to.lsn < replica.last().lsn) replica.truncate({to.epoch, std::max(to.lsn, replica.commit())});
     auto& held = held_below_[replica.vp()];
     for (auto it = held.upper_bound(to.lsn); it != held.end();) {
       forget(it->second);
@@ -194,6 +208,7 @@ io::Task<Status> recover(Context& ctx) {
   std::move(meta->batches.begin(), meta->batches.end(), std::back_inserter(batches));
   std::sort(batches.begin(), batches.end(), [](const auto& a, const auto& b) { return a.order < b.order; });
   Replay replay(ctx, find_images(batches));
+  for (RecoveredBatch& b : batches) replay.images(b);
   for (RecoveredBatch& b : batches) replay.batch(b);
   for (auto* recovery : {&*data, &*meta}) {
     if (!recovery->suspect) continue;

@@ -155,11 +155,10 @@ io::Task<wire::Frame> Partition::sync_part(Epoch epoch, std::vector<RecordPtr> r
       if (s.ok() && !replica.load_image(kind, body)) s = Status(Code::corrupt, "the image does not parse");
     } else if (r->kind() == RecordKind::data) {
       RecordPtr record = r;
+      replica.adopt_unflushed(record);
       ctx.data_log->append(record);
       while (!record->durable && !ctx.data_log->failed()) co_await durable_changed.wait();
       if (!record->durable) s = Status(Code::io_error, "the log has failed");
-      record->payload = Buffer();
-      if (s.ok()) replica.adopt_unflushed(record);
     }
     if (s.ok() && epoch != designation().epoch) s = not_in_epoch(epoch, designation().epoch);
   }

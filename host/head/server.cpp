@@ -82,6 +82,7 @@ void HeadServer::stop() {
 Partition& HeadServer::make_partition(VpId vp) {
   auto& p = ctx_.partitions[vp];
   if (!p || p->dropped) {
+    if (p) ctx_.removed.push_back(std::move(p));
     p = std::make_unique<Partition>(ctx_, vp);
     p->start();
   }
