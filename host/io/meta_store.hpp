@@ -25,7 +25,8 @@ class MetaStore {
   using Change = std::pair<std::string, std::optional<std::string>>;
 
   /// Region [offset, offset + bytes) of `file`; bytes is a multiple of 8 KiB, at least 64 KiB. A region of zeros is
-  /// an empty store. corrupt: neither half has a readable snapshot though the region is not blank.
+  /// an empty store. corrupt: neither half has a readable snapshot though the region is not blank, or a change that
+  /// had been acknowledged has gone bad (a valid batch stands behind a bad one, which no crash leaves behind).
   /// `file` is shared with the caller and outlives the store.
   static Task<Result<std::unique_ptr<MetaStore>>> open(World& world, BlockFile& file, std::uint64_t offset,
                                                        std::uint64_t bytes);
