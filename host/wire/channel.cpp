@@ -10,6 +10,8 @@ namespace {
 constexpr std::size_t kReceiveBytes = 256 << 10;
 constexpr std::size_t kGatherBytes = 4 << 20;
 constexpr std::size_t kGatherParts = 512;
+constexpr io::Duration kShortestBackOff = std::chrono::milliseconds(10);
+constexpr io::Duration kLongestBackOff = std::chrono::seconds(1);
 
 }  // namespace
 
@@ -46,6 +48,7 @@ void Channel::reply(const Frame& request, Frame frame) {
 }
 
 io::Task<Result<Frame>> Channel::call(Frame request, io::Duration timeout) {
+  auto self = shared_from_this();  // outlives `remove` below
   if (!open_) co_return Status(Code::unavailable, peer_ + ": connection has ended");
   Pending pending(world_);
   std::uint64_t id = next_id_;
@@ -57,7 +60,6 @@ io::Task<Result<Frame>> Channel::call(Frame request, io::Duration timeout) {
     std::uint64_t id;
     ~Remove() { c.pending_.erase(id); }
   } remove{*this, id};
-  auto self = shared_from_this();
   io::Time deadline = world_.now() + timeout;
   send(std::move(request));
   while (!pending.answer && !pending.failed) {
@@ -246,6 +248,7 @@ struct Link::State {
   std::shared_ptr<Channel> channel;  // set when ready for callers
   std::shared_ptr<Channel> raw;      // set while a connection exists
   bool running = false;
+  std::uint64_t turn = 0;  // of start() and stop(): the task of an older turn ends
 };
 
 Link::Link(io::World& world, const Identity& self, std::string address, Channel::Handler handler)
@@ -258,11 +261,12 @@ Link::~Link() {
 
 void Link::start() {
   if (std::exchange(state_->running, true)) return;
-  state_->world.spawn("link " + state_->address, run(state_));
+  state_->world.spawn("link " + state_->address, run(state_, ++state_->turn));
 }
 
 void Link::stop() {
   state_->running = false;
+  ++state_->turn;
   if (state_->raw) state_->raw->close();
   state_->changed.notify_all();
 }
@@ -303,37 +307,46 @@ io::Task<Result<Frame>> Link::call(Frame request, io::Duration timeout) {
   co_return co_await channel->call(std::move(request), deadline - state->world.now());
 }
 
-io::Task<void> Link::run(std::shared_ptr<State> state) {
+io::Task<void> Link::run(std::shared_ptr<State> state, std::uint64_t turn) {
   io::World& world = state->world;
-  io::Duration back_off = std::chrono::milliseconds(10);
-  while (state->running) {
-    auto stream = co_await world.network().connect(state->address, std::chrono::seconds(2));
-    bool ready = false;
-    if (stream.ok() && state->running && state->link) {
-      auto channel = std::make_shared<Channel>(world, std::move(*stream), state->self, true);
-      state->raw = channel;
-      auto ended = std::make_shared<bool>(false);
-      channel->start(state->handler, [state, ended] {
-        *ended = true;
-        state->changed.notify_all();
-      });
-      ready = !state->link->on_connect_ || co_await state->link->on_connect_(channel);
-      if (ready && !*ended && state->running) {
-        state->channel = channel;
-        state->changed.notify_all();
-        back_off = std::chrono::milliseconds(10);
-        while (!*ended) co_await state->changed.wait();
-      }
-      channel->close();
-      state->channel.reset();
-      state->raw.reset();
-      if (ready && state->link && state->link->on_disconnect_) state->link->on_disconnect_();
-    }
-    if (!state->running) break;
+  io::Duration back_off = kShortestBackOff;
+  while (state->turn == turn) {
+    std::string address = state->address;
+    io::Time begin = world.now();
+    auto stream = co_await world.network().connect(address, std::chrono::seconds(2));
+    if (stream.ok() && state->turn == turn && state->address == address)
+      co_await serve(state, turn, std::make_shared<Channel>(world, std::move(*stream), state->self, true));
+    // Only a connection that held for a while says that all is well: a peer may accept and then turn us away.
+    if (world.now() - begin >= kLongestBackOff) back_off = kShortestBackOff;
     // Jitter keeps a mass restart from arriving in step.
-    co_await state->changed.wait_for(back_off / 2 + io::Duration(world.random_below(back_off.count())));
-    back_off = std::min<io::Duration>(back_off * 2, std::chrono::seconds(1));
+    io::Time end = world.now() + back_off / 2 + io::Duration(world.random_below(back_off.count()));
+    while (state->turn == turn && state->address == address && co_await state->changed.wait_until(end)) {
+    }
+    back_off = state->address == address ? std::min(back_off * 2, kLongestBackOff) : kShortestBackOff;
   }
+}
+
+// From a fresh connection to its end.
+io::Task<void> Link::serve(std::shared_ptr<State> state, std::uint64_t turn, std::shared_ptr<Channel> channel) {
+  state->raw = channel;
+  auto ended = std::make_shared<bool>(false);
+  channel->start(state->handler, [state, ended] {
+    *ended = true;
+    state->changed.notify_all();
+  });
+  auto on_connect = state->link->on_connect_;  // a copy, since the Link may go while it runs
+  bool ready = true;
+  if (on_connect) ready = co_await on_connect(channel);
+  ready = ready && !*ended && state->turn == turn;
+  if (ready) {
+    state->channel = channel;
+    state->changed.notify_all();
+    while (!*ended) co_await state->changed.wait();
+  }
+  channel->close();
+  if (state->channel == channel) state->channel.reset();
+  if (state->raw == channel) state->raw.reset();
+  if (ready && state->link && state->link->on_disconnect_) state->link->on_disconnect_();
 }
 
 }  // namespace luge::wire

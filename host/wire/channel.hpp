@@ -114,7 +114,8 @@ class Link {
 
  private:
   struct State;
-  static io::Task<void> run(std::shared_ptr<State> state);
+  static io::Task<void> run(std::shared_ptr<State> state, std::uint64_t turn);
+  static io::Task<void> serve(std::shared_ptr<State> state, std::uint64_t turn, std::shared_ptr<Channel> channel);
   std::shared_ptr<State> state_;
   std::function<io::Task<bool>(std::shared_ptr<Channel>)> on_connect_;
   std::function<void()> on_disconnect_;
