@@ -1,0 +1,241 @@
+#include "control/status.hpp"
+
+#include <algorithm>
+#include <boost/json.hpp>
+
+namespace luge::control {
+namespace {
+
+namespace json = boost::json;
+
+// A report older than this says nothing about now.
+constexpr io::Duration kFresh = std::chrono::seconds(2);
+
+json::value parsed(const std::string& report) {
+  boost::system::error_code error;
+  json::value v = json::parse(report, error);
+  return error || !v.is_object() ? json::value(json::object()) : v;
+}
+
+const json::value* member(const json::value& v, std::string_view key) {
+  const auto* o = v.if_object();
+  return o ? o->if_contains(key) : nullptr;
+}
+
+std::uint64_t number(const json::value& v, std::string_view key) {
+  const json::value* n = member(v, key);
+  if (n == nullptr || !n->is_number()) return 0;
+  boost::system::error_code error;
+  auto value = n->to_number<std::uint64_t>(error);
+  return error ? 0 : value;
+}
+
+std::string string(const json::value& v, std::string_view key) {
+  const json::value* s = member(v, key);
+  return s && s->is_string() ? std::string(s->get_string()) : std::string();
+}
+
+// The reports of all heads, parsed once for one answer.
+class Reports {
+ public:
+  explicit Reports(const Control& control) {
+    for (const auto& [id, n] : control.registry().nodes()) {
+      if (!n.is("head") || n.report.empty()) continue;
+      bool fresh = n.alive && n.connected() && control.world().now() - n.report_time < kFresh;
+      reports_.push_back({id, fresh, parsed(n.report)});
+    }
+  }
+  /// f(node, fresh, entry) for each head that reports something of the VP.
+  template <class F>
+  void each(VpId vp, F f) const {
+    for (const auto& r : reports_) {
+      const json::value* vps = member(r.value, "vps");
+      if (vps == nullptr || !vps->is_array()) continue;
+      for (const json::value& e : vps->get_array())
+        if (number(e, "vp") == vp) f(r.node, r.fresh, e);
+    }
+  }
+
+ private:
+  struct Report {
+    NodeId node;
+    bool fresh;
+    json::value value;
+  };
+  std::vector<Report> reports_;
+};
+
+struct VpState {
+  std::string state = "unknown", reason;
+  bool known = false;
+  std::uint64_t copies = 0, unflushed = 0, degraded = 0, commit = 0;
+};
+
+VpState state_of(const Control& control, const Reports& reports, const Designation& d) {
+  VpState s;
+  s.reason = "no report from the primary, " + control.registry().name(d.primary);
+  reports.each(d.vp, [&](NodeId node, bool fresh, const json::value& e) {
+    if (node != d.primary || !fresh || string(e, "role") != "primary" || number(e, "epoch") != d.epoch) return;
+    s.known = true;
+    s.state = string(e, "state");
+    s.reason = string(e, "reason");
+    s.copies = number(e, "copies");
+    s.unflushed = number(e, "unflushed_bytes");
+    s.degraded = number(e, "degraded_stripes");
+    s.commit = number(e, "commit");
+  });
+  return s;
+}
+
+json::array names(const Control& control, const std::vector<NodeId>& ids) {
+  json::array out;
+  for (NodeId n : ids) out.emplace_back(control.registry().name(n));
+  return out;
+}
+
+void add(json::object& sums, const json::value& entry, std::string_view group) {
+  const json::value* figures = member(entry, group);
+  for (auto& [key, sum] : sums)
+    sum = sum.to_number<std::uint64_t>() + (figures ? number(*figures, key) : 0);
+}
+
+json::object designation_json(const Control& control, const Designation& d) {
+  return {{"epoch", d.epoch}, {"revision", d.revision}, {"primary", control.registry().name(d.primary)},
+          {"reserves", names(control, d.reserves)}, {"required", names(control, d.required)}};
+}
+
+json::object vp_json(const Control& control, const Designation& d, const VpState& s) {
+  json::object o = designation_json(control, d);
+  o["vp"] = d.vp;
+  o["state"] = s.state;
+  if (!s.reason.empty()) o["reason"] = s.reason;
+  if (s.known) {
+    o["commit"] = s.commit;
+    o["copies"] = s.copies;
+    o["unflushed_bytes"] = s.unflushed;
+    o["degraded_stripes"] = s.degraded;
+  }
+  return o;
+}
+
+void add_detail(const Control& control, const Reports& reports, const Volume& v, json::object& out) {
+  json::object read{{"memory", 0}, {"log", 0}, {"sled", 0}, {"reconstructed", 0}};
+  json::object written{{"user", 0}, {"log", 0}, {"data_chunks", 0}, {"parity_chunks", 0}};
+  std::multimap<std::int64_t, json::object> events;  // by time; equal times stay in order of arrival
+  json::array vps;
+  for (std::uint32_t i = 0; i < v.vps(); ++i) {
+    VpId vp = make_vp(v.id, i);
+    reports.each(vp, [&](NodeId node, bool, const json::value& e) {
+      add(read, e, "read_bytes");
+      add(written, e, "written_bytes");
+      const json::value* list = member(e, "events");
+      if (list == nullptr || !list->is_array()) return;
+      for (const json::value& event : list->get_array()) {
+        auto wall = static_cast<std::int64_t>(number(event, "wall_ns"));
+        events.emplace(wall, json::object{{"wall_ns", wall}, {"node", control.registry().name(node)},
+                                          {"text", string(event, "text")}});
+      }
+    });
+    auto it = control.store().image().designations.find(vp);
+    if (it != control.store().image().designations.end())
+      vps.push_back(vp_json(control, it->second, state_of(control, reports, it->second)));
+  }
+  json::array sorted;
+  for (auto& [wall, e] : events) sorted.push_back(std::move(e));
+  out["read_bytes"] = std::move(read);
+  out["written_bytes"] = std::move(written);
+  out["vps"] = std::move(vps);
+  out["events"] = std::move(sorted);
+}
+
+json::object volume_json(const Control& control, const Reports& reports, const Volume& v, bool detail) {
+  const Image& image = control.store().image();
+  json::object o{{"name", v.name}, {"id", v.id}, {"size", v.bytes}, {"layout", to_string(v.layout)}};
+  VpState sum;
+  bool first = true, known = true;
+  for (std::uint32_t i = 0; i < v.vps(); ++i) {
+    auto it = image.designations.find(make_vp(v.id, i));
+    if (it == image.designations.end()) continue;
+    if (first)
+      for (auto& [key, value] : designation_json(control, it->second)) o[key] = value;
+    VpState s = state_of(control, reports, it->second);
+    // The first VP that is not open speaks for the volume.
+    if (first || (sum.state == "open" && s.state != "open")) {
+      sum.state = s.state;
+      sum.reason = s.reason;
+    }
+    sum.copies = first ? s.copies : std::min(sum.copies, s.copies);
+    sum.unflushed += s.unflushed;
+    sum.degraded += s.degraded;
+    known = known && s.known;
+    first = false;
+  }
+  if (first) known = false;
+  o["state"] = sum.state;
+  o["reason"] = sum.reason;
+  o["copies"] = known ? json::value(sum.copies) : json::value();
+  o["unflushed_bytes"] = known ? json::value(sum.unflushed) : json::value();
+  o["degraded_stripes"] = known ? json::value(sum.degraded) : json::value();
+  auto a = image.attachments.find(v.id);
+  auto e = image.exports.find(v.id);
+  o["attached_by"] = a != image.attachments.end() && a->second.holder ? json::value(control.registry().name(a->second.holder))
+                                                                     : json::value();
+  o["nbd"] = e != image.exports.end() ? json::value(e->second.nbd) : json::value();
+  if (detail) add_detail(control, reports, v, o);
+  return o;
+}
+
+// "up": connected and answering; "silent": connected, no answer; "away": not connected, not yet given up; "down".
+std::string_view state_of(const Node& n) {
+  if (!n.alive) return n.connected() ? "silent" : "down";
+  return n.connected() ? "up" : "away";
+}
+
+json::object node_json(const Node& n) {
+  json::object o{{"name", n.row.name}, {"id", n.row.id}, {"role", n.row.role}, {"pid", n.pid},
+                 {"state", state_of(n)}, {"address", n.row.address}};
+  if (n.is("sled")) {
+    json::array devices;
+    for (const DeviceInfo& d : n.devices)
+      devices.push_back(json::object{{"index", d.index}, {"bytes", d.bytes}, {"columns", d.columns},
+                                     {"free_columns", d.free_columns}, {"state", d.state}});
+    o["devices"] = std::move(devices);
+  }
+  if (n.report.empty()) return o;
+  json::value report = parsed(n.report);
+  for (std::string_view key : {"log", "devices", "coder", "exports"})  // fresher than the registration
+    if (const json::value* v = member(report, key)) o[key] = *v;
+  return o;
+}
+
+}  // namespace
+
+json::object status_json(const Control& control) {
+  Reports reports(control);
+  json::array nodes, volumes;
+  nodes.push_back(json::object{{"name", control.options().name}, {"id", control.options().id}, {"role", "control"},
+                               {"pid", control.options().pid}, {"state", "up"}, {"address", control.address()}});
+  for (const auto& [id, n] : control.registry().nodes()) nodes.push_back(node_json(n));
+  std::size_t removing = 0;
+  for (const auto& [id, v] : control.store().image().volumes) {
+    if (v.removing)
+      ++removing;
+    else
+      volumes.push_back(volume_json(control, reports, v, false));
+  }
+  return {{"unit", control.store().image().unit}, {"version", LUGE_VERSION}, {"nodes", std::move(nodes)},
+          {"volumes", std::move(volumes)}, {"volumes_being_removed", removing},
+          {"removals_pending", control.store().image().removals.size()}};
+}
+
+json::object volume_json(const Control& control, const Volume& volume, bool detail) {
+  return volume_json(control, Reports(control), volume, detail);
+}
+
+json::array events_json(const Control& control) {
+  json::array out;
+  for (const auto& e : control.events().all()) out.push_back(json::object{{"wall_ns", e.wall_ns}, {"text", e.text}});
+  return out;
+}
+
+}  // namespace luge::control

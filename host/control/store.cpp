@@ -1,0 +1,128 @@
+#include "control/store.hpp"
+
+#include <algorithm>
+
+namespace luge::control {
+
+const Volume* Image::find_volume(const std::string& name) const {
+  for (const auto& [id, v] : volumes)
+    if (!v.removing && v.name == name) return &v;
+  return nullptr;
+}
+
+void apply(Image& image, const Change& c) {
+  if (c.next_volume) image.next_volume = *c.next_volume;
+  for (const Volume& v : c.volumes) image.volumes[v.id] = v;
+  for (VolumeId id : c.erase_volumes) {
+    image.volumes.erase(id);
+    image.attachments.erase(id);
+    image.exports.erase(id);
+  }
+  for (const Designation& d : c.designations) image.designations[d.vp] = d;
+  for (VpId vp : c.erase_designations) image.designations.erase(vp);
+  for (const Attachment& a : c.attachments) image.attachments[a.volume] = a;
+  for (const Export& e : c.exports) image.exports[e.volume] = e;
+  for (VolumeId id : c.erase_exports) image.exports.erase(id);
+  for (const NodeRow& n : c.nodes) image.nodes[n.id] = n;
+  for (const Removal& r : c.removals) image.removals.insert(r);
+  for (const Removal& r : c.erase_removals) image.removals.erase(r);
+  for (const SandboxRow& s : c.sandboxes) image.sandboxes.insert(s);
+  for (VpId vp : c.erase_sandboxes)
+    image.sandboxes.erase(image.sandboxes.lower_bound({vp}), image.sandboxes.lower_bound({vp + 1}));
+}
+
+Status Store::commit(const Change& change) {
+  for (const Change::Swap& s : change.swaps) {
+    auto it = image_.designations.find(s.vp);
+    Revision stored = it == image_.designations.end() ? 0 : it->second.revision;
+    if (stored != s.expected)
+      return Status(Code::conflict, "VP " + std::to_string(s.vp) + " is at revision " + std::to_string(stored) +
+                                        ", not " + std::to_string(s.expected));
+  }
+  if (Status s = persist(change); !s.ok()) return s;
+  apply(image_, change);
+  return Status();
+}
+
+Result<VolumeId> Store::take_volume_id() {
+  Change c;
+  VolumeId id = image_.next_volume;
+  c.next_volume = id + 1;
+  if (Status s = commit(c); !s.ok()) return s;
+  return id;
+}
+
+SwapAnswer Store::propose(NodeId source, Revision expected, const Designation& proposed) {
+  auto it = image_.designations.find(proposed.vp);
+  if (it == image_.designations.end())
+    return {Status(Code::not_found, "no VP " + std::to_string(proposed.vp) + " in this unit"), {}};
+  if (it->second.revision != expected)
+    return {Status(Code::conflict, "VP " + std::to_string(proposed.vp) + " is at revision " +
+                                       std::to_string(it->second.revision) + ", not " + std::to_string(expected)),
+            it->second};
+  Status status = check_proposal(it->second, proposed, source);
+  if (status.ok()) {
+    Change c;
+    c.swaps.push_back({proposed.vp, expected});
+    c.designations.push_back(proposed);
+    status = commit(c);
+  }
+  return {status, image_.designations.at(proposed.vp)};
+}
+
+Status Store::adopt(const Designation& found) {
+  auto it = image_.designations.find(found.vp);
+  if (it == image_.designations.end())
+    return Status(Code::not_found, "no VP " + std::to_string(found.vp) + " in this unit");
+  const Designation& stored = it->second;
+  if (!found.newer_than(stored)) return Status(Code::conflict, "what is stored is as new");
+  if (Status s = found.well_formed(); !s.ok()) return s;
+  if (found.history != stored.history || found.layout != stored.layout || found.blocks != stored.blocks)
+    return Status(Code::diverged, "VP " + std::to_string(found.vp) + ": another history, layout or size");
+  Change c;
+  c.swaps.push_back({found.vp, stored.revision});
+  c.designations.push_back(found);
+  return commit(c);
+}
+
+Status check_proposal(const Designation& stored, const Designation& proposed, NodeId source) {
+  auto refuse = [&](const std::string& why) {
+    return Status(Code::invalid, "node " + std::to_string(source) + " proposes for VP " +
+                                     std::to_string(stored.vp) + ": " + why);
+  };
+  if (!stored.has_member(source)) return refuse("it is no member");
+  if (Status s = proposed.well_formed(); !s.ok()) return refuse(s.text());
+  if (proposed.epoch < stored.epoch)
+    return refuse("epoch " + std::to_string(proposed.epoch) + " is below " + std::to_string(stored.epoch));
+  if (proposed.revision <= stored.revision) return refuse("the revision does not rise");
+  if (proposed.history != stored.history || proposed.layout != stored.layout || proposed.blocks != stored.blocks ||
+      proposed.min_copies != stored.min_copies)
+    return refuse("history, layout, size and min_copies cannot be changed by a proposal");
+  if (proposed.epoch == stored.epoch) {
+    if (proposed.primary != stored.primary) return refuse("another primary needs another epoch");
+    if (source != stored.primary) return refuse("within an epoch only its primary proposes");
+    return Status();
+  }
+  if (!stored.requires_node(proposed.primary))
+    return refuse("node " + std::to_string(proposed.primary) + " is not in required and may lack acknowledged writes");
+  for (NodeId n : proposed.required)
+    if (!stored.requires_node(n))
+      return refuse("node " + std::to_string(n) + " joins required only by a revision, after it has caught up");
+  return Status();
+}
+
+MemoryStore::MemoryStore(std::shared_ptr<Image> durable) : durable_(std::move(durable)) { image_ = *durable_; }
+
+std::shared_ptr<Image> MemoryStore::make_image(std::uint64_t unit, std::uint64_t incarnation) {
+  auto image = std::make_shared<Image>();
+  image->unit = unit;
+  image->incarnation = incarnation;
+  return image;
+}
+
+Status MemoryStore::persist(const Change& change) {
+  apply(*durable_, change);
+  return Status();
+}
+
+}  // namespace luge::control

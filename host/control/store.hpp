@@ -1,0 +1,161 @@
+// What the control plane must never forget: volumes, who serves them, who is attached, which columns it has
+// recommended. One transaction per change; the image in memory is changed only after the transaction is durable.
+//
+// Calls are synchronous, on the loop. That is fine here: no client I/O waits for the control plane, changes are rare
+// (a swap, a new volume), a commit takes milliseconds, and the failure agent does not count the time for which its own
+// loop stood still (registry.hpp).
+//
+// One process owns a store. Swaps compare with the stored revision inside the transaction all the same.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "base/ids.hpp"
+#include "base/status.hpp"
+#include "wire/designation.hpp"
+
+namespace luge::control {
+
+using wire::Designation;
+
+struct Volume {
+  VolumeId id = 0;
+  std::string name;
+  std::uint64_t bytes = 0, vp_bytes = 0;
+  Layout layout;
+  std::uint32_t copies = 3;
+  bool removing = false;  ///< its name is free again; its VPs are not all dropped yet
+  bool operator==(const Volume&) const = default;
+
+  std::uint32_t vps() const { return static_cast<std::uint32_t>((bytes + vp_bytes - 1) / vp_bytes); }
+};
+
+/// The one writer attachment of a volume. It is never forgotten while the volume lives: incarnations only rise.
+struct Attachment {
+  VolumeId volume = 0;
+  std::uint64_t incarnation = 0;
+  NodeId holder = 0;  ///< 0: nobody
+  bool operator==(const Attachment&) const = default;
+};
+
+/// What an attach daemon was asked to export; it is asked again when it comes back.
+struct Export {
+  VolumeId volume = 0;
+  NodeId node = 0;
+  std::string nbd;
+  bool read_only = false;
+  bool operator==(const Export&) const = default;
+};
+
+struct NodeRow {
+  NodeId id = 0;
+  std::string name, role, address;
+  bool operator==(const NodeRow&) const = default;
+};
+
+/// A member that has not yet confirmed that it dropped a removed VP.
+struct Removal {
+  VpId vp = 0;
+  NodeId node = 0;
+  Epoch epoch = 0;
+  auto operator<=>(const Removal&) const = default;
+};
+
+/// A column recommended to a VP. Neither an allocation nor a limit: sleds arbitrate claims.
+struct SandboxRow {
+  VpId vp = 0;
+  NodeId sled = 0;
+  std::uint16_t device = 0;
+  std::uint32_t column = 0;
+  auto operator<=>(const SandboxRow&) const = default;
+};
+
+struct Image {
+  std::uint64_t unit = 0;         ///< random, made with the store; every frame of the unit carries it
+  std::uint64_t incarnation = 0;  ///< random, made with the store (protocol 5.2)
+  VolumeId next_volume = 1;       ///< ids are never reused
+  std::map<VolumeId, Volume> volumes;
+  std::map<VpId, Designation> designations;
+  std::map<VolumeId, Attachment> attachments;
+  std::map<VolumeId, Export> exports;
+  std::map<NodeId, NodeRow> nodes;
+  std::set<Removal> removals;
+  std::set<SandboxRow> sandboxes;
+
+  const Volume* find_volume(const std::string& name) const;  ///< not those being removed
+};
+
+/// All of it or none. Erasing a volume erases its attachment and export too.
+struct Change {
+  struct Swap {
+    VpId vp;
+    Revision expected;  ///< 0: the VP must be new
+  };
+  std::vector<Swap> swaps;  ///< preconditions
+  std::optional<VolumeId> next_volume;
+  std::vector<Volume> volumes;
+  std::vector<VolumeId> erase_volumes;
+  std::vector<Designation> designations;
+  std::vector<VpId> erase_designations;
+  std::vector<Attachment> attachments;
+  std::vector<Export> exports;
+  std::vector<VolumeId> erase_exports;
+  std::vector<NodeRow> nodes;
+  std::vector<Removal> removals, erase_removals;
+  std::vector<SandboxRow> sandboxes;
+  std::vector<VpId> erase_sandboxes;
+};
+
+void apply(Image& image, const Change& change);
+
+struct SwapAnswer {
+  Status status;
+  std::optional<Designation> current;  ///< what is stored now, whenever the VP is known
+};
+
+class Store {
+ public:
+  virtual ~Store() = default;
+  const Image& image() const { return image_; }
+
+  /// conflict: a precondition does not hold, nothing was changed. Other errors: nothing was changed, or (io_error)
+  /// it is unknown, and the store refuses every later change until it is opened again.
+  Status commit(const Change& change);
+  Result<VolumeId> take_volume_id();
+
+  /// Compare-and-swap of a designation, as `source` proposes it. conflict: the stored revision is not `expected`.
+  /// invalid: check_proposal() refuses it.
+  SwapAnswer propose(NodeId source, Revision expected, const Designation& proposed);
+  /// A member knows a greater (epoch, revision) than the store: it is taken over (protocol 4.1).
+  Status adopt(const Designation& found);
+
+ protected:
+  virtual Status persist(const Change& change) = 0;
+  Image image_;
+};
+
+/// May `source` replace `stored` by `proposed`? Within an epoch only its primary proposes, and only a revision. An
+/// epoch begins with a primary out of the stored `required`, and with no required member beyond those: what is not
+/// required now may lack acknowledged writes. Layout, size and history stay.
+Status check_proposal(const Designation& stored, const Designation& proposed, NodeId source);
+
+/// In memory. `durable` plays the disk: hand the same one to the next incarnation.
+class MemoryStore final : public Store {
+ public:
+  explicit MemoryStore(std::shared_ptr<Image> durable);
+  /// A new image with the given unit id.
+  static std::shared_ptr<Image> make_image(std::uint64_t unit, std::uint64_t incarnation = 1);
+
+ protected:
+  Status persist(const Change& change) override;
+
+ private:
+  std::shared_ptr<Image> durable_;
+};
+
+}  // namespace luge::control

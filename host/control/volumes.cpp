@@ -1,0 +1,543 @@
+#include "control/volumes.hpp"
+
+#include <algorithm>
+
+namespace luge::control {
+namespace {
+
+constexpr std::uint64_t kMaxVolumeBytes = 1ull << 50;
+constexpr std::uint32_t kMaxVps = 1 << 16;
+constexpr std::uint32_t kMaxCopies = 8;
+constexpr std::uint32_t kMinCopies = 2;
+constexpr std::uint32_t kMaxSandboxRequest = 4096;
+constexpr io::Duration kDropTimeout = std::chrono::seconds(10);
+constexpr io::Duration kExportTimeout = std::chrono::seconds(30);
+constexpr io::Duration kUnexportTimeout = std::chrono::seconds(30);
+
+std::string text(const flatbuffers::String* s) { return s ? s->str() : std::string(); }
+
+template <class Reply>
+wire::Frame refusal(wire::Kind kind, const Status& s) {
+  return wire::make_frame(kind, [&](flatbuffers::FlatBufferBuilder& b) {
+    auto message = b.CreateString(s.text());
+    typename Reply::Builder reply(b);
+    reply.add_code(static_cast<std::uint16_t>(s.code()));
+    reply.add_text(message);
+    return reply.Finish();
+  });
+}
+
+Status bad_request(const char* what) { return Status(Code::invalid, std::string("the ") + what + " does not verify"); }
+
+Status check_nbd(const std::string& nbd) {
+  constexpr std::size_t kMaxUnixPath = 107;
+  if (nbd.find_first_of(std::string("\n\r\0", 3)) != std::string::npos)
+    return Status(Code::invalid, "the NBD address has control characters");
+  if (nbd.starts_with("unix:")) {
+    if (nbd.size() < 7 || nbd[5] != '/') return Status(Code::invalid, "NBD address: unix: wants an absolute path");
+    if (nbd.size() - 5 > kMaxUnixPath) return Status(Code::invalid, "NBD address: a socket's path has at most 107 characters");
+    return Status();
+  }
+  if (nbd.starts_with("tcp:") && nbd.find(':', 4) != std::string::npos && nbd.size() < 300) return Status();
+  return Status(Code::invalid, "NBD address '" + nbd.substr(0, 80) + "': give unix:PATH or tcp:HOST:PORT");
+}
+
+}  // namespace
+
+Volumes::Volumes(io::World& world, Store& store, Registry& registry, Events& events, Options options)
+    : world_(world), store_(store), registry_(registry), events_(events), options_(options), removal_(world) {}
+
+void Volumes::stop() {
+  running_ = false;
+  removal_.notify_all();
+}
+
+std::uint64_t Volumes::usable_bytes(Layout layout) const {
+  std::uint64_t raw = 0;
+  for (const Node* s : registry_.alive("sled"))
+    for (const DeviceInfo& d : s->devices) raw += d.bytes;
+  return static_cast<std::uint64_t>(static_cast<unsigned __int128>(raw) * layout.k / layout.width());
+}
+
+Status Volumes::check(const Create& r) const {
+  if (Status s = check_name(r.name); !s.ok()) return s.with("volume");
+  if (r.bytes == 0) return Status(Code::invalid, "the size is 0: give at least 4096 bytes");
+  if (r.bytes % kBlockBytes != 0)
+    return Status(Code::invalid, "the size, " + std::to_string(r.bytes) + " bytes, is not a multiple of 4096");
+  if (r.layout.k < 1 || r.layout.k > 16 || r.layout.m < 1 || r.layout.m > 4)
+    return Status(Code::invalid, "layout " + to_string(r.layout) + ": k is 1 to 16, m is 1 to 4");
+  if (r.copies < kMinCopies || r.copies > kMaxCopies)
+    return Status(Code::invalid, "copies is " + std::to_string(r.copies) + ": give 2 to 8");
+  if (r.bytes > kMaxVolumeBytes || (r.bytes - 1) / options_.vp_bytes >= kMaxVps)
+    return Status(Code::invalid, "the size, " + std::to_string(r.bytes) + " bytes, is beyond what a volume may have");
+  if (store_.image().find_volume(r.name))
+    return Status(Code::exists, "there is a volume " + r.name + " already");
+  std::size_t sleds = registry_.alive("sled").size(), heads = registry_.alive("head").size();
+  if (sleds < r.layout.width())
+    return Status(Code::degraded, "layout " + to_string(r.layout) + " needs " + std::to_string(r.layout.width()) +
+                                      " sleds, " + std::to_string(sleds) + " are up: start more, or choose a narrower layout");
+  if (heads < r.copies)
+    return Status(Code::degraded, std::to_string(r.copies) + " copies need " + std::to_string(r.copies) +
+                                      " heads, " + std::to_string(heads) + " are up: start more, or choose fewer copies");
+  if (std::uint64_t fits = usable_bytes(r.layout); r.bytes > fits)
+    return Status(Code::invalid, "the size, " + std::to_string(r.bytes) + " bytes, is larger than the unit: layout " +
+                                     to_string(r.layout) + " has room for " + std::to_string(fits) + " bytes");
+  return Status();
+}
+
+Result<Volume> Volumes::create(const Create& request) {
+  Create r = request;
+  if (r.copies == 0) r.copies = options_.copies;
+  if (Status s = check(r); !s.ok()) return s;
+  auto id = store_.take_volume_id();
+  if (!id.ok()) return id.status();
+  Volume v{*id, r.name, r.bytes, options_.vp_bytes, r.layout, r.copies, false};
+  Change c;
+  c.volumes.push_back(v);
+  c.attachments.push_back({v.id, 0, 0});
+  auto sleds = registry_.alive("sled");
+  auto heads = registry_.alive("head");
+  auto placed = store_.image().designations;
+  auto recommended = store_.image().sandboxes;
+  for (std::uint32_t i = 0; i < v.vps(); ++i) {
+    std::uint64_t bytes = std::min(v.vp_bytes, v.bytes - i * v.vp_bytes);
+    Designation d;
+    d.vp = make_vp(v.id, i);
+    d.epoch = d.revision = 1;
+    d.history = world_.random() | 1;
+    d.layout = v.layout;
+    d.min_copies = kMinCopies;
+    d.blocks = bytes / kBlockBytes;
+    d.required = place_replicas(placed, heads, v.copies);
+    d.primary = d.required.front();
+    d.reserves.assign(d.required.begin() + 1, d.required.end());
+    placed[d.vp] = d;
+    c.swaps.push_back({d.vp, 0});
+    auto columns = recommend_columns(recommended, sleds, d.vp, initial_columns(bytes, v.layout, sleds));
+    recommended.insert(columns.begin(), columns.end());
+    c.sandboxes.insert(c.sandboxes.end(), columns.begin(), columns.end());
+    c.designations.push_back(std::move(d));
+  }
+  if (Status s = store_.commit(c); !s.ok()) return s;
+  events_.note("volume " + v.name + " created, primary " + registry_.name(c.designations.front().primary));
+  for (const Designation& d : c.designations) push(d.vp);
+  return v;
+}
+
+wire::Frame Volumes::designate(const Designation& d) const {
+  return wire::make_frame(wire::Kind::designate, [&](flatbuffers::FlatBufferBuilder& b) {
+    std::vector<fbs::SandboxColumn> columns;
+    const auto& all = store_.image().sandboxes;
+    for (auto it = all.lower_bound({d.vp}); it != all.end() && it->vp == d.vp; ++it)
+      columns.emplace_back(it->sled, it->column, it->device, 0);
+    auto designation = d.to(b);
+    return fbs::CreateDesignate(b, designation, b.CreateVectorOfStructs(columns));
+  });
+}
+
+void Volumes::push(VpId vp) {
+  const Designation& d = store_.image().designations.at(vp);
+  wire::Frame frame = designate(d);
+  for (NodeId n : d.members()) registry_.send(n, frame);
+}
+
+void Volumes::joined(const Node& node, const fbs::RegisterNode& r) {
+  if (node.is("head")) {
+    if (r.designations())
+      for (const fbs::Designation* d : *r.designations()) adopt(node, *d);
+    for (const auto& [vp, d] : store_.image().designations)
+      if (d.has_member(node.row.id)) registry_.send(node.row.id, designate(d));
+    removal_.notify_all();
+  }
+  if (node.is("attach")) {
+    std::vector<Export> exports;
+    for (const auto& [id, e] : store_.image().exports)
+      if (e.node == node.row.id) exports.push_back(e);
+    if (!exports.empty()) world_.spawn("export again", export_again(node.row.id, std::move(exports)));
+  }
+}
+
+void Volumes::adopt(const Node& node, const fbs::Designation& found) {
+  Designation d = Designation::from(found);
+  auto it = store_.image().designations.find(d.vp);
+  if (it == store_.image().designations.end()) {
+    bool dropped = volume_of(d.vp) < store_.image().next_volume;
+    if (!dropped) {
+      // The store is older than its unit. At least no id may be given out twice.
+      events_.note(node.row.name + " holds VP " + std::to_string(d.vp) + ", which this store has never known: was it restored from an old copy?");
+      Change c;
+      c.next_volume = volume_of(d.vp) + 1;
+      if (Status s = store_.commit(c); !s.ok()) logging::error("{}", s.to_string());
+    }
+    return;
+  }
+  if (!d.newer_than(it->second)) return;
+  Status s = store_.adopt(d);
+  events_.note("VP " + std::to_string(d.vp) + ": " + node.row.name + " knows epoch " + std::to_string(d.epoch) +
+               ", revision " + std::to_string(d.revision) + (s.ok() ? "; adopted" : "; not adopted: " + s.text()));
+  if (s.ok()) push(d.vp);
+}
+
+wire::Frame Volumes::propose(const Node& from, const wire::Frame& request) {
+  const auto* r = request.as<fbs::Propose>();
+  if (r == nullptr || r->designation() == nullptr)
+    return refusal<fbs::ProposeReply>(wire::Kind::propose_reply, bad_request("proposal"));
+  Designation d = Designation::from(*r->designation());
+  for (NodeId n : d.members()) {
+    const Node* member = registry_.find(n);
+    if (member == nullptr || !member->is("head"))
+      return refusal<fbs::ProposeReply>(wire::Kind::propose_reply,
+                                        Status(Code::invalid, registry_.name(n) + " is no head of this unit"));
+  }
+  auto before = store_.image().designations.find(d.vp);
+  NodeId old_primary = before == store_.image().designations.end() ? 0 : before->second.primary;
+  SwapAnswer answer = store_.propose(from.row.id, r->expected(), d);
+  if (answer.status.ok()) {
+    std::string what = "VP " + std::to_string(d.vp) + ": epoch " + std::to_string(d.epoch) + ", revision " +
+                       std::to_string(d.revision) + ", primary " + registry_.name(d.primary);
+    if (old_primary != d.primary) what += " after " + registry_.name(old_primary);
+    what += ", required";
+    for (NodeId n : d.required) what += " " + registry_.name(n);
+    events_.note(what);
+  } else {
+    logging::warn("proposal of {}: {}", from.row.name, answer.status.to_string());
+  }
+  auto frame = wire::make_frame(wire::Kind::propose_reply, [&](flatbuffers::FlatBufferBuilder& b) {
+    auto message = b.CreateString(answer.status.text());
+    flatbuffers::Offset<fbs::Designation> current;
+    if (answer.current) current = answer.current->to(b);
+    return fbs::CreateProposeReply(b, static_cast<std::uint16_t>(answer.status.code()), message, current);
+  });
+  if (answer.status.ok()) push(d.vp);
+  return frame;
+}
+
+wire::Frame Volumes::get_sandbox(const Node& from, const wire::Frame& request) {
+  const auto* r = request.as<fbs::GetSandbox>();
+  Status status = r ? Status() : bad_request("request for columns");
+  VpId vp = r ? r->vp() : 0;
+  auto it = store_.image().designations.find(vp);
+  if (status.ok() && (it == store_.image().designations.end() || !it->second.has_member(from.row.id)))
+    status = Status(Code::not_found, from.row.name + " takes no part in VP " + std::to_string(vp));
+  if (!status.ok()) return refusal<fbs::Sandbox>(wire::Kind::sandbox, status);
+
+  std::uint32_t wanted = std::clamp<std::uint32_t>(r->columns(), 1, kMaxSandboxRequest);
+  Change c;
+  c.sandboxes = recommend_columns(store_.image().sandboxes, registry_.alive("sled"), vp, wanted);
+  if (c.sandboxes.empty())
+    status = Status(Code::no_space, "every column of every sled that is up has been recommended to VP " +
+                                        std::to_string(vp) + " already: add sleds or devices");
+  else
+    status = store_.commit(c);
+  if (!status.ok()) return refusal<fbs::Sandbox>(wire::Kind::sandbox, status);
+  return wire::make_frame(wire::Kind::sandbox, [&](flatbuffers::FlatBufferBuilder& b) {
+    std::vector<fbs::SandboxColumn> columns;
+    for (const SandboxRow& s : c.sandboxes) columns.emplace_back(s.sled, s.column, s.device, 0);
+    return fbs::CreateSandbox(b, 0, 0, b.CreateVectorOfStructs(columns));
+  });
+}
+
+flatbuffers::Offset<fbs::VpView> Volumes::view(flatbuffers::FlatBufferBuilder& b, VpId vp) const {
+  const Designation& d = store_.image().designations.at(vp);
+  const Node* primary = registry_.find(d.primary);
+  auto designation = d.to(b);
+  auto address = b.CreateString(primary ? primary->row.address : std::string());
+  return fbs::CreateVpView(b, 0, 0, designation, address);
+}
+
+bool Volumes::gone(VolumeId id) const {
+  auto it = store_.image().volumes.find(id);
+  return it == store_.image().volumes.end() || it->second.removing;
+}
+
+wire::Frame Volumes::lookup_vp(const Node& from, const wire::Frame& request) {
+  const auto* r = request.as<fbs::LookupVp>();
+  if (r == nullptr) return refusal<fbs::VpView>(wire::Kind::vp_view, bad_request("look-up"));
+  if (gone(volume_of(r->vp())) || !store_.image().designations.contains(r->vp()))
+    return refusal<fbs::VpView>(wire::Kind::vp_view,
+                                Status(Code::not_found, "no VP " + std::to_string(r->vp()) + " in this unit"));
+  return wire::make_frame(wire::Kind::vp_view, [&](flatbuffers::FlatBufferBuilder& b) { return view(b, r->vp()); });
+}
+
+wire::Frame Volumes::attach_volume(const Node& from, const wire::Frame& request) {
+  auto refuse = [](Status s) { return refusal<fbs::VolumeView>(wire::Kind::volume_view, s); };
+  const auto* r = request.as<fbs::AttachVolume>();
+  if (r == nullptr) return refuse(bad_request("attachment"));
+  if (r->holder() != 0 && r->holder() != from.row.id)
+    return refuse(Status(Code::invalid, from.row.name + " cannot attach in another node's name"));
+  std::string name = text(r->name());
+  const Volume* v = store_.image().find_volume(name);
+  if (v == nullptr) return refuse(Status(Code::not_found, "there is no volume " + name));
+  Attachment a = store_.image().attachments.at(v->id);
+  if (a.holder != 0 && a.holder != from.row.id && !r->take_over())
+    return refuse(Status(Code::exists, "volume " + name + " is attached by " + registry_.name(a.holder) +
+                                           ": detach it there, or take it over"));
+  if (a.holder != from.row.id) events_.note("volume " + name + " attached by " + from.row.name);
+  ++a.incarnation;
+  a.holder = from.row.id;
+  Change c;
+  c.attachments.push_back(a);
+  if (Status s = store_.commit(c); !s.ok()) return refuse(s);
+  return wire::make_frame(wire::Kind::volume_view, [&](flatbuffers::FlatBufferBuilder& b) {
+    auto volume_name = b.CreateString(v->name);
+    std::vector<flatbuffers::Offset<fbs::VpView>> vps;
+    for (std::uint32_t i = 0; i < v->vps(); ++i) vps.push_back(view(b, make_vp(v->id, i)));
+    auto vector = b.CreateVector(vps);
+    // One writer attachment a volume: the volume's id names it.
+    return fbs::CreateVolumeView(b, 0, 0, volume_name, v->id, v->bytes, v->vp_bytes,
+                                 static_cast<std::uint16_t>(v->layout.k), static_cast<std::uint16_t>(v->layout.m), v->id,
+                                 a.incarnation, vector);
+  });
+}
+
+wire::Frame Volumes::detach_volume(const Node& from, const wire::Frame& request) {
+  const auto* r = request.as<fbs::DetachVolume>();
+  if (r == nullptr) return wire::reply_frame(bad_request("detachment"));
+  auto it = store_.image().attachments.find(r->volume());
+  if (it == store_.image().attachments.end())
+    return wire::reply_frame(Status(Code::not_found, "no volume " + std::to_string(r->volume())));
+  Attachment a = it->second;
+  if (a.holder != from.row.id || a.incarnation != r->incarnation())
+    return wire::reply_frame(Status(Code::closed_session, "the volume has been attached anew since"));
+  a.holder = 0;
+  Change c;
+  c.attachments.push_back(a);
+  return wire::reply_frame(store_.commit(c));
+}
+
+io::Task<Status> Volumes::ask(NodeId node, wire::Frame request, io::Duration timeout) {
+  auto answer = co_await registry_.call(node, std::move(request), timeout);
+  co_return answer.ok() ? wire::status_of(*answer) : answer.status();
+}
+
+io::Task<Result<std::string>> Volumes::attach(Attach request) {
+  if (Status s = check_nbd(request.nbd); !s.ok()) co_return s;
+  const Volume* v = store_.image().find_volume(request.name);
+  if (v == nullptr) co_return Status(Code::not_found, "there is no volume " + request.name);
+  VolumeId id = v->id;
+  auto daemons = registry_.alive("attach");
+  if (!request.node.empty()) std::erase_if(daemons, [&](const Node* n) { return n->row.name != request.node; });
+  if (daemons.empty())
+    co_return Status(Code::unavailable, request.node.empty() ? "no attach daemon is up: start one"
+                                                             : "no attach daemon " + request.node + " is up");
+  // The least busy one.
+  auto load = [&](const Node* n) {
+    std::size_t exports = 0;
+    for (const auto& [volume, e] : store_.image().exports) exports += e.node == n->row.id;
+    return std::pair(exports, n->row.id);
+  };
+  const Node* target = *std::min_element(daemons.begin(), daemons.end(),
+                                         [&](const Node* a, const Node* b) { return load(a) < load(b); });
+  NodeId node = target->row.id;
+  std::string node_name = target->row.name;
+  if (auto old = store_.image().exports.find(id); old != store_.image().exports.end()) {
+    Export e = old->second;
+    if (!request.take_over)
+      co_return Status(Code::exists, "volume " + request.name + " is attached by " + registry_.name(e.node) + " at " +
+                                         e.nbd + ": detach it first, or use --take-over");
+    // Best effort: the new attachment's higher incarnation shuts the old one out wherever it is.
+    Status s = co_await ask(e.node, wire::make_frame(wire::Kind::unexport_volume, [&](auto& b) {
+                              return fbs::CreateUnexportVolume(b, b.CreateString(request.name));
+                            }), std::chrono::seconds(2));
+    if (!s.ok()) logging::warn("taking {} over: {}", request.name, s.to_string());
+  }
+  Status s = co_await ask(node, wire::make_frame(wire::Kind::export_volume, [&](auto& b) {
+                            auto name = b.CreateString(request.name);
+                            auto nbd = b.CreateString(request.nbd);
+                            return fbs::CreateExportVolume(b, name, nbd, request.take_over, request.read_only);
+                          }), kExportTimeout);
+  if (!s.ok()) co_return s;
+  if (gone(id)) co_return Status(Code::not_found, "the volume was removed meanwhile");
+  Change c;
+  c.exports.push_back({id, node, request.nbd, request.read_only});
+  if (Status stored = store_.commit(c); !stored.ok()) co_return stored;
+  events_.note("volume " + request.name + " exported by " + node_name + " at " + request.nbd);
+  co_return node_name;
+}
+
+io::Task<Status> Volumes::detach(std::string name) {
+  const Volume* v = store_.image().find_volume(name);
+  if (v == nullptr) co_return Status(Code::not_found, "there is no volume " + name);
+  VolumeId id = v->id;
+  auto it = store_.image().exports.find(id);
+  const Attachment held = store_.image().attachments.at(id);
+  NodeId node = it != store_.image().exports.end() ? it->second.node : held.holder;
+  if (node == 0) co_return Status(Code::not_found, "volume " + name + " is not attached");
+  Status s = co_await ask(node, wire::make_frame(wire::Kind::unexport_volume, [&](auto& b) {
+                            return fbs::CreateUnexportVolume(b, b.CreateString(name));
+                          }), kUnexportTimeout);
+  // A daemon that is not there exports nothing: it will not be asked to when it is back.
+  bool away = s.code() == Code::unavailable && !(registry_.find(node) && registry_.find(node)->connected());
+  if (!s.ok() && s.code() != Code::not_found && !away) co_return s;
+  if (gone(id)) co_return Status();
+  Change c;
+  c.erase_exports.push_back(id);
+  Attachment a = store_.image().attachments.at(id);
+  if (a.holder == node) {
+    a.holder = 0;
+    c.attachments.push_back(a);
+  }
+  if (Status stored = store_.commit(c); !stored.ok()) co_return stored;
+  events_.note("volume " + name + " detached from " + registry_.name(node));
+  co_return Status();
+}
+
+io::Task<void> Volumes::export_again(NodeId node, std::vector<Export> exports) {
+  for (const Export& e : exports) {
+    auto now = store_.image().exports.find(e.volume);
+    if (now == store_.image().exports.end() || now->second != e || gone(e.volume)) continue;
+    std::string name = store_.image().volumes.at(e.volume).name;
+    Status s = co_await ask(node, wire::make_frame(wire::Kind::export_volume, [&](auto& b) {
+                              auto name_offset = b.CreateString(name);
+                              auto nbd = b.CreateString(e.nbd);
+                              return fbs::CreateExportVolume(b, name_offset, nbd, false, e.read_only);
+                            }), kExportTimeout);
+    // exists: the daemon has only reconnected and never stopped exporting it.
+    if (!s.ok() && s.code() != Code::exists)
+      events_.note("volume " + name + " is not exported again by " + registry_.name(node) + ": " + s.text());
+  }
+}
+
+io::Task<Result<std::uint64_t>> Volumes::flush(std::string name, io::Duration timeout) {
+  const Volume* v = store_.image().find_volume(name);
+  if (v == nullptr) co_return Status(Code::not_found, "there is no volume " + name);
+  io::Time deadline = world_.now() + timeout;
+  VolumeId id = v->id;
+  std::vector<Result<std::uint64_t>> left(v->vps(), Status(Code::unavailable, "not asked"));
+  io::TaskGroup group(world_);
+  for (std::size_t i = 0; i < left.size(); ++i)
+    group.spawn("flush", flush_vp(make_vp(id, static_cast<std::uint32_t>(i)), deadline, &left[i]));
+  co_await group.join();
+  std::uint64_t sum = 0;
+  for (const auto& l : left) {
+    if (!l.ok()) co_return l.status();
+    sum += *l;
+  }
+  co_return sum;
+}
+
+io::Task<void> Volumes::flush_vp(VpId vp, io::Time deadline, Result<std::uint64_t>* out) {
+  io::Duration pause = std::chrono::milliseconds(20);
+  while (true) {
+    auto it = store_.image().designations.find(vp);
+    if (it == store_.image().designations.end()) {
+      *out = Status(Code::not_found, "VP " + std::to_string(vp) + " has been removed");
+      co_return;
+    }
+    NodeId primary = it->second.primary;
+    auto request = wire::make_frame(wire::Kind::flush_vp, [&](auto& b) { return fbs::CreateFlushVp(b, vp); });
+    auto answer = co_await registry_.call(primary, std::move(request), deadline - world_.now());
+    Status s = answer.status();
+    if (answer.ok()) {
+      const auto* r = answer->kind == wire::Kind::flush_reply ? answer->as<fbs::FlushReply>() : nullptr;
+      s = r ? wire::make_status(r->code(), r->text()) : wire::status_of(*answer);
+      if (s.ok() && r == nullptr) s = Status(Code::corrupt, "unexpected answer to a flush");
+      if (s.ok()) {
+        *out = r->unflushed_bytes();
+        co_return;
+      }
+    }
+    // A primary that has moved, or is not there yet, is what waiting helps against.
+    bool moved = s.code() == Code::unavailable || s.code() == Code::fenced;
+    *out = s.with("flush of VP " + std::to_string(vp) + " by " + registry_.name(primary));
+    if (!moved || world_.now() + pause >= deadline) co_return;
+    co_await world_.sleep(pause);
+    pause = std::min<io::Duration>(pause * 2, std::chrono::milliseconds(500));
+  }
+}
+
+io::Task<Result<bool>> Volumes::remove(std::string name, bool force, io::Duration wait) {
+  const Volume* v = store_.image().find_volume(name);
+  if (v == nullptr) co_return Status(Code::not_found, "there is no volume " + name);
+  Volume removed = *v;
+  const Attachment a = store_.image().attachments.at(removed.id);
+  auto e = store_.image().exports.find(removed.id);
+  bool exported = e != store_.image().exports.end();
+  if ((a.holder != 0 || exported) && !force)
+    co_return Status(Code::exists, "volume " + name + " is attached by " +
+                                       registry_.name(exported ? e->second.node : a.holder) +
+                                       ": detach it first, or use --force");
+  if (exported || a.holder != 0) {
+    Status s = co_await detach(name);
+    if (!s.ok()) logging::warn("removing {}: {}", name, s.to_string());
+    if (gone(removed.id)) co_return Status(Code::not_found, "there is no volume " + name);
+  }
+  removed.removing = true;
+  Change c;
+  c.volumes.push_back(removed);
+  c.erase_exports.push_back(removed.id);
+  if (Status s = store_.commit(c); !s.ok()) co_return s;
+  events_.note("volume " + name + " removed");
+  removal_.notify_all();
+  io::Time deadline = world_.now() + wait;
+  auto finished = [&] {
+    if (store_.image().volumes.contains(removed.id)) return false;
+    return std::none_of(store_.image().removals.begin(), store_.image().removals.end(),
+                        [&](const Removal& r) { return volume_of(r.vp) == removed.id; });
+  };
+  while (!finished())
+    if (!co_await removal_.wait_until(deadline)) break;
+  co_return finished();
+}
+
+io::Task<void> Volumes::removals() {
+  while (running_) {
+    co_await drop_all();
+    if (!running_) break;
+    // What could not be reached is tried again when a node registers, and now and then.
+    co_await removal_.wait_for(std::chrono::seconds(1));
+  }
+}
+
+// The primary goes first, because it gives the columns back; as long as it has not, the VP keeps its designation, so
+// that the survivors of a dead primary can still make another one.
+io::Task<void> Volumes::drop_all() {
+  std::vector<Volume> removing;
+  for (const auto& [id, v] : store_.image().volumes)
+    if (v.removing) removing.push_back(v);
+  for (const Volume& v : removing) {
+    bool all = true;
+    for (std::uint32_t i = 0; i < v.vps() && running_; ++i) {
+      VpId vp = make_vp(v.id, i);
+      auto it = store_.image().designations.find(vp);
+      if (it == store_.image().designations.end()) continue;
+      Designation d = it->second;
+      Change c;
+      if (!co_await drop(vp, d.primary, d.epoch)) {
+        all = false;
+        continue;
+      }
+      it = store_.image().designations.find(vp);  // it may have been swapped meanwhile
+      for (NodeId n : it->second.members())
+        if (n != d.primary) c.removals.push_back({vp, n, it->second.epoch});
+      c.erase_designations.push_back(vp);
+      c.erase_sandboxes.push_back(vp);
+      if (Status s = store_.commit(c); !s.ok()) all = false;
+    }
+    Change c;
+    c.erase_volumes.push_back(v.id);
+    if (all && running_ && !store_.commit(c).ok()) logging::error("volume {} stays on the list of removals", v.name);
+  }
+  const std::set<Removal> pending = store_.image().removals;
+  for (const Removal& r : pending) {
+    if (!running_) co_return;
+    Change c;
+    c.erase_removals.push_back(r);
+    if (co_await drop(r.vp, r.node, r.epoch)) {
+      if (Status s = store_.commit(c); !s.ok()) logging::error("{}", s.to_string());
+    }
+  }
+  if (!removing.empty() || !pending.empty()) removal_.notify_all();
+}
+
+io::Task<bool> Volumes::drop(VpId vp, NodeId node, Epoch epoch) {
+  const Node* n = registry_.find(node);
+  if (n == nullptr || !n->connected() || !n->alive) co_return false;
+  Status s = co_await ask(node, wire::make_frame(wire::Kind::drop_vp, [&](auto& b) { return fbs::CreateDropVp(b, vp, epoch); }),
+                          kDropTimeout);
+  if (!s.ok() && s.code() != Code::not_found)
+    logging::warn("{} does not drop VP {} yet: {}", registry_.name(node), vp, s.to_string());
+  co_return s.ok() || s.code() == Code::not_found;
+}
+
+}  // namespace luge::control

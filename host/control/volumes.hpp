@@ -1,0 +1,82 @@
+// Volumes and who serves them: creation, removal, designations, sandboxes, attachments, exports, flushes.
+//
+// Invariant: whatever is told to a daemon is in the store first.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "control/placement.hpp"
+#include "control/registry.hpp"
+#include "control/store.hpp"
+
+namespace luge::control {
+
+class Volumes {
+ public:
+  struct Options {
+    std::uint64_t vp_bytes = 64ull << 30;  ///< size of a volume partition
+    std::uint32_t copies = 3;              ///< replicas unless the request says otherwise
+  };
+  struct Create {
+    std::string name;
+    std::uint64_t bytes = 0;
+    Layout layout;
+    std::uint32_t copies = 0;  ///< 0: the default
+  };
+  struct Attach {
+    std::string name, nbd, node;  ///< node: name of the attach daemon, empty: any
+    bool take_over = false, read_only = false;
+  };
+
+  Volumes(io::World& world, Store& store, Registry& registry, Events& events, Options options);
+  void start() { world_.spawn("volume removal", removals()); }
+  void stop();
+
+  Result<Volume> create(const Create& request);
+  /// Marks the volume removed (its name is free then) and waits up to `wait` for the members to drop it.
+  /// True: all have. exists: it is attached, and not `force`.
+  io::Task<Result<bool>> remove(std::string name, bool force, io::Duration wait);
+  /// Asks each VP's primary to write everything committed to the sleds, following moves. The bytes left unflushed.
+  io::Task<Result<std::uint64_t>> flush(std::string name, io::Duration timeout);
+  /// Has an attach daemon export the volume. The name of the daemon.
+  io::Task<Result<std::string>> attach(Attach request);
+  io::Task<Status> detach(std::string name);
+
+  // Requests of daemons. `from` is the registered node that asks.
+  wire::Frame propose(const Node& from, const wire::Frame& request);
+  wire::Frame get_sandbox(const Node& from, const wire::Frame& request);
+  wire::Frame lookup_vp(const Node& from, const wire::Frame& request);
+  wire::Frame attach_volume(const Node& from, const wire::Frame& request);
+  wire::Frame detach_volume(const Node& from, const wire::Frame& request);
+
+  /// A node has registered: adopt greater designations that it knows, tell it those it takes part in, the removals it
+  /// missed and the exports it is to serve.
+  void joined(const Node& node, const fbs::RegisterNode& r);
+
+ private:
+  Status check(const Create& request) const;
+  std::uint64_t usable_bytes(Layout layout) const;
+  void push(VpId vp);
+  wire::Frame designate(const Designation& d) const;
+  void adopt(const Node& node, const fbs::Designation& found);
+  flatbuffers::Offset<fbs::VpView> view(flatbuffers::FlatBufferBuilder& b, VpId vp) const;
+  bool gone(VolumeId id) const;
+
+  io::Task<void> removals();
+  io::Task<void> drop_all();
+  io::Task<bool> drop(VpId vp, NodeId node, Epoch epoch);
+  io::Task<void> flush_vp(VpId vp, io::Time deadline, Result<std::uint64_t>* out);
+  io::Task<Status> ask(NodeId node, wire::Frame request, io::Duration timeout);
+  io::Task<void> export_again(NodeId node, std::vector<Export> exports);
+
+  io::World& world_;
+  Store& store_;
+  Registry& registry_;
+  Events& events_;
+  Options options_;
+  io::Event removal_;  // something to remove, or something was
+  bool running_ = true;
+};
+
+}  // namespace luge::control

@@ -1,0 +1,44 @@
+// Who serves a VP (architecture A1), as a value. The wire and disk form is fbs::Designation.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/ids.hpp"
+#include "base/status.hpp"
+#include "wire/common_generated.h"
+
+namespace luge::wire {
+
+struct Designation {
+  VpId vp = 0;
+  Epoch epoch = 0;
+  Revision revision = 0;
+  std::uint64_t history = 0;
+  NodeId primary = 0;
+  std::vector<NodeId> reserves;  ///< in the order in which they take over
+  std::vector<NodeId> required;  ///< must acknowledge; contains the primary
+  Layout layout;
+  std::uint32_t min_copies = 2;
+  std::uint64_t blocks = 0;  ///< size of the VP
+
+  bool operator==(const Designation&) const = default;
+
+  static Designation from(const fbs::Designation& d);
+  flatbuffers::Offset<fbs::Designation> to(flatbuffers::FlatBufferBuilder& b) const;
+  std::string serialize() const;
+  static Result<Designation> parse(std::string_view bytes);
+
+  std::vector<NodeId> members() const;  ///< primary first
+  bool has_member(NodeId n) const;
+  bool requires_node(NodeId n) const;
+  /// By epoch, then by revision.
+  bool newer_than(const Designation& o) const {
+    return epoch != o.epoch ? epoch > o.epoch : revision > o.revision;
+  }
+  /// Members distinct, required among them and holding the primary, limits kept. invalid says what is not.
+  Status well_formed() const;
+};
+
+}  // namespace luge::wire
