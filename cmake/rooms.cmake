@@ -15,7 +15,7 @@ add_compile_definitions(LUGE_VERSION="${PROJECT_VERSION}" BOOST_ASIO_NO_DEPRECAT
 
 function(luge_room name)
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cpp)
-  list(FILTER sources EXCLUDE REGEX "(main|_test|_fuzz)\\.cpp$")
+  list(FILTER sources EXCLUDE REGEX "(main|_test|_fuzz|_bench)\\.cpp$")
   add_library(luge_${name} STATIC ${sources})
   foreach(dep ${ARGN})
     if(TARGET luge_${dep})
