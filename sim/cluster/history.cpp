@@ -40,6 +40,7 @@ std::string seconds(History::Time t) {
 History::Op History::add(Record r) {
   LUGE_CHECK(r.offset % kSector == 0 && r.length % kSector == 0 && r.length > 0);
   if (auto it = fenced_clients_.find(r.client); it != fenced_clients_.end()) r.fenced = it->second;
+  if (r.fenced == kNever) ++open_;
   ops_.push_back(std::move(r));
   return ops_.size() - 1;
 }
@@ -64,6 +65,7 @@ void History::fill(Op op, MutableBytes into) const {
 void History::complete(Op op, Time now) {
   LUGE_CHECK(ops_.at(op).returned == kNever && !ops_[op].failed);
   ops_[op].returned = now;
+  if (ops_[op].fenced == kNever) --open_;
   ++completed_;
 }
 
@@ -89,15 +91,19 @@ void History::complete_read(Op op, Time now, Bytes bytes) {
 void History::failed(Op op) {
   LUGE_CHECK(ops_.at(op).returned == kNever);
   ops_[op].failed = true;
+  if (ops_[op].fenced == kNever) --open_;
 }
 
 void History::fence(std::uint32_t client, Time now) {
   fenced_clients_.emplace(client, now);
   for (Record& r : ops_)
-    if (r.client == client && r.returned == kNever && !r.failed) r.fenced = std::min(r.fenced, now);
+    if (r.client == client && r.returned == kNever && !r.failed && r.fenced == kNever) {
+      r.fenced = now;
+      --open_;
+    }
 }
 
-std::vector<History::Op> History::open() const {
+std::vector<History::Op> History::open_ops() const {
   std::vector<Op> r;
   for (Op i = 0; i < ops_.size(); ++i)
     if (ops_[i].returned == kNever && !ops_[i].failed && ops_[i].fenced == kNever) r.push_back(i);

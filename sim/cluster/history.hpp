@@ -54,7 +54,9 @@ class History {
 
   std::size_t size() const { return ops_.size(); }
   std::size_t completed() const { return completed_; }
-  std::vector<Op> open() const;  ///< neither completed nor failed
+  /// Neither completed, nor failed, nor fenced.
+  std::size_t open() const { return open_; }
+  std::vector<Op> open_ops() const;
   std::string describe(Op op) const;
 
   /// Nothing, or the first block (by number) whose history no order explains, with that history in readable form.
@@ -96,7 +98,7 @@ class History {
 
   std::vector<Record> ops_;
   std::map<std::uint32_t, Time> fenced_clients_;
-  std::size_t completed_ = 0;
+  std::size_t completed_ = 0, open_ = 0;
 };
 
 }  // namespace luge::sim

@@ -53,6 +53,8 @@ struct Simulation::NodeState {
 };
 
 namespace {
+Simulation* newest = nullptr;  // for log lines only
+
 asio::execution_context& context() {
   static asio::execution_context c;
   return c;
@@ -119,11 +121,14 @@ class SimWorld final : public io::World {
 };
 
 Simulation::Simulation(std::uint64_t seed)
-    : random_(seed), node_seeds_(random_.fork()), fabric_(*this, random_.fork()) {}
+    : random_(seed), node_seeds_(random_.fork()), fabric_(*this, random_.fork()) {
+  newest = this;
+}
 
 Simulation::~Simulation() {
   for (auto& n : nodes_)
     if (n->world) crash(n->index, Crash::power);
+  newest = nullptr;
 }
 
 Node Simulation::add_node(std::string name, Boot boot) {
@@ -280,9 +285,14 @@ void Simulation::note(std::uint64_t a, std::uint64_t b) {
   hash_ = (hash_ ^ (hash_ >> 29) ^ b) * 0x9e3779b97f4a7c15;
 }
 
-void Simulation::log(const std::string& text) {
-  std::printf("%12.6f %-10s %s\n", static_cast<double>(now_.count()) * 1e-9, current_ ? current_->name.c_str() : "-",
-              text.c_str());
+std::string Simulation::here() {
+  char text[64];
+  const Simulation* s = newest;
+  std::snprintf(text, sizeof text, "%12.6f %-10s", s ? static_cast<double>(s->now_.count()) * 1e-9 : 0.0,
+                s && s->current_ ? s->current_->name.c_str() : "-");
+  return text;
 }
+
+void Simulation::log(const std::string& text) { std::printf("%s %s\n", here().c_str(), text.c_str()); }
 
 }  // namespace luge::sim

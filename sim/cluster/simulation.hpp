@@ -85,6 +85,8 @@ class Simulation {
   void trace(bool on) { tracing_ = on; }
   bool tracing() const { return tracing_; }
   void log(const std::string& text);
+  /// "12.345678 head-1", of the simulation that runs now on this thread; for the product's log lines.
+  static std::string here();
 
  private:
   friend class SimWorld;

@@ -43,7 +43,7 @@ class Workload {
   bool attached() const { return client_ != 0; }
   void detached() { client_ = 0; }
   /// Requests asked and not answered by the present attachment.
-  std::size_t open() const { return history_.open().size(); }
+  std::size_t open() const { return history_.open(); }
   bool done() const { return started_ >= options_.requests; }
   /// Reads the whole volume through `target` into the history. Errors are kept in error().
   io::Task<void> read_back(Target& target);

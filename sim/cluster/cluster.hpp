@@ -1,0 +1,47 @@
+// A whole storage unit in the simulator: control plane, heads, sleds and clients, the same objects as the daemons run.
+// One seed decides the topology, the sizes, the workload and the faults; the same seed gives the same history.
+//
+// A run: start the unit, make the volumes, let clients work while faults come and go, heal, and then ask that
+//  - every request is answered within a bound, without an error that a client sees (liveness);
+//  - after a flush, after a cold start of all heads, and with m sleds gone, everything reads back;
+//  - each block's whole history is linearizable (history.hpp): nothing acknowledged is lost, nothing comes back;
+//  - all required replicas of a VP agree on commit LSN and index.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "base/ids.hpp"
+#include "io/world.hpp"
+
+namespace luge::sim {
+
+struct ClusterOptions {
+  std::uint64_t seed = 1;
+  std::uint32_t heads = 4, sleds = 7, devices = 1, volumes = 1, partitions = 1;
+  Layout layout{4, 2};
+  std::uint64_t volume_bytes = 2 << 20;
+  std::uint64_t requests = 600;    ///< per volume
+  io::Duration seconds = std::chrono::seconds(20);  ///< of virtual time under faults, at most
+  bool rival = false;              ///< a second client that takes the volume over now and then
+  bool faults = true;
+  bool flush = true;              ///< ask for a flush and read from the sleds at the end
+  bool trace = false;
+
+  /// What the seed draws. Only `seed` is looked at.
+  static ClusterOptions from_seed(std::uint64_t seed);
+  std::string describe() const;
+};
+
+struct ClusterResult {
+  std::string failure;  ///< empty: all held
+  std::uint64_t trace_hash = 0;
+  std::uint64_t events = 0, answered = 0, faults = 0;
+  double virtual_seconds = 0;
+  std::string fault_summary;
+};
+
+ClusterResult run_cluster(const ClusterOptions& options);
+
+}  // namespace luge::sim
