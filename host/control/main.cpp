@@ -10,7 +10,7 @@
 namespace luge::control {
 namespace {
 
-constexpr std::uint64_t kUnitMask = (1ull << 63) - 1;  // so that it can stand in any configuration file
+constexpr std::uint64_t kUnitMask = (1ull << 53) - 1;  // a number that configuration files and JSON readers can hold
 
 class ControlDaemon {
  public:

@@ -1,0 +1,48 @@
+// luge: the command line of a storage unit.
+#include <CLI/CLI.hpp>
+
+#include "cli/commands.hpp"
+
+namespace {
+
+constexpr const char* kFooter = R"(First steps:
+  export LUGE_UNIT=/var/tmp/u1
+  luge unit up --dir $LUGE_UNIT            4 heads and 8 sleds, each a process of its own
+  luge volume create disk1 --size 1GiB --layout 4+2
+  luge attach disk1 --nbd unix:/tmp/disk1.sock
+  nbdcopy disk.img 'nbd+unix:///disk1?socket=/tmp/disk1.sock'
+  luge volume flush disk1 --wait
+  luge status
+  luge unit kill sled-3 && luge status     nothing is lost
+  luge unit down --dir $LUGE_UNIT
+
+`luge COMMAND --help` says more of each. With --json every command prints one JSON object to standard output.
+
+Exit codes: 0 done; 1 failed; 2 wrong usage or argument; 4 no such thing; 5 refused: it exists, is in use, or belongs
+to another unit or version; 6 not possible now: something is down or took too long.)";
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  using namespace luge::cli;
+  CLI::App app("Luge: a block store for a rack. Volumes, the unit that serves them, and their state.", "luge");
+  Context context;
+  app.set_version_flag("--version", std::string("luge ") + LUGE_VERSION);
+  app.add_option("--unit", context.unit, "directory of the unit")->envname("LUGE_UNIT");
+  app.add_option("--api", context.api, "address of the control plane's HTTP API, instead of --unit")->envname("LUGE_API");
+  app.add_flag("--json", context.json, "print JSON");
+  app.require_subcommand(1);
+  app.fallthrough();
+  app.footer(kFooter);
+  add_unit_commands(app, context);
+  add_volume_commands(app, context);
+  add_attach_commands(app, context);
+  add_status_command(app, context);
+  add_debug_commands(app, context);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? kOk : kUsage;
+  }
+  return context.run();
+}

@@ -1,0 +1,205 @@
+#include <CLI/CLI.hpp>
+#include <boost/json.hpp>
+#include <filesystem>
+#include <iostream>
+#include <memory>
+
+#include "base/config.hpp"
+#include "cli/commands.hpp"
+#include "cli/format.hpp"
+
+namespace luge::cli {
+namespace {
+
+namespace json = boost::json;
+
+constexpr int kTimeout = 30;
+
+struct VolumeArguments {
+  std::string name, size, layout, nbd, node;
+  std::uint32_t copies = 0;
+  int timeout = 60;
+  bool force = false, wait = false, take_over = false, read_only = false;
+};
+using Arguments = std::shared_ptr<VolumeArguments>;
+
+// A name that the server would refuse anyway must not get into a path.
+Status check_path(const std::string& name) {
+  bool odd = name.empty() || name.size() > 64 || name[0] == '-' || name[0] == '.';
+  for (unsigned char c : name) odd = odd || !(std::isalnum(c) || c == '.' || c == '_' || c == '-');
+  if (!odd) return Status();
+  return Status(Code::invalid, "'" + name.substr(0, 80) + "' is no volume's name: 1 to 64 letters, digits, '.', '_' or "
+                               "'-', the first not '.' or '-'");
+}
+
+std::string path_of(const std::string& name, const std::string& action = "") {
+  return "/v1/volumes/" + name + (action.empty() ? "" : "/" + action);
+}
+
+int show(const json::value& v) {
+  std::cout << text_of(v, "name") << ": " << human_bytes(number_of(v, "size")) << ", layout " << text_of(v, "layout")
+            << ", " << text_of(v, "state");
+  if (!text_of(v, "reason").empty()) std::cout << " (" << text_of(v, "reason") << ")";
+  std::cout << "\n  epoch " << number_of(v, "epoch") << ", revision " << number_of(v, "revision") << ", primary "
+            << text_of(v, "primary") << ", reserves " << joined(array_of(v, "reserves")) << ", required "
+            << joined(array_of(v, "required")) << "\n  copies " << figure(v, "copies", false) << ", unflushed "
+            << figure(v, "unflushed_bytes", true) << ", degraded stripes " << figure(v, "degraded_stripes", false) << "\n";
+  for (const char* group : {"read_bytes", "written_bytes"}) {
+    const json::value* figures = v.is_object() ? v.get_object().if_contains(group) : nullptr;
+    if (!figures || !figures->is_object()) continue;
+    std::cout << (group[0] == 'r' ? "  read:   " : "  written:");
+    for (const auto& [key, value] : figures->get_object())
+      std::cout << " " << key << " " << human_bytes(number_of(*figures, key));
+    std::cout << "\n";
+  }
+  if (array_of(v, "vps").size() > 1) {
+    Table table({"  VP", "STATE", "PRIMARY", "REQUIRED", "COPIES", "UNFLUSHED"});
+    for (const json::value& vp : array_of(v, "vps"))
+      table.add({"  " + std::to_string(number_of(vp, "vp") & 0xffff), text_of(vp, "state"), text_of(vp, "primary"),
+                 joined(array_of(vp, "required")), figure(vp, "copies", false), figure(vp, "unflushed_bytes", true)});
+    std::cout << table.render();
+  }
+  return kOk;
+}
+
+int create(const Context& c, const Arguments& a) {
+  if (Status s = check_path(a->name); !s.ok()) return complain(s);
+  auto size = parse_bytes(a->size);
+  if (!size.ok()) return complain(size.status().with("--size"));
+  json::object body{{"name", a->name}, {"size", *size}, {"layout", a->layout}};
+  if (a->copies != 0) body["copies"] = a->copies;
+  auto v = c.request("POST", "/v1/volumes", body, kTimeout);
+  if (!v.ok()) return complain(v.status());
+  if (c.json) return print_json(*v), kOk;
+  std::cout << "volume " << a->name << " created: " << human_bytes(*size) << ", " << a->layout << ", primary "
+            << text_of(*v, "primary") << ", reserves " << joined(array_of(*v, "reserves")) << "\n";
+  return kOk;
+}
+
+int remove(const Context& c, const Arguments& a) {
+  if (Status s = check_path(a->name); !s.ok()) return complain(s);
+  auto v = c.request("DELETE", path_of(a->name) + (a->force ? "?force=true" : ""), json::object(), kTimeout);
+  if (!v.ok()) return complain(v.status());
+  if (c.json) return print_json(*v), kOk;
+  bool complete = v->at("complete").as_bool();
+  std::cout << "volume " << a->name << " removed"
+            << (complete ? "" : "; heads that are down drop their copies when they are back") << "\n";
+  return kOk;
+}
+
+int flush(const Context& c, const Arguments& a) {
+  if (Status s = check_path(a->name); !s.ok()) return complain(s);
+  json::object body{{"wait", a->wait}, {"timeout_ms", static_cast<std::int64_t>(a->timeout) * 1000}};
+  auto v = c.request("POST", path_of(a->name, "flush"), body, a->timeout + 5);
+  if (!v.ok()) return complain(v.status());
+  if (c.json) return print_json(*v), kOk;
+  std::cout << "volume " << a->name << " flushed, " << human_bytes(number_of(*v, "unflushed_bytes")) << " unflushed\n";
+  return kOk;
+}
+
+int list(const Context& c) {
+  auto v = c.get("/v1/volumes");
+  if (!v.ok()) return complain(v.status());
+  if (c.json) return print_json(*v), kOk;
+  Table table({"NAME", "SIZE", "LAYOUT", "STATE", "PRIMARY", "COPIES", "UNFLUSHED", "ATTACHED BY"});
+  for (const json::value& volume : array_of(*v, "volumes"))
+    table.add({text_of(volume, "name"), human_bytes(number_of(volume, "size")), text_of(volume, "layout"),
+               text_of(volume, "state"), text_of(volume, "primary"), figure(volume, "copies", false),
+               figure(volume, "unflushed_bytes", true),
+               text_of(volume, "attached_by").empty() ? "-" : text_of(volume, "attached_by")});
+  std::cout << (table.empty() ? "no volumes\n" : table.render());
+  return kOk;
+}
+
+int attach(const Context& c, const Arguments& a) {
+  if (Status s = check_path(a->name); !s.ok()) return complain(s);
+  if (a->nbd.starts_with("unix:") && a->nbd.size() > 5 && a->nbd[5] != '/')
+    a->nbd = "unix:" + std::filesystem::absolute(a->nbd.substr(5)).string();
+  json::object body{{"nbd", a->nbd}, {"take_over", a->take_over}, {"read_only", a->read_only}};
+  if (!a->node.empty()) body["node"] = a->node;
+  auto v = c.request("POST", path_of(a->name, "attach"), body, 60);
+  if (!v.ok()) return complain(v.status());
+  if (c.json) return print_json(*v), kOk;
+  std::string uri = a->nbd.starts_with("unix:") ? "nbd+unix:///" + a->name + "?socket=" + a->nbd.substr(5)
+                                                : "nbd://" + a->nbd.substr(4) + "/" + a->name;
+  std::cout << "volume " << a->name << " attached by " << text_of(*v, "node") << ": " << uri << "\n";
+  return kOk;
+}
+
+int detach(const Context& c, const Arguments& a) {
+  if (Status s = check_path(a->name); !s.ok()) return complain(s);
+  auto v = c.request("POST", path_of(a->name, "detach"), json::object(), 60);
+  if (!v.ok()) return complain(v.status());
+  if (c.json) return print_json(*v), kOk;
+  std::cout << "volume " << a->name << " detached\n";
+  return kOk;
+}
+
+}  // namespace
+
+void add_volume_commands(CLI::App& app, Context& context) {
+  auto* volume = app.add_subcommand("volume", "Volumes: create, ls, show, rm, flush");
+  volume->require_subcommand(1);
+  auto add = [&](const char* name, const char* text, auto run) {
+    auto a = std::make_shared<VolumeArguments>();
+    auto* sub = volume->add_subcommand(name, text);
+    sub->callback([&context, a, run] { context.run = [&context, a, run] { return run(context, a); }; });
+    return std::pair(sub, a);
+  };
+  {
+    auto [sub, a] = add("create", "Make a volume", create);
+    sub->add_option("NAME", a->name, "1 to 64 letters, digits, '.', '_', '-'")->required();
+    sub->add_option("--size", a->size, "as 4096, 64MiB, 10GiB; a multiple of 4096")->required();
+    sub->add_option("--layout", a->layout, "K+M: K data and M parity chunks a stripe, on K+M sleds")->required();
+    sub->add_option("--copies", a->copies, "replicas of what is not flushed yet, on as many heads; default 3")
+        ->check(CLI::Range(2, 8));
+    sub->footer("Example: luge volume create disk1 --size 10GiB --layout 4+2");
+  }
+  {
+    auto [sub, a] = add("ls", "List volumes", [](const Context& c, const Arguments&) { return list(c); });
+    (void)a;
+    sub->alias("list");
+  }
+  {
+    auto [sub, a] = add("show", "One volume: who serves it, bytes read and written by place",
+                        [](const Context& c, const Arguments& a) -> int {
+                          if (Status s = check_path(a->name); !s.ok()) return complain(s);
+                          auto v = c.get(path_of(a->name));
+                          if (!v.ok()) return complain(v.status());
+                          return c.json ? (print_json(*v), static_cast<int>(kOk)) : show(*v);
+                        });
+    sub->add_option("NAME", a->name)->required();
+  }
+  {
+    auto [sub, a] = add("rm", "Remove a volume and all its data", remove);
+    sub->add_option("NAME", a->name)->required();
+    sub->add_flag("--force", a->force, "also while it is attached");
+  }
+  {
+    auto [sub, a] = add("flush", "Write what only the heads hold to the sleds", flush);
+    sub->add_option("NAME", a->name)->required();
+    sub->add_flag("--wait", a->wait, "until nothing is unflushed");
+    sub->add_option("--timeout", a->timeout, "seconds; default 60")->check(CLI::Range(1, 3600));
+  }
+}
+
+void add_attach_commands(CLI::App& app, Context& context) {
+  {
+    auto a = std::make_shared<VolumeArguments>();
+    auto* sub = app.add_subcommand("attach", "Export a volume over NBD");
+    sub->add_option("NAME", a->name)->required();
+    sub->add_option("--nbd", a->nbd, "where: unix:PATH or tcp:HOST:PORT")->required();
+    sub->add_flag("--take-over", a->take_over, "shut out whoever has it attached");
+    sub->add_flag("--read-only", a->read_only);
+    sub->add_option("--node", a->node, "the attach daemon that shall do it; default: the least busy");
+    sub->footer("Example: luge attach disk1 --nbd unix:/tmp/disk1.sock\n"
+                "         nbdinfo 'nbd+unix:///disk1?socket=/tmp/disk1.sock'");
+    sub->callback([&context, a] { context.run = [&context, a] { return attach(context, a); }; });
+  }
+  auto a = std::make_shared<VolumeArguments>();
+  auto* sub = app.add_subcommand("detach", "End the export of a volume");
+  sub->add_option("NAME", a->name)->required();
+  sub->callback([&context, a] { context.run = [&context, a] { return detach(context, a); }; });
+}
+
+}  // namespace luge::cli
