@@ -15,6 +15,7 @@ struct Options {
   std::string name;
   std::string listen;                    ///< where peers and attaches reach this head
   std::string control;                   ///< address of the control plane
+  std::uint32_t pid = 0;                 ///< for status
   std::uint64_t unit = 0;                ///< 0: learned at the first registration
   std::uint64_t log_bytes = 1ull << 30;  ///< volume-data portion
   std::uint64_t meta_bytes = 128 << 20;  ///< metadata portion

@@ -210,7 +210,10 @@ std::vector<RecordPtr> SegmentLog::take_batch() {
   while (!queue_.empty()) {
     const Record& r = *queue_.front();
     std::size_t h = record_bytes(r) + sizeof(CommitEntry);
-    if (!batch.empty() && (payload + r.payload.size() > kBatchPayload || header + h > kBatchHeaderArea)) break;
+    std::uint64_t quarter = options_.segment_bytes / 4;  // a batch never spans segments
+    if (!batch.empty() && (payload + r.payload.size() > std::min<std::uint64_t>(kBatchPayload, quarter) ||
+                           header + h > std::min<std::uint64_t>(kBatchHeaderArea, quarter)))
+      break;
     payload += r.payload.size();
     header += h;
     queued_bytes_ -= record_bytes(r) + r.payload.size();
@@ -292,6 +295,7 @@ io::Task<Status> SegmentLog::write_batch(std::vector<RecordPtr> batch) {
     payload += r->payload.size();
   }
   std::uint64_t need = round_up(header, kBlockBytes) + payload;
+  LUGE_CHECK(need <= options_.segment_bytes);
   if (!has_active_ || active_offset_ + need > options_.segment_bytes) {
     Status s = co_await next_segment();
     if (!s.ok()) co_return s;

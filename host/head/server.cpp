@@ -55,9 +55,27 @@ io::Task<Status> HeadServer::start(std::function<std::string()> report) {
 }
 
 void HeadServer::start_control(std::function<std::string()> report) {
-  wire::ControlLink::Self self{ctx_.options.id, ctx_.options.name, "head", server_.address(), ctx_.world.random() | 1};
+  wire::ControlLink::Self self{ctx_.options.id, ctx_.options.name, "head", server_.address(), ctx_.world.random() | 1, ctx_.options.pid};
   wire::ControlLink::Callbacks callbacks;
   callbacks.report = std::move(report);
+  // The store adopts a designation that is newer than its own (it may have lost its last transaction).
+  callbacks.registration = [this](flatbuffers::FlatBufferBuilder& b, const wire::ControlLink::Self& s) {
+    std::vector<flatbuffers::Offset<fbs::Designation>> held;
+    for (auto& [vp, p] : ctx_.partitions)
+      if (!p->dropped && p->designation().epoch != 0) held.push_back(p->designation().to(b));
+    auto name = b.CreateString(s.name), role = b.CreateString(s.role), address = b.CreateString(s.address), version = b.CreateString(LUGE_VERSION);
+    auto designations = b.CreateVector(held);
+    fbs::RegisterNodeBuilder r(b);
+    r.add_id(s.id);
+    r.add_name(name);
+    r.add_role(role);
+    r.add_address(address);
+    r.add_pid(s.pid);
+    r.add_incarnation(s.incarnation);
+    r.add_version(version);
+    r.add_designations(designations);
+    return r.Finish();
+  };
   callbacks.directory = [this] {
     if (ctx_.connections) ctx_.connections->refresh();
     for (auto& [vp, p] : ctx_.partitions) p->wake();

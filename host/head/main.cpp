@@ -1,0 +1,68 @@
+// luge-head: log, replicas and primaries of one head node.
+#include <unistd.h>
+
+#include "head/head.hpp"
+#include "io/daemon.hpp"
+
+namespace luge::head {
+namespace {
+
+class HeadDaemon {
+ public:
+  static std::vector<Option> options() {
+    using T = Option::Type;
+    return {
+        {"listen", T::text, "", "address for attaches and other heads: unix:PATH or tcp:HOST:PORT", true},
+        {"control", T::text, "", "address of the control plane", true},
+        {"log-bytes", T::bytes, "1GiB", "volume-data portion of the log; pre-written at the first start"},
+        {"meta-bytes", T::bytes, "128MiB", "metadata portion of the log"},
+        {"segment-bytes", T::bytes, "16MiB", "one segment of the volume-data portion"},
+        {"chunk-bytes", T::bytes, "128KiB", "one chunk of new stripes"},
+        {"memory-bytes", T::bytes, "256MiB", "payloads kept in memory until they are flushed"},
+        {"flush-bytes", T::bytes, "64MiB", "a flush starts at this much unflushed data of a VP"},
+        {"flush-age", T::duration, "20s", "... or when data has waited this long"},
+        {"flush-idle", T::duration, "3s", "... or when nothing was written for this long"},
+    };
+  }
+
+  HeadDaemon(io::World& world, const io::DaemonOptions& options) : world_(world), options_(options) {}
+
+  io::Task<Status> start() {
+    const Settings& s = options_.settings;
+    Options o;
+    o.id = options_.id;
+    o.name = options_.name;
+    o.unit = options_.unit;
+    o.pid = static_cast<std::uint32_t>(::getpid());
+    o.listen = s.text("listen");
+    o.control = s.text("control");
+    o.log_bytes = s.bytes("log-bytes");
+    o.meta_bytes = s.bytes("meta-bytes");
+    o.segment_bytes = s.bytes("segment-bytes");
+    o.chunk_bytes = static_cast<std::uint32_t>(s.bytes("chunk-bytes"));
+    o.memory_bytes = s.bytes("memory-bytes");
+    o.flush_bytes = s.bytes("flush-bytes");
+    o.flush_age = s.duration("flush-age");
+    o.flush_idle = s.duration("flush-idle");
+    if (o.segment_bytes < (4 << 20)) co_return Status(Code::invalid, "segment-bytes is at least 4MiB");
+    if (o.chunk_bytes < kBlockBytes || o.chunk_bytes > (4 << 20) || o.chunk_bytes % kBlockBytes != 0)
+      co_return Status(Code::invalid, "chunk-bytes is a multiple of 4KiB, at most 4MiB");
+    head_ = std::make_unique<Head>(world_, std::move(o));
+    co_return co_await head_->start();
+  }
+
+  io::Task<void> drain() { co_await head_->drain(); }
+
+ private:
+  io::World& world_;
+  const io::DaemonOptions& options_;
+  std::unique_ptr<Head> head_;
+};
+
+}  // namespace
+}  // namespace luge::head
+
+int main(int argc, char** argv) {
+  return luge::io::daemon_main<luge::head::HeadDaemon>(
+      argc, argv, {"luge-head", "head", "One head node of a Luge storage unit: log, replicas, primaries."});
+}

@@ -1,0 +1,178 @@
+// Index, sessions and replica: what committed records add up to.
+#include "head/replica.hpp"
+
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "base/crc32c.hpp"
+#include "switches/switches.hpp"
+
+namespace luge::head {
+namespace {
+
+RecordPtr data(LogPoint at, Lba lba, std::uint32_t blocks, const RequestId& id = {}) {
+  Buffer payload = Buffer::zeros(blocks * kBlockBytes);
+  std::vector<std::uint32_t> crcs;
+  crc32c_blocks(payload.bytes(), crcs);
+  return make_record(1, at, RecordKind::data, lba, blocks, id, std::string(reinterpret_cast<const char*>(crcs.data()), crcs.size() * 4), payload);
+}
+
+RecordPtr index_record(LogPoint at, std::uint64_t number, const std::vector<fbs::Placement>& placements) {
+  flatbuffers::FlatBufferBuilder b;
+  fbs::StripeId id(1, at.epoch, number);
+  std::vector<fbs::ChunkPlace> places(6);
+  auto p = b.CreateVectorOfStructs(places);
+  std::vector<flatbuffers::Offset<fbs::Stripe>> stripes{fbs::CreateStripe(b, number, &id, 4, 2, 131072, p, 0)};
+  auto sv = b.CreateVector(stripes);
+  auto pv = b.CreateVectorOfStructs(placements);
+  auto nv = b.CreateVector(std::vector<std::uint64_t>(placements.size(), number));
+  b.Finish(fbs::CreateIndexRecord(b, sv, pv, nv));
+  return make_record(1, at, RecordKind::index, 0, 0, {}, std::string(reinterpret_cast<const char*>(b.GetBufferPointer()), b.GetSize()), {});
+}
+
+struct Fixture : ::testing::Test {
+  Fixture() : r(1) {
+    r.designation.blocks = 1 << 20;
+    r.release = [this](Portion p, std::uint32_t) { ++(p == Portion::data ? data_released : meta_released); };
+    add(make_record(1, {1, 1}, RecordKind::epoch_start, 0, 0, {}, {}, {}));
+  }
+  void add(RecordPtr rec, bool commit = true) {
+    r.append(rec);
+    rec->durable = true;
+    r.on_durable(*rec);
+    if (commit) r.advance_commit(rec->lsn());
+  }
+  LogPoint next() { return {epoch, r.last().lsn + 1}; }
+  Epoch epoch = 1;
+  Replica r;
+  int data_released = 0, meta_released = 0;
+};
+
+TEST_F(Fixture, OnlyCommittedRecordsReachTheIndex) {  // protocol 2.2
+  add(data(next(), 10, 2), false);
+  EXPECT_TRUE(r.index().get(10).hole());
+  EXPECT_EQ(r.newest(10).tail, 2u);
+  r.advance_commit(2);
+  EXPECT_EQ(r.index().get(10), Entry::at_lsn(2));
+  EXPECT_EQ(r.newest(10).tail, 0u);
+}
+
+TEST_F(Fixture, OverwrittenRecordsGiveTheirSpaceBackOnlyWhenCommitted) {  // protocol 2.2, GC-01
+  add(data(next(), 10, 1));
+  add(data(next(), 10, 1), false);
+  EXPECT_EQ(data_released, 0);
+  r.advance_commit(3);
+  EXPECT_EQ(data_released, 1);
+}
+
+TEST_F(Fixture, IndexRecordAppliesOnlyWhereTheEntryIsStillThatLsn) {  // protocol 7.2
+  add(data(next(), 10, 2));                            // LSN 2
+  add(data(next(), 11, 1));                            // LSN 3 overwrites block 11
+  add(index_record(next(), 1, {{10, 2, 0, 0}, {11, 2, 1, 0}}));
+  EXPECT_EQ(r.index().get(10), Entry::at_stripe(1, 0));
+  EXPECT_EQ(r.index().get(11), Entry::at_lsn(3));
+  EXPECT_EQ(r.stripe(1)->live_blocks, 1u);
+  EXPECT_EQ(data_released, 1);
+}
+
+TEST_F(Fixture, UnconditionalIndexRecordWouldBringTheOldBlockBack) {
+  set_broken(Switch::unconditional_index_record, true);
+  add(data(next(), 11, 1));
+  add(data(next(), 11, 1));
+  add(index_record(next(), 1, {{11, 2, 0, 0}}));
+  set_broken(Switch::unconditional_index_record, false);
+  EXPECT_NE(r.index().get(11), Entry::at_lsn(3)) << "the twin of the test above";
+}
+
+TEST_F(Fixture, TrimMakesHolesAndTruncateTakesTheTailBack) {  // protocol 2.5, 4.3
+  add(data(next(), 0, 8, {1, 1, 5, 1}));
+  add(make_record(1, next(), RecordKind::trim, 2, 3, {1, 1, 6, 1}, {}, {}));
+  EXPECT_TRUE(r.index().get(3).hole());
+  EXPECT_EQ(r.index().get(5), Entry::at_lsn(2));
+  add(data(next(), 3, 1, {1, 1, 7, 1}), false);
+  EXPECT_TRUE(r.sessions.find(1, 1, 7));
+  r.truncate({1, 3});
+  EXPECT_EQ(r.last(), (LogPoint{1, 3}));
+  EXPECT_EQ(r.newest(3).tail, 0u);
+  EXPECT_FALSE(r.sessions.find(1, 1, 7)) << "a dropped request counts as new";
+  EXPECT_TRUE(r.sessions.find(1, 1, 6));
+}
+
+TEST_F(Fixture, CommonPointIsByEpochStartsNotByLength) {  // protocol 4.3
+  add(data(next(), 0, 1));
+  add(data(next(), 0, 1));
+  add(data(next(), 0, 1));  // 1:4
+  std::vector<EpochStart> theirs{{1, 1}, {2, 3}};
+  EXPECT_EQ(r.common_point(theirs, {2, 9}), (LogPoint{1, 2}));
+  EXPECT_EQ(r.common_point({{1, 1}}, {1, 3}), (LogPoint{1, 3}));
+  EXPECT_EQ(r.common_point({{5, 1}}, {5, 3}), (LogPoint{0, 0}));
+}
+
+TEST_F(Fixture, AnImageRestoresTheSameCommittedState) {
+  std::mt19937_64 rng(1);
+  for (int i = 0; i < 500; ++i) {
+    add(data(next(), rng() % 4000, 1 + rng() % 4, {1, 1, static_cast<std::uint64_t>(i + 1), static_cast<std::uint64_t>(i > 5 ? i - 5 : 1)}));
+    if (i % 50 == 49) {
+      std::vector<fbs::Placement> placements;
+      for (const auto& [lsn, rec] : r.records())
+        if (rec->kind() == RecordKind::data && rec->live > 0 && r.index().get(rec->header.lba()) == Entry::at_lsn(lsn) && placements.size() < 100)
+          placements.emplace_back(rec->header.lba(), lsn, static_cast<std::uint32_t>(placements.size()), 0);
+      add(index_record(next(), static_cast<std::uint64_t>(i), placements));
+    }
+  }
+  Replica::Image image = r.save_image();
+  Replica copy(1);
+  copy.designation.blocks = r.designation.blocks;
+  for (auto& [kind, body] : image.bodies) ASSERT_TRUE(copy.load_image(kind, body));
+  for (const auto& [lsn, rec] : r.records())
+    if (rec->kind() == RecordKind::data && rec->live > 0) copy.adopt_unflushed(std::make_shared<Record>(*rec));
+  EXPECT_EQ(copy.missing_unflushed(), 0u);
+  copy.recount();
+  EXPECT_EQ(copy.index().digest(), r.index().digest());
+  EXPECT_EQ(copy.unflushed_blocks(), r.unflushed_blocks());
+  EXPECT_EQ(copy.last(), r.last());
+  EXPECT_EQ(copy.sessions.find(1, 1, 499), r.sessions.find(1, 1, 499));
+  for (const auto& [n, row] : r.stripes()) EXPECT_EQ(copy.stripe(n)->live_blocks, row.live_blocks);
+}
+
+TEST(Index, HoldsWhatAMapHolds) {
+  std::mt19937_64 rng(2);
+  Index index;
+  std::map<Lba, std::uint64_t> model;
+  for (int i = 0; i < 20000; ++i) {
+    Lba lba = rng() % 300000;
+    if (rng() % 20 == 0) {
+      std::uint64_t n = rng() % 5000;
+      index.clear(lba, n, [&](Lba l, Entry e) {
+        ASSERT_EQ(model.at(l), e.lsn());
+        model.erase(l);
+      });
+      ASSERT_TRUE(model.lower_bound(lba) == model.lower_bound(lba + n));
+    } else {
+      index.set(lba, Entry::at_lsn(static_cast<Lsn>(i + 1)));
+      model[lba] = static_cast<std::uint64_t>(i + 1);
+    }
+  }
+  std::size_t seen = 0;
+  index.for_each_page([&](std::uint64_t number, const Index::Page& page) {
+    for (std::uint32_t i = 0; i < Index::kFanOut; ++i)
+      if (!page[i].hole()) {
+        ++seen;
+        ASSERT_EQ(model.at(number * Index::kFanOut + i), page[i].lsn());
+      }
+  });
+  EXPECT_EQ(seen, model.size());
+}
+
+TEST(Index, ASharedRootKeepsWhatItSaw) {  // protocol 7.3
+  Index a;
+  a.set(5, Entry::at_lsn(1));
+  Index b = a.share();
+  a.set(5, Entry::at_lsn(2));
+  EXPECT_EQ(b.get(5), Entry::at_lsn(1));
+  EXPECT_EQ(a.get(5), Entry::at_lsn(2));
+}
+
+}  // namespace
+}  // namespace luge::head

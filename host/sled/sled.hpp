@@ -1,0 +1,51 @@
+// The sled daemon: devices, fences, chunk slots, and the gateway that codes stripes. Uses nothing but its World; one
+// event loop; the World outlives it and is stopped before it.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/ids.hpp"
+#include "base/status.hpp"
+#include "io/world.hpp"
+#include "sled/device.hpp"
+
+namespace luge::sled {
+
+struct Options {
+  NodeId id = 0;
+  std::string name;
+  std::string listen;                       ///< where heads and other sleds reach this one
+  std::string control;
+  std::uint32_t pid = 0;                    ///< for status
+  std::uint64_t unit = 0;                   ///< 0: learned at the first registration, before a device is formatted
+  std::vector<DeviceSpec> devices;
+  std::uint64_t column_bytes = 32 << 20;
+  bool verify_all = true;                   ///< re-encode every stripe in software and compare before it is written
+  std::uint64_t stripe_memory = 64 << 20;   ///< stripes in the gateway at once; others wait
+  io::Duration peer_timeout = std::chrono::seconds(5);
+};
+
+struct Counters {
+  std::uint64_t stripes_coded = 0, source_bytes_coded = 0, verify_failures = 0;
+  std::uint64_t fenced = 0, stale = 0, corrupt = 0, io_errors = 0;
+};
+
+class Service;
+
+class Sled {
+ public:
+  Sled(io::World& world, Options options);
+  ~Sled();
+  /// Opens the devices (one that cannot be opened is left out, all of them: an error), listens, registers.
+  io::Task<Status> start();
+  io::Task<void> drain();
+  std::string address() const;
+  std::string report() const;  ///< JSON object (docs/formats.md, "reports")
+
+ private:
+  std::unique_ptr<Service> service_;
+};
+
+}  // namespace luge::sled
