@@ -1,0 +1,34 @@
+// luge-attach: volumes of a storage unit as NBD exports on this machine.
+#include <unistd.h>
+
+#include "attach/attach.hpp"
+#include "io/daemon.hpp"
+
+namespace luge::attach {
+namespace {
+
+class AttachDaemon {
+ public:
+  static std::vector<Option> options() {
+    using T = Option::Type;
+    return {
+        {"listen", T::text, "", "not used: an attach daemon is reached over its own connection to the control plane"},
+        {"control", T::text, "", "address of the control plane", true},
+    };
+  }
+  AttachDaemon(io::World& world, const io::DaemonOptions& o)
+      : attach_(world, {o.id, o.name, o.settings.text("control"), o.unit, static_cast<std::uint32_t>(::getpid())}) {}
+  io::Task<Status> start() { return attach_.start(); }
+  io::Task<void> drain() { return attach_.drain(); }
+
+ private:
+  Attach attach_;
+};
+
+}  // namespace
+}  // namespace luge::attach
+
+int main(int argc, char** argv) {
+  return luge::io::daemon_main<luge::attach::AttachDaemon>(
+      argc, argv, {"luge-attach", "attach", "Serves volumes of a Luge storage unit over NBD."});
+}

@@ -1,0 +1,63 @@
+// One NBD client. Reads requests in bulk, hands them to the target without waiting, answers in whatever order they
+// complete; one writer puts all that is ready into one gathered write.
+// Memory: nothing but this object until the client sends something; at most kOutstanding bytes of open requests.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "attach/nbd_protocol.hpp"
+#include "client/block_target.hpp"
+#include "io/network.hpp"
+
+namespace luge::attach {
+
+struct NbdStats {
+  std::uint64_t connections = 0, reads = 0, writes = 0, read_bytes = 0, written_bytes = 0, errors = 0;
+};
+
+/// What a listener serves. Outlives its connections.
+struct NbdExport {
+  nbd::ExportInfo info;
+  client::BlockTarget* target = nullptr;
+  NbdStats stats;
+};
+
+class NbdConnection : public std::enable_shared_from_this<NbdConnection> {
+ public:
+  NbdConnection(io::World& world, std::unique_ptr<io::Stream> stream, std::shared_ptr<NbdExport> e);
+  /// Runs to the end of the connection and of all its requests.
+  io::Task<void> serve(std::shared_ptr<NbdConnection> self);
+  void close();
+
+ private:
+  struct Reply {
+    std::string head;
+    std::vector<Buffer> data;
+  };
+  io::Task<bool> negotiate();
+  io::Task<bool> option(const nbd::OptionHeader& h, Bytes body, bool no_zeroes, bool& done);
+  io::Task<void> requests();
+  io::Task<bool> one_request();
+  io::Task<bool> take_write(const nbd::Request& r);
+  void start(const nbd::Request& r, Buffer image);
+  void finish(const nbd::Request& r, const Status& s, std::span<Buffer> data);
+  void reply(std::uint64_t cookie, nbd::Error error, std::span<Buffer> data = {});
+  io::Task<void> writer(std::shared_ptr<NbdConnection> self);
+  io::Task<bool> fill(std::size_t want);
+  io::Task<bool> take(std::byte* to, std::size_t bytes);
+  io::Task<bool> send_now(std::string bytes);
+
+  io::World& world_;
+  std::unique_ptr<io::Stream> stream_;
+  std::shared_ptr<NbdExport> export_;
+  Buffer rx_;
+  std::size_t begin_ = 0, end_ = 0;
+  std::vector<Reply> replies_;
+  bool closing_ = false, writer_done_ = true;
+  std::size_t open_requests_ = 0;
+  std::uint64_t outstanding_ = 0;
+  io::Event wake_writer_, room_;
+};
+
+}  // namespace luge::attach

@@ -1,0 +1,147 @@
+#include "attach/nbd_protocol.hpp"
+
+namespace luge::attach::nbd {
+namespace {
+
+template <class T>
+void put(std::string& s, T v) {
+  for (int shift = static_cast<int>(sizeof(T)) * 8 - 8; shift >= 0; shift -= 8) s += static_cast<char>(v >> shift & 0xff);
+}
+
+template <class T>
+T take(Bytes& b) {
+  T v = 0;
+  for (std::size_t i = 0; i < sizeof(T); ++i) v = static_cast<T>(v << 8 | static_cast<std::uint8_t>(b[i]));
+  b = b.subspan(sizeof(T));
+  return v;
+}
+
+// Transmission flags. Flush and FUA cost nothing (every answered write is durable on all required heads), and all
+// connections of an export share one session, so several connections see each other's writes.
+std::uint16_t flags_of(const ExportInfo& e) {
+  enum : std::uint16_t { has_flags = 1, read_only = 2, flush = 4, fua = 8, trim = 32, zeroes = 64, multi_conn = 256 };
+  return static_cast<std::uint16_t>(has_flags | flush | fua | trim | zeroes | multi_conn | (e.read_only ? read_only : 0));
+}
+
+constexpr std::uint16_t kInfoExport = 0, kInfoName = 1, kInfoBlockSize = 3;
+
+}  // namespace
+
+std::string greeting() {
+  std::string s;
+  put(s, kInitMagic);
+  put(s, kOptionMagic);
+  put(s, std::uint16_t{3});  // fixed newstyle, no zeroes
+  return s;
+}
+
+Result<OptionHeader> parse_option_header(Bytes b) {
+  if (b.size() < kOptionHeaderBytes) return Status(Code::invalid, "option is cut short");
+  if (take<std::uint64_t>(b) != kOptionMagic) return Status(Code::invalid, "option has a wrong magic number");
+  OptionHeader h;
+  h.option = take<std::uint32_t>(b);
+  h.length = take<std::uint32_t>(b);
+  if (h.length > kMaxOptionBytes) return Status(Code::invalid, "option of absurd length " + std::to_string(h.length));
+  return h;
+}
+
+Result<InfoRequest> parse_info(Bytes b) {
+  auto bad = [] { return Status(Code::invalid, "information request does not parse"); };
+  if (b.size() < 4) return bad();
+  std::uint32_t name = take<std::uint32_t>(b);
+  if (name > b.size() || name > 4096) return bad();
+  InfoRequest r;
+  r.name.assign(reinterpret_cast<const char*>(b.data()), name);
+  b = b.subspan(name);
+  if (b.size() < 2) return bad();
+  std::uint16_t n = take<std::uint16_t>(b);
+  if (b.size() != std::size_t{n} * 2) return bad();
+  for (std::uint16_t i = 0; i < n; ++i) r.items.push_back(take<std::uint16_t>(b));
+  return r;
+}
+
+Result<Request> parse_request(Bytes b) {
+  if (b.size() < kRequestBytes) return Status(Code::invalid, "request is cut short");
+  if (take<std::uint32_t>(b) != kRequestMagic) return Status(Code::invalid, "request has a wrong magic number");
+  Request r;
+  r.flags = take<std::uint16_t>(b);
+  r.type = take<std::uint16_t>(b);
+  r.cookie = take<std::uint64_t>(b);
+  r.offset = take<std::uint64_t>(b);
+  r.length = take<std::uint32_t>(b);
+  if (r.type == static_cast<std::uint16_t>(Command::write) && r.length > kMaxRequestBytes)
+    return Status(Code::invalid, "write of absurd length " + std::to_string(r.length));
+  return r;
+}
+
+Error judge(const Request& r, const ExportInfo& e) {
+  auto command = static_cast<Command>(r.type);
+  if (command == Command::flush) return r.offset == 0 && r.length == 0 ? ok : einval;
+  bool changes = command == Command::write || command == Command::trim || command == Command::write_zeroes;
+  if (!changes && command != Command::read && command != Command::cache) return einval;
+  if (changes && e.read_only) return eperm;
+  if (r.length == 0 || r.offset > e.bytes || r.length > e.bytes - r.offset)
+    return command == Command::write || command == Command::write_zeroes ? enospc : einval;
+  if (command == Command::read && r.length > kMaxRequestBytes) return einval;
+  return ok;
+}
+
+std::string option_reply(std::uint32_t option, std::uint32_t type, std::string_view data) {
+  std::string s;
+  put(s, kOptionReplyMagic);
+  put(s, option);
+  put(s, type);
+  put(s, static_cast<std::uint32_t>(data.size()));
+  s += data;
+  return s;
+}
+
+std::string info_replies(std::uint32_t option, const ExportInfo& e, const InfoRequest& asked) {
+  std::string body;
+  put(body, kInfoExport);
+  put(body, e.bytes);
+  put(body, flags_of(e));
+  std::string all = option_reply(option, kInfo, body);
+  body.clear();
+  put(body, kInfoBlockSize);
+  put(body, std::uint32_t{1});  // sub-block writes are right, if slower
+  put(body, std::uint32_t{4096});
+  put(body, kMaxRequestBytes);
+  all += option_reply(option, kInfo, body);
+  for (std::uint16_t item : asked.items) {
+    if (item != kInfoName) continue;
+    body.clear();
+    put(body, kInfoName);
+    body += e.name;
+    all += option_reply(option, kInfo, body);
+  }
+  return all + option_reply(option, kAck, "");
+}
+
+std::string export_name_answer(const ExportInfo& e, bool no_zeroes) {
+  std::string s;
+  put(s, e.bytes);
+  put(s, flags_of(e));
+  if (!no_zeroes) s.append(124, '\0');
+  return s;
+}
+
+std::string list_replies(const std::vector<ExportInfo>& exports) {
+  std::string all;
+  for (const ExportInfo& e : exports) {
+    std::string body;
+    put(body, static_cast<std::uint32_t>(e.name.size()));
+    all += option_reply(static_cast<std::uint32_t>(Option::list), kServer, body + e.name);
+  }
+  return all + option_reply(static_cast<std::uint32_t>(Option::list), kAck, "");
+}
+
+std::string simple_reply(std::uint64_t cookie, Error error) {
+  std::string s;
+  put(s, kReplyMagic);
+  put(s, static_cast<std::uint32_t>(error));
+  put(s, cookie);
+  return s;
+}
+
+}  // namespace luge::attach::nbd
