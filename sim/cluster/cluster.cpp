@@ -8,23 +8,7 @@
 #include "head/head.hpp"
 #include "sim/cluster/chaos.hpp"
 #include "sim/cluster/workload.hpp"
-#if __has_include("sled/sled.hpp")
 #include "sled/sled.hpp"
-#else
-namespace luge::sled {
-struct Options { NodeId id; std::string name, listen, control; std::uint64_t column_bytes; struct D { std::string path; std::uint64_t bytes; }; std::vector<D> devices; };
-struct Sled {
-  Options o; wire::Identity identity; wire::ControlLink link;
-  Sled(io::World& w, Options op) : o(op), link(w, identity, op.control, {.id = op.id, .name = op.name, .role = "sled", .address = op.listen, .incarnation = w.random()},
-    {.registration = [this](flatbuffers::FlatBufferBuilder& b, const wire::ControlLink::Self& self) {
-      std::vector<flatbuffers::Offset<fbs::Device>> d;
-      for (std::size_t i = 0; i < o.devices.size(); ++i) d.push_back(fbs::CreateDevice(b, i, o.devices[i].bytes, o.column_bytes, 31, 31, b.CreateString("ok")));
-      auto dv = b.CreateVector(d); auto n = b.CreateString(self.name), r = b.CreateString(self.role), a = b.CreateString(self.address), v = b.CreateString("0");
-      return fbs::CreateRegisterNode(b, self.id, n, r, a, 0, self.incarnation, v, dv);
-    }}) { identity.node = op.id; }
-  io::Task<Status> start() { link.start(); co_return Status(); } };
-}
-#endif
 
 namespace luge::sim {
 namespace {
@@ -287,11 +271,11 @@ void Cluster::start_unit() {
     s.control = kControlAddress;
     s.column_bytes = 2 << 20;
     auto first = std::make_shared<bool>(true);
-    for (std::uint32_t d = 0; d < o_.devices; ++d) s.devices.push_back({.path = "/dev/disk" + std::to_string(d), .bytes = kDeviceBytes});
+    for (std::uint32_t d = 0; d < o_.devices; ++d) s.devices.push_back({"/dev/disk" + std::to_string(d)});
     Node next = static_cast<Node>(sim_.nodes());
     sled_nodes_.push_back(sim_.add_node(s.name, [this, next, s, first](io::World& w) {
       if (std::exchange(*first, false))
-        for (auto& d : s.devices) sim_.disk(next).make_file(d.path, d.bytes);
+        for (auto& d : s.devices) sim_.disk(next).make_file(d.path, kDeviceBytes);
       return std::make_shared<SledDaemon>(w, *this, s);
     }));
   }
