@@ -159,7 +159,7 @@ io::Task<bool> Channel::read_frame(Frame& frame) {
   }
   auto take = [this](std::byte* to, std::size_t bytes) -> io::Task<bool> {
     std::size_t have = std::min(bytes, rx_end_ - rx_begin_);
-    std::memcpy(to, rx_.data() + rx_begin_, have);
+    if (have != 0) std::memcpy(to, rx_.data() + rx_begin_, have);
     rx_begin_ += have;
     while (have < bytes) {
       std::size_t n = co_await stream_->read_some({to + have, bytes - have});
