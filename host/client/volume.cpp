@@ -261,6 +261,7 @@ io::Task<Status> Volume::detach() {
     if (!co_await state->idle.wait_until(deadline)) break;
   bool lost = state->failed.code() == Code::closed_session;
   state->fail(Status(Code::unavailable, "volume '" + state->name + "' has been detached"));
+  co_await state->world.yield();  // the callbacks of what was open have run when this returns
   if (lost) co_return Status();
   auto request = wire::make_frame(wire::Kind::detach_volume, [&](auto& b) {
     return fbs::CreateDetachVolume(b, state->id, state->attachment, state->incarnation);

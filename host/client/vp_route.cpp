@@ -20,6 +20,7 @@ constexpr io::Duration kConnectNew = std::chrono::milliseconds(500);
 constexpr io::Duration kConnectAgain = std::chrono::milliseconds(50);
 constexpr io::Duration kTick = std::chrono::milliseconds(500);
 constexpr io::Duration kStall = std::chrono::seconds(2);
+constexpr io::Duration kAskAgain = std::chrono::seconds(10);
 constexpr io::Duration kWorthSaying = std::chrono::seconds(1);
 
 }  // namespace
@@ -120,8 +121,8 @@ io::Task<bool> VpSession::open() {
   if (epoch_ != asked || !channel->open()) co_return false;
   channel_ = channel;
   look_up_first_ = false;
-  stepped_aside_ = false;
   ++v_.stats.sessions;
+  opened_ = v_.world.now();
   unsent_ = low_;
   delayed_reads_.clear();
   unsent_reads_.clear();
@@ -166,7 +167,10 @@ io::Task<void> VpSession::watch_once() {
     Epoch epoch = epoch_;
     NodeId primary = primary_;
     co_await look_up();
-    if (channel_ && (epoch_ != epoch || primary_ != primary)) channel_.reset();
+    // The same primary, silent for so long: an answer may have gone to a connection that is no more. Sending again
+    // does no harm (protocol 2.3), and waiting for ever would.
+    bool ask_again = v_.world.now() - last_progress_ > kAskAgain && v_.world.now() - opened_ > kAskAgain;
+    if (channel_ && (epoch_ != epoch || primary_ != primary || ask_again)) channel_.reset();
   }
 }
 

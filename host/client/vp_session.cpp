@@ -256,7 +256,6 @@ void VpSession::trouble(std::string reason, Epoch epoch) {
   reason_ = std::move(reason);
   epoch_ = std::max(epoch_, epoch);
   channel_.reset();
-  stepped_aside_ = true;
   look_up_first_ = true;
   wake();
 }

@@ -93,7 +93,7 @@ class VpSession {
   std::size_t turn_ = 0;         // which member is tried while the control plane is away
   std::string address_;          // of the head in use or tried
   bool look_up_first_ = false;
-  bool stepped_aside_ = false;   // trouble() has ended the session
+  io::Time opened_{};            // the present session
 
   io::Event wake_;
   bool running_ = false;
