@@ -27,15 +27,17 @@ void print_nodes(const json::array& nodes) {
     if (text_of(n, "role") == "sled") {
       ++sled_count;
       std::string& list = sleds[state];
-      list += (list.empty() ? "" : " ") + text_of(n, "name") + "(" + std::to_string(number_of(n, "pid")) + ")";
+      list += (list.empty() ? "" : " ") + text_of(n, "name");
+      if (number_of(n, "pid")) list += "(" + std::to_string(number_of(n, "pid")) + ")";
       continue;
     }
+    std::string pid = number_of(n, "pid") ? std::to_string(number_of(n, "pid")) : "-";
     auto fill = [&](const char* used, const char* total) -> std::string {
       const json::value* log = n.get_object().if_contains("log");
       if (log == nullptr || number_of(*log, total) == 0) return "";
       return human_bytes(number_of(*log, used)) + " of " + human_bytes(number_of(*log, total));
     };
-    table.add({text_of(n, "name"), {state, colour_of(state)}, std::to_string(number_of(n, "pid")),
+    table.add({text_of(n, "name"), {state, colour_of(state)}, pid,
                fill("data_used", "data_bytes"), fill("meta_used", "meta_bytes")});
   }
   std::cout << table.render();
@@ -71,7 +73,7 @@ Result<json::value> fetch_status(const Context& context) {
   if (!unit.ok()) return status;
   for (json::value& n : status->as_object()["nodes"].as_array()) {
     const Daemon* d = unit->find(text_of(n, "name"));
-    if (d != nullptr && number_of(n, "pid") == 0) n.as_object()["pid"] = unit->pid_of(*d);
+    if (d != nullptr && number_of(n, "pid") == 0 && text_of(n, "state") == "up") n.as_object()["pid"] = unit->pid_of(*d);
   }
   return status;
 }

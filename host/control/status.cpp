@@ -192,7 +192,8 @@ std::string_view state_of(const Node& n) {
 }
 
 json::object node_json(const Node& n) {
-  json::object o{{"name", n.row.name}, {"id", n.row.id}, {"role", n.row.role}, {"pid", n.pid},
+  json::object o{{"name", n.row.name}, {"id", n.row.id}, {"role", n.row.role},
+                 {"pid", n.connected() ? n.pid : 0},  // of a daemon that is gone it may be another's by now
                  {"state", state_of(n)}, {"address", n.row.address}};
   if (n.is("sled")) {
     json::array devices;

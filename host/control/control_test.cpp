@@ -1,0 +1,620 @@
+// The control plane in the simulator: daemons that only speak the wire protocol around it, virtual time, real frames.
+#include "control/control.hpp"
+
+#include <gtest/gtest.h>
+
+#include <boost/json.hpp>
+#include <set>
+
+#include "control/api.hpp"
+#include "sim/cluster/simulation.hpp"
+#include "wire/control_link.hpp"
+
+namespace luge::control {
+namespace {
+
+using io::Task;
+using namespace std::chrono_literals;
+namespace json = boost::json;
+
+constexpr const char* kAddress = "tcp:control:1";
+constexpr std::uint64_t kUnit = 42;
+
+struct ControlNode {
+  ControlNode(io::World& w, std::shared_ptr<Image> image, std::uint64_t vp_bytes)
+      : control(w, options(vp_bytes), std::make_unique<MemoryStore>(std::move(image))), api(control) {
+    w.spawn("start", start(control));
+  }
+  static Task<void> start(Control& c) {
+    Status s = co_await c.start();
+    LUGE_CHECK(s.ok());
+  }
+  static Options options(std::uint64_t vp_bytes) {
+    Options o;
+    o.listen = kAddress;
+    o.vp_bytes = vp_bytes;
+    return o;
+  }
+  Control control;
+  ControlApi api;
+};
+
+// A daemon as the control plane sees one: it registers, notes what it is told and answers as the test wants.
+struct Peer {
+  struct Setup {
+    NodeId id;
+    std::string name, role;
+    std::uint64_t unit = 0;
+    std::uint32_t devices = 0, columns = 64;
+    std::uint64_t column_bytes = 16 << 20;
+  };
+  Peer(io::World& w, Setup s) : world(w), setup(std::move(s)), identity{setup.unit, setup.id},
+        link(w, identity, kAddress, {setup.id, setup.name, setup.role, "tcp:" + setup.name + ":1", w.random() | 1, 1000 + setup.id},
+             callbacks()) {
+    link.start();
+  }
+  wire::ControlLink::Callbacks callbacks() {
+    wire::ControlLink::Callbacks c;
+    c.report = [this] { return report; };
+    c.registration = [this](flatbuffers::FlatBufferBuilder& b, const wire::ControlLink::Self& self) { return registration(b, self); };
+    c.directory = [this] {
+      ++directories;
+      for (const auto& [id, n] : link.nodes()) {
+        if (!n.alive && !dead.contains(id)) death_heard[id] = world.now();
+        n.alive ? (void)dead.erase(id) : (void)dead.insert(id);
+        if (!n.alive) ever_dead.insert(id);
+      }
+    };
+    c.designate = [this](const fbs::Designate& d) {
+      Designation v = Designation::from(*d.designation());
+      designations[v.vp] = v;
+      sandbox[v.vp].clear();
+      if (d.sandbox())
+        for (const auto* s : *d.sandbox()) sandbox[v.vp].push_back({v.vp, s->sled(), s->device(), s->column()});
+    };
+    c.request = [this](const std::shared_ptr<wire::Channel>& channel, wire::Frame f) {
+      if (f.kind == wire::Kind::drop_vp) drops.push_back(f.as<fbs::DropVp>()->vp());
+      if (f.kind == wire::Kind::export_volume) exports.push_back(f.as<fbs::ExportVolume>()->name()->str());
+      if (f.kind == wire::Kind::unexport_volume) exports.push_back("-" + f.as<fbs::UnexportVolume>()->name()->str());
+      if (f.kind != wire::Kind::flush_vp) return channel->reply(f, wire::reply_frame(answer));
+      ++flushes;
+      channel->reply(f, wire::make_frame(wire::Kind::flush_reply, [&](auto& b) {
+        auto text = b.CreateString(flush_answer.text());
+        return fbs::CreateFlushReply(b, static_cast<std::uint16_t>(flush_answer.code()), text, unflushed);
+      }));
+    };
+    return c;
+  }
+  flatbuffers::Offset<fbs::RegisterNode> registration(flatbuffers::FlatBufferBuilder& b, const wire::ControlLink::Self& s) {
+    std::vector<flatbuffers::Offset<fbs::Device>> devices;
+    for (std::uint32_t i = 0; i < setup.devices; ++i)
+      devices.push_back(fbs::CreateDevice(b, i, setup.columns * setup.column_bytes, setup.column_bytes, setup.columns,
+                                          setup.columns, b.CreateString("ok")));
+    std::vector<flatbuffers::Offset<fbs::Designation>> held;
+    for (const Designation& d : holds) held.push_back(d.to(b));
+    auto device_vector = b.CreateVector(devices);
+    auto held_vector = b.CreateVector(held);
+    auto name = b.CreateString(s.name), role = b.CreateString(s.role), address = b.CreateString(s.address),
+         version = b.CreateString("t");
+    return fbs::CreateRegisterNode(b, s.id, name, role, address, s.pid, s.incarnation, version, device_vector, held_vector);
+  }
+  Task<Result<Designation>> propose(Revision expected, Designation d, Status* status) {
+    auto answer = co_await link.call(wire::make_frame(wire::Kind::propose, [&](auto& b) {
+      auto designation = d.to(b);
+      return fbs::CreatePropose(b, expected, designation);
+    }), 2s);
+    if (!answer.ok()) co_return answer.status();
+    const auto* r = answer->as<fbs::ProposeReply>();
+    *status = wire::make_status(r->code(), r->text());
+    if (r->current() == nullptr) co_return Status(Code::not_found, "none");
+    co_return Designation::from(*r->current());
+  }
+
+  io::World& world;
+  Setup setup;
+  wire::Identity identity;
+  std::string report = "{}";
+  Status answer, flush_answer;
+  std::uint64_t unflushed = 0;
+  std::vector<Designation> holds;
+  int directories = 0, flushes = 0;
+  std::set<NodeId> dead, ever_dead;
+  std::map<NodeId, io::Time> death_heard;
+  std::map<VpId, Designation> designations;
+  std::map<VpId, std::vector<SandboxRow>> sandbox;
+  std::vector<VpId> drops;
+  std::vector<std::string> exports;
+  wire::ControlLink link;
+};
+
+class ControlTest : public testing::Test {
+ protected:
+  ControlTest() {
+    control_node_ = sim_.add_node("control", [this](io::World& w) {
+      auto c = std::make_shared<ControlNode>(w, image_, vp_bytes_);
+      control_ = c.get();
+      return c;
+    });
+  }
+  sim::Node add(Peer::Setup s) {
+    NodeId id = s.id;
+    std::string name = s.name;
+    sim::Node n = sim_.add_node(name, [this, s](io::World& w) {
+      auto p = std::make_shared<Peer>(w, s);
+      peers_[s.id] = p.get();
+      return p;
+    });
+    sim_node_[id] = n;
+    return n;
+  }
+  void add_unit(std::uint32_t heads = 4, std::uint32_t sleds = 8) {
+    for (NodeId i = 0; i < heads; ++i) add({11 + i, "head-" + std::to_string(i + 1), "head"});
+    for (NodeId i = 0; i < sleds; ++i) add({101 + i, "sled-" + std::to_string(i + 1), "sled", 0, 2});
+    add({901, "attach-1", "attach"});
+    ASSERT_TRUE(sim_.run_until([&] { return all_up(); }, 10s));
+  }
+  bool all_up() {
+    for (auto& [id, p] : peers_)
+      if (!p->link.connected()) return false;
+    return control_->control.registry().nodes().size() == peers_.size();
+  }
+  Control& control() { return control_->control; }
+  Peer& peer(NodeId id) { return *peers_.at(id); }
+  const Image& image() { return control().store().image(); }
+
+  Answer http(std::string method, std::string target, std::string body = "") {
+    Answer out;
+    bool done = false;
+    sim_.world(control_node_).spawn("http", run(control_->api, method, target, body, out, done));
+    EXPECT_TRUE(sim_.run_until([&] { return done; }, 120s));
+    return out;
+  }
+  static Task<void> run(ControlApi& api, std::string m, std::string t, std::string b, Answer& out, bool& done) {
+    out = co_await api.handle(m, t, b);
+    done = true;
+  }
+  Answer create(const std::string& name, std::uint64_t bytes = 256 << 20, const std::string& layout = "4+2") {
+    return http("POST", "/v1/volumes", R"({"name":")" + name + R"(","size":)" + std::to_string(bytes) + R"(,"layout":")" + layout + "\"}");
+  }
+  static std::string error_code(const Answer& a) {
+    return std::string(a.body.at("error").at("code").as_string());
+  }
+  static Task<void> promote(Peer& p, Designation d) {
+    Status status;
+    auto r = co_await p.propose(d.revision - 1, d, &status);
+    EXPECT_TRUE(status.ok()) << status.to_string();
+  }
+  std::pair<Status, Designation> propose(NodeId source, Revision expected, Designation d) {
+    Status status;
+    Designation current;
+    bool done = false;
+    sim_.world(sim_node_[source]).spawn("propose", run_propose(peer(source), expected, d, status, current, done));
+    EXPECT_TRUE(sim_.run_until([&] { return done; }, 10s));
+    return {status, current};
+  }
+  static Task<void> run_propose(Peer& p, Revision expected, Designation d, Status& status, Designation& current, bool& done) {
+    auto r = co_await p.propose(expected, d, &status);
+    if (r.ok()) current = *r;
+    done = true;
+  }
+
+  std::uint64_t vp_bytes_ = 64ull << 30;
+  std::map<NodeId, Peer*> peers_;
+  std::map<NodeId, sim::Node> sim_node_;
+  ControlNode* control_ = nullptr;
+  std::shared_ptr<Image> image_ = MemoryStore::make_image(kUnit);
+  sim::Simulation sim_{1};
+  sim::Node control_node_ = 0;
+};
+
+TEST_F(ControlTest, DaemonsLearnTheUnitAndOneAnother) {
+  add_unit();
+  EXPECT_EQ(peer(11).identity.unit, kUnit);
+  sim_.run_for(200ms);
+  for (auto& [id, p] : peers_) EXPECT_EQ(p->link.nodes().size(), peers_.size()) << id;
+}
+
+TEST_F(ControlTest, ADaemonOfAnotherUnitHearsSo) {
+  add({11, "head-1", "head", 43});
+  sim_.run_for(2s);
+  EXPECT_EQ(peer(11).link.refused().code(), Code::wrong_unit);
+  EXPECT_TRUE(control().registry().nodes().empty());
+}
+
+TEST_F(ControlTest, OddNamesAndTakenIdsAreRefused) {
+  add({11, "head-1", "head"});
+  ASSERT_TRUE(sim_.run_until([&] { return peer(11).link.connected(); }, 5s));
+  add({12, "../x", "head"});
+  add({13, "head-1", "head"});
+  add({1, "control-2", "head"});
+  add({14, "x", "king"});
+  sim_.run_for(2s);
+  for (NodeId id : {12u, 13u, 1u, 14u}) EXPECT_EQ(peer(id).link.refused().code(), Code::invalid) << id;
+  EXPECT_TRUE(peer(11).link.connected());
+}
+
+TEST_F(ControlTest, ASecondDaemonUnderTheSameIdWaitsForTheFirst) {
+  sim::Node first = add({11, "head-1", "head"});
+  ASSERT_TRUE(sim_.run_until([&] { return peer(11).link.connected(); }, 5s));
+  sim_.add_node("rival", [this](io::World& w) { return std::make_shared<Peer>(w, Peer::Setup{11, "head-1", "head"}); });
+  std::uint64_t incarnation = control().registry().find(11)->incarnation;
+  sim_.run_for(3s);
+  EXPECT_EQ(control().registry().find(11)->incarnation, incarnation);
+  sim_.crash(first, sim::Crash::process);
+  EXPECT_TRUE(sim_.run_until([&] { return control().registry().find(11)->incarnation != incarnation; }, 5s));
+}
+
+// proves MC-18, MC-19
+TEST_F(ControlTest, ASilentHeadIsFoundByPingsAndAllOthersAreTold) {
+  add_unit();
+  sim_.run_for(1s);
+  sim_.pause(sim_node_[12]);
+  io::Duration begin = sim_.now();
+  auto told = [&] {
+    for (auto& [id, p] : peers_)
+      if (id != 12 && !p->dead.contains(12)) return false;
+    return true;
+  };
+  ASSERT_TRUE(sim_.run_until(told, 5s));
+  EXPECT_GE(sim_.now() - begin, 400ms);
+  EXPECT_LE(sim_.now() - begin, 800ms);
+  for (auto& [id, p] : peers_)
+    if (id != 12) EXPECT_EQ(p->dead, std::set<NodeId>{12}) << id;
+  sim_.resume(sim_node_[12]);
+  EXPECT_TRUE(sim_.run_until([&] { return peer(11).dead.empty(); }, 5s)) << "it is back";
+}
+
+// proves MC-18, MC-19: without power there is not even a closed connection.
+TEST_F(ControlTest, AHeadWithoutPowerIsFound) {
+  add_unit();
+  sim_.crash(sim_node_[12], sim::Crash::power);
+  peers_.erase(12);
+  io::Duration begin = sim_.now();
+  ASSERT_TRUE(sim_.run_until([&] { return peer(11).dead.contains(12) && peer(901).dead.contains(12); }, 5s));
+  EXPECT_LE(sim_.now() - begin, 800ms);
+}
+
+TEST_F(ControlTest, AKilledHeadIsFoundBeforeItsPingsTimeOut) {
+  add_unit();
+  sim_.run_for(1s);
+  sim_.crash(sim_node_[12], sim::Crash::process);
+  peers_.erase(12);
+  io::Duration begin = sim_.now();
+  ASSERT_TRUE(sim_.run_until([&] { return peer(11).dead.contains(12); }, 5s));
+  EXPECT_LE(sim_.now() - begin, 450ms);
+}
+
+TEST_F(ControlTest, AConnectionThatComesBackAtOnceIsNoFailure) {
+  add_unit();
+  sim_.run_for(1s);
+  sim_.fabric().reset(control_node_, sim_node_[12]);
+  sim_.run_for(3s);
+  EXPECT_TRUE(peer(12).link.connected());
+  EXPECT_TRUE(peer(11).ever_dead.empty());
+}
+
+TEST_F(ControlTest, TheAgentDoesNotBlameNodesForItsOwnPause) {
+  add_unit();
+  sim_.run_for(1s);
+  sim_.pause(control_node_);
+  sim_.run_for(1900ms);
+  sim_.resume(control_node_);
+  sim_.run_for(2s);
+  for (auto& [id, p] : peers_) EXPECT_TRUE(p->ever_dead.empty()) << id;
+}
+
+TEST_F(ControlTest, ARestartedControlPlaneCallsNobodyFailedWhoComesBack) {
+  add_unit();
+  create("v");
+  sim_.crash(control_node_, sim::Crash::process);
+  sim_.run_for(1s);
+  sim_.restart(control_node_);
+  ASSERT_TRUE(sim_.run_until([&] { return all_up(); }, 10s));
+  sim_.run_for(6s);
+  for (auto& [id, p] : peers_) EXPECT_TRUE(p->ever_dead.empty()) << id;
+  EXPECT_NE(image().find_volume("v"), nullptr);
+}
+
+TEST_F(ControlTest, ARestartedControlPlaneTellsOfThoseWhoDoNotComeBack) {
+  add_unit();
+  sim_.crash(control_node_, sim::Crash::process);
+  sim_.crash(sim_node_[12], sim::Crash::process);
+  peers_.erase(12);
+  sim_.run_for(1s);
+  sim_.restart(control_node_);
+  EXPECT_TRUE(sim_.run_until([&] { return peer(11).dead.contains(12); }, 12s));
+}
+
+// proves HN-02, HN-03: one primary and two reserves unless asked otherwise, on distinct heads (HN-04).
+TEST_F(ControlTest, AVolumeGetsAPrimaryAndTwoReservesOnDistinctHeads) {
+  add_unit();
+  EXPECT_EQ(create("v").status, 201u);
+  ASSERT_EQ(image().designations.size(), 1u);
+  const Designation& d = image().designations.begin()->second;
+  EXPECT_EQ(d.reserves.size(), 2u);
+  EXPECT_EQ((std::set<NodeId>(d.required.begin(), d.required.end()).size()), 3u);
+  EXPECT_EQ(d.epoch, 1u);
+  EXPECT_EQ(d.revision, 1u);
+  EXPECT_EQ(d.blocks, (256u << 20) / 4096);
+  sim_.run_for(100ms);
+  for (NodeId n : d.members()) EXPECT_EQ(peer(n).designations.at(d.vp), d);
+  EXPECT_EQ(http("POST", "/v1/volumes", R"({"name":"w","size":4096,"layout":"1+1","copies":2})").status, 201u);
+  EXPECT_EQ(image().designations.rbegin()->second.reserves.size(), 1u);
+  EXPECT_EQ(error_code(http("POST", "/v1/volumes", R"({"name":"u","size":4096,"layout":"1+1","copies":1})")), "invalid");
+  EXPECT_EQ(error_code(http("POST", "/v1/volumes", R"({"name":"u","size":4096,"layout":"1+1","copies":5})")), "degraded");
+}
+
+class SmallVpTest : public ControlTest {
+ protected:
+  SmallVpTest() { vp_bytes_ = 16 << 20; sim_.crash(control_node_, sim::Crash::process); sim_.restart(control_node_); }
+};
+
+// proves HN-07, HN-04: partitions are placed independently, roles are per VP and spread over all heads.
+TEST_F(SmallVpTest, AVolumeIsDividedIntoPartitionsSpreadOverTheHeads) {
+  add_unit();
+  EXPECT_EQ(create("v", (8 * 16 + 4) << 20).status, 201u);
+  ASSERT_EQ(image().designations.size(), 9u);
+  std::map<NodeId, int> primaries, memberships;
+  std::uint64_t blocks = 0;
+  for (const auto& [vp, d] : image().designations) {
+    ++primaries[d.primary];
+    for (NodeId n : d.members()) ++memberships[n];
+    blocks += d.blocks;
+  }
+  EXPECT_EQ(blocks, (8 * 16 + 4u) << 8);
+  for (NodeId n = 11; n < 15; ++n) {
+    EXPECT_GE(primaries[n], 2) << n;
+    EXPECT_GT(memberships[n], primaries[n]) << n << " is only ever primary";
+  }
+}
+
+// proves CP-05, CP-06
+TEST_F(ControlTest, ASandboxCoversAllSledsAndReachesThePrimary) {
+  add_unit();
+  create("v");
+  sim_.run_for(100ms);
+  const Designation& d = image().designations.begin()->second;
+  std::map<NodeId, int> per_sled;
+  std::set<std::pair<NodeId, std::uint16_t>> devices;
+  for (const SandboxRow& s : peer(d.primary).sandbox.at(d.vp)) {
+    ++per_sled[s.sled];
+    devices.insert({s.sled, s.device});
+  }
+  EXPECT_EQ(per_sled.size(), 8u);
+  EXPECT_EQ(devices.size(), 16u);
+  for (auto& [sled, n] : per_sled) EXPECT_GE(n, 4) << sled;
+}
+
+// proves CP-07: neither an allocation (overlaps when all is given out) nor a limit (more on request).
+TEST(PlacementTest, SandboxesDoNotOverlapWhileThereIsRoom) {
+  std::vector<Node> sleds(6);
+  std::vector<const Node*> up;
+  for (NodeId i = 0; i < 6; ++i) {
+    sleds[i].row = {101 + i, "s", "sled", ""};
+    sleds[i].devices = {{0, 1 << 30, 16 << 20, 10, 10, "ok"}, {1, 1 << 30, 16 << 20, 10, 10, "failed"}};
+    up.push_back(&sleds[i]);
+  }
+  std::set<SandboxRow> all;
+  std::set<std::pair<NodeId, std::uint32_t>> columns;
+  for (VpId vp : {65536u, 131072u}) {
+    auto r = recommend_columns(all, up, vp, 30);
+    EXPECT_EQ(r.size(), 30u);
+    all.insert(r.begin(), r.end());
+    for (const SandboxRow& s : r) EXPECT_TRUE(columns.insert({s.sled, s.column}).second);
+  }
+  auto more = recommend_columns(all, up, 65536, 40);
+  EXPECT_EQ(more.size(), 30u) << "the other's columns, each once";
+  all.insert(more.begin(), more.end());
+  EXPECT_TRUE(recommend_columns(all, up, 65536, 1).empty());
+}
+
+TEST_F(ControlTest, OneSwapWinsAndAllMembersHear) {
+  add_unit();
+  create("v");
+  sim_.run_for(100ms);
+  Designation d = image().designations.begin()->second;
+  Designation smaller = d;
+  smaller.revision = 2;
+  smaller.required = {d.primary, d.reserves[0]};
+  EXPECT_TRUE(propose(d.primary, 1, smaller).first.ok());
+  Designation promoted = d;
+  promoted.epoch = promoted.revision = 2;
+  promoted.primary = d.reserves[1];
+  promoted.reserves = {d.primary, d.reserves[0]};
+  promoted.required = {d.reserves[1], d.reserves[0]};
+  auto [status, current] = propose(d.reserves[1], 1, promoted);
+  EXPECT_EQ(status.code(), Code::conflict);
+  EXPECT_EQ(current, smaller);
+  promoted.revision = 3;
+  EXPECT_EQ(propose(d.reserves[1], 2, promoted).first.code(), Code::invalid) << "it has left required";
+  EXPECT_EQ(propose(14, 2, smaller).first.code(), Code::invalid);
+  sim_.run_for(100ms);
+  for (NodeId n : d.members()) EXPECT_EQ(peer(n).designations.at(d.vp), smaller);
+}
+
+// 4.1: a store that lost its last transaction takes the greater designation from a member.
+TEST_F(ControlTest, AGreaterDesignationOfAMemberIsAdopted) {
+  add_unit();
+  create("v");
+  sim_.run_for(100ms);
+  Designation d = image().designations.begin()->second;
+  d.epoch = 2;
+  d.revision = 5;
+  peer(d.reserves[0]).holds = {d};
+  sim_.fabric().reset(control_node_, sim_node_[d.reserves[0]]);
+  ASSERT_TRUE(sim_.run_until([&] { return image().designations.at(d.vp) == d; }, 5s));
+  sim_.run_for(200ms);
+  EXPECT_EQ(peer(d.primary).designations.at(d.vp), d);
+}
+
+TEST_F(ControlTest, CreateRefusesWhatCannotBe) {
+  add_unit(3, 6);
+  auto refused = [this](std::string body) { return error_code(http("POST", "/v1/volumes", body)); };
+  for (const char* name : {"", ".x", "-x", "a/b", "a b", "\\u00e4", "0123456789012345678901234567890123456789012345678901234567890123x"})
+    EXPECT_EQ(refused(R"({"name":")" + std::string(name) + R"(","size":4096,"layout":"4+2"})"), "invalid") << name;
+  EXPECT_EQ(refused(R"({"name":"v","size":0,"layout":"4+2"})"), "invalid");
+  EXPECT_EQ(refused(R"({"name":"v","size":4097,"layout":"4+2"})"), "invalid");
+  EXPECT_EQ(refused(R"({"name":"v","size":-4096,"layout":"4+2"})"), "invalid");
+  EXPECT_EQ(refused(R"({"name":"v","size":18446744073709547520,"layout":"4+2"})"), "invalid");
+  EXPECT_EQ(refused(R"({"name":"v","size":9007199254740992,"layout":"4+2"})"), "invalid");
+  EXPECT_EQ(refused(R"({"name":"v","size":1e300,"layout":"4+2"})"), "invalid");
+  for (const char* layout : {"", "4", "4+", "+2", "0+2", "4+0", "17+2", "4+5", "4+2x", "4-2"})
+    EXPECT_EQ(refused(R"({"name":"v","size":4096,"layout":")" + std::string(layout) + "\"}"), "invalid") << layout;
+  EXPECT_EQ(refused(R"({"name":"v","size":4096,"layout":"6+2"})"), "degraded");
+  // 6 sleds of 2 GiB at 4+2 hold 8 GiB.
+  EXPECT_EQ(refused(R"({"name":"v","size":8589938688,"layout":"4+2"})"), "invalid");
+  EXPECT_EQ(create("v", 8589934592).status, 201u);
+  EXPECT_EQ(error_code(create("v")), "exists");
+  EXPECT_EQ(image().volumes.size(), 1u);
+}
+
+TEST_F(ControlTest, BadRequestsAreAnsweredWithASentence) {
+  EXPECT_EQ(http("GET", "/nowhere").status, 404u);
+  EXPECT_EQ(http("GET", "/v1/volumes/x").status, 404u);
+  EXPECT_EQ(http("GET", "/v1/volumes/../x").status, 400u);
+  EXPECT_EQ(http("PUT", "/v1/status").status, 405u);
+  EXPECT_EQ(http("POST", "/v1/volumes", "{").status, 400u);
+  EXPECT_EQ(http("POST", "/v1/volumes", "[1]").status, 400u);
+  EXPECT_EQ(http("POST", "/v1/volumes", std::string(1000, '[')).status, 400u);
+  EXPECT_EQ(http("POST", "/v1/volumes", std::string(100'000, ' ')).status, 413u);
+  EXPECT_EQ(http("POST", "/v1/volumes", R"({"name":7,"size":4096,"layout":"4+2"})").status, 400u);
+  EXPECT_EQ(http("POST", "/v1/volumes", R"({"name":"v","size":4096,"layout":"4+2","colour":1})").status, 400u);
+  EXPECT_EQ(http("GET", "/v1/status?x=1").status, 400u);
+  EXPECT_EQ(http("GET", "/v1/status").status, 200u);
+}
+
+TEST_F(ControlTest, ARemovedVolumeIsDroppedByAllMembersAlsoThoseThatWereDown) {
+  add_unit();
+  create("v");
+  sim_.run_for(100ms);
+  Designation d = image().designations.begin()->second;
+  sim_.crash(sim_node_[d.reserves[1]], sim::Crash::process);
+  sim_.run_for(1s);
+  EXPECT_EQ(http("DELETE", "/v1/volumes/v").status, 202u);
+  EXPECT_EQ(peer(d.primary).drops, std::vector<VpId>{d.vp});
+  EXPECT_EQ(peer(d.reserves[0]).drops, std::vector<VpId>{d.vp});
+  EXPECT_TRUE(image().sandboxes.empty());
+  EXPECT_EQ(image().removals.size(), 1u);
+  sim_.crash(control_node_, sim::Crash::process);  // it is remembered
+  sim_.restart(control_node_);
+  sim_.run_for(1s);
+  sim_.restart(sim_node_[d.reserves[1]]);
+  EXPECT_TRUE(sim_.run_until([&] { return image().removals.empty(); }, 10s));
+  EXPECT_EQ(peer(d.reserves[1]).drops, std::vector<VpId>{d.vp});
+  EXPECT_EQ(create("v").status, 201u);
+  EXPECT_EQ(image().find_volume("v")->id, 2u) << "ids are not reused";
+}
+
+TEST_F(ControlTest, OneWriterAttachmentAVolume) {
+  add_unit();
+  add({902, "attach-2", "attach"});
+  ASSERT_TRUE(sim_.run_until([&] { return peer(902).link.connected(); }, 5s));
+  create("v");
+  auto attach = [&](NodeId by, bool take_over, std::uint64_t* incarnation) {
+    Code code = Code::internal;
+    bool done = false;
+    struct Run {
+      static Task<void> go(Peer& p, bool take_over, std::uint64_t* incarnation, Code& code, bool& done) {
+        auto r = co_await p.link.call(wire::make_frame(wire::Kind::attach_volume, [&](auto& b) {
+          auto name = b.CreateString("v");
+          return fbs::CreateAttachVolume(b, name, p.setup.id, take_over);
+        }), 2s);
+        const auto* v = r->template as<fbs::VolumeView>();
+        code = static_cast<Code>(v->code());
+        *incarnation = v->incarnation();
+        if (v->code() == 0) {
+          EXPECT_EQ(v->vps()->size(), 1u);
+          EXPECT_EQ(v->vps()->Get(0)->primary_address()->str(), "tcp:head-1:1");
+        } else {
+          EXPECT_NE(v->text()->str().find("attach-1"), std::string::npos) << "it names the holder";
+        }
+        done = true;
+      }
+    };
+    sim_.world(sim_node_[by]).spawn("attach", Run::go(peer(by), take_over, incarnation, code, done));
+    EXPECT_TRUE(sim_.run_until([&] { return done; }, 10s));
+    return code;
+  };
+  std::uint64_t first = 0, again = 0, none = 0, taken = 0;
+  EXPECT_EQ(attach(901, false, &first), Code::ok);
+  EXPECT_EQ(attach(902, false, &none), Code::exists);
+  EXPECT_EQ(attach(901, false, &again), Code::ok);
+  EXPECT_GT(again, first);
+  EXPECT_EQ(attach(902, true, &taken), Code::ok);
+  EXPECT_GT(taken, again);
+  EXPECT_EQ(error_code(http("DELETE", "/v1/volumes/v")), "exists");
+  EXPECT_EQ(http("DELETE", "/v1/volumes/v?force=true").status, 200u);
+}
+
+TEST_F(ControlTest, ExportsGoToAnAttachDaemonAndOutliveIt) {
+  add_unit();
+  create("v");
+  EXPECT_EQ(error_code(http("POST", "/v1/volumes/v/attach", R"({"nbd":"unix:x"})")), "invalid");
+  EXPECT_EQ(error_code(http("POST", "/v1/volumes/w/attach", R"({"nbd":"unix:/x"})")), "not_found");
+  EXPECT_EQ(http("POST", "/v1/volumes/v/attach", R"({"nbd":"unix:/x"})").status, 200u);
+  EXPECT_EQ(error_code(http("POST", "/v1/volumes/v/attach", R"({"nbd":"unix:/y"})")), "exists");
+  EXPECT_EQ(peer(901).exports, std::vector<std::string>{"v"});
+  sim_.crash(sim_node_[901], sim::Crash::process);
+  sim_.restart(sim_node_[901]);
+  EXPECT_TRUE(sim_.run_until([&] { return peer(901).exports == std::vector<std::string>{"v"}; }, 5s));
+  EXPECT_EQ(http("POST", "/v1/volumes/v/detach").status, 200u);
+  EXPECT_EQ(peer(901).exports.back(), "-v");
+  EXPECT_EQ(error_code(http("POST", "/v1/volumes/v/detach")), "not_found");
+}
+
+TEST_F(ControlTest, AFlushFollowsThePrimary) {
+  add_unit();
+  create("v");
+  sim_.run_for(100ms);
+  Designation d = image().designations.begin()->second;
+  peer(d.primary).flush_answer = Status(Code::unavailable, "no primary any more");
+  peer(d.reserves[0]).unflushed = 0;
+  sim_.after(500ms, [&] {
+    Designation next = d;
+    next.epoch = next.revision = 2;
+    next.primary = d.reserves[0];
+    next.reserves = {d.primary, d.reserves[1]};
+    sim_.world(sim_node_[d.reserves[0]]).spawn("p", promote(peer(d.reserves[0]), next));
+  });
+  Answer a = http("POST", "/v1/volumes/v/flush", R"({"wait":true,"timeout_ms":10000})");
+  EXPECT_EQ(a.status, 200u);
+  EXPECT_EQ(peer(d.reserves[0]).flushes, 1);
+  peer(d.reserves[0]).flush_answer = Status(Code::unavailable, "later");
+  EXPECT_EQ(http("POST", "/v1/volumes/v/flush", R"({"timeout_ms":1000})").status, 503u);
+}
+TEST_F(ControlTest, StatusTellsWhatPrimariesReportAndNotMore) {
+  add_unit();
+  create("v");
+  sim_.run_for(100ms);
+  const Designation d = image().designations.begin()->second;
+  auto volume = [&] { return http("GET", "/v1/volumes/v").body.as_object(); };
+  EXPECT_EQ(volume()["state"], "unknown") << "nobody has reported it";
+  EXPECT_TRUE(volume()["copies"].is_null());
+  auto report = [&](NodeId n, const char* role, Epoch epoch) {
+    peer(n).report = R"({"vps":[{"vp":65536,"role":")" + std::string(role) + R"(","state":"open","reason":"","epoch":)" +
+                     std::to_string(epoch) + R"(,"copies":3,"unflushed_bytes":8192,"degraded_stripes":2,)"
+                     R"("read_bytes":{"memory":1,"log":2,"sled":3,"reconstructed":4},"written_bytes":{"user":10},)"
+                     R"("events":[{"wall_ns":5,"text":"opened"}]}]})";
+    sim_.run_for(300ms);
+  };
+  report(d.reserves[0], "reserve", 1);
+  EXPECT_EQ(volume()["state"], "unknown") << "a reserve does not speak for the volume";
+  report(d.primary, "primary", 1);
+  auto v = volume();
+  EXPECT_EQ(v["state"], "open");
+  EXPECT_EQ(v["copies"], 3);
+  EXPECT_EQ(v["unflushed_bytes"], 8192);
+  EXPECT_EQ(v["read_bytes"].at("reconstructed"), 8) << "over all heads that report some";
+  EXPECT_EQ(v["written_bytes"].at("user"), 20);
+  EXPECT_EQ(v["events"].as_array().size(), 2u);
+  peer(d.primary).report = "{nonsense";
+  sim_.run_for(300ms);
+  EXPECT_EQ(volume()["state"], "unknown");
+  report(d.primary, "primary", 1);
+  sim_.pause(sim_node_[d.primary]);
+  sim_.run_for(3s);
+  EXPECT_EQ(volume()["state"], "unknown") << "an old report says nothing about now";
+}
+
+}  // namespace
+}  // namespace luge::control
