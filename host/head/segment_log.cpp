@@ -23,6 +23,11 @@ static_assert(sizeof(SegmentRow) == 24);
 
 std::uint64_t round_up(std::uint64_t n, std::uint64_t to) { return (n + to - 1) / to * to; }
 
+void note_highest(std::map<VpId, Lsn>& highest, const Record& r) {
+  Lsn& lsn = highest[r.header.vp()];
+  lsn = std::max(lsn, r.lsn());
+}
+
 std::size_t record_bytes(const Record& r) { return sizeof(RecordHeader) + padded8(r.body.size()); }
 
 std::uint32_t area_crc(Bytes used) {
@@ -60,7 +65,7 @@ io::Task<Result<SegmentLog::Recovery>> SegmentLog::open() {
     if (row && row->size() == sizeof(SegmentRow)) {
       SegmentRow r;
       std::memcpy(&r, row->data(), sizeof r);
-      segments_[s] = {r.generation, r.sequence, r.start_crc, 0};
+      segments_[s] = {r.generation, r.sequence, r.start_crc, 0, {}};
     }
     if (segments_[s].sequence != 0) {
       used[segments_[s].sequence] = s;
@@ -154,6 +159,7 @@ io::Task<Status> SegmentLog::scan_segment(std::uint32_t number, bool last, Recov
       break;
     } else {
       segments_[number].live += batch.records.size();
+      for (const RecordPtr& r : batch.records) note_highest(segments_[number].highest, *r);
       out.batches.push_back(std::move(batch));
     }
     at += h.header_bytes + std::uint64_t{h.payload_blocks} * kBlockBytes;
@@ -193,8 +199,7 @@ Status SegmentLog::take_records(Bytes area, const BatchHeader& h, std::uint32_t 
 }
 
 void SegmentLog::start() {
-  for (std::uint32_t s = 0; s < segments_.size(); ++s)
-    if (segments_[s].sequence != 0) maybe_free(s);
+  recheck();
   world_.spawn("log writer " + options_.path, writer());
 }
 
@@ -273,7 +278,7 @@ io::Task<Status> SegmentLog::next_segment() {
   while (free_.empty()) co_await wake_.wait();
   std::uint32_t s = *free_.begin();
   free_.erase(free_.begin());
-  Segment next{segments_[s].generation + 1, next_sequence_++, previous_crc_, 0};
+  Segment next{segments_[s].generation + 1, next_sequence_++, previous_crc_, 0, {}};
   SegmentRow r{next.generation, next.sequence, next.start_crc, 0};
   std::string row(reinterpret_cast<const char*>(&r), sizeof r);
   // Written down before the first batch of this use: recovery never guesses which content is current.
@@ -317,6 +322,7 @@ io::Task<Status> SegmentLog::write_batch(std::vector<RecordPtr> batch) {
   }
   active_offset_ = at - base;
   segments_[active_].live += batch.size();
+  for (const RecordPtr& r : batch) note_highest(segments_[active_].highest, *r);
   Status s = co_await file_->write(base + offset, parts, io::Durability::durable);
   if (!s.ok()) co_return s.with(options_.path);
   appended_bytes_ += at - (base + offset);
@@ -359,12 +365,29 @@ void SegmentLog::release(std::uint32_t segment) {
 
 void SegmentLog::maybe_free(std::uint32_t segment) {
   Segment& s = segments_[segment];
-  if (s.live != 0 || s.sequence == 0 || (has_active_ && segment == active_)) return;
+  if (s.live != 0 || s.sequence == 0 || (has_active_ && segment == active_) || !all_covered(s)) return;
   s.sequence = 0;
+  s.highest.clear();
   free_.insert(segment);
   // Not written down: until its next use the old content is merely replayed and found superseded.
   wake_.notify_all();
   if (on_space) on_space();
+}
+
+bool SegmentLog::all_covered(const Segment& s) const {
+  if (!covered || options_.portion == Portion::meta) return true;
+  return std::all_of(s.highest.begin(), s.highest.end(), [this](const auto& h) { return covered(h.first, h.second); });
+}
+
+void SegmentLog::recheck() {
+  for (std::uint32_t s = 0; s < segments_.size(); ++s) maybe_free(s);
+}
+
+std::uint32_t SegmentLog::drained() const {
+  std::uint32_t n = 0;
+  for (std::uint32_t s = 0; s < segments_.size(); ++s)
+    n += segments_[s].live == 0 && segments_[s].sequence != 0 && !(has_active_ && s == active_);
+  return n;
 }
 
 std::uint64_t SegmentLog::used_bytes() const {

@@ -9,6 +9,8 @@
 // - Each batch carries the CRC of the one before it, each segment's row in the MetaStore that of the last batch
 //   before it. At recovery an invalid batch with nothing valid behind it is a
 //   torn tail (it was never acknowledged); an invalid batch with a valid one behind it is rot (protocol 10.2).
+// - A segment is used again only when no record in it is needed (release) and every VP with records in it has an image
+//   that covers them (`covered`): what replay finds behind an image has no holes.
 // - A write error is never retried in place: failed() from then on, nothing is appended any more.
 #pragma once
 
@@ -65,6 +67,13 @@ class SegmentLog {
   /// Called while a batch is formed: commit LSNs of the VPs in it.
   std::function<Lsn(VpId)> commit_of;
   std::function<void(const Status&)> on_failed;
+  /// Is the record with this LSN of this VP below the VP's durable image? Unset: always. Data portion only; a metadata
+  /// record is released by the image itself.
+  std::function<bool(VpId, Lsn)> covered;
+  /// Images have become durable: drained segments may be free now.
+  void recheck();
+  /// Segments that nothing needs any more and that only wait for images.
+  std::uint32_t drained() const;
   std::function<void()> on_space;       ///< a segment became free
 
   /// Reads payload blocks [first, first + count) of a durable record.
@@ -93,6 +102,7 @@ class SegmentLog {
     std::uint64_t sequence = 0;   // order of activation; 0: free
     std::uint32_t start_crc = 0;  // of the batch before its first one
     std::uint64_t live = 0;       // records that keep it
+    std::map<VpId, Lsn> highest{};  // of the records in it
   };
   io::Task<void> writer();
   io::Task<Status> write_batch(std::vector<RecordPtr> batch);
@@ -106,6 +116,7 @@ class SegmentLog {
                       RecoveredBatch& out) const;
   std::string meta_key(std::uint32_t segment) const;
   void maybe_free(std::uint32_t segment);
+  bool all_covered(const Segment& s) const;
   void fail(Status status);
 
   io::World& world_;

@@ -21,6 +21,10 @@ io::Task<Status> HeadServer::start(std::function<std::string()> report) {
       Partition* p = ctx_.partition(vp);
       return p ? p->replica.commit() : 0;
     };
+    log->covered = [this](VpId vp, Lsn lsn) {
+      Partition* p = ctx_.partition(vp);
+      return p == nullptr || p->replica.image_point() >= lsn;
+    };
     log->on_space = [this] {
       for (auto& [vp, p] : ctx_.partitions)
         if (p->primary) ctx_.world.post([p = std::weak_ptr<Primary>(p->primary)] { if (auto s = p.lock()) s->pump(); });
@@ -384,6 +388,7 @@ io::Task<void> HeadServer::drop_vp(ChannelPtr channel, wire::Frame frame, VpId v
       p->primary.reset();
       p->dropped = true;  // its tasks end by themselves; the object stays until the head does
       p->replica.release_everything();
+      ctx_.data_log->recheck();
       p->wake();
       acks_.erase(vp);
     }
@@ -397,7 +402,8 @@ io::Task<void> HeadServer::housekeeping() {
   while (true) {
     co_await ctx_.world.sleep(100ms);
     bound_memory();
-    if (ctx_.meta_log->fill() >= ctx_.options.clean_fill) co_await clean_metadata();
+    bool data_waits = ctx_.data_log->drained() >= 2 && ctx_.data_log->fill() >= ctx_.options.image_fill;
+    if (ctx_.meta_log->fill() >= ctx_.options.clean_fill || data_waits) co_await clean_metadata();
   }
 }
 
@@ -417,10 +423,11 @@ io::Task<void> HeadServer::clean_metadata() {
   for (auto& [vp, p] : ctx_.partitions) vps.push_back(vp);
   for (VpId vp : vps) {
     Partition* p = ctx_.partition(vp);
-    if (!p || p->replica.suspect || p->replica.loading_image() || p->replica.commit() == 0) continue;
+    if (!p || p->replica.suspect || p->replica.loading_image() || p->replica.commit() <= p->replica.image_point()) continue;
     Status s = co_await p->write_image();
     if (!s.ok()) logging::warn("VP {:x}: metadata cleaning: {}", vp, s.to_string());
   }
+  ctx_.data_log->recheck();
 }
 
 }  // namespace luge::head
