@@ -113,7 +113,12 @@ io::Task<Status> Attach::open_export(std::string name, std::string nbd, bool tak
     logging::error("volume '{}': {}; the export is closed", name, s.text());
     world_.spawn("lost export", [](Attach& a, std::string n) -> io::Task<void> {
       Status closed = co_await a.close_export(n, false);
-      (void)closed;
+      if (!closed.ok()) co_return;
+      // Else a restart would export what somebody else has taken over and perhaps given up since.
+      std::vector<io::MetaStore::Change> change;
+      change.emplace_back("export/" + n, std::nullopt);
+      Status forgotten = co_await a.store_->put(std::move(change));
+      if (!forgotten.ok()) logging::error("export '{}' is still remembered: {}", n, forgotten.to_string());
     }(*this, name));
   });
   exports_[name] = e;

@@ -7,6 +7,14 @@ namespace {
 
 constexpr std::size_t kReceiveBytes = 256 << 10;
 constexpr std::uint64_t kOutstanding = 64u << 20;
+constexpr std::uint64_t kRequestCost = 4096;  // of one without payload
+
+// Trims and zeroes carry no bytes, but one operation for every MiB.
+std::uint64_t cost_of(const nbd::Request& r) {
+  auto command = static_cast<nbd::Command>(r.type);
+  bool payload = command == nbd::Command::read || command == nbd::Command::write;
+  return kRequestCost + (payload ? r.length : r.length / kBlockBytes);
+}
 
 }  // namespace
 
@@ -150,7 +158,10 @@ io::Task<bool> NbdConnection::one_request() {
   if (command == nbd::Command::disconnect) co_return false;
   if (command == nbd::Command::write) co_return co_await take_write(*r);
   nbd::Error error = nbd::judge(*r, export_->info);
-  if (error != nbd::ok || command == nbd::Command::flush || command == nbd::Command::cache) reply(r->cookie, error);
+  if (error != nbd::ok || command == nbd::Command::flush || command == nbd::Command::cache) {
+    outstanding_ += kRequestCost;
+    reply(r->cookie, error, kRequestCost);
+  }
   else start(*r, {});
   co_return true;
 }
@@ -171,13 +182,14 @@ io::Task<bool> NbdConnection::take_write(const nbd::Request& request) {
     if (!co_await take(sink.data(), n)) co_return false;
     left -= n;
   }
-  reply(r.cookie, error);
+  outstanding_ += kRequestCost;
+  reply(r.cookie, error, kRequestCost);
   co_return true;
 }
 
 void NbdConnection::start(const nbd::Request& r, Buffer image) {
   ++open_requests_;
-  outstanding_ += r.length;
+  outstanding_ += cost_of(r);
   auto self = shared_from_this();
   auto done = [self, r](const Status& s) { self->finish(r, s, {}); };
   switch (static_cast<nbd::Command>(r.type)) {
@@ -192,24 +204,23 @@ void NbdConnection::start(const nbd::Request& r, Buffer image) {
 
 void NbdConnection::finish(const nbd::Request& r, const Status& s, std::span<Buffer> data) {
   --open_requests_;
-  outstanding_ -= r.length;
   bool is_read = static_cast<nbd::Command>(r.type) == nbd::Command::read;
   NbdStats& stats = export_->stats;
   ++(is_read ? stats.reads : stats.writes);
   if (s.ok()) {
     (is_read ? stats.read_bytes : stats.written_bytes) += r.length;
-    reply(r.cookie, nbd::ok, data);
+    reply(r.cookie, nbd::ok, cost_of(r), data);
   } else {
     ++stats.errors;
     logging::error("volume '{}': request at {} length {}: {}", export_->info.name, r.offset, r.length, s.to_string());
     nbd::Error e = s.code() == Code::no_space ? nbd::enospc : s.code() == Code::closed_session ? nbd::eshutdown : nbd::eio;
-    reply(r.cookie, e);
+    reply(r.cookie, e, cost_of(r));
   }
   room_.notify_all();
 }
 
-void NbdConnection::reply(std::uint64_t cookie, nbd::Error error, std::span<Buffer> data) {
-  replies_.push_back({nbd::simple_reply(cookie, error), std::vector<Buffer>(data.begin(), data.end())});
+void NbdConnection::reply(std::uint64_t cookie, nbd::Error error, std::uint64_t cost, std::span<Buffer> data) {
+  replies_.push_back({nbd::simple_reply(cookie, error), cost, std::vector<Buffer>(data.begin(), data.end())});
   if (replies_.size() == 1) wake_writer_.notify_all();
 }
 
@@ -228,7 +239,9 @@ io::Task<void> NbdConnection::writer(std::shared_ptr<NbdConnection> self) {
     if (replies_.empty()) break;
     sending.swap(replies_);
     parts.clear();
+    std::uint64_t cost = 0;
     for (const Reply& r : sending) {
+      cost += r.cost;
       parts.push_back(as_bytes(r.head));
       for (const Buffer& b : r.data) parts.push_back(b.bytes());
     }
@@ -238,6 +251,8 @@ io::Task<void> NbdConnection::writer(std::shared_ptr<NbdConnection> self) {
       break;
     }
     sending.clear();
+    outstanding_ -= cost;
+    room_.notify_all();
   }
 }
 

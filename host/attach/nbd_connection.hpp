@@ -1,6 +1,7 @@
 // One NBD client. Reads requests in bulk, hands them to the target without waiting, answers in whatever order they
 // complete; one writer puts all that is ready into one gathered write.
-// Memory: nothing but this object until the client sends something; at most kOutstanding bytes of open requests.
+// Memory: nothing but this object until the client sends something. At most kOutstanding bytes for requests that are
+// open and answers that are not yet in the socket; beyond that its socket is not read.
 #pragma once
 
 #include <memory>
@@ -33,6 +34,7 @@ class NbdConnection : public std::enable_shared_from_this<NbdConnection> {
  private:
   struct Reply {
     std::string head;
+    std::uint64_t cost = 0;
     std::vector<Buffer> data;
   };
   io::Task<bool> negotiate();
@@ -42,7 +44,7 @@ class NbdConnection : public std::enable_shared_from_this<NbdConnection> {
   io::Task<bool> take_write(const nbd::Request& r);
   void start(const nbd::Request& r, Buffer image);
   void finish(const nbd::Request& r, const Status& s, std::span<Buffer> data);
-  void reply(std::uint64_t cookie, nbd::Error error, std::span<Buffer> data = {});
+  void reply(std::uint64_t cookie, nbd::Error error, std::uint64_t cost, std::span<Buffer> data = {});
   io::Task<void> writer(std::shared_ptr<NbdConnection> self);
   io::Task<bool> fill(std::size_t want);
   io::Task<bool> take(std::byte* to, std::size_t bytes);
@@ -56,7 +58,7 @@ class NbdConnection : public std::enable_shared_from_this<NbdConnection> {
   std::vector<Reply> replies_;
   bool closing_ = false, writer_done_ = true;
   std::size_t open_requests_ = 0;
-  std::uint64_t outstanding_ = 0;
+  std::uint64_t outstanding_ = 0;  // bytes that requests cost, until their answers are written
   io::Event wake_writer_, room_;
 };
 
