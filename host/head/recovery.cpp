@@ -74,6 +74,7 @@ class Replay {
   void finish() {
     for (auto& [vp, p] : ctx_.partitions) {
       Replica& replica = p->replica;
+      for (auto& [lsn, r] : waiting_[vp]) forget(r);  // behind a hole; whether it matters the commit LSN tells
       for (auto& [lsn, held] : held_below_[vp]) replica.adopt_unflushed(held);
       replica.recount();
       Lsn known = commits_[vp];
@@ -118,15 +119,30 @@ class Replay {
       }
       return;
     }
-    if (r->lsn() != replica.last().lsn + 1) {
-      // Segments that were already free are replayed too; what does not continue the sequence is such a leftover, or
-      // the sequence has a hole, which the commit LSN tells.
+    if (r->lsn() <= replica.last().lsn) {
       forget(r);
       return;
     }
-    replica.append(r);
-    if (r->portion() == Portion::meta) replica.note_meta(r->lsn(), r->position.segment);
-    replica.on_durable(*r);
+    // The two portions have writers of their own: a metadata record may stand in an earlier batch than the data
+    // record before it. It waits here for its turn.
+    auto& waiting = waiting_[replica.vp()];
+    if (auto it = waiting.find(r->lsn()); it != waiting.end() && newer(*r, *it->second)) {
+      forget(it->second);
+      it->second = r;
+    } else if (!waiting.emplace(r->lsn(), r).second) {
+      forget(r);
+    }
+    take_waiting(replica);
+  }
+
+  void take_waiting(Replica& replica) {
+    auto& waiting = waiting_[replica.vp()];
+    for (auto it = waiting.begin(); it != waiting.end() && it->first == replica.last().lsn + 1; it = waiting.erase(it)) {
+      RecordPtr r = it->second;
+      replica.append(r);
+      if (r->portion() == Portion::meta) replica.note_meta(r->lsn(), r->position.segment);
+      replica.on_durable(*r);
+    }
   }
 
   static bool newer(const Record& a, const Record& b) { return a.epoch() > b.epoch(); }
@@ -159,6 +175,8 @@ class Replay {
   void drop_beyond(Partition& p, LogPoint to) {
     Replica& replica = p.replica;
     if (to.lsn < replica.last().lsn) replica.truncate({to.epoch, std::max(to.lsn, replica.commit())});
+    auto& waiting = waiting_[replica.vp()];
+    for (auto it = waiting.upper_bound(to.lsn); it != waiting.end(); it = waiting.erase(it)) forget(it->second);
     auto& held = held_below_[replica.vp()];
     for (auto it = held.upper_bound(to.lsn); it != held.end();) {
       forget(it->second);
@@ -170,6 +188,7 @@ class Replay {
   Images images_;
   std::map<VpId, Lsn> commits_;
   std::map<VpId, std::map<Lsn, RecordPtr>> held_below_;
+  std::map<VpId, std::map<Lsn, RecordPtr>> waiting_;
   std::map<VpId, std::vector<std::uint32_t>> image_segments_;
 };
 
