@@ -115,20 +115,27 @@ io::Task<Status> Partition::truncate(LogPoint to) {
   Lsn voided = replica.last().lsn;
   // What is on its way to the log must be there before the record that voids it.
   if (Status s = co_await wait_durable(voided); !s.ok()) co_return s;
-  flatbuffers::FlatBufferBuilder b;
-  fbs::LogPoint point(to.epoch, to.lsn);
-  b.Finish(fbs::CreateTruncate(b, &point));
-  auto record = make_record(replica.vp(), {designation().epoch, 0}, RecordKind::truncate, 0, 0, {},
-                            std::string(reinterpret_cast<const char*>(b.GetBufferPointer()), b.GetSize()), {});
   if (!broken(Switch::truncate_not_durable)) {
-    std::uint32_t segment = 0;
-    if (Status s = co_await append_local(record, &segment); !s.ok()) co_return s;
-    replica.note_meta(voided, segment);
+    if (Status s = co_await log_truncate(to, voided); !s.ok()) co_return s;
   }
   replica.truncate(to);
   logging::info("VP {:x}: dropped records {} to {} that are not on the new primary's history", replica.vp(), to.lsn + 1, voided);
   co_return Status();
 }
+
+io::Task<Status> Partition::log_truncate(LogPoint to, Lsn voided) {
+  flatbuffers::FlatBufferBuilder b;
+  fbs::LogPoint point(to.epoch, to.lsn);
+  b.Finish(fbs::CreateTruncate(b, &point));
+  auto record = make_record(replica.vp(), {designation().epoch, 0}, RecordKind::truncate, 0, 0, {},
+                            std::string(reinterpret_cast<const char*>(b.GetBufferPointer()), b.GetSize()), {});
+  std::uint32_t segment = 0;
+  Status s = co_await append_local(record, &segment);
+  if (s.ok()) replica.note_meta(voided, segment);
+  co_return s;
+}
+
+io::Task<Status> Partition::void_everything() { return log_truncate({}, replica.last().lsn); }
 
 io::Task<Status> Partition::write_image() {
   if (imaging_) co_return Status(Code::unavailable, "an image is being written already");

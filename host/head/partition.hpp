@@ -61,6 +61,8 @@ class Partition {
   io::Task<Status> wait_durable(Lsn lsn);
   /// Durably drops the tail beyond `to` (protocol 4.3).
   io::Task<Status> truncate(LogPoint to);
+  /// Durably declares all that this replica has logged so far void (before an image of another replica's replaces it).
+  io::Task<Status> void_everything();
   /// Writes the committed metadata as an image into the metadata portion and frees what it covers.
   io::Task<Status> write_image();
   /// Payload of blocks [first, first + count) of a record: memory, log, or (rot) another member.
@@ -72,6 +74,7 @@ class Partition {
   io::Event durable_changed;
 
  private:
+  io::Task<Status> log_truncate(LogPoint to, Lsn voided);
   io::Task<void> supervise();
   io::Task<void> stand();  // takeover.cpp
   io::Task<Result<Buffer>> fetch_from_member(RecordPtr record);

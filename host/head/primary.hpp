@@ -111,6 +111,8 @@ class Primary : public std::enable_shared_from_this<Primary> {
   // primary_write.cpp
   RecordPtr append(RecordKind kind, Lba lba, std::uint32_t blocks, const RequestId& request, std::string body, Buffer payload);
   void admit(Op op);
+  /// The op gets its LSN (or an error) now.
+  void unqueue(Op& op);
   bool room_for_data(bool& slow) const;
   bool begin_op(Op& op);
   Status check_op(const Op& op) const;
@@ -163,7 +165,8 @@ class Primary : public std::enable_shared_from_this<Primary> {
   std::deque<Op> incoming_;         // admitted in order, waiting for space
   std::vector<Op> blocked_;         // touch a block that a merge holds
   std::set<Lba> locked_;
-  std::set<std::pair<std::uint64_t, std::uint64_t>> queued_;  // (incarnation, sequence) of ops without an LSN yet
+  // (incarnation, sequence) of ops without an LSN yet, and where their answer goes now
+  std::map<std::pair<std::uint64_t, std::uint64_t>, std::weak_ptr<wire::Channel>> queued_;
   std::deque<PendingAck> pending_acks_;
   struct Answer { std::weak_ptr<wire::Channel> channel; RequestId request; Code code; };
   std::vector<Answer> answers_;

@@ -90,6 +90,8 @@ io::Task<void> Primary::serve(std::shared_ptr<Primary> self, std::shared_ptr<Rea
   for (ReadJob::Part& p : job->parts) {
     results.emplace_back(p.tag, p.blocks, static_cast<std::uint16_t>(p.status.code()), p.zero, 0);
     if (!p.status.ok()) text = p.status.text();
+    if (p.status.code() == Code::degraded) partition_.waiting_for = "reads wait: " + p.status.text();
+    else if (p.status.ok() && partition_.waiting_for.starts_with("reads wait")) partition_.waiting_for.clear();
     if (!p.status.ok() || p.zero) continue;
     for (std::uint32_t i = 0; i < p.blocks; ++i)
       crcs.push_back(crc32c(p.data.bytes().subspan(std::size_t{i} * kBlockBytes, kBlockBytes)));
@@ -158,6 +160,8 @@ io::Task<void> Primary::run_rounds(std::shared_ptr<Primary> self) {
 }
 
 Primary::Source Primary::source_of(Entry committed) const {
+  // Sabotage: what the block was before it was first written.
+  if (broken(Switch::stale_read) && ctx_.world.random_below(64) == 0) committed = Entry();
   Source s{committed, nullptr};
   if (!committed.is_lsn()) return s;
   s.record = partition_.replica.find(committed.lsn());

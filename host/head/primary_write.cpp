@@ -122,14 +122,19 @@ Status Primary::check_op(const Op& op) const {
 
 void Primary::admit(Op op) {
   // The same request again while the first has no LSN yet (a reconnect): the first will do, but answers here.
-  if (!queued_.insert({op.request.incarnation, op.request.sequence}).second) {
-    for (Op& o : incoming_)
-      if (o.request.sequence == op.request.sequence && o.request.incarnation == op.request.incarnation) o.channel = op.channel;
-    for (Op& o : blocked_)
-      if (o.request.sequence == op.request.sequence && o.request.incarnation == op.request.incarnation) o.channel = op.channel;
+  auto [it, fresh] = queued_.try_emplace({op.request.incarnation, op.request.sequence}, op.channel);
+  if (!fresh) {
+    it->second = op.channel;
     return;
   }
   incoming_.push_back(std::move(op));
+}
+
+void Primary::unqueue(Op& op) {
+  auto it = queued_.find({op.request.incarnation, op.request.sequence});
+  if (it == queued_.end()) return;
+  op.channel = it->second;
+  queued_.erase(it);
 }
 
 // Space for new data here and at every receiving member; between slow and high writes are let through one by one.
@@ -199,7 +204,7 @@ bool Primary::begin_op(Op& op) {
 
 void Primary::write_aligned(Op& op) {
   std::uint32_t blocks = static_cast<std::uint32_t>(op.end_lba() - op.first_lba());
-  queued_.erase({op.request.incarnation, op.request.sequence});
+  unqueue(op);
   if (op.kind != fbs::OpKind::write) {
     RecordPtr r = append(RecordKind::trim, op.first_lba(), blocks, op.request, {}, {});
     pending_acks_.push_back({r->lsn(), op.channel, op.request});
@@ -282,7 +287,7 @@ io::Task<void> Primary::merge(std::shared_ptr<Primary> self, Op op) {
     if (block.ok()) blocks[l] = std::move(*block);
     else s = block.status();
   }
-  queued_.erase({op.request.incarnation, op.request.sequence});
+  unqueue(op);
   locked_.erase(locked_.lower_bound(first), locked_.lower_bound(end));
   if (s.ok() && partition_.replica.sessions.incarnation(op.request.attachment) != op.request.incarnation)
     s = Status(Code::closed_session, "taken over");

@@ -139,8 +139,9 @@ io::Task<wire::Frame> Partition::sync_part(Epoch epoch, std::vector<RecordPtr> r
     if (!s.ok()) break;
     if (r->lsn() == 0) {
       if (r->kind() == RecordKind::image_begin) {
-        // Nothing in flight may end up behind the image.
+        // Nothing in flight may end up behind the image, and nothing from before it may be replayed on top of it.
         if (s = co_await wait_durable(replica.last().lsn); !s.ok()) break;
+        if (s = co_await void_everything(); !s.ok()) break;
         replica.reset();
         incoming_image_segments_.clear();
       }

@@ -83,7 +83,10 @@ io::Task<Result<SegmentLog::Recovery>> SegmentLog::open() {
       out.why = options_.path + ": the last batches before segment " + std::to_string(it->second) + " are gone";
     }
     previous_crc_ = segment.start_crc;
-    Status s = co_await scan_segment(it->second, std::next(it) == used.end(), out);
+    auto next = std::next(it);
+    std::optional<std::uint32_t> next_start;
+    if (next != used.end() && next->first == it->first + 1) next_start = segments_[next->second].start_crc;
+    Status s = co_await scan_segment(it->second, next == used.end(), next_start, out);
     if (!s.ok()) co_return s;
   }
   co_return out;
@@ -115,7 +118,7 @@ io::Task<bool> SegmentLog::valid_batch_behind(std::uint32_t number, std::uint64_
   co_return false;
 }
 
-io::Task<Status> SegmentLog::scan_segment(std::uint32_t number, bool last, Recovery& out) {
+io::Task<Status> SegmentLog::scan_segment(std::uint32_t number, bool last, std::optional<std::uint32_t> next_start_crc, Recovery& out) {
   std::uint64_t base = number * options_.segment_bytes;
   Buffer segment = Buffer::allocate(options_.segment_bytes);
   for (std::uint64_t at = 0; at < options_.segment_bytes; at += 1 << 20) {
@@ -151,9 +154,10 @@ io::Task<Status> SegmentLog::scan_segment(std::uint32_t number, bool last, Recov
     if (Status s = take_records(area, h, number, at, payload, batch); !s.ok()) {
       out.suspect = true;
       out.why = options_.path + ": " + s.text();
-    } else if (std::find(batch.rotten.begin(), batch.rotten.end(), true) != batch.rotten.end() && last &&
-               !co_await valid_batch_behind(number, at)) {
-      // The newest batch with a payload that does not match: a torn write. Nobody was told that it is durable.
+    } else if (std::find(batch.rotten.begin(), batch.rotten.end(), true) != batch.rotten.end() &&
+               (last || next_start_crc == h.previous_crc) && !co_await valid_batch_behind(number, at)) {
+      // The newest batch of its time with a payload that does not match: a torn write, which an earlier recovery may have
+      // seen already (the segment that it began then does not continue from this batch). Nobody was told it is durable.
       previous_crc_ = h.previous_crc;
       out.torn_bytes = options_.segment_bytes - at;
       break;

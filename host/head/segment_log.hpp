@@ -18,6 +18,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -109,7 +110,7 @@ class SegmentLog {
   io::Task<Status> next_segment();
   std::vector<RecordPtr> take_batch();
   Buffer encode(const std::vector<RecordPtr>& batch, std::uint32_t offset_blocks);
-  io::Task<Status> scan_segment(std::uint32_t number, bool last, Recovery& out);
+  io::Task<Status> scan_segment(std::uint32_t number, bool last, std::optional<std::uint32_t> next_start_crc, Recovery& out);
   io::Task<bool> valid_batch_behind(std::uint32_t number, std::uint64_t offset);
   bool parse_batch(Bytes area, std::uint32_t number, std::uint64_t offset, BatchHeader& h) const;
   Status take_records(Bytes area, const BatchHeader& h, std::uint32_t number, std::uint64_t offset, Bytes payload,
