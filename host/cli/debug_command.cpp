@@ -1,10 +1,13 @@
 #include <CLI/CLI.hpp>
+#include <cstring>
 #include <fstream>
 #include <iostream>
 #include <memory>
 #include <vector>
 
 #include "cli/commands.hpp"
+#include "base/crc32c.hpp"
+#include "coding/chunk_header.hpp"
 #include "wire/frame.hpp"
 
 namespace luge::cli {
@@ -12,50 +15,98 @@ namespace {
 
 constexpr std::size_t kMaxFile = 256 << 20;
 
-Result<std::vector<std::byte>> read_file(const std::string& path) {
+Result<std::vector<std::byte>> read_file(const std::string& path, std::uint64_t offset, std::size_t limit) {
   std::ifstream in(path, std::ios::binary | std::ios::ate);
   if (!in) return Status(Code::not_found, path + ": cannot be read");
-  auto size = in.tellg();
-  if (size < 0 || static_cast<std::size_t>(size) > kMaxFile) return Status(Code::invalid, path + ": larger than 256 MiB");
-  std::vector<std::byte> bytes(static_cast<std::size_t>(size));
-  in.seekg(0);
-  in.read(reinterpret_cast<char*>(bytes.data()), size);
+  auto size = static_cast<std::uint64_t>(in.tellg());
+  if (offset > size) return Status(Code::invalid, path + ": has only " + std::to_string(size) + " bytes");
+  std::vector<std::byte> bytes(std::min<std::uint64_t>(size - offset, limit));
+  in.seekg(static_cast<std::streamoff>(offset));
+  in.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
   if (!in) return Status(Code::io_error, path + ": cannot be read");
   return bytes;
 }
 
-int print_frames(const std::string& path) {
-  auto bytes = read_file(path);
+int print_frames(const std::string& path, std::uint64_t offset) {
+  auto bytes = read_file(path, offset, kMaxFile);
   if (!bytes.ok()) return complain(bytes.status());
   Bytes rest(*bytes);
-  std::uint64_t offset = 0;
   while (!rest.empty()) {
+    std::string where = "offset " + std::to_string(offset);
     wire::FrameHeader h;
-    if (rest.size() < sizeof h) return complain(Status(Code::corrupt, "offset " + std::to_string(offset) + ": half a header"));
+    if (rest.size() < sizeof h) return complain(Status(Code::corrupt, where + ": half a header"));
     std::memcpy(&h, rest.data(), sizeof h);
-    if (Status s = wire::check_header(h, 0); !s.ok()) return complain(s.with("offset " + std::to_string(offset)));
+    if (Status s = wire::check_header(h, 0); !s.ok()) return complain(s.with(where));
     std::uint64_t length = sizeof h + std::uint64_t{h.body_bytes} + h.payload_bytes;
-    if (rest.size() < length) return complain(Status(Code::corrupt, "offset " + std::to_string(offset) + ": the frame is cut short"));
+    if (rest.size() < length) return complain(Status(Code::corrupt, where + ": the frame is cut short"));
     Bytes body = rest.subspan(sizeof h, h.body_bytes);
     bool good = wire::frame_crc(h, body) == h.crc;
-    std::cout << "offset " << offset << ": " << wire::kind_name(static_cast<wire::Kind>(h.kind)) << ", id " << h.id
-              << ", unit " << h.unit << ", source " << h.source << ", body " << h.body_bytes << ", payload "
-              << h.payload_bytes << ", checksum " << (good ? "good" : "BAD") << "\n";
+    std::cout << where << ": " << wire::kind_name(static_cast<wire::Kind>(h.kind)) << ", id " << h.id << ", unit "
+              << h.unit << ", source " << h.source << ", body " << h.body_bytes << ", payload " << h.payload_bytes
+              << ", checksum " << (good ? "good" : "BAD") << "\n";
     rest = rest.subspan(length);
     offset += length;
   }
   return kOk;
 }
 
+// One chunk slot: the header, and whether each block of the chunk behind it has the CRC that the header names.
+int print_chunk(const std::string& path, std::uint64_t offset) {
+  constexpr std::uint64_t kPadding = ~0ull;
+  auto bytes = read_file(path, offset, 16u << 20);
+  if (!bytes.ok()) return complain(bytes.status());
+  auto header = coding::parse_chunk_header(*bytes);
+  if (header.code() == Code::not_found) return std::cout << "slot never written\n", static_cast<int>(kOk);
+  if (!header.ok()) return complain(header.status());
+  const coding::ChunkHeaderFields& f = header->fields();
+  std::cout << (f.written ? "written" : "freed") << " slot, unit " << f.unit << ", generation " << f.generation << "\n";
+  if (!f.written) return kOk;
+  bool parity = f.chunk_index >= f.layout.k;
+  std::cout << "stripe " << to_string(f.stripe) << ", layout " << to_string(f.layout) << ", chunk " << f.chunk_index
+            << (parity ? " (parity)" : " (data)") << " of " << f.chunk_bytes << " bytes, header " << header->header_bytes()
+            << " bytes\n";
+  for (std::uint32_t i = 0; i < header->blocks_per_chunk(); ++i) {
+    fbs::BlockIdentity id = header->identity(f.chunk_index, i);
+    std::uint64_t at = header->header_bytes() + std::uint64_t{i} * kBlockBytes;
+    const char* verdict = "not in the file";
+    if (at + kBlockBytes <= bytes->size())
+      verdict = crc32c(Bytes(*bytes).subspan(at, kBlockBytes)) == id.crc() ? "good" : "BAD";
+    std::cout << "  block " << i << ": ";
+    if (parity) std::cout << "parity";
+    else if (id.lba() == kPadding) std::cout << "padding";
+    else std::cout << "lba " << id.lba() << ", lsn " << id.lsn();
+    std::cout << ", crc " << std::hex << id.crc() << std::dec << ", " << verdict << "\n";
+  }
+  return kOk;
+}
+
+// What can be printed. A room with another format adds its row.
+struct Printer {
+  const char* name;
+  const char* help;
+  int (*print)(const std::string& path, std::uint64_t offset);
+};
+constexpr Printer kPrinters[] = {
+    {"frame", "Frames as they travel between daemons, one after the other", print_frames},
+    {"chunk", "One chunk slot of a sled's device, and the CRCs of its blocks", print_chunk},
+};
+
 }  // namespace
 
 void add_debug_commands(CLI::App& app, Context& context) {
   auto* debug = app.add_subcommand("debug", "Print records of files and messages");
   debug->require_subcommand(1);
-  auto file = std::make_shared<std::string>();
-  auto* frame = debug->add_subcommand("frame", "Frames as they travel between daemons, one after the other");
-  frame->add_option("FILE", *file)->required();
-  frame->callback([&context, file] { context.run = [file] { return print_frames(*file); }; });
+  for (const Printer& p : kPrinters) {
+    struct Arguments {
+      std::string file;
+      std::uint64_t offset = 0;
+    };
+    auto a = std::make_shared<Arguments>();
+    auto* sub = debug->add_subcommand(p.name, p.help);
+    sub->add_option("FILE", a->file)->required();
+    sub->add_option("--offset", a->offset, "bytes from the beginning of the file");
+    sub->callback([&context, a, print = p.print] { context.run = [a, print] { return print(a->file, a->offset); }; });
+  }
 }
 
 }  // namespace luge::cli

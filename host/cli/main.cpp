@@ -1,9 +1,33 @@
 // luge: the command line of a storage unit.
 #include <CLI/CLI.hpp>
 
+#include "base/config.hpp"
 #include "cli/commands.hpp"
 
 namespace {
+
+// A word in the place of a command that is none, with what may have been meant. Empty: the words are known.
+std::string unknown_command(const CLI::App& app, int argc, char** argv) {
+  const CLI::App* at = &app;
+  for (int i = 1; i < argc; ++i) {
+    std::string word = argv[i];
+    if (word == "--unit" || word == "--api") ++i;
+    if (word.starts_with("-")) continue;
+    std::vector<std::string> names;
+    const CLI::App* next = nullptr;
+    for (const CLI::App* sub : at->get_subcommands({})) {
+      names.push_back(sub->get_name());
+      if (sub->check_name(word)) next = sub;
+    }
+    if (names.empty()) return "";
+    if (next == nullptr) {
+      auto close = luge::nearest(word, names);
+      return "there is no command '" + word + "'" + (close ? "; did you mean '" + *close + "'?" : ": --help lists them");
+    }
+    at = next;
+  }
+  return "";
+}
 
 constexpr const char* kFooter = R"(First steps:
   export LUGE_UNIT=/var/tmp/u1
@@ -42,6 +66,11 @@ int main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
+    std::string unknown = e.get_exit_code() != 0 ? unknown_command(app, argc, argv) : "";
+    if (!unknown.empty()) {
+      std::fprintf(stderr, "luge: %s\n", unknown.c_str());
+      return kUsage;
+    }
     return app.exit(e) == 0 ? kOk : kUsage;
   }
   return context.run();

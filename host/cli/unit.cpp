@@ -79,12 +79,7 @@ Result<Unit> Unit::create(const std::string& directory, const UnitShape& shape, 
   u.directory_ = fs::weakly_canonical(directory, error).string();
   if (error) return Status(Code::invalid, directory + ": " + error.message());
   if (Status s = check_directory(u.directory_); !s.ok()) return s;
-  if (fs::exists(u.directory_, error)) {
-    if (!fs::is_directory(u.directory_, error)) return Status(Code::exists, directory + " is not a directory");
-    for (const auto& entry : fs::directory_iterator(u.directory_, error))
-      if (entry.path().filename() != "lock")
-        return Status(Code::exists, directory + " is not empty and holds no unit: choose another directory, or empty this one");
-  }
+  if (Status s = is_free(u.directory_); !s.ok()) return s;
   u.bin_ = bin;
   u.shape_ = shape;
   std::random_device random;
@@ -101,6 +96,16 @@ Result<Unit> Unit::create(const std::string& directory, const UnitShape& shape, 
   if (Status s = u.write_configs(); !s.ok()) return s;
   if (Status s = u.save(); !s.ok()) return s;  // last: a directory with unit.json is complete
   return u;
+}
+
+Status Unit::is_free(const std::string& directory) {
+  std::error_code error;
+  if (!fs::exists(directory, error)) return Status();
+  if (!fs::is_directory(directory, error)) return Status(Code::exists, directory + " is not a directory");
+  for (const auto& entry : fs::directory_iterator(directory, error))
+    if (entry.path().filename() != "lock")
+      return Status(Code::exists, directory + " is not empty and holds no unit: choose another directory, or empty this one");
+  return error ? Status(Code::io_error, directory + ": " + error.message()) : Status();
 }
 
 std::string Unit::socket(const Daemon& d) const {

@@ -37,6 +37,8 @@ class Unit {
  public:
   /// Makes D and everything in it. exists: D is not empty.
   static Result<Unit> create(const std::string& directory, const UnitShape& shape, const std::string& bin);
+  /// Ok if a unit may be made in it: it is not there, or empty. exists: something else is in it.
+  static Status is_free(const std::string& directory);
   /// not_found: no such directory. invalid: not a unit's. wrong_version: made by another version.
   static Result<Unit> open(const std::string& directory);
 

@@ -143,6 +143,8 @@ json::object unit_json(const Unit& unit) {
 int up(const Context& c, const UnitArguments& a) {
   std::error_code error;
   bool is_new = !fs::exists(a.dir, error);
+  if (!fs::exists(a.dir + "/unit.json", error))  // nothing may be left behind in a directory that is not ours
+    if (Status s = Unit::is_free(a.dir); !s.ok()) return complain(s);
   fs::create_directories(a.dir, error);
   if (error) return complain(Status(Code::io_error, a.dir + ": cannot be made: " + error.message()));
   auto lock = Unit::lock(a.dir);
