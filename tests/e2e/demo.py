@@ -1,0 +1,328 @@
+#!/usr/bin/env python3
+"""The main job, end to end, with tools that are not ours: nbdcopy, fio, qemu-img, mke2fs, e2fsck.
+
+Run by ./demo. Starts what it needs in a directory of its own and stops it by its unit file; touches nothing else.
+"""
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+MIB = 1 << 20
+IMAGE_BYTES = 256 * MIB
+SCRATCH_BYTES = 256 * MIB
+
+
+class CheckFailed(Exception):
+    """A check that did not hold: its name, and what was seen."""
+
+    def __init__(self, name, text):
+        super().__init__(text)
+        self.name = name
+
+
+class Screen:
+    """Progress lines while it works; the report at the end."""
+
+    def __init__(self):
+        self.start = time.time()
+        self.events = []
+        self.steps = []
+
+    def now(self):
+        return time.time() - self.start
+
+    def event(self, text):
+        self.events.append({"seconds": round(self.now(), 2), "text": text})
+        print(f"  {self.now():6.1f} s  {text}", flush=True)
+
+    def step(self, name):
+        self.steps.append({"step": name, "begin": round(self.now(), 2)})
+        print(f"[{len(self.steps)}] {name}", flush=True)
+
+
+class Unit:
+    def __init__(self, directory, bin_dir, sabotage):
+        self.dir = directory
+        self.luge = os.path.join(bin_dir, "luge")
+        self.env = dict(os.environ, LUGE_UNIT=directory)
+        self.up_args = ["--heads", "4", "--sleds", "8", "--devices", "2"]
+        if sabotage:
+            self.env["LUGE_BREAK"] = sabotage
+            self.up_args += ["--sabotage-bin", os.path.join(os.path.dirname(bin_dir), "sabotage")]
+
+    def run(self, *args, timeout=120, check=True):
+        return command([self.luge, *args], env=self.env, timeout=timeout, check=check)
+
+    def json(self, *args):
+        return json.loads(self.run(*args, "--json"))
+
+    def volume(self, name):
+        return self.json("volume", "show", name)
+
+    def pid(self, node):
+        return next(n["pid"] for n in self.json("status")["nodes"] if n["name"] == node)
+
+    def kill(self, node):
+        os.kill(self.pid(node), signal.SIGKILL)
+
+    def wait(self, what, predicate, seconds):
+        deadline = time.time() + seconds
+        while not predicate():
+            if time.time() > deadline:
+                raise CheckFailed("liveness", f"{what}: not within {seconds} s")
+            time.sleep(0.2)
+
+
+def command(args, env=None, timeout=120, check=True, name=None):
+    try:
+        done = subprocess.run(args, env=env, timeout=timeout, capture_output=True, text=True)
+    except subprocess.TimeoutExpired:
+        raise CheckFailed(name or os.path.basename(args[0]), f"no end within {timeout} s: {' '.join(args[:6])}")
+    if check and done.returncode != 0:
+        raise CheckFailed(name or os.path.basename(args[0]),
+                          f"{' '.join(args[:8])}: exit code {done.returncode}: {(done.stderr or done.stdout).strip()[-400:]}")
+    return done.stdout
+
+
+def make_image(path, work):
+    """A real ext4 file system with files of this machine, about 190 MiB of them."""
+    tree = os.path.join(work, "tree")
+    os.makedirs(tree, exist_ok=True)
+    total, number = 0, 0
+    for root in ("/usr/bin", "/usr/lib", "/usr/share", "/etc"):
+        for folder, subfolders, files in sorted(os.walk(root)):
+            subfolders.sort()
+            for f in sorted(files):
+                source = os.path.join(folder, f)
+                try:
+                    size = os.path.getsize(source)
+                    if os.path.islink(source) or not os.path.isfile(source) or size > 24 * MIB:
+                        continue
+                    if total + size > 190 * MIB or number > 6000:
+                        break
+                    shutil.copyfile(source, os.path.join(tree, f"{number:05d}-{f}"[:200]))
+                except OSError:
+                    continue
+                total += size
+                number += 1
+    command(["mke2fs", "-q", "-F", "-t", "ext4", "-d", tree, path, f"{IMAGE_BYTES // MIB}M"], timeout=120)
+    shutil.rmtree(tree)
+    return number, total
+
+
+def sha256(path):
+    h = hashlib.sha256()
+    with open(path, "rb") as f:
+        for block in iter(lambda: f.read(MIB), b""):
+            h.update(block)
+    return h.hexdigest()
+
+
+def fio(uri, work, name, io_bytes, seed):
+    out = os.path.join(work, f"fio-{name}.json")
+    args = ["fio", f"--name={name}", "--ioengine=nbd", f"--uri={uri}", "--rw=randwrite", "--bs=4k", "--iodepth=32",
+            f"--size={SCRATCH_BYTES}", f"--io_size={io_bytes}", "--verify=crc32c", "--do_verify=1", "--verify_fatal=1",
+            "--verify_state_save=0", f"--randseed={seed}", "--output-format=json", f"--output={out}"]
+    return subprocess.Popen(args, cwd=work, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True), out
+
+
+def finish_fio(process, out, name, timeout=300):
+    try:
+        _, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise CheckFailed("fio-verify", f"fio job '{name}' does not end within {timeout} s")
+    if process.returncode != 0:
+        raise CheckFailed("fio-verify", f"fio job '{name}': exit code {process.returncode}: {err.strip()[-300:]}")
+    with open(out) as f:
+        text = f.read()
+    job = json.loads(text[text.index("{"):])["jobs"][0]
+    if job["error"] != 0:
+        raise CheckFailed("fio-verify", f"fio job '{name}' reports error {job['error']}")
+    return job
+
+
+class Demo:
+    def __init__(self, options, work):
+        self.options = options
+        self.work = work
+        self.screen = Screen()
+        self.unit = Unit(os.path.join(work, "unit"), options.bin, options.sabotage)
+        self.report = {"sabotage": options.sabotage, "throughput": {}, "written_bytes": {}, "read_bytes": {}}
+        self.image = os.path.join(work, "disk.img")
+        self.children = []
+
+    def uri(self, name):
+        return f"nbd+unix:///?socket={os.path.join(self.work, name)}.sock"
+
+    def start_unit(self):
+        self.screen.step("start the unit: 1 control plane, 4 heads, 8 sleds with 2 devices each, 1 attach")
+        self.unit.run("unit", "up", "--dir", self.unit.dir, *self.unit.up_args, timeout=300)
+        for name, size in (("disk", IMAGE_BYTES), ("scratch", SCRATCH_BYTES)):
+            self.unit.run("volume", "create", name, "--size", f"{size // MIB}MiB", "--layout", "4+2")
+            self.unit.wait(f"volume {name} opens", lambda: self.unit.volume(name)["state"] == "open", 30)
+            self.unit.run("attach", name, "--nbd", f"unix:{os.path.join(self.work, name)}.sock")
+        self.screen.event("unit is up; volumes disk and scratch, 4+2, attached over NBD")
+
+    def import_image(self):
+        self.screen.step("make a real disk image and import it with nbdcopy")
+        files, total = make_image(self.image, self.work)
+        self.screen.event(f"ext4 image of {IMAGE_BYTES // MIB} MiB with {files} files ({total // MIB} MiB)")
+        begin = time.time()
+        command(["nbdcopy", self.image, self.uri("disk")], timeout=180)
+        self.report["throughput"]["import_mb_s"] = round(IMAGE_BYTES / 1e6 / (time.time() - begin), 1)
+        self.screen.event(f"imported at {self.report['throughput']['import_mb_s']} MB/s")
+
+    def kill_primary(self):
+        self.screen.step("fio writes and verifies; the primary head dies in the middle (SIGKILL)")
+        process, out = fio(self.uri("scratch"), self.work, "failover", 96 * MIB, 1)
+        self.children.append(process)
+        time.sleep(2)
+        victim = self.unit.volume("scratch")["primary"]
+        if process.poll() is not None:
+            finish_fio(process, out, "failover")
+        self.unit.kill(victim)
+        self.screen.event(f"killed {victim}, primary of volume scratch")
+        job = finish_fio(process, out, "failover")
+        now = self.unit.volume("scratch")
+        if now["primary"] == victim:
+            raise CheckFailed("failover", f"{victim} is dead and still primary")
+        pause = job["write"]["clat_ns"]["max"] / 1e6
+        self.report["pause_ms"] = round(pause, 1)
+        self.report["throughput"]["randwrite_4k_iops"] = round(job["write"]["iops"])
+        self.screen.event(f"{now['primary']} took over in epoch {now['epoch']}; longest I/O {pause:.0f} ms, no error; verified")
+
+    def flush(self):
+        self.screen.step("flush to the sleds, then restart the heads (cold caches)")
+        for name in ("disk", "scratch"):
+            self.unit.run("volume", "flush", name, "--wait", timeout=120)
+            shown = self.unit.volume(name)
+            if shown["unflushed_bytes"] != 0:
+                raise CheckFailed("flush", f"{shown['unflushed_bytes']} bytes of {name} are unflushed after the flush")
+            self.report["written_bytes"][name] = shown["written_bytes"]
+        self.screen.event("flushed, 0 bytes unflushed")
+        self.unit.run("unit", "up", "--dir", self.unit.dir, timeout=120)
+        self.unit.run("unit", "restart", "--role", "head", timeout=120)
+        self.unit.wait("volumes open again after the restart of all heads",
+                       lambda: all(v["state"] == "open" for v in self.unit.json("status")["volumes"]), 60)
+        self.screen.event("all heads restarted, volumes open")
+
+    def kill_sleds(self):
+        self.screen.step("kill two sleds while fio runs on; read everything back")
+        process, out = fio(self.uri("scratch"), self.work, "degraded", 32 * MIB, 2)
+        self.children.append(process)
+        time.sleep(1)
+        for sled in ("sled-2", "sled-5"):
+            self.unit.kill(sled)
+            self.screen.event(f"killed {sled}")
+        time.sleep(1)
+        begin = time.time()
+        command(["qemu-img", "compare", "-f", "raw", "-F", "raw", self.image, self.uri("disk")], timeout=180, name="image-compare")
+        self.report["throughput"]["degraded_read_mb_s"] = round(IMAGE_BYTES / 1e6 / (time.time() - begin), 1)
+        self.screen.event("qemu-img compare: identical")
+        copy = os.path.join(self.work, "copy.img")
+        command(["nbdcopy", self.uri("disk"), copy], timeout=180)
+        if sha256(copy) != sha256(self.image):
+            raise CheckFailed("checksum", "the SHA-256 of what was read back differs from the image's")
+        self.screen.event("SHA-256 of the copy read back: equal")
+        command(["e2fsck", "-fn", copy], timeout=120, name="file-system")
+        self.screen.event("e2fsck -fn: clean")
+        os.unlink(copy)
+        job = finish_fio(process, out, "degraded")
+        self.report["throughput"]["degraded_randwrite_4k_iops"] = round(job["write"]["iops"])
+        self.screen.event("fio verified everything it wrote through the loss of both sleds")
+        shown = self.unit.volume("disk")
+        read = shown["read_bytes"]
+        self.report["read_bytes"]["disk"] = read
+        self.report["degraded_stripes"] = shown["degraded_stripes"]
+        total = sum(read.values())
+        if read["memory"] + read["log"] > total / 10:
+            raise CheckFailed("cold-read", f"after flush and restart the heads still had {read}")
+        if total == 0 or read["reconstructed"] == 0:
+            raise CheckFailed("reconstruction", f"nothing was reconstructed though two sleds are dead: {read}")
+        self.report["reconstructed_share"] = round(read["reconstructed"] / total, 3)
+
+    def print_report(self, verdict):
+        r = self.report
+        mib = lambda n: f"{n / MIB:.1f} MiB"
+        print("\n" + "=" * 78)
+        print("Luge: one unit, one disk image, one head and two sleds lost")
+        print("timeline")
+        for e in self.screen.events:
+            print(f"  {e['seconds']:6.1f} s  {e['text']}")
+        if r["throughput"]:
+            print("throughput      " + ", ".join(f"{k} {v}" for k, v in r["throughput"].items()))
+        if "pause_ms" in r:
+            print(f"longest pause   {r['pause_ms']} ms (largest completion time fio saw across the head's death)")
+        for name, w in r["written_bytes"].items():
+            print(f"written {name:8}" + ", ".join(f"{k} {mib(v)}" for k, v in w.items()))
+        for name, w in r["read_bytes"].items():
+            print(f"read {name:11}" + ", ".join(f"{k} {mib(v)}" for k, v in w.items()))
+        print(f"verdict         {verdict}")
+        print("=" * 78)
+
+    def run(self):
+        self.start_unit()
+        self.import_image()
+        self.kill_primary()
+        self.flush()
+        self.kill_sleds()
+
+    def stop(self):
+        for child in self.children:
+            if child.poll() is None:
+                child.kill()
+        if os.path.exists(os.path.join(self.unit.dir, "unit.json")):
+            self.unit.run("unit", "down", timeout=180, check=False)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--bin", required=True)
+    parser.add_argument("--dir")
+    parser.add_argument("--keep", action="store_true")
+    parser.add_argument("--sabotage")
+    options = parser.parse_args()
+    options.bin = os.path.abspath(options.bin)
+    work = os.path.abspath(options.dir) if options.dir else tempfile.mkdtemp(prefix="luge-demo-", dir="/var/tmp")
+    os.makedirs(work, exist_ok=True)
+    if os.path.exists(os.path.join(work, "unit")):
+        print(f"demo: {work}/unit exists already; name another --dir, or remove it (luge unit down --dir {work}/unit)", file=sys.stderr)
+        return 2
+    demo = Demo(options, work)
+    verdict, failed, code = "everything held", None, 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        demo.run()
+    except CheckFailed as e:
+        verdict, failed, code = f"FAILED: check '{e.name}': {e}", e.name, 1
+    except KeyboardInterrupt:
+        verdict, code = "interrupted", 130
+    keep = options.keep and code == 0
+    if not keep:
+        demo.stop()
+    demo.print_report(verdict)
+    demo.report.update(verdict="ok" if code == 0 else "failed", failed_check=failed, text=verdict,
+                       seconds=round(demo.screen.now(), 1), events=demo.screen.events, steps=demo.screen.steps)
+    with open("demo-report.json", "w") as f:
+        json.dump(demo.report, f, indent=1)
+    if keep:
+        print(f"The unit runs on in {work}. Try:\n  export LUGE_UNIT={demo.unit.dir} PATH={options.bin}:$PATH\n"
+              f"  luge status\n  nbdinfo '{demo.uri('disk')}'\n  luge unit up      # brings the killed daemons back\n"
+              "  luge unit down    # stops all of it")
+    elif not options.dir:
+        shutil.rmtree(work, ignore_errors=True)
+    else:
+        shutil.rmtree(demo.unit.dir, ignore_errors=True)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
