@@ -1,9 +1,17 @@
 // What stands in front of a chunk in its slot on a sled, and is enough to check any block of the whole stripe
 // (protocol 8.6): so a block rebuilt from other chunks is checked exactly like one that was read.
 //
-//   ChunkHeaderHead | BlockIdentity[k * chunk_bytes / 4096] | u32 parity CRC [m * chunk_bytes / 4096] | zeros to 4 KiB
+// Header area, all numbers little-endian; n = chunk_bytes / 4096 blocks in a chunk:
 //
-// A slot is header area and chunk, written in one write. Bytes: docs/formats.md.
+//   offset         bytes   what
+//   0              72      ChunkHeaderHead (its fields below)
+//   72             24*k*n  BlockIdentity of each data block of the stripe: lba, lsn, crc, 0; chunk 0's blocks first
+//   72 + 24*k*n    4*m*n   CRC32C of each 4 KiB block of each parity chunk
+//   ...                    zeros up to the next multiple of 4096
+//
+// A slot is header area and chunk, written in one write: slot_bytes = chunk_header_bytes + chunk_bytes.
+// A freed slot has only the head (state 0, header_bytes 72, CRC over these 72 bytes): it lies in one sector, so a
+// free that is cut off leaves the written chunk or the freed slot, never a slot that nobody can read.
 #pragma once
 
 #include <cstddef>
@@ -26,8 +34,8 @@ struct ChunkHeaderHead {
   std::uint16_t version = kChunkVersion;
   std::uint8_t state = 0;           // 0: freed slot (nothing follows), 1: written
   std::uint8_t reserved0 = 0;
-  std::uint32_t header_bytes = 0;   // of the whole area, a multiple of 4096
-  std::uint32_t crc = 0;            // CRC32C of the whole area with crc = 0
+  std::uint32_t header_bytes = 0;   // of the whole area, a multiple of 4096; 72 when freed
+  std::uint32_t crc = 0;            // CRC32C of header_bytes with crc = 0
   std::uint64_t unit = 0;
   std::uint64_t vp = 0;             // stripe id
   std::uint64_t epoch = 0;
@@ -41,8 +49,12 @@ struct ChunkHeaderHead {
   std::uint32_t reserved2 = 0;
 };
 static_assert(sizeof(ChunkHeaderHead) == 72);
+static_assert(offsetof(ChunkHeaderHead, header_bytes) == 8);
 static_assert(offsetof(ChunkHeaderHead, crc) == 12);
+static_assert(offsetof(ChunkHeaderHead, unit) == 16);
+static_assert(offsetof(ChunkHeaderHead, vp) == 24);
 static_assert(offsetof(ChunkHeaderHead, generation) == 48);
+static_assert(offsetof(ChunkHeaderHead, chunk_bytes) == 56);
 static_assert(offsetof(ChunkHeaderHead, chunk_index) == 64);
 static_assert(sizeof(fbs::BlockIdentity) == 24);
 
@@ -56,7 +68,10 @@ struct ChunkHeaderFields {
   bool written = true;
 };
 
-/// Size of the header area; a slot takes this and chunk_bytes.
+/// k 1..16, m 0..4, chunk_bytes a multiple of 4096 up to kMaxChunkBytes.
+bool possible_chunk(Layout layout, std::uint32_t chunk_bytes);
+
+/// Size of the header area; a slot takes this and chunk_bytes. REQUIRES: possible_chunk().
 std::uint32_t chunk_header_bytes(Layout layout, std::uint32_t chunk_bytes);
 
 /// identities: of all data blocks in order; parity_crcs: of all parity blocks in order.
@@ -76,6 +91,8 @@ class ChunkHeader {
   /// Of block `block` of chunk `chunk`; for a parity chunk lba is the padding value and crc that of the parity block.
   fbs::BlockIdentity identity(std::uint32_t chunk, std::uint32_t block) const;
   std::uint32_t block_crc(std::uint32_t chunk, std::uint32_t block) const { return identity(chunk, block).crc(); }
+  /// REQUIRES: k <= chunk < k + m.
+  std::uint32_t parity_crc(std::uint32_t chunk, std::uint32_t block) const;
 
  private:
   friend Result<ChunkHeader> parse_chunk_header(Bytes bytes);
@@ -85,7 +102,12 @@ class ChunkHeader {
   std::vector<std::uint32_t> parity_crcs_;
 };
 
-/// `bytes`: the header area (may be longer). not_found: all zeros, a slot never written. corrupt, wrong_version.
+/// `bytes`: the header area (may be longer), from a disk or a peer: nothing about it is trusted. not_found: 4 KiB of
+/// zeros, a slot never written. corrupt: anything that encode_*() did not make. wrong_version.
 Result<ChunkHeader> parse_chunk_header(Bytes bytes);
+
+/// How long the header area is that begins with `first` (at least 4 KiB of it), so that the rest can be read;
+/// 0: no header begins here. At most `limit`, 4096 for a freed slot. Nothing is verified yet.
+std::uint32_t claimed_header_bytes(Bytes first, std::uint32_t limit);
 
 }  // namespace luge::coding

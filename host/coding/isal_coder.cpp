@@ -1,5 +1,6 @@
 #include <isa-l/erasure_code.h>
 
+#include <algorithm>
 #include <map>
 #include <vector>
 
@@ -10,6 +11,7 @@ namespace {
 
 constexpr std::size_t kTableBytes = 32;    // ISA-L: 32 bytes per coefficient
 constexpr std::size_t kCachedTables = 256; // erasure patterns worth keeping; 4+2 has 15, 8+3 has 165
+constexpr std::size_t kMaxBytes = 1u << 30;   // ISA-L counts in int
 
 unsigned char* raw(Bytes b) { return reinterpret_cast<unsigned char*>(const_cast<std::byte*>(b.data())); }
 
@@ -34,7 +36,7 @@ class IsalCoder final : public ErasureCoder {
       if (b.size() != bytes) co_return Status(Code::invalid, "chunks differ in size");
       to.push_back(raw(b));
     }
-    if (bytes % 64 != 0 || bytes > (1u << 30)) co_return Status(Code::invalid, "chunk size is not a multiple of 64");
+    if (bytes % 64 != 0 || bytes > kMaxBytes) co_return Status(Code::invalid, "chunk size is not a multiple of 64");
     if (l.m == 0 || bytes == 0) co_return Status();
     ec_encode_data(static_cast<int>(bytes), static_cast<int>(l.k), static_cast<int>(l.m), encode_tables(l).data(), from.data(), to.data());
     co_return Status();
@@ -43,7 +45,7 @@ class IsalCoder final : public ErasureCoder {
   io::Task<Status> reconstruct(Layout l, std::span<const Bytes> present, std::span<const std::uint32_t> wanted,
                                std::span<const MutableBytes> out) override {
     if (Status s = check_layout(l); !s.ok()) co_return s;
-    if (present.size() != l.width() || wanted.size() != out.size() || wanted.empty())
+    if (present.size() != l.width() || wanted.size() != out.size() || wanted.empty() || wanted.size() > l.width())
       co_return Status(Code::invalid, "chunk count is not that of the layout");
     std::vector<std::uint32_t> survivors;
     std::vector<unsigned char*> from;
@@ -57,9 +59,11 @@ class IsalCoder final : public ErasureCoder {
     std::size_t bytes = present[survivors[0]].size();
     for (std::uint32_t i : survivors)
       if (present[i].size() != bytes) co_return Status(Code::invalid, "chunks differ in size");
+    if (bytes % 64 != 0 || bytes > kMaxBytes) co_return Status(Code::invalid, "chunk size is not a multiple of 64");
     std::vector<unsigned char*> to;
     for (std::size_t i = 0; i < out.size(); ++i) {
-      if (out[i].size() != bytes || wanted[i] >= l.width()) co_return Status(Code::invalid, "chunks differ in size");
+      if (wanted[i] >= l.width()) co_return Status(Code::invalid, "no chunk " + std::to_string(wanted[i]) + " in " + to_string(l));
+      if (out[i].size() != bytes) co_return Status(Code::invalid, "chunks differ in size");
       to.push_back(raw(out[i]));
     }
     const std::vector<unsigned char>* tables = decode_tables(l, survivors, wanted);

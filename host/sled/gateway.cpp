@@ -1,10 +1,20 @@
 #include "sled/gateway.hpp"
 
+#include <algorithm>
+
 #include "base/crc32c.hpp"
 #include "base/logging.hpp"
+#include "coding/chunk_header.hpp"
 #include "switches/switches.hpp"
 
 namespace luge::sled {
+namespace {
+
+constexpr std::size_t kPeers = 256;              // connections kept
+constexpr std::size_t kTurnBytes = 256 << 10;    // worked on before others get their turn on the loop
+constexpr std::uint64_t kSample = 16;            // with verify = sample: every so many stripes
+
+}  // namespace
 
 struct Gateway::Job {
   VpId vp = 0;
@@ -15,89 +25,156 @@ struct Gateway::Job {
   std::vector<fbs::BlockIdentity> blocks;
   std::vector<fbs::ChunkPlace> places;
   std::vector<std::string> addresses;
-  std::vector<Buffer> chunks;
+  std::vector<Buffer> chunks;  // k, then m
   std::vector<std::uint32_t> parity_crcs;
   std::vector<Status> results;
 };
 
-Gateway::Gateway(io::World& world, const wire::Identity& self, const Options& options, Counters& counters, LocalWrite local)
-    : world_(world), self_(self), options_(options), counters_(counters), local_(std::move(local)),
-      coder_(coding::make_isal_coder()), software_(coding::make_isal_coder()), room_(world) {}
+Gateway::Gateway(io::World& world, const wire::Identity& self, const Options& options, Counters& counters, Permitted permitted, LocalWrite local)
+    : world_(world), self_(self), options_(options), counters_(counters), permitted_(std::move(permitted)), local_(std::move(local)),
+      coder_(options.coder), software_(coding::make_isal_coder()), memory_(world, options.stripe_memory) {
+  if (!coder_) coder_ = software_;
+}
 Gateway::~Gateway() = default;
+
+void Gateway::stop() {
+  for (auto& [address, peer] : peers_) peer.link->stop();
+}
 
 Status Gateway::parse(const wire::Frame& request, Job& job) const {
   auto bad = [](const char* what) { return Status(Code::invalid, std::string("stripe: ") + what); };
   const auto* m = request.as<fbs::WriteStripe>();
-  if (!m || !m->stripe() || !m->blocks() || !m->places() || !m->addresses()) return bad("message does not parse");
+  if (!m || !m->stripe() || !m->blocks() || !m->places() || !m->addresses()) return bad("the message does not parse");
   job.vp = m->vp();
   job.epoch = m->epoch();
   job.stripe = {m->stripe()->vp(), m->stripe()->epoch(), m->stripe()->counter()};
   job.layout = {m->k(), m->m()};
   job.chunk_bytes = m->chunk_bytes();
-  Layout l = job.layout;
-  if (l.k == 0 || l.k > coding::kMaxData || l.m > coding::kMaxParity) return bad("layout out of range");
-  if (job.chunk_bytes == 0 || job.chunk_bytes % kBlockBytes != 0 || job.chunk_bytes > coding::kMaxChunkBytes) return bad("chunk size out of range");
-  if (job.stripe.vp != job.vp || job.stripe.epoch != job.epoch) return bad("stripe id is of another VP or epoch");
+  const Layout l = job.layout;
+  if (!coding::possible_chunk(l, job.chunk_bytes)) return bad("layout or chunk size is out of range");
+  if (job.stripe.vp != job.vp || job.stripe.epoch != job.epoch) return bad("its id is of another volume partition or epoch");
   std::size_t blocks = std::size_t{l.k} * job.chunk_bytes / kBlockBytes;
   if (m->blocks()->size() != blocks || m->places()->size() != l.width() || m->addresses()->size() != l.width()) return bad("counts do not fit the layout");
-  if (request.payload_bytes() != blocks * kBlockBytes) return bad("payload has another length");
+  if (request.payload_bytes() != blocks * kBlockBytes || request.payload.size() != 1) return bad("the payload has another length");
   for (const auto* b : *m->blocks()) job.blocks.push_back(*b);
   for (const auto* p : *m->places()) job.places.push_back(*p);
   for (const auto* a : *m->addresses()) job.addresses.push_back(a->str());
-  for (std::size_t i = 0; i < job.places.size(); ++i)
-    for (std::size_t j = 0; j < i; ++j)
-      if (job.places[i].sled() != 0 && job.places[i].sled() == job.places[j].sled()) return bad("two columns on one sled");
   Buffer data = request.data();
   for (std::uint32_t i = 0; i < l.k; ++i) job.chunks.push_back(data.slice(std::size_t{i} * job.chunk_bytes, job.chunk_bytes));
-  for (std::size_t i = 0; i < blocks; ++i)
-    if (crc32c(data.bytes().subspan(i * kBlockBytes, kBlockBytes)) != job.blocks[i].crc())
-      return Status(Code::corrupt, "stripe: block " + std::to_string(i) + " does not match its CRC");
+  return check_places(job);
+}
+
+// Two chunks on one sled would fall together: never silently (protocol 8.5). Fewer than k could not be read at all.
+Status Gateway::check_places(const Job& job) const {
+  std::vector<NodeId> sleds;
+  for (std::size_t i = 0; i < job.places.size(); ++i) {
+    NodeId sled = job.places[i].sled();
+    if (sled == 0) continue;
+    if (std::find(sleds.begin(), sleds.end(), sled) != sleds.end())
+      return Status(Code::invalid, "stripe: two of its columns are on sled " + std::to_string(sled));
+    if (sled != self_.node && job.addresses[i].empty()) return Status(Code::invalid, "stripe: no address of sled " + std::to_string(sled));
+    sleds.push_back(sled);
+  }
+  if (sleds.size() < job.layout.k) return Status(Code::invalid, "stripe: places for fewer than k chunks");
   return Status();
 }
 
-io::Task<Status> Gateway::code(Job& job) {
-  std::vector<Bytes> data;
-  for (const Buffer& c : job.chunks) data.push_back(c.bytes());
-  std::vector<Buffer> checked;
-  std::vector<MutableBytes> parity, check;
-  for (std::uint32_t i = 0; i < job.layout.m; ++i) {
-    job.chunks.push_back(Buffer::allocate(job.chunk_bytes));
-    parity.push_back(job.chunks.back().mutable_bytes());
+io::Task<Status> Gateway::check_blocks(const Job& job) {
+  std::size_t since = 0;
+  std::uint32_t per_chunk = job.chunk_bytes / kBlockBytes;
+  for (std::size_t i = 0; i < job.blocks.size(); ++i) {
+    Bytes block = job.chunks[i / per_chunk].bytes().subspan(i % per_chunk * kBlockBytes, kBlockBytes);
+    if (crc32c(block) != job.blocks[i].crc()) co_return Status(Code::corrupt, "stripe: block " + std::to_string(i) + " does not match its checksum");
+    since += kBlockBytes;
+    if (since < kTurnBytes) continue;
+    since = 0;
+    co_await world_.yield();
   }
-  if (Status s = co_await coder_->encode(job.layout, data, parity); !s.ok()) co_return s;
-  bool sabotage = broken(Switch::wrong_parity);
-  if (sabotage)
-    for (MutableBytes p : parity) p[100] ^= std::byte{1};
-  if (options_.verify_all && !sabotage) {
-    for (std::uint32_t i = 0; i < job.layout.m; ++i) {
-      checked.push_back(Buffer::allocate(job.chunk_bytes));
-      check.push_back(checked.back().mutable_bytes());
-    }
-    if (Status s = co_await software_->encode(job.layout, data, check); !s.ok()) co_return s;
-    for (std::uint32_t i = 0; i < job.layout.m; ++i) {
-      if (std::memcmp(parity[i].data(), check[i].data(), job.chunk_bytes) == 0) continue;
-      ++counters_.verify_failures;
-      logging::error("stripe {}: coder {} made wrong parity; software's is written instead", to_string(job.stripe), coder_->name());
-      job.chunks[job.layout.k + i] = checked[i];
-    }
-  }
-  std::vector<std::uint32_t> crcs;
-  for (std::uint32_t i = 0; i < job.layout.m; ++i) {
-    crc32c_blocks(job.chunks[job.layout.k + i].bytes(), crcs);
-    job.parity_crcs.insert(job.parity_crcs.end(), crcs.begin(), crcs.end());
-  }
-  ++counters_.stripes_coded;
-  counters_.source_bytes_coded += std::uint64_t{job.layout.k} * job.chunk_bytes;
   co_return Status();
 }
 
-wire::Link& Gateway::link(const std::string& address) {
-  auto& l = links_[address];
-  if (!l) {
-    l = std::make_unique<wire::Link>(world_, self_, address);
-    l->start();
+// In slices across all chunks, so that a large stripe does not hold the loop.
+io::Task<Status> Gateway::encode(coding::ErasureCoder& coder, const Job& job, std::span<Buffer> parity) {
+  std::size_t slice = std::max<std::size_t>(kBlockBytes, kTurnBytes / job.layout.k / kBlockBytes * kBlockBytes);
+  for (std::size_t at = 0; at < job.chunk_bytes; at += slice) {
+    if (at != 0) co_await world_.yield();
+    std::size_t n = std::min<std::size_t>(slice, job.chunk_bytes - at);
+    std::vector<Bytes> from;
+    std::vector<MutableBytes> to;
+    for (std::uint32_t i = 0; i < job.layout.k; ++i) from.push_back(job.chunks[i].bytes().subspan(at, n));
+    for (Buffer& p : parity) to.push_back(p.mutable_bytes().subspan(at, n));
+    if (Status s = co_await coder.encode(job.layout, from, to); !s.ok()) co_return s;
   }
-  return *l;
+  co_return Status();
+}
+
+void Gateway::distrust(const Job& job, const std::string& why) {
+  ++counters_.verify_failures;
+  logging::error("stripe {}: coder {} {}; software's parity is written", to_string(job.stripe), suspect_ ? software_->name() : coder_->name(), why);
+  if (!suspect_ && coder_ != software_) logging::error("coder {} is suspect and not used any more", coder_->name());
+  suspect_ = true;
+}
+
+io::Task<Status> Gateway::code(Job& job) {
+  const Layout l = job.layout;
+  for (std::uint32_t i = 0; i < l.m; ++i) job.chunks.push_back(Buffer::allocate(job.chunk_bytes));
+  std::span<Buffer> parity = std::span(job.chunks).subspan(l.k);
+  coding::ErasureCoder& coder = suspect_ ? *software_ : *coder_;
+  Status s = co_await encode(coder, job, parity);
+  if (!s.ok() && &coder != software_.get()) {
+    distrust(job, "answered '" + s.text() + "'");
+    s = co_await encode(*software_, job, parity);
+  }
+  if (!s.ok()) co_return s;
+  bool sabotage = broken(Switch::wrong_parity);
+  if (sabotage)
+    for (Buffer& p : parity) p.data()[100] ^= std::byte{1};
+  bool due = options_.verify_all || stripes_++ % kSample == 0;
+  if (due && !sabotage) s = co_await verify(job);
+  if (!s.ok()) co_return s;
+  std::vector<std::uint32_t> crcs;
+  for (Buffer& p : parity) {
+    crc32c_blocks(p.bytes(), crcs);
+    job.parity_crcs.insert(job.parity_crcs.end(), crcs.begin(), crcs.end());
+  }
+  ++counters_.stripes_coded;
+  counters_.source_bytes_coded += std::uint64_t{l.k} * job.chunk_bytes;
+  co_return Status();
+}
+
+io::Task<Status> Gateway::verify(Job& job) {
+  std::vector<Buffer> check;
+  for (std::uint32_t i = 0; i < job.layout.m; ++i) check.push_back(Buffer::allocate(job.chunk_bytes));
+  if (Status s = co_await encode(*software_, job, check); !s.ok()) co_return s;
+  bool same = true;
+  for (std::uint32_t i = 0; i < job.layout.m; ++i) {
+    Buffer& made = job.chunks[job.layout.k + i];
+    if (std::memcmp(made.data(), check[i].data(), job.chunk_bytes) == 0) continue;
+    same = false;
+    made = check[i];
+  }
+  if (!same) distrust(job, "made wrong parity");
+  co_return Status();
+}
+
+std::shared_ptr<wire::Link> Gateway::link(const std::string& address) {
+  Peer& peer = peers_[address];
+  peer.last_use = ++uses_;
+  if (!peer.link) {
+    peer.link = std::make_shared<wire::Link>(world_, self_, address);
+    peer.link->start();
+  }
+  std::shared_ptr<wire::Link> link = peer.link;
+  if (peers_.size() <= kPeers) return link;
+  // One that nobody waits on goes; a sled that moved to another address leaves such a one behind.
+  auto oldest = peers_.end();
+  for (auto it = peers_.begin(); it != peers_.end(); ++it)
+    if (it->second.link.use_count() == 1 && (oldest == peers_.end() || it->second.last_use < oldest->second.last_use)) oldest = it;
+  if (oldest != peers_.end()) {
+    oldest->second.link->stop();
+    peers_.erase(oldest);
+  }
+  return link;
 }
 
 io::Task<void> Gateway::send_chunk(std::shared_ptr<Job> job, std::uint32_t chunk) {
@@ -109,48 +186,66 @@ io::Task<void> Gateway::send_chunk(std::shared_ptr<Job> job, std::uint32_t chunk
     co_return;
   }
   fbs::StripeId id(job->stripe.vp, job->stripe.epoch, job->stripe.counter);
-  wire::Frame f2 = wire::make_frame(wire::Kind::write_chunk, [&](auto& b) {
+  wire::Frame message = wire::make_frame(wire::Kind::write_chunk, [&](auto& b) {
     return fbs::CreateWriteChunk(b, job->vp, job->epoch, &id, &place, static_cast<std::uint16_t>(chunk), static_cast<std::uint32_t>(header.size()));
   });
-  f2.payload = {header, job->chunks[chunk]};
-  auto answer = co_await link(job->addresses[chunk]).call(std::move(f2), options_.peer_timeout);
-  job->results[chunk] = answer.ok() ? wire::status_of(*answer) : answer.status();
+  message.payload = {header, job->chunks[chunk]};
+  std::shared_ptr<wire::Link> to = link(job->addresses[chunk]);
+  auto answer = co_await to->call(std::move(message), options_.peer_timeout);
+  if (!answer.ok()) job->results[chunk] = answer.status();
+  else if (answer->kind != wire::Kind::reply) job->results[chunk] = Status(Code::corrupt, "the answer to a chunk does not parse");
+  else job->results[chunk] = wire::status_of(*answer);
 }
 
-io::Task<wire::Frame> Gateway::write_stripe(wire::Frame request) {
+io::Task<void> Gateway::spread(std::shared_ptr<Job> job) {
+  io::TaskGroup group(world_);
+  for (std::uint32_t i = 0; i < job->layout.width(); ++i)
+    if (job->places[i].sled() != 0) group.spawn("chunk", send_chunk(job, i));
+  co_await group.join();
+}
+
+namespace {
+
+// One status for the stripe. That it has been fenced off is the one thing the sender must hear.
+template <class Places>
+Status overall(const std::vector<Status>& results, const Places& places) {
+  Status s;
+  for (std::size_t i = 0; i < results.size(); ++i) {
+    bool first = s.ok(), fenced = results[i].code() == Code::fenced && s.code() != Code::fenced;
+    if (!results[i].ok() && (first || fenced)) s = results[i].with("sled " + std::to_string(places[i].sled()));
+  }
+  return s;
+}
+
+}  // namespace
+
+io::Task<wire::Frame> Gateway::write_stripe(const wire::Frame& request) {
   auto job = std::make_shared<Job>();
-  std::uint64_t bytes = request.payload_bytes() * 2;
-  while (in_flight_ != 0 && in_flight_ + bytes > options_.stripe_memory) co_await room_.wait();
-  in_flight_ += bytes;
-  struct Leave {
-    Gateway& g;
-    std::uint64_t bytes;
-    ~Leave() {
-      g.in_flight_ -= bytes;
-      g.room_.notify_all();
-    }
-  } leave{*this, bytes};
-  Status s = parse(request, *job);
-  if (s.code() == Code::corrupt) ++counters_.corrupt;
-  if (s.ok()) s = co_await code(*job);
+  Status s = memory_.waiting() > 4 * options_.stripe_memory ? Status(Code::unavailable, "the gateway has more stripes than it can hold; try another")
+                                                            : parse(request, *job);
+  if (s.ok()) s = permitted_(job->vp, job->epoch);
   if (s.ok()) {
-    job->results.resize(job->layout.width());
-    io::TaskGroup group(world_);
-    for (std::uint32_t i = 0; i < job->layout.width(); ++i)
-      if (job->places[i].sled() != 0) group.spawn("chunk", send_chunk(job, i));
-    co_await group.join();
-    for (std::uint32_t i = 0; i < job->results.size(); ++i) {
-      const Status& r = job->results[i];
-      // That it has been fenced off is the one thing the sender must hear.
-      if (!r.ok() && (s.ok() || r.code() == Code::fenced)) s = r.with("sled " + std::to_string(job->places[i].sled()));
+    // Parity beside the data, and once more to compare it with.
+    Budget::Lease lease = co_await memory_.take(std::uint64_t{job->layout.k + 2 * job->layout.m} * job->chunk_bytes);
+    s = co_await check_blocks(*job);
+    if (s.ok()) s = co_await code(*job);
+    if (s.ok()) {
+      job->results.resize(job->layout.width());
+      co_await spread(job);
+      s = overall(job->results, job->places);
     }
   }
+  if (s.code() == Code::corrupt && job->results.empty()) ++counters_.corrupt;
+  if (s.code() == Code::fenced && job->results.empty()) ++counters_.fenced;
+  // Refused before anything was sent: the same answer for every place.
+  if (job->results.empty()) job->results.assign(job->places.size(), s);
   std::vector<std::uint16_t> codes;
-  for (const Status& r : job->results) codes.push_back(static_cast<std::uint16_t>(r.code()));
+  for (std::size_t i = 0; i < job->results.size(); ++i)
+    codes.push_back(job->places[i].sled() == 0 ? 0 : static_cast<std::uint16_t>(job->results[i].code()));
   co_return wire::make_frame(wire::Kind::stripe_reply, [&](auto& b) {
     auto text = b.CreateString(s.text());
     auto results = b.CreateVector(codes);
-    auto coder = b.CreateString(std::string(coder_->name()));
+    auto coder = b.CreateString(std::string(suspect_ ? software_->name() : coder_->name()));
     return fbs::CreateStripeReply(b, static_cast<std::uint16_t>(s.code()), text, results, coder);
   });
 }

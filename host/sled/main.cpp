@@ -7,6 +7,17 @@
 namespace luge::sled {
 namespace {
 
+// PATH or PATH:SIZE. Paths of raw devices may have colons of their own (/dev/disk/by-path), so only what reads as a
+// size is taken for one.
+Result<DeviceSpec> device_spec(const std::string& text) {
+  auto colon = text.rfind(':');
+  if (colon == std::string::npos || colon == 0) return DeviceSpec{text, 0};
+  auto bytes = parse_bytes(std::string_view(text).substr(colon + 1));
+  if (!bytes.ok() || *bytes == 0) return DeviceSpec{text, 0};
+  if (*bytes % kBlockBytes != 0) return Status(Code::invalid, "devices: " + text + ": the size is not a multiple of 4KiB");
+  return DeviceSpec{text.substr(0, colon), *bytes};
+}
+
 class SledDaemon {
  public:
   static std::vector<Option> options() {
@@ -16,7 +27,10 @@ class SledDaemon {
         {"control", T::text, "", "address of the control plane", true},
         {"devices", T::texts, "", "devices: PATH, or PATH:SIZE to make a file of that size if it is not there", true},
         {"column-bytes", T::bytes, "32MiB", "allocation piece of a device; used when a device is formatted"},
-        {"verify", T::text, "all", "all: compare the parity of every stripe with software's before it is written; sample: trust the coder"},
+        {"verify", T::text, "all",
+         "all: compare the parity of every stripe with software's before it is written; sample: of every 16th, so that a "
+         "faulty coder may write parity that rebuilds nothing until it is found out"},
+        {"coding", T::text, "isal", "what codes the stripes: isal (this machine's processor)"},
     };
   }
 
@@ -28,6 +42,8 @@ class SledDaemon {
     o.id = options_.id;
     o.name = options_.name;
     o.unit = options_.unit;
+    o.incarnation = options_.incarnation;
+    o.remember_unit = options_.remember_unit;
     o.pid = static_cast<std::uint32_t>(::getpid());
     o.listen = s.text("listen");
     o.control = s.text("control");
@@ -36,21 +52,17 @@ class SledDaemon {
       co_return Status(Code::invalid, "column-bytes is at least 1MiB and a multiple of 4KiB");
     if (s.text("verify") != "all" && s.text("verify") != "sample") co_return Status(Code::invalid, "verify is 'all' or 'sample'");
     o.verify_all = s.text("verify") == "all";
+    if (s.text("coding") != "isal") co_return Status(Code::invalid, "coding is 'isal'; nothing else codes in this version");
     for (const std::string& d : s.texts("devices")) {
-      auto colon = d.rfind(':');
-      DeviceSpec spec{d.substr(0, colon), 0};
-      if (colon != std::string::npos) {
-        auto bytes = parse_bytes(d.substr(colon + 1));
-        if (!bytes.ok()) co_return bytes.status().with("devices: " + d);
-        spec.create_bytes = *bytes / kBlockBytes * kBlockBytes;
-      }
-      o.devices.push_back(std::move(spec));
+      auto spec = device_spec(d);
+      if (!spec.ok()) co_return spec.status();
+      o.devices.push_back(*spec);
     }
     sled_ = std::make_unique<Sled>(world_, std::move(o));
     co_return co_await sled_->start();
   }
 
-  io::Task<void> drain() { co_await sled_->drain(); }
+  io::Task<void> drain() { return sled_->drain(); }
 
  private:
   io::World& world_;

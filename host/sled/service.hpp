@@ -1,11 +1,15 @@
-// What a sled answers (wire/sled.fbs): epochs are checked here, before a device is touched.
+// What a sled answers (wire/sled.fbs). Epochs are checked here and, through a permit, again at the moment of the write.
+//
+// Invariant of the fence: its answer means that the epoch is durable on every healthy device, that nothing older is
+// permitted any more, and that nothing older is still on its way to a device.
 #pragma once
 
-#include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "sled/budget.hpp"
 #include "sled/gateway.hpp"
 #include "sled/sled.hpp"
 #include "wire/control_link.hpp"
@@ -17,24 +21,36 @@ class Service {
   Service(io::World& world, Options options);
   ~Service();
   io::Task<Status> start();
-  void stop();
+  io::Task<void> drain();
   std::string address() const { return server_.address(); }
   std::string report() const;
 
  private:
   using ChannelPtr = std::shared_ptr<wire::Channel>;
+  class Work;
+
+  // service.cpp
+  io::Task<Status> learn_unit();
   io::Task<Status> open_devices();
-  void start_control();
+  io::Task<void> spread_fences();
+  void make_control_link();
+  flatbuffers::Offset<fbs::RegisterNode> registration(flatbuffers::FlatBufferBuilder& b, const wire::ControlLink::Self& self) const;
+  // requests.cpp
   io::Task<void> answer(ChannelPtr channel, wire::Frame frame);
+  io::Task<wire::Frame> answer_to(const wire::Frame& frame);
   io::Task<wire::Frame> fence(const fbs::Fence& m);
+  io::Task<Status> raise_epoch(VpId vp, Epoch epoch);
   io::Task<wire::Frame> list(const fbs::ListColumns& m);
   io::Task<wire::Frame> claim(const fbs::ClaimColumn& m);
   io::Task<Status> release(const fbs::ReleaseColumns& m);
   io::Task<Status> write_chunk(const wire::Frame& frame, const fbs::WriteChunk& m);
   io::Task<Status> store_chunk(fbs::ChunkPlace place, Epoch epoch, Bytes header_area, Bytes chunk);
+  Status check_chunk(const coding::ChunkHeader& header, const fbs::ChunkPlace& place, Epoch epoch, Bytes header_area, Bytes chunk) const;
   io::Task<wire::Frame> read_chunk(const fbs::ReadChunk& m);
-  Status check_epoch(VpId vp, Epoch epoch);
-  Device* device(std::uint16_t index);
+  io::Task<Status> free_slot(const fbs::FreeSlot& m);
+  Epoch held(VpId vp) const;
+  Status check_epoch(VpId vp, Epoch epoch) const;
+  Result<Device*> device(NodeId sled, std::uint16_t index);
   void count(const Status& s);
 
   io::World& world_;
@@ -44,8 +60,13 @@ class Service {
   std::unique_ptr<wire::ControlLink> control_;
   std::vector<std::unique_ptr<Device>> devices_;
   std::map<VpId, Epoch> epochs_;  // the greatest that any device holds
+  std::map<std::pair<VpId, Epoch>, std::uint32_t> working_;  // changes in progress
+  io::Event work_done_;
   Counters counters_;
   std::unique_ptr<Gateway> gateway_;
+  Budget reads_;
+  std::uint64_t requests_ = 0;
+  bool draining_ = false;
 };
 
 }  // namespace luge::sled

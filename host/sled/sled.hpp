@@ -2,12 +2,14 @@
 // event loop; the World outlives it and is stopped before it.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "base/ids.hpp"
 #include "base/status.hpp"
+#include "coding/erasure_coder.hpp"
 #include "io/world.hpp"
 #include "sled/device.hpp"
 
@@ -17,14 +19,19 @@ struct Options {
   NodeId id = 0;
   std::string name;
   std::string listen;                       ///< where heads and other sleds reach this one
-  std::string control;
+  std::string control;                      ///< empty: none, the unit must be given then
+  std::uint64_t incarnation = 0;            ///< 0: drawn
   std::uint32_t pid = 0;                    ///< for status
   std::uint64_t unit = 0;                   ///< 0: learned at the first registration, before a device is formatted
   std::vector<DeviceSpec> devices;
   std::uint64_t column_bytes = 32 << 20;
-  bool verify_all = true;                   ///< re-encode every stripe in software and compare before it is written
-  std::uint64_t stripe_memory = 64 << 20;   ///< stripes in the gateway at once; others wait
+  bool verify_all = true;                   ///< re-encode every stripe in software and compare before it is written; else every 16th
+  std::shared_ptr<coding::ErasureCoder> coder;  ///< null: ISA-L
+  std::uint64_t stripe_memory = 64 << 20;   ///< bytes of stripes in the gateway at once; others wait
+  std::uint64_t read_memory = 64 << 20;     ///< bytes of chunks being read at once
   io::Duration peer_timeout = std::chrono::seconds(5);
+  /// Called when the control plane has named the unit, before a device is marked with it.
+  std::function<Status(std::uint64_t unit)> remember_unit;
 };
 
 struct Counters {
@@ -38,8 +45,11 @@ class Sled {
  public:
   Sled(io::World& world, Options options);
   ~Sled();
-  /// Opens the devices (one that cannot be opened is left out, all of them: an error), listens, registers.
+  /// Listens, opens the devices, registers. A device that is broken, gone, or in use by another process is left out;
+  /// all of them: an error. One that somebody must look at (another unit's, another sled's, an unknown format, not
+  /// blank, too small) is an error too: wrong_unit, wrong_version, invalid.
   io::Task<Status> start();
+  /// Takes no more requests and waits until those in progress have been answered, at most 10 s.
   io::Task<void> drain();
   std::string address() const;
   std::string report() const;  ///< JSON object (docs/formats.md, "reports")

@@ -1,0 +1,52 @@
+// A bound on memory held by work in progress; who finds it used up waits, first come first served. A piece larger than
+// the whole budget gets in alone.
+#pragma once
+
+#include <cstdint>
+
+#include "io/world.hpp"
+
+namespace luge::sled {
+
+class Budget {
+ public:
+  Budget(io::World& world, std::uint64_t bytes) : bytes_(bytes), room_(world), turn_(world) {}
+
+  class Lease {
+   public:
+    Lease(Budget& b, std::uint64_t bytes) : budget_(&b), bytes_(bytes) { b.used_ += bytes; }
+    Lease(Lease&& o) noexcept : budget_(std::exchange(o.budget_, nullptr)), bytes_(o.bytes_) {}
+    Lease& operator=(Lease&&) = delete;
+    ~Lease() {
+      if (!budget_) return;
+      budget_->used_ -= bytes_;
+      budget_->room_.notify_all();
+    }
+
+   private:
+    Budget* budget_;
+    std::uint64_t bytes_;
+  };
+
+  io::Task<Lease> take(std::uint64_t bytes) {
+    waiting_ += bytes;
+    struct Leave {
+      std::uint64_t& waiting;
+      std::uint64_t bytes;
+      ~Leave() { waiting -= bytes; }
+    } leave{waiting_, bytes};
+    io::Mutex::Guard guard = co_await turn_.lock();
+    while (used_ != 0 && used_ + bytes > bytes_) co_await room_.wait();
+    co_return Lease(*this, bytes);
+  }
+  std::uint64_t used() const { return used_; }
+  std::uint64_t waiting() const { return waiting_; }
+
+ private:
+  std::uint64_t bytes_;
+  std::uint64_t used_ = 0, waiting_ = 0;
+  io::Event room_;
+  io::Mutex turn_;
+};
+
+}  // namespace luge::sled

@@ -1,0 +1,157 @@
+// A device's fences and its column table: who owns which column, durably before anybody acts upon it.
+#include <algorithm>
+
+#include "sled/device.hpp"
+
+namespace luge::sled {
+namespace {
+
+// Headers of a column are read or cleared by this many at once.
+constexpr std::uint32_t kSlotsAtOnce = 8;
+
+template <class T>
+std::string value_of(const T& t) { return std::string(reinterpret_cast<const char*>(&t), sizeof t); }
+
+std::string column_key(std::uint32_t n) { return "column/" + std::to_string(n); }
+
+}  // namespace
+
+// A full metadata region refuses this change only; anything else that goes wrong with it fails the device.
+io::Task<Status> Device::put(std::vector<io::MetaStore::Change> changes) {
+  Status s = co_await meta_->put(std::move(changes));
+  if (s.ok() || s.code() == Code::no_space) co_return s.ok() ? s : s.with(spec_.path);
+  co_return fail(s);
+}
+
+// One at a time: of two epochs on their way to the medium the lower might land last.
+io::Task<Status> Device::fence(VpId vp, Epoch epoch) {
+  io::Mutex::Guard guard = co_await fencing_.lock();
+  if (Status s = health(); !s.ok()) co_return s;
+  auto held = fences_.find(vp);
+  if (held != fences_.end() && held->second >= epoch) co_return Status();
+  std::vector<io::MetaStore::Change> change;
+  change.emplace_back("fence/" + std::to_string(vp), value_of(epoch));
+  Status s = co_await put(std::move(change));
+  if (s.ok()) fences_[vp] = epoch;
+  co_return s;
+}
+
+std::uint32_t Device::free_columns() const {
+  return static_cast<std::uint32_t>(std::count_if(columns_.begin(), columns_.end(), [](const Column& c) { return c.row.owner == 0 && !c.changing; }));
+}
+
+std::vector<std::uint32_t> Device::owned_by(VpId vp) const {
+  std::vector<std::uint32_t> out;
+  for (std::uint32_t n = 0; n < columns_.size(); ++n)
+    if (columns_[n].row.owner == vp) out.push_back(n);
+  return out;
+}
+
+std::uint32_t Device::slots_in(std::uint32_t slot_bytes) const {
+  return slot_bytes == 0 ? 0 : static_cast<std::uint32_t>(column_bytes_ / slot_bytes);
+}
+
+std::uint64_t Device::slot_offset(std::uint32_t column, std::uint32_t slot, std::uint32_t slot_bytes) const {
+  return kMetaOffset + meta_bytes_ + column * column_bytes_ + std::uint64_t{slot} * slot_bytes;
+}
+
+// The first error, after all have ended.
+io::Task<Status> Device::for_each_slot(std::uint32_t column, std::uint32_t slot_bytes,
+                                       std::function<io::Task<Status>(std::uint32_t, std::uint64_t)> f) {
+  struct Shared {
+    std::uint32_t next = 0, end;
+    Status status;
+  } shared{0, slots_in(slot_bytes), {}};
+  auto worker = [](Device& d, Shared& s, std::uint32_t column, std::uint32_t slot_bytes, auto& f) -> io::Task<void> {
+    while (s.next < s.end && s.status.ok()) {
+      std::uint32_t slot = s.next++;
+      Status one = co_await f(slot, d.slot_offset(column, slot, slot_bytes));
+      if (!one.ok()) s.status = one;
+    }
+  };
+  io::TaskGroup group(world_);
+  for (std::uint32_t i = 0; i < std::min(kSlotsAtOnce, shared.end); ++i)
+    group.spawn("slots of a column", worker(*this, shared, column, slot_bytes, f));
+  co_await group.join();
+  co_return shared.status;
+}
+
+// Where slots will begin there may be the headers, or the data, of earlier owners with slots of another size.
+io::Task<Status> Device::clear_headers(std::uint32_t column, std::uint32_t slot_bytes) {
+  static const Buffer zeros = Buffer::zeros(kBlockBytes);
+  auto clear = [this](std::uint32_t, std::uint64_t offset) -> io::Task<Status> {
+    Buffer b = Buffer::allocate(kBlockBytes);
+    if (Status s = co_await file_->read(offset, b.mutable_bytes()); !s.ok()) co_return fail(s);
+    if (std::memcmp(b.data(), zeros.data(), b.size()) == 0) co_return Status();
+    Bytes part = zeros.bytes();
+    Status s = co_await file_->write(offset, std::span(&part, 1), io::Durability::durable);
+    co_return s.ok() ? s : fail(s);
+  };
+  std::function<io::Task<Status>(std::uint32_t, std::uint64_t)> f = clear;  // keeps the closure while its tasks run
+  Status result = co_await for_each_slot(column, slot_bytes, f);
+  co_return result;
+}
+
+io::Task<Status> Device::claim(VpId vp, Epoch epoch, std::uint32_t column, std::uint32_t slot_bytes, Permit permit) {
+  if (column >= columns_.size()) co_return Status(Code::invalid, spec_.path + " has " + std::to_string(columns_.size()) + " columns");
+  if (slot_bytes < 2 * kBlockBytes || slot_bytes % kBlockBytes != 0 || slot_bytes > column_bytes_)
+    co_return Status(Code::invalid, "slots of " + std::to_string(slot_bytes) + " bytes do not fit a column of " + std::to_string(column_bytes_));
+  Column& c = columns_[column];
+  while (c.changing) co_await changed_.wait();
+  if (Status s = health(); !s.ok()) co_return s;
+  if (c.row.owner == vp) co_return c.row.slot_bytes == slot_bytes ? Status() : Status(Code::exists, "claimed already, with another slot size");
+  if (c.row.owner != 0) co_return Status(Code::exists, "the column belongs to another volume partition");
+  if (Status s = permit(); !s.ok()) co_return s;
+  c.changing = true;
+  ColumnRow next{vp, epoch, c.row.generation + 1, slot_bytes, 0};
+  Status s = co_await clear_headers(column, slot_bytes);
+  if (s.ok()) s = permit();
+  if (s.ok()) {
+    std::vector<io::MetaStore::Change> change;
+    change.emplace_back(column_key(column), value_of(next));
+    s = co_await put(std::move(change));
+  }
+  if (s.ok()) {
+    c.row = next;
+    Slot fresh;
+    fresh.generation = first_slot_generation(next.generation);
+    c.slots.assign(slots_in(slot_bytes), fresh);
+    c.loaded = true;
+  }
+  c.changing = false;
+  changed_.notify_all();
+  co_return s;
+}
+
+// What is in progress in the column ends first; nothing new begins.
+io::Task<Status> Device::release_column(std::uint32_t column) {
+  Column& c = columns_[column];
+  c.changing = true;
+  while (c.users != 0) co_await changed_.wait();
+  std::vector<io::MetaStore::Change> change;
+  ColumnRow next{0, 0, c.row.generation, 0, 0};
+  change.emplace_back(column_key(column), value_of(next));
+  Status s = health();
+  if (s.ok()) s = co_await put(std::move(change));
+  if (s.ok()) {
+    c.row = next;
+    c.slots = {};
+    c.loaded = false;
+  }
+  c.changing = false;
+  changed_.notify_all();
+  co_return s;
+}
+
+io::Task<Status> Device::release(VpId vp, Permit permit) {
+  if (Status s = health(); !s.ok()) co_return s;
+  for (std::uint32_t n = 0; n < columns_.size(); ++n) {
+    while (columns_[n].changing) co_await changed_.wait();
+    if (columns_[n].row.owner != vp) continue;
+    if (Status s = permit(); !s.ok()) co_return s;
+    if (Status s = co_await release_column(n); !s.ok()) co_return s;
+  }
+  co_return Status();
+}
+
+}  // namespace luge::sled

@@ -1,0 +1,308 @@
+// What a sled does for heads and other sleds, one function a request.
+#include <algorithm>
+
+#include "base/crc32c.hpp"
+#include "base/logging.hpp"
+#include "sled/service.hpp"
+#include "switches/switches.hpp"
+
+namespace luge::sled {
+namespace {
+
+// A peer that asks and does not read the answers is cut off at this much.
+constexpr std::size_t kMaxUnreadAnswers = 256 << 20;
+
+StripeId stripe_of(const fbs::StripeId& s) { return {s.vp(), s.epoch(), s.counter()}; }
+
+flatbuffers::Offset<fbs::Column> column_row(flatbuffers::FlatBufferBuilder& b, const Device& d, std::uint32_t n, const std::vector<Device::Slot>& slots) {
+  std::vector<fbs::SlotState> states;
+  for (std::uint32_t i = 0; i < slots.size(); ++i) {
+    const Device::Slot& s = slots[i];
+    // What is on its way to the medium is nobody's to use: as good as unreadable.
+    Device::SlotState state = s.busy ? Device::SlotState::unreadable : s.state;
+    states.emplace_back(s.generation, fbs::StripeId(s.stripe.vp, s.stripe.epoch, s.stripe.counter), i, static_cast<std::uint8_t>(state), 0, 0);
+  }
+  auto list = b.CreateVectorOfStructs(states);
+  return fbs::CreateColumn(b, d.index(), n, d.row(n).generation, d.row(n).slot_bytes, static_cast<std::uint32_t>(slots.size()), list);
+}
+
+}  // namespace
+
+// A change under an epoch, from its first check to its end: a later fence waits for it.
+class Service::Work {
+ public:
+  Work(Service& s, VpId vp, Epoch epoch) : service_(s), key_{vp, epoch} { ++s.working_[key_]; }
+  Work(const Work&) = delete;
+  ~Work() {
+    auto it = service_.working_.find(key_);
+    if (--it->second != 0) return;
+    service_.working_.erase(it);
+    service_.work_done_.notify_all();
+  }
+
+ private:
+  Service& service_;
+  std::pair<VpId, Epoch> key_;
+};
+
+Epoch Service::held(VpId vp) const {
+  auto it = epochs_.find(vp);
+  return it == epochs_.end() ? 0 : it->second;
+}
+
+Status Service::check_epoch(VpId vp, Epoch epoch) const {
+  if (vp == 0 || epoch == 0) return Status(Code::invalid, "neither volume partition nor epoch is ever 0");
+  if (broken(Switch::no_sled_fence)) return Status();
+  Epoch now = held(vp);
+  if (epoch < now) return Status(Code::fenced, "you have been fenced off: epoch " + std::to_string(now) + " has begun");
+  if (epoch > now) return Status(Code::unavailable, "this sled has not been fenced in epoch " + std::to_string(epoch) + " yet: fence first");
+  return Status();
+}
+
+Result<Device*> Service::device(NodeId sled, std::uint16_t index) {
+  if (sled != options_.id) return Status(Code::invalid, "that is a place on sled " + std::to_string(sled) + ", this is sled " + std::to_string(options_.id));
+  if (index >= devices_.size()) return Status(Code::invalid, "this sled has " + std::to_string(devices_.size()) + " devices");
+  return devices_[index].get();
+}
+
+void Service::count(const Status& s) {
+  if (s.code() == Code::fenced) ++counters_.fenced;
+  if (s.code() == Code::stale) ++counters_.stale;
+  if (s.code() == Code::corrupt) ++counters_.corrupt;
+  if (s.code() == Code::io_error) ++counters_.io_errors;
+}
+
+io::Task<Status> Service::raise_epoch(VpId vp, Epoch epoch) {
+  if (vp == 0 || epoch == 0) co_return Status(Code::invalid, "neither volume partition nor epoch is ever 0");
+  if (epoch < held(vp)) co_return check_epoch(vp, epoch);
+  bool durable = false;
+  for (auto& d : devices_) {
+    if (d->state() != Device::State::ok) continue;
+    Status s = co_await d->fence(vp, epoch);
+    if (s.ok()) durable = true;
+    else if (s.code() == Code::no_space) co_return s;
+  }
+  if (!durable) co_return Status(Code::io_error, "no device of this sled can keep the epoch");
+  Epoch& now = epochs_[vp];
+  now = std::max(now, epoch);
+  while (true) {
+    auto older = working_.lower_bound({vp, 0});
+    if (older == working_.end() || older->first >= std::pair(vp, epoch)) break;
+    co_await work_done_.wait();
+  }
+  if (epoch < held(vp)) co_return check_epoch(vp, epoch);
+  co_return Status();
+}
+
+io::Task<wire::Frame> Service::fence(const fbs::Fence& m) {
+  VpId vp = m.vp();
+  Status s = co_await raise_epoch(vp, m.epoch());
+  count(s);
+  Epoch now = held(vp);
+  co_return wire::make_frame(wire::Kind::fence_reply, [&](auto& b) {
+    auto text = b.CreateString(s.text());
+    return fbs::CreateFenceReply(b, static_cast<std::uint16_t>(s.code()), text, now);
+  });
+}
+
+io::Task<wire::Frame> Service::list(const fbs::ListColumns& m) {
+  flatbuffers::FlatBufferBuilder b;
+  std::vector<flatbuffers::Offset<fbs::Column>> rows;
+  VpId vp = m.vp();
+  Status s = check_epoch(vp, m.epoch());
+  for (auto& d : devices_) {
+    if (!s.ok() || d->state() != Device::State::ok) continue;
+    std::vector<std::uint32_t> mine = d->owned_by(vp);
+    for (std::uint32_t n : mine) {
+      if (b.GetSize() > wire::kMaxBodyBytes / 2) break;
+      auto slots = co_await d->slots(vp, n);
+      if (slots.ok()) rows.push_back(column_row(b, *d, n, *slots));
+    }
+  }
+  if (b.GetSize() > wire::kMaxBodyBytes / 2) {
+    logging::warn("VP {:x} has more columns on this sled than fit one answer; {} are listed", vp, rows.size());
+  }
+  if (s.ok()) s = check_epoch(vp, m.epoch());
+  if (!s.ok()) rows.clear();
+  count(s);
+  auto text = b.CreateString(s.text());
+  auto list = b.CreateVector(rows);
+  b.Finish(fbs::CreateColumns(b, static_cast<std::uint16_t>(s.code()), text, list));
+  co_return wire::finish_frame(wire::Kind::columns, b);
+}
+
+io::Task<wire::Frame> Service::claim(const fbs::ClaimColumn& m) {
+  flatbuffers::FlatBufferBuilder b;
+  flatbuffers::Offset<fbs::Column> row;
+  VpId vp = m.vp();
+  Epoch epoch = m.epoch();
+  std::uint32_t n = m.column();
+  auto d = device(options_.id, m.device());
+  Status s = d.ok() ? check_epoch(vp, epoch) : d.status();
+  if (s.ok()) {
+    Work work(*this, vp, epoch);
+    s = co_await (*d)->claim(vp, epoch, n, m.slot_bytes(), [this, vp, epoch] { return check_epoch(vp, epoch); });
+    if (s.ok()) {
+      auto slots = co_await (*d)->slots(vp, n);
+      if (slots.ok()) row = column_row(b, **d, n, *slots);
+      else s = slots.status();
+    }
+  }
+  count(s);
+  auto text = b.CreateString(s.text());
+  b.Finish(fbs::CreateClaimReply(b, static_cast<std::uint16_t>(s.code()), text, row));
+  co_return wire::finish_frame(wire::Kind::claim_reply, b);
+}
+
+io::Task<Status> Service::release(const fbs::ReleaseColumns& m) {
+  VpId vp = m.vp();
+  Epoch epoch = m.epoch();
+  Status s = check_epoch(vp, epoch);
+  if (!s.ok()) co_return s;
+  Work work(*this, vp, epoch);
+  for (auto& d : devices_)
+    if (s.ok() && d->state() == Device::State::ok) s = co_await d->release(vp, [this, vp, epoch] { return check_epoch(vp, epoch); });
+  co_return s;
+}
+
+io::Task<Status> Service::write_chunk(const wire::Frame& frame, const fbs::WriteChunk& m) {
+  Buffer data = frame.data();
+  if (!m.stripe() || !m.place() || m.header_bytes() == 0 || m.header_bytes() > data.size()) co_return Status(Code::invalid, "the chunk message does not parse");
+  Bytes header_area = data.bytes().first(m.header_bytes());
+  auto header = coding::parse_chunk_header(header_area);
+  if (header.ok() && (header->stripe() != stripe_of(*m.stripe()) || m.vp() != m.stripe()->vp() || header->fields().chunk_index != m.chunk_index()))
+    co_return Status(Code::invalid, "the chunk's header is another chunk's");
+  Status s = co_await store_chunk(*m.place(), m.epoch(), header_area, data.bytes().subspan(m.header_bytes()));
+  co_return s;
+}
+
+// Everything that makes a chunk acceptable, whoever sent it.
+Status Service::check_chunk(const coding::ChunkHeader& header, const fbs::ChunkPlace& place, Epoch epoch, Bytes header_area, Bytes chunk) const {
+  const coding::ChunkHeaderFields& f = header.fields();
+  if (f.unit != identity_.unit) return Status(Code::wrong_unit, "the chunk belongs to storage unit " + std::to_string(f.unit));
+  if (!f.written || f.stripe.epoch != epoch || f.generation != place.generation() || f.chunk_bytes != chunk.size() ||
+      header.header_bytes() != header_area.size())
+    return Status(Code::invalid, "the chunk's header does not fit its message");
+  for (std::uint32_t i = 0; i < header.blocks_per_chunk(); ++i)
+    if (crc32c(chunk.subspan(std::size_t{i} * kBlockBytes, kBlockBytes)) != header.block_crc(f.chunk_index, i))
+      return Status(Code::corrupt, "block " + std::to_string(i) + " of the chunk does not match its checksum");
+  return Status();
+}
+
+io::Task<Status> Service::store_chunk(fbs::ChunkPlace place, Epoch epoch, Bytes header_area, Bytes chunk) {
+  auto header = coding::parse_chunk_header(header_area);
+  if (header.code() == Code::not_found) co_return Status(Code::invalid, "the chunk has no header");
+  if (!header.ok()) co_return header.status();
+  VpId vp = header->stripe().vp;
+  if (Status s = check_epoch(vp, epoch); !s.ok()) co_return s;
+  Work work(*this, vp, epoch);
+  if (Status s = check_chunk(*header, place, epoch, header_area, chunk); !s.ok()) co_return s;
+  auto d = device(place.sled(), place.device());
+  if (!d.ok()) co_return d.status();
+  auto permit = [this, vp, epoch] { return check_epoch(vp, epoch); };
+  Status s = co_await (*d)->write_chunk(place, *header, header_area, chunk, permit);
+  // An epoch that began while the write was on its way: the writer learns of it here.
+  if (s.ok()) s = permit();
+  co_return s;
+}
+
+io::Task<wire::Frame> Service::read_chunk(const fbs::ReadChunk& m) {
+  Status s;
+  Device::ReadResult got;
+  bool want_header = m.want_header();
+  std::uint32_t first = m.first_block(), blocks = m.blocks(), chunk = m.chunk_index();
+  std::uint64_t bytes = std::min<std::uint64_t>(std::uint64_t{blocks} * kBlockBytes, coding::kMaxChunkBytes);
+  Budget::Lease lease = co_await reads_.take(bytes + kBlockBytes);
+  if (!m.stripe() || !m.place()) {
+    s = Status(Code::invalid, "the request does not parse");
+  } else if (auto d = device(m.place()->sled(), m.place()->device()); d.ok()) {
+    auto r = co_await (*d)->read_chunk(*m.place(), stripe_of(*m.stripe()), chunk, first, blocks);
+    if (r.ok()) got = std::move(*r);
+    else s = r.status();
+  } else {
+    s = d.status();
+  }
+  count(s);
+  std::vector<fbs::BlockIdentity> identities;
+  if (s.ok())
+    for (std::uint32_t i = 0; i < blocks; ++i) identities.push_back(got.header.identity(chunk, first + i));
+  std::uint32_t header_bytes = s.ok() && want_header ? got.header.header_bytes() : 0;
+  wire::Frame f = wire::make_frame(wire::Kind::chunk, [&](auto& b) {
+    auto text = b.CreateString(s.text());
+    auto list = b.CreateVectorOfStructs(identities);
+    return fbs::CreateChunk(b, static_cast<std::uint16_t>(s.code()), text, list, header_bytes);
+  });
+  if (header_bytes != 0) f.payload.push_back(got.header_area.slice(0, header_bytes));
+  if (s.ok() && !got.blocks.empty()) f.payload.push_back(got.blocks);
+  co_return f;
+}
+
+io::Task<Status> Service::free_slot(const fbs::FreeSlot& m) {
+  if (!m.stripe() || !m.place()) co_return Status(Code::invalid, "the request does not parse");
+  VpId vp = m.vp();
+  Epoch epoch = m.epoch();
+  auto d = device(m.place()->sled(), m.place()->device());
+  Status s = d.ok() ? check_epoch(vp, epoch) : d.status();
+  if (!s.ok()) co_return s;
+  Work work(*this, vp, epoch);
+  s = co_await (*d)->free_slot(vp, *m.place(), stripe_of(*m.stripe()), [this, vp, epoch] { return check_epoch(vp, epoch); });
+  co_return s;
+}
+
+// A frame of kind none: the request does not verify as what it says it is.
+io::Task<wire::Frame> Service::answer_to(const wire::Frame& frame) {
+  wire::Frame out;
+  std::optional<Status> s;
+  switch (frame.kind) {
+    case wire::Kind::fence:
+      if (const auto* m = frame.as<fbs::Fence>()) out = co_await fence(*m);
+      break;
+    case wire::Kind::list_columns:
+      if (const auto* m = frame.as<fbs::ListColumns>()) out = co_await list(*m);
+      break;
+    case wire::Kind::claim_column:
+      if (const auto* m = frame.as<fbs::ClaimColumn>()) out = co_await claim(*m);
+      break;
+    case wire::Kind::release_columns:
+      if (const auto* m = frame.as<fbs::ReleaseColumns>()) s = co_await release(*m);
+      break;
+    case wire::Kind::write_stripe:
+      out = co_await gateway_->write_stripe(frame);
+      break;
+    case wire::Kind::write_chunk:
+      if (const auto* m = frame.as<fbs::WriteChunk>()) s = co_await write_chunk(frame, *m);
+      break;
+    case wire::Kind::read_chunk:
+      if (const auto* m = frame.as<fbs::ReadChunk>()) out = co_await read_chunk(*m);
+      break;
+    case wire::Kind::free_slot:
+      if (const auto* m = frame.as<fbs::FreeSlot>()) s = co_await free_slot(*m);
+      break;
+    default:
+      s = Status(Code::invalid, "a sled does not answer '" + std::string(wire::kind_name(frame.kind)) + "'");
+  }
+  if (out.kind != wire::Kind::none) co_return out;
+  Status status = s ? *s : Status(Code::invalid, "the '" + std::string(wire::kind_name(frame.kind)) + "' does not parse");
+  count(status);
+  co_return wire::reply_frame(status);
+}
+
+io::Task<void> Service::answer(ChannelPtr channel, wire::Frame frame) {
+  if (!gateway_ || draining_)
+    co_return channel->reply(frame, wire::reply_frame(Status(Code::unavailable, draining_ ? "the sled is going down" : "the sled is starting")));
+  if (channel->queued_bytes() > kMaxUnreadAnswers) {
+    logging::warn("{} does not read its answers; connection closed", channel->peer());
+    co_return channel->close();
+  }
+  struct Leave {
+    Service& s;
+    ~Leave() {
+      if (--s.requests_ == 0) s.work_done_.notify_all();
+    }
+  } leave{*this};
+  ++requests_;
+  wire::Frame out = co_await answer_to(frame);
+  channel->reply(frame, std::move(out));
+}
+
+}  // namespace luge::sled

@@ -1,0 +1,216 @@
+// Chunk slots of a device: free -> written(stripe) -> free(generation + 1). What a slot is, is told by its header on the
+// medium; the headers of a column are read when it is first touched and known from then on.
+#include <algorithm>
+
+#include "base/crc32c.hpp"
+#include "sled/device.hpp"
+#include "switches/switches.hpp"
+
+namespace luge::sled {
+
+// Keeps a column from changing hands while an operation is in it.
+class Device::Use {
+ public:
+  Use() = default;
+  Use(const Use&) = delete;
+  ~Use() {
+    if (column_ && --column_->users == 0) device_->changed_.notify_all();
+  }
+  void begin(Device& device, Column& column) {
+    device_ = &device;
+    column_ = &column;
+    ++column.users;
+  }
+  Column& column() { return *column_; }
+
+ private:
+  Device* device_ = nullptr;
+  Column* column_ = nullptr;
+};
+
+Status Device::enter(const fbs::ChunkPlace& p, Use& use) {
+  if (Status s = health(); !s.ok()) return s;
+  if (p.column() >= columns_.size()) return Status(Code::invalid, spec_.path + " has " + std::to_string(columns_.size()) + " columns");
+  Column& c = columns_[p.column()];
+  if (c.row.owner == 0 || c.changing) return Status(Code::stale, "column " + std::to_string(p.column()) + " belongs to nobody");
+  if (p.slot() >= slots_in(c.row.slot_bytes))
+    return Status(Code::invalid, "column " + std::to_string(p.column()) + " has " + std::to_string(slots_in(c.row.slot_bytes)) + " slots");
+  use.begin(*this, c);
+  return Status();
+}
+
+io::Task<Result<coding::ChunkHeader>> Device::read_header(std::uint64_t offset, std::uint32_t slot_bytes, Buffer* area) {
+  Buffer b = Buffer::allocate(kBlockBytes);
+  if (Status s = co_await file_->read(offset, b.mutable_bytes()); !s.ok()) co_return fail(s);
+  std::uint32_t bytes = coding::claimed_header_bytes(b.bytes(), slot_bytes);
+  if (bytes > b.size()) {
+    Buffer whole = Buffer::allocate(bytes);
+    if (Status s = co_await file_->read(offset, whole.mutable_bytes()); !s.ok()) co_return fail(s);
+    b = std::move(whole);
+  }
+  if (area) *area = b;
+  co_return coding::parse_chunk_header(b.bytes());
+}
+
+// Strict: a slot counts as free only if it is blank or says so itself. A column is cleared when it is claimed, so
+// nothing of an earlier owner is ever found here.
+Device::Slot Device::judge(const ColumnRow& row, const Result<coding::ChunkHeader>& header) const {
+  Slot slot;
+  slot.generation = first_slot_generation(row.generation);
+  if (header.code() == Code::not_found) return slot;
+  slot.state = SlotState::unreadable;
+  if (!header.ok()) return slot;
+  const coding::ChunkHeaderFields& f = header->fields();
+  if (f.unit != unit_ || f.generation < slot.generation || f.generation >= first_slot_generation(row.generation + 1)) return slot;
+  if (f.written && f.stripe.vp != row.owner) return slot;
+  slot.generation = f.generation;
+  slot.state = f.written ? SlotState::written : SlotState::free;
+  if (f.written) slot.stripe = f.stripe;
+  return slot;
+}
+
+io::Task<Status> Device::load_slot(Column& c, std::uint32_t slot, std::uint64_t offset) {
+  auto header = co_await read_header(offset, c.row.slot_bytes);
+  if (header.code() == Code::io_error) co_return header.status();
+  c.slots[slot] = judge(c.row, header);
+  co_return Status();
+}
+
+// REQUIRES: a Use of the column.
+io::Task<Status> Device::load(Column& c, std::uint32_t number) {
+  while (c.loading) co_await changed_.wait();
+  if (Status s = health(); !s.ok()) co_return s;
+  if (c.loaded) co_return Status();
+  c.loading = true;
+  c.slots.assign(slots_in(c.row.slot_bytes), Slot());
+  std::function<io::Task<Status>(std::uint32_t, std::uint64_t)> f = [this, &c](std::uint32_t slot, std::uint64_t offset) {
+    return load_slot(c, slot, offset);
+  };
+  Status s = co_await for_each_slot(number, c.row.slot_bytes, f);
+  c.loaded = s.ok();
+  c.loading = false;
+  changed_.notify_all();
+  co_return s;
+}
+
+io::Task<Result<std::vector<Device::Slot>>> Device::slots(VpId vp, std::uint32_t column) {
+  Use use;
+  fbs::ChunkPlace place(sled_, column, 0, index_, 0, 0);
+  if (Status s = enter(place, use); !s.ok()) co_return s;
+  if (use.column().row.owner != vp) co_return Status(Code::not_found, "the column is not this volume partition's");
+  if (Status s = co_await load(use.column(), column); !s.ok()) co_return s;
+  co_return use.column().slots;
+}
+
+// The very same write again (its first answer was lost) is what it was; anything else is not. Header and chunk: a
+// write that was cut off may have left the header alone.
+io::Task<Status> Device::same_chunk(std::uint64_t offset, Bytes header_area, Bytes chunk) {
+  Buffer b = Buffer::allocate(header_area.size() + chunk.size());
+  if (Status s = co_await file_->read(offset, b.mutable_bytes()); !s.ok()) co_return fail(s);
+  bool same = std::memcmp(b.data(), header_area.data(), header_area.size()) == 0 &&
+              std::memcmp(b.data() + header_area.size(), chunk.data(), chunk.size()) == 0;
+  co_return same ? Status() : Status(Code::stale, "the slot holds other bytes under this stripe's name");
+}
+
+io::Task<Status> Device::write_chunk(fbs::ChunkPlace place, const coding::ChunkHeader& header, Bytes header_area, Bytes chunk, Permit permit) {
+  Use use;
+  if (Status s = enter(place, use); !s.ok()) co_return s;
+  Column& c = use.column();
+  if (c.row.owner != header.stripe().vp) co_return Status(Code::stale, "the column belongs to another volume partition");
+  if (header_area.size() + chunk.size() > c.row.slot_bytes)
+    co_return Status(Code::invalid, "header and chunk do not fit a slot of " + std::to_string(c.row.slot_bytes) + " bytes");
+  if (Status s = co_await load(c, place.column()); !s.ok()) co_return s;
+  Slot& slot = c.slots[place.slot()];
+  std::uint64_t offset = slot_offset(place.column(), place.slot(), c.row.slot_bytes);
+  if (slot.busy) co_return Status(Code::unavailable, "the slot is being written");
+  if (slot.state == SlotState::written && slot.stripe == header.stripe() && slot.generation == place.generation()) {
+    Status s = co_await same_chunk(offset, header_area, chunk);
+    co_return s;
+  }
+  if (slot.state == SlotState::unreadable) co_return Status(Code::stale, "the slot's header cannot be read; it is not used until its column is released");
+  if (slot.state != SlotState::free || slot.generation != place.generation())
+    co_return Status(Code::stale, "the slot is " + std::string(slot.state == SlotState::free ? "free" : "written") + " in generation " +
+                                      std::to_string(slot.generation) + ", not free in " + std::to_string(place.generation()));
+  if (Status s = permit(); !s.ok()) co_return s;
+  slot.busy = true;
+  Bytes parts[2] = {header_area, chunk};
+  Status s = co_await file_->write(offset, parts, io::Durability::durable);
+  slot.busy = false;
+  if (!s.ok()) {
+    slot.state = SlotState::unreadable;
+    co_return fail(s);
+  }
+  slot.state = SlotState::written;
+  slot.stripe = header.stripe();
+  ++counters_.chunks_written;
+  counters_.chunk_bytes += chunk.size();
+  co_return Status();
+}
+
+io::Task<Status> Device::free_slot(VpId vp, fbs::ChunkPlace place, StripeId stripe, Permit permit) {
+  Use use;
+  if (Status s = enter(place, use); !s.ok()) co_return s;
+  Column& c = use.column();
+  if (c.row.owner != vp || stripe.vp != vp) co_return Status(Code::stale, "the column belongs to another volume partition");
+  if (Status s = co_await load(c, place.column()); !s.ok()) co_return s;
+  Slot& slot = c.slots[place.slot()];
+  if (slot.busy) co_return Status(Code::unavailable, "the slot is being written");
+  if (slot.state != SlotState::written || slot.stripe != stripe || slot.generation != place.generation())
+    co_return Status(Code::stale, "the slot does not hold this stripe in this generation");
+  Generation next = slot.generation + (broken(Switch::free_without_generation) ? 0 : 1);
+  if (next >= first_slot_generation(c.row.generation + 1))
+    co_return Status(Code::no_space, "the slot has used up its generations; it is free again when its column is released");
+  if (Status s = permit(); !s.ok()) co_return s;
+  Buffer b = coding::encode_free_header(unit_, next);
+  Bytes part = b.bytes();
+  slot.busy = true;
+  Status s = co_await file_->write(slot_offset(place.column(), place.slot(), c.row.slot_bytes), std::span(&part, 1), io::Durability::durable);
+  slot.busy = false;
+  if (!s.ok()) {
+    slot.state = SlotState::unreadable;
+    co_return fail(s);
+  }
+  slot = Slot{SlotState::free, false, next, {}};
+  co_return Status();
+}
+
+io::Task<Result<Device::ReadResult>> Device::read_chunk(fbs::ChunkPlace place, StripeId stripe, std::uint32_t chunk, std::uint32_t first,
+                                                        std::uint32_t blocks) {
+  Use use;
+  if (Status s = enter(place, use); !s.ok()) co_return s;
+  std::uint32_t slot_bytes = use.column().row.slot_bytes;
+  std::uint64_t offset = slot_offset(place.column(), place.slot(), slot_bytes);
+  ReadResult out;
+  auto header = co_await read_header(offset, slot_bytes, &out.header_area);
+  if (header.code() == Code::not_found) co_return Status(Code::stale, "the slot was never written");
+  if (!header.ok()) co_return header.status().with(spec_.path);
+  out.header = std::move(*header);
+  const coding::ChunkHeaderFields& f = out.header.fields();
+  if (!f.written || f.unit != unit_ || f.stripe != stripe || f.generation != place.generation() || f.chunk_index != chunk)
+    co_return Status(Code::stale, f.written ? "the slot holds stripe " + to_string(f.stripe) + " in generation " + std::to_string(f.generation)
+                                            : "the slot is free in generation " + std::to_string(f.generation));
+  if (out.header.header_bytes() + std::uint64_t{f.chunk_bytes} > slot_bytes) co_return Status(Code::corrupt, spec_.path + ": the chunk does not fit its slot");
+  if (first > out.header.blocks_per_chunk() || blocks > out.header.blocks_per_chunk() - first)
+    co_return Status(Code::invalid, "the chunk has " + std::to_string(out.header.blocks_per_chunk()) + " blocks");
+  if (blocks != 0)
+    if (Status s = co_await read_blocks(offset, chunk, first, blocks, out); !s.ok()) co_return s;
+  ++counters_.chunks_read;
+  counters_.read_bytes += out.blocks.size();
+  co_return out;
+}
+
+io::Task<Status> Device::read_blocks(std::uint64_t slot, std::uint32_t chunk, std::uint32_t first, std::uint32_t blocks, ReadResult& out) {
+  out.blocks = Buffer::allocate(std::size_t{blocks} * kBlockBytes);
+  Status s = co_await file_->read(slot + out.header.header_bytes() + std::uint64_t{first} * kBlockBytes, out.blocks.mutable_bytes());
+  if (!s.ok()) co_return fail(s);
+  std::uint32_t good = 0;
+  while (good < blocks && crc32c(out.blocks.bytes().subspan(std::size_t{good} * kBlockBytes, kBlockBytes)) == out.header.block_crc(chunk, first + good)) ++good;
+  if (good == blocks) co_return Status();
+  // Freed and written again since its header was read: not damage.
+  Buffer now = Buffer::allocate(kBlockBytes);
+  if (Status again = co_await file_->read(slot, now.mutable_bytes()); !again.ok()) co_return fail(again);
+  if (std::memcmp(now.data(), out.header_area.data(), now.size()) != 0) co_return Status(Code::stale, "the slot was freed while it was read");
+  co_return Status(Code::corrupt, spec_.path + ": block " + std::to_string(first + good) + " of the chunk does not match its checksum");
+}
+
+}  // namespace luge::sled
