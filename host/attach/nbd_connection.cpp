@@ -90,6 +90,10 @@ io::Task<bool> NbdConnection::negotiate() {
     if (n == 0) co_return false;
     got += n;
   }
+  if (!nbd::known_client_flags(flags)) {
+    logging::warn("nbd client of '{}' sets unknown handshake flags; connection closed", export_->info.name);
+    co_return false;
+  }
   bool no_zeroes = (flags[3] & std::byte{2}) != std::byte{0};
   while (!closing_) {
     if (!co_await fill(nbd::kOptionHeaderBytes)) co_return false;

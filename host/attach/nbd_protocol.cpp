@@ -35,6 +35,10 @@ std::string greeting() {
   return s;
 }
 
+bool known_client_flags(std::span<const std::byte, 4> f) {
+  return f[0] == std::byte{0} && f[1] == std::byte{0} && f[2] == std::byte{0} && (f[3] & ~std::byte{3}) == std::byte{0};
+}
+
 Result<OptionHeader> parse_option_header(Bytes b) {
   if (b.size() < kOptionHeaderBytes) return Status(Code::invalid, "option is cut short");
   if (take<std::uint64_t>(b) != kOptionMagic) return Status(Code::invalid, "option has a wrong magic number");

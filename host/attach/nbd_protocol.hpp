@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -31,6 +32,9 @@ struct ExportInfo {
   std::uint64_t bytes = 0;
   bool read_only = false;
 };
+
+/// A server closes on flags it does not know: the client means to go on in a way it would misunderstand.
+bool known_client_flags(std::span<const std::byte, 4> flags);
 
 struct OptionHeader {
   std::uint32_t option = 0;
