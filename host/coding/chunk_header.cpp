@@ -113,7 +113,11 @@ Result<ChunkHeader> parse_chunk_header(Bytes bytes) {
   ChunkHeader out;
   out.header_bytes_ = h.header_bytes;
   out.fields_ = {h.unit, {h.vp, h.epoch, h.counter}, {h.k, h.m}, h.chunk_bytes, h.chunk_index, h.generation, h.state == 1};
-  if (h.state == 0 && h.header_bytes == sizeof h) return out;
+  if (h.state == 0 && h.header_bytes == sizeof h) {
+    // A layout without identities behind it would let identity() be asked for blocks that are not there.
+    bool empty = out.stripe() == StripeId{} && h.chunk_bytes == 0 && h.k == 0 && h.m == 0 && h.chunk_index == 0;
+    return empty ? Result<ChunkHeader>(std::move(out)) : damaged("a freed slot that names a stripe");
+  }
   if (h.state != 1) return damaged("unknown state");
   const Layout l = out.fields_.layout;
   if (!possible_chunk(l, h.chunk_bytes) || h.chunk_index >= l.width() || chunk_header_bytes(l, h.chunk_bytes) != h.header_bytes)
