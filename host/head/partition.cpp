@@ -76,17 +76,20 @@ void Partition::append(RecordPtr record) {
   ctx.log(record->portion()).append(std::move(record));
 }
 
+void Partition::settle(const RecordPtr& record) {
+  if (record->lsn() == 0) return;
+  if (replica.find(record->lsn()) != record) {
+    ctx.log(record->portion()).release(record->position.segment);  // truncated while it was being written: stays void
+  } else if (record->portion() == Portion::meta) {
+    replica.note_meta(record->lsn(), record->position.segment);
+  }
+}
+
 void Partition::on_durable(const RecordPtr& record) {
   if (record->lsn() != 0) {
-    // A record that was truncated while it was being written stays void.
-    if (replica.find(record->lsn()) != record) {
-      ctx.log(record->portion()).release(record->position.segment);
-    } else {
-      if (record->portion() == Portion::meta) replica.note_meta(record->lsn(), record->position.segment);
-      replica.on_durable(*record);
-      // A reserve reads its copy from the log in the rare case that it must; memory is the primary's.
-      if (!primary) record->payload = Buffer();
-    }
+    replica.on_durable(*record);
+    // A reserve reads its copy from the log in the rare case that it must; memory is the primary's.
+    if (!primary) record->payload = Buffer();
   }
   durable_changed.notify_all();
 }

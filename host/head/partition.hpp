@@ -57,6 +57,9 @@ class Partition {
   void append(RecordPtr record);
   /// A replica's own record (truncate, image): durable when it returns; the segment it stands in.
   io::Task<Status> append_local(RecordPtr record, std::uint32_t* segment = nullptr);
+  /// A batch has become durable: settle() each of its records (who holds its log space), then on_durable() each. Not
+  /// one by one: committing the first may apply and forget the others.
+  void settle(const RecordPtr& record);
   void on_durable(const RecordPtr& record);
   io::Task<Status> wait_durable(Lsn lsn);
   /// Durably drops the tail beyond `to` (protocol 4.3).

@@ -120,8 +120,13 @@ class Replay {
       return;
     }
     if (r->lsn() <= replica.last().lsn) {
-      forget(r);
-      return;
+      RecordPtr held = replica.find(r->lsn());
+      if (!held || !newer(*r, *held) || r->lsn() <= replica.commit()) {
+        forget(r);
+        return;
+      }
+      // Written later under a newer epoch: what stood here was behind a hole that a crash had left, and is void.
+      replica.truncate({replica.epoch_at(r->lsn() - 1), r->lsn() - 1});
     }
     // The two portions have writers of their own: a metadata record may stand in an earlier batch than the data
     // record before it. It waits here for its turn.
@@ -139,6 +144,10 @@ class Replay {
     auto& waiting = waiting_[replica.vp()];
     for (auto it = waiting.begin(); it != waiting.end() && it->first == replica.last().lsn + 1; it = waiting.erase(it)) {
       RecordPtr r = it->second;
+      if (r->epoch() < replica.last().epoch) {
+        forget(r);  // epochs never fall along a log: left behind a hole by a primary of the past
+        continue;
+      }
       replica.append(r);
       if (r->portion() == Portion::meta) replica.note_meta(r->lsn(), r->position.segment);
       replica.on_durable(*r);
