@@ -214,6 +214,21 @@ int mutants(const std::string& only, std::uint64_t limit, std::size_t jobs) {
   return missed == 0 ? 0 : 1;
 }
 
+/// Each seed twice, in processes with their own addresses: the histories must be the same to the last event.
+int repeat(const std::vector<std::uint64_t>& seeds, const Overrides& overrides) {
+  int differ = 0;
+  for (std::uint64_t seed : seeds) {
+    Child a = start_child(seed, overrides, 300), b = start_child(seed, overrides, 300);
+    finish_child(a, overrides);
+    finish_child(b, overrides);
+    if (a.text == b.text) continue;
+    ++differ;
+    std::printf("seed %llu differs:\n%s%s", static_cast<unsigned long long>(seed), a.text.c_str(), b.text.c_str());
+  }
+  std::printf("%zu seeds run twice, %d differ\n", seeds.size(), differ);
+  return differ == 0 ? 0 : 1;
+}
+
 /// Seeds of fixed bugs: "SEED  text" a line, '#' begins a comment.
 std::vector<std::uint64_t> read_table(const std::string& path) {
   std::vector<std::uint64_t> seeds;
@@ -257,6 +272,10 @@ int main(int argc, char** argv) {
   all->add_option("--jobs", jobs)->check(CLI::Range(1, 64));
   all->add_option("--table", table, "file with seeds to run first");
   all->add_flag("--verbose", verbose, "a line for each seed");
+  auto* twice = app.add_subcommand("repeat", "each seed twice: are the histories the same?");
+  common(twice);
+  twice->add_option("--from", from);
+  twice->add_option("--count", count);
   auto* mutant = app.add_subcommand("mutants", "breaks each rule in turn and looks for the seed that notices");
   mutant->add_option("--only", only, "just this switch");
   mutant->add_option("--limit", limit, "seeds to try");
@@ -270,11 +289,14 @@ int main(int argc, char** argv) {
     print_result(seed, overrides, r);
     return r.failure.empty() ? 0 : 1;
   }
+  std::vector<std::uint64_t> range;
+  for (std::uint64_t s = from; s < from + count; ++s) range.push_back(s);
+  if (*twice) return repeat(range, overrides);
   if (*all) {
     if (!overrides.broken.empty() && !find_switch(overrides.broken)) return break_rule(overrides.broken), 2;
     std::vector<std::uint64_t> seeds;
     if (!table.empty()) seeds = read_table(table);
-    for (std::uint64_t s = from; s < from + count; ++s) seeds.push_back(s);
+    seeds.insert(seeds.end(), range.begin(), range.end());
     return many(std::move(seeds), overrides, jobs, verbose);
   }
   if (!only.empty() && !find_switch(only)) return break_rule(only), 2;
