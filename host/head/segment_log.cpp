@@ -203,6 +203,7 @@ Status SegmentLog::take_records(Bytes area, const BatchHeader& h, std::uint32_t 
 }
 
 void SegmentLog::start() {
+  started_ = true;
   recheck();
   world_.spawn("log writer " + options_.path, writer());
 }
@@ -369,7 +370,7 @@ void SegmentLog::release(std::uint32_t segment) {
 
 void SegmentLog::maybe_free(std::uint32_t segment) {
   Segment& s = segments_[segment];
-  if (s.live != 0 || s.sequence == 0 || (has_active_ && segment == active_) || !all_covered(s)) return;
+  if (!started_ || s.live != 0 || s.sequence == 0 || (has_active_ && segment == active_) || !all_covered(s)) return;
   s.sequence = 0;
   s.highest.clear();
   free_.insert(segment);

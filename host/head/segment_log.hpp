@@ -137,6 +137,7 @@ class SegmentLog {
   std::uint64_t appended_bytes_ = 0, batches_ = 0;
   io::Event wake_;
   bool failed_ = false;
+  bool started_ = false;  // before that nothing is freed: `covered` is not there yet
 };
 
 }  // namespace luge::head

@@ -6,6 +6,9 @@ namespace luge::wire {
 namespace {
 
 constexpr io::Duration kRegisterTimeout = std::chrono::seconds(5);
+// The control plane pings several times a second. When its machine goes dark, or comes back without knowing this
+// connection, nothing else would tell: a daemon only answers, it does not send.
+constexpr io::Duration kSilence = std::chrono::seconds(2);
 
 // Asking again cannot help: the daemon and the control plane were never meant for each other.
 bool is_final(Code code) {
@@ -26,6 +29,7 @@ struct ControlLink::State {
   }
 
   Frame registration();
+  static io::Task<void> watch(io::World& world, std::shared_ptr<Channel> channel, std::shared_ptr<io::Time> heard);
   io::Task<bool> join(std::shared_ptr<Channel> channel);
   Status accept(const Frame& reply);
   void take_nodes(const flatbuffers::Vector<flatbuffers::Offset<fbs::NodeInfo>>* infos);
@@ -43,6 +47,7 @@ struct ControlLink::State {
   Status refused;
   std::string last_complaint;
   bool registered = false;
+  std::shared_ptr<io::Time> heard;  // last frame on the present connection, from the first ping on
   // Frames that overtook the end of registration: a designation means nothing before the first directory.
   std::vector<Frame> early;
   Link link;
@@ -59,6 +64,7 @@ Frame ControlLink::State::registration() {
 
 io::Task<bool> ControlLink::State::join(std::shared_ptr<Channel> channel) {
   early.clear();
+  heard.reset();
   auto answer = co_await channel->call(registration(), kRegisterTimeout);
   Status status = answer.ok() ? accept(*answer) : answer.status();
   if (!status.ok()) {
@@ -112,7 +118,20 @@ void ControlLink::State::take_nodes(
   }
 }
 
+// Refers to nothing of the State, which may be gone while the channel closes.
+io::Task<void> ControlLink::State::watch(io::World& world, std::shared_ptr<Channel> channel, std::shared_ptr<io::Time> heard) {
+  while (channel->open()) {
+    io::Duration silence = world.now() - *heard;
+    if (silence >= kSilence) {
+      channel->close();
+      break;
+    }
+    co_await world.sleep(kSilence - silence);
+  }
+}
+
 void ControlLink::State::on_frame(const std::shared_ptr<Channel>& channel, Frame frame) {
+  if (heard) *heard = world.now();
   if (frame.kind == Kind::ping || registered) return act(channel, std::move(frame));
   early.push_back(std::move(frame));
 }
@@ -120,6 +139,10 @@ void ControlLink::State::on_frame(const std::shared_ptr<Channel>& channel, Frame
 void ControlLink::State::act(const std::shared_ptr<Channel>& channel, Frame frame) {
   switch (frame.kind) {
     case Kind::ping: {
+      if (!heard) {
+        heard = std::make_shared<io::Time>(world.now());
+        world.spawn("control watch", watch(world, channel, heard));
+      }
       std::string report = callbacks.report ? callbacks.report() : "{}";
       channel->reply(frame, make_frame(Kind::pong, [&](auto& b) {
                        return fbs::CreatePong(b, b.CreateString(report));
