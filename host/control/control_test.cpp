@@ -236,7 +236,7 @@ TEST_F(ControlTest, OddNamesAndTakenIdsAreRefused) {
 TEST_F(ControlTest, ASecondDaemonUnderTheSameIdWaitsForTheFirst) {
   sim::Node first = add({11, "head-1", "head"});
   ASSERT_TRUE(sim_.run_until([&] { return peer(11).link.connected(); }, 5s));
-  sim_.add_node("rival", [this](io::World& w) { return std::make_shared<Peer>(w, Peer::Setup{11, "head-1", "head"}); });
+  sim_.add_node("rival", [](io::World& w) { return std::make_shared<Peer>(w, Peer::Setup{11, "head-1", "head"}); });
   std::uint64_t incarnation = control().registry().find(11)->incarnation;
   sim_.run_for(3s);
   EXPECT_EQ(control().registry().find(11)->incarnation, incarnation);
@@ -579,6 +579,9 @@ TEST_F(ControlTest, AFlushFollowsThePrimary) {
   Answer a = http("POST", "/v1/volumes/v/flush", R"({"wait":true,"timeout_ms":10000})");
   EXPECT_EQ(a.status, 200u);
   EXPECT_EQ(peer(d.reserves[0]).flushes, 1);
+  peer(d.reserves[0]).report = R"({"vps":[{"vp":65536,"role":"primary","state":"open","epoch":2,"unflushed_bytes":77}]})";
+  EXPECT_EQ(http("POST", "/v1/volumes/v/flush").status, 200u);
+  EXPECT_EQ(http("GET", "/v1/volumes/v").body.at("unflushed_bytes"), 77) << "the report is newer than the flush";
   peer(d.reserves[0]).flush_answer = Status(Code::unavailable, "later");
   EXPECT_EQ(http("POST", "/v1/volumes/v/flush", R"({"timeout_ms":1000})").status, 503u);
 }

@@ -3,7 +3,6 @@
 namespace luge::control {
 namespace {
 
-constexpr std::size_t kMaxReport = 1 << 20;
 // Bounds the memory that unanswered pings hold; whether the node counts as alive is decided long before.
 constexpr io::Duration kPingTimeout = std::chrono::seconds(30);
 
@@ -52,18 +51,9 @@ void FailureAgent::judge(NodeId id, const Node& n) {
 }
 
 io::Task<void> FailureAgent::ping(NodeId id, std::shared_ptr<wire::Channel> channel) {
-  auto frame = wire::make_frame(wire::Kind::ping, [](auto& b) { return fbs::CreatePing(b); });
-  auto answer = co_await channel->call(std::move(frame), kPingTimeout);
+  co_await registry_.ping(id, kPingTimeout);
   auto it = registry_.nodes().find(id);
-  if (it == registry_.nodes().end() || it->second.channel != channel) co_return;
-  Node& n = it->second;
-  n.ping_open = false;
-  if (!answer.ok() || answer->kind != wire::Kind::pong) co_return;
-  const auto* pong = answer->as<fbs::Pong>();
-  if (pong == nullptr) co_return;
-  n.last_heard = n.report_time = world_.now();
-  if (pong->report() && pong->report()->size() <= kMaxReport) n.report = pong->report()->str();
-  registry_.set_alive(id, true, "it answers pings again");
+  if (it != registry_.nodes().end() && it->second.channel == channel) it->second.ping_open = false;
 }
 
 }  // namespace luge::control

@@ -8,6 +8,7 @@ namespace {
 constexpr std::size_t kMaxAddress = 512;
 constexpr std::size_t kMaxDevices = 1024;
 constexpr std::size_t kMaxNodes = 10'000;
+constexpr std::size_t kMaxReport = 1 << 20;
 
 std::string text(const flatbuffers::String* s) { return s ? s->str() : std::string(); }
 
@@ -198,6 +199,21 @@ io::Task<Result<wire::Frame>> Registry::call(NodeId to, wire::Frame request, io:
   auto answer = co_await channel->call(std::move(request), timeout);
   if (!answer.ok()) co_return answer.status().with(name(to));
   co_return std::move(*answer);
+}
+
+io::Task<void> Registry::ping(NodeId id, io::Duration timeout) {
+  const Node* to = find(id);
+  if (to == nullptr || !to->connected()) co_return;
+  auto channel = to->channel;
+  auto answer = co_await channel->call(wire::make_frame(wire::Kind::ping, [](auto& b) { return fbs::CreatePing(b); }), timeout);
+  auto it = nodes_.find(id);
+  if (!answer.ok() || answer->kind != wire::Kind::pong || it == nodes_.end() || it->second.channel != channel) co_return;
+  const auto* pong = answer->as<fbs::Pong>();
+  if (pong == nullptr) co_return;
+  Node& n = it->second;
+  n.last_heard = n.report_time = world_.now();
+  if (pong->report() && pong->report()->size() <= kMaxReport) n.report = pong->report()->str();
+  set_alive(id, true, "it answers pings again");
 }
 
 }  // namespace luge::control

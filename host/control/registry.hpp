@@ -73,6 +73,9 @@ class Registry {
   std::vector<const Node*> alive(std::string_view role) const;
   std::string name(NodeId id) const;  ///< "head-2", or "node 12" if unknown
 
+  /// Pings a node; its pong becomes its report. Ends quietly when there is no answer.
+  io::Task<void> ping(NodeId id, io::Duration timeout);
+
   bool send(NodeId to, wire::Frame frame);
   io::Task<Result<wire::Frame>> call(NodeId to, wire::Frame request, io::Duration timeout);
 

@@ -10,6 +10,7 @@ constexpr std::uint32_t kMaxVps = 1 << 16;
 constexpr std::uint32_t kMaxCopies = 8;
 constexpr std::uint32_t kMinCopies = 2;
 constexpr std::uint32_t kMaxSandboxRequest = 4096;
+constexpr io::Duration kFreshReport = std::chrono::seconds(1);
 constexpr io::Duration kDropTimeout = std::chrono::seconds(10);
 constexpr io::Duration kExportTimeout = std::chrono::seconds(30);
 constexpr io::Duration kUnexportTimeout = std::chrono::seconds(30);
@@ -434,6 +435,8 @@ io::Task<void> Volumes::flush_vp(VpId vp, io::Time deadline, Result<std::uint64_
       if (s.ok() && r == nullptr) s = Status(Code::corrupt, "unexpected answer to a flush");
       if (s.ok()) {
         *out = r->unflushed_bytes();
+        // Who asks for the status next is to see what the flush has done, not the report from before it.
+        co_await registry_.ping(primary, kFreshReport);
         co_return;
       }
     }
