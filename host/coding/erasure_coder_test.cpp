@@ -107,6 +107,36 @@ void all_patterns(Layout l) {
 TEST(IsalCoder, EveryErasurePatternOf4Plus2) { all_patterns({4, 2}); }
 TEST(IsalCoder, EveryErasurePatternOf8Plus3) { all_patterns({8, 3}); }
 
+// Any k of the chunks rebuild any others, for every layout: random losses, random chunks asked for, also ones that
+// are there, and more survivors than are needed.
+TEST(IsalCoder, RandomLossesOfAllLayouts) {
+  std::mt19937_64 rng(5);
+  auto coder = make_isal_coder();
+  for (std::uint32_t k = 1; k <= kMaxData; ++k)
+    for (std::uint32_t m = 1; m <= kMaxParity; ++m) {
+      Layout l{k, m};
+      Stripe s = random_stripe(l, 192, rng);
+      ASSERT_TRUE(run(coder->encode(l, s.data(), s.parity())).ok());
+      for (int round = 0; round < 20; ++round) {
+        std::vector<Bytes> present;
+        for (const Buffer& c : s.chunks) present.push_back(c.bytes());
+        for (std::uint32_t lost = 0; lost < rng() % (m + 1); ++lost) present[rng() % l.width()] = {};
+        std::uint32_t wanted = static_cast<std::uint32_t>(rng() % l.width());
+        Buffer out = Buffer::zeros(192);
+        MutableBytes to[1] = {out.mutable_bytes()};
+        ASSERT_TRUE(run(coder->reconstruct(l, present, std::span(&wanted, 1), to)).ok());
+        ASSERT_EQ(std::memcmp(out.data(), s.chunks[wanted].data(), 192), 0) << to_string(l) << " chunk " << wanted;
+      }
+    }
+}
+
+TEST(IsalCoder, NoParityIsALayoutToo) {
+  std::mt19937_64 rng(6);
+  auto coder = make_isal_coder();
+  Stripe s = random_stripe({3, 0}, 64, rng);
+  EXPECT_TRUE(run(coder->encode({3, 0}, s.data(), s.parity())).ok());
+}
+
 TEST(IsalCoder, RefusesWhatCannotBe) {
   std::mt19937_64 rng(2);
   auto coder = make_isal_coder();
@@ -119,6 +149,13 @@ TEST(IsalCoder, RefusesWhatCannotBe) {
   Buffer out = Buffer::zeros(64);
   MutableBytes target[1] = {out.mutable_bytes()};
   EXPECT_EQ(run(coder->reconstruct({4, 2}, three, wanted, target)).code(), Code::degraded);
+  for (int i = 0; i < 6; ++i) three[i] = s.chunks[i].bytes();
+  std::uint32_t none[1] = {6};
+  EXPECT_EQ(run(coder->reconstruct({4, 2}, three, none, target)).code(), Code::invalid);
+  MutableBytes small[1] = {out.mutable_bytes().first(32)};
+  EXPECT_EQ(run(coder->reconstruct({4, 2}, three, wanted, small)).code(), Code::invalid);
+  three[1] = three[1].first(32);
+  EXPECT_EQ(run(coder->reconstruct({4, 2}, three, wanted, target)).code(), Code::invalid);
 }
 
 }  // namespace

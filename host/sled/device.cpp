@@ -68,7 +68,7 @@ io::Task<Status> Device::open() {
     state_ = State::ok;
     co_return s;
   }
-  s = s.with(spec_.path);
+  if (!s.text().starts_with(spec_.path)) s = s.with(spec_.path);
   state_ = s.code() == Code::exists ? State::in_use : State::failed;
   failure_ = s;
   ++counters_.errors;

@@ -125,6 +125,7 @@ class Device {
   io::Task<Status> load_slot(Column& column, std::uint32_t slot, std::uint64_t offset);
   Slot judge(const ColumnRow& row, const Result<coding::ChunkHeader>& header) const;
   io::Task<Result<coding::ChunkHeader>> read_header(std::uint64_t offset, std::uint32_t slot_bytes, Buffer* area = nullptr);
+  io::Task<Status> mark_free(std::uint64_t offset, Generation generation, const Permit& permit);
   io::Task<Status> same_chunk(std::uint64_t offset, Bytes header_area, Bytes chunk);
   io::Task<Status> read_blocks(std::uint64_t slot, std::uint32_t chunk, std::uint32_t first, std::uint32_t blocks, ReadResult& out);
 

@@ -118,6 +118,7 @@ io::Task<void> Service::drain() {
   while (requests_ != 0 && co_await work_done_.wait_until(deadline)) {
   }
   if (requests_ != 0) logging::warn("{} requests are still in progress after 10 s; leaving them", requests_);
+  co_await world_.sleep(10ms);  // the last answers leave
   if (gateway_) gateway_->stop();
 }
 

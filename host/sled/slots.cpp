@@ -160,18 +160,25 @@ io::Task<Status> Device::free_slot(VpId vp, fbs::ChunkPlace place, StripeId stri
   Generation next = slot.generation + (broken(Switch::free_without_generation) ? 0 : 1);
   if (next >= first_slot_generation(c.row.generation + 1))
     co_return Status(Code::no_space, "the slot has used up its generations; it is free again when its column is released");
-  if (Status s = permit(); !s.ok()) co_return s;
-  Buffer b = coding::encode_free_header(unit_, next);
-  Bytes part = b.bytes();
   slot.busy = true;
-  Status s = co_await file_->write(slot_offset(place.column(), place.slot(), c.row.slot_bytes), std::span(&part, 1), io::Durability::durable);
+  Status s = co_await mark_free(slot_offset(place.column(), place.slot(), c.row.slot_bytes), next, permit);
   slot.busy = false;
-  if (!s.ok()) {
-    slot.state = SlotState::unreadable;
-    co_return fail(s);
-  }
-  slot = Slot{SlotState::free, false, next, {}};
-  co_return Status();
+  if (s.ok()) slot = Slot{SlotState::free, false, next, {}};
+  else if (state_ != State::ok) slot.state = SlotState::unreadable;
+  co_return s;
+}
+
+// Only the sector with the mark changes: were the rest of the block cleared too, a write that is cut off could leave
+// the old mark over half a header, and the slot unreadable.
+io::Task<Status> Device::mark_free(std::uint64_t offset, Generation generation, const Permit& permit) {
+  Buffer b = Buffer::allocate(kBlockBytes);
+  if (Status s = co_await file_->read(offset, b.mutable_bytes()); !s.ok()) co_return fail(s);
+  Buffer mark = coding::encode_free_header(unit_, generation);
+  std::memcpy(b.data(), mark.data(), sizeof(coding::ChunkHeaderHead));
+  if (Status s = permit(); !s.ok()) co_return s;
+  Bytes part = b.bytes();
+  Status s = co_await file_->write(offset, std::span(&part, 1), io::Durability::durable);
+  co_return s.ok() ? s : fail(s);
 }
 
 io::Task<Result<Device::ReadResult>> Device::read_chunk(fbs::ChunkPlace place, StripeId stripe, std::uint32_t chunk, std::uint32_t first,
