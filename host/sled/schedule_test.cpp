@@ -160,7 +160,7 @@ class Schedule {
   std::map<Key, Chunk> kept_;            // answered ok, and no free of it asked for
 };
 
-// proves FN-08 and FN-12 (memory of the highest epoch, over restarts) for one sled
+// proves FN-08, FN-12 (the restart of it)
 TEST(Schedule, AnsweredChunksStayAndFreedOnesAreGone) {
   for (std::uint64_t seed = 1; seed <= 40 && !HasFailure(); ++seed) Schedule(seed).run(50);
 }

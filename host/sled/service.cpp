@@ -155,7 +155,7 @@ std::string Service::report() const {
   }
   const Counters& c = counters_;
   return fmt::format(
-      R"({{"devices":[{}],"counters":{{"chunks_written":{},"chunk_bytes":{},"chunks_read":{},"read_bytes":{},"stripes_coded":{},)"
+      R"({{"devices":[{}],"counters":{{"chunks_written":{},"chunk_bytes_written":{},"chunks_read":{},"bytes_read":{},"stripes_coded":{},)"
       R"("source_bytes_coded":{},"verify_failures":{},"fenced":{},"stale":{},"corrupt":{},"io_errors":{}}},"coder":"{}","coder_suspect":{}}})",
       devices, sum.chunks_written, sum.chunk_bytes, sum.chunks_read, sum.read_bytes, c.stripes_coded, c.source_bytes_coded, c.verify_failures,
       c.fenced, c.stale, c.corrupt, c.io_errors, gateway_ ? gateway_->coder() : "none", gateway_ && gateway_->suspect());
