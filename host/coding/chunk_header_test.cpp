@@ -6,8 +6,6 @@
 
 #include "base/crc32c.hpp"
 
-#include "base/crc32c.hpp"
-
 namespace luge::coding {
 namespace {
 
