@@ -133,7 +133,7 @@ def fio(uri, work, name, io_bytes, seed):
     return subprocess.Popen(args, cwd=work, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True), out
 
 
-def finish_fio(process, out, name, timeout=300):
+def finish_fio(process, out, name, timeout=120):
     try:
         _, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
@@ -224,7 +224,7 @@ class Demo:
             self.screen.event(f"killed {sled}")
         time.sleep(1)
         begin = time.time()
-        command(["qemu-img", "compare", "-f", "raw", "-F", "raw", self.image, self.uri("disk")], timeout=180, name="image-compare")
+        command(["qemu-img", "compare", "-f", "raw", "-F", "raw", self.image, self.uri("disk")], timeout=120, name="image-compare")
         self.report["throughput"]["degraded_read_mb_s"] = round(IMAGE_BYTES / 1e6 / (time.time() - begin), 1)
         self.screen.event("qemu-img compare: identical")
         copy = os.path.join(self.work, "copy.img")
