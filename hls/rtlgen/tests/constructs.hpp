@@ -9,7 +9,7 @@ enum class Phase { idle, load, work, done };
 static const int LANES = 6;
 struct Pair { ap_uint<9> left; ap_int<7> right; bool flag; };
 struct In {
-  ap_uint<65> wide; ap_uint<300> huge; ap_int<13> little; ap_int<40> middle; unsigned char octet; int number;
+  ap_uint<65> wide; ap_uint<300> large_in; ap_int<13> little; ap_int<40> middle; unsigned char octet; int number;
   ap_uint<3> index; ap_uint<3> other; bool go; Pair pair[2]; ap_uint<4> shift; ap_uint<7> address;
 };
 struct Out {
@@ -50,7 +50,7 @@ static inline void step(State &s, const In &in, Out &out) {
   s.difference = in.little - in.wide;
   out.product = in.little * in.middle;
   out.mixed = s.mixed;
-  s.mixed = (s.mixed << 1) ^ in.huge ^ (in.wide, in.little);
+  s.mixed = (s.mixed << 1) ^ in.large_in ^ (in.wide, in.little);
   out.lane = s.lane[in.index < LANES ? (int)in.index : 0];
   if (in.go && in.other < LANES) s.lane[in.other] = s.lane[in.other] + in.octet;
 
@@ -79,8 +79,8 @@ static inline void step(State &s, const In &in, Out &out) {
   s.packed[in.shift] = in.go;
   s.packed.range(19, 16) = in.shift;
   out.marks = s.packed;
-  out.any = in.huge.or_reduce(), out.all = in.wide.and_reduce(), out.odd = in.huge.xor_reduce();
-  out.less = in.wide < in.huge, out.less_signed = in.little < in.middle;
+  out.any = in.large_in.or_reduce(), out.all = in.wide.and_reduce(), out.odd = in.large_in.xor_reduce();
+  out.less = in.wide < in.large_in, out.less_signed = in.little < in.middle;
   bool found = false;
   int spot = 0;
   for (int i = 0; i < LANES; i++) {

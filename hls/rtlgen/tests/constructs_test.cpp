@@ -1,4 +1,4 @@
-// Native step and RTL of every accepted construct, a million cycles of random input.
+// Native step and RTL of every accepted construct, 200 000 cycles of random input.
 #include <cstdlib>
 
 #include "constructs_glue.hpp"
@@ -12,7 +12,7 @@ int main() {
   auto wide = [&](auto &x) { for (int i = 0; i < x.length(); i += 64) x = (x << 64) | ap_uint<64>((unsigned long long)random()); if (random() % 8 == 0) x = 0; if (random() % 8 == 0) x = -1; };
   for (int i = 0; i < 200000; i++) {
     constructs::In in = constructs::In();
-    wide(in.wide), wide(in.huge);
+    wide(in.wide), wide(in.large_in);
     in.little = (int)random(), in.middle = (long long)random(), in.octet = (unsigned char)random();
     in.number = random() % 4 ? (int)random() : (int)(random() % 300) - 150;
     in.index = (unsigned)random(), in.other = (unsigned)random(), in.go = random() & 1, in.shift = (unsigned)random(), in.address = (unsigned)random();
