@@ -137,6 +137,7 @@ static inline void step(State &s, const In &in, Out &out) {
   }
 
   // Entrance: registers alone decide, apart from the job.
+  ap_uint<6> address = (in.job.select, s.source);
   bool first = s.source == 0, last = ap_uint<5>(s.source) + 1 == in.job.k;
   bool room = !first || s.owed <= QUEUE - ROWS;
   bool ready = room && !bad && !(last && s.spacing > 1);
@@ -149,7 +150,7 @@ static inline void step(State &s, const In &in, Out &out) {
   s.v1 = accept, s.first1 = first, s.last1 = last, s.rows1 = in.job.rows;
   s.d1 = in.s_axis.tdata;
   for (int r = 0; r < ROWS; r++) {
-    s.coefficients[r].read((in.job.select, s.source));
+    s.coefficients[r].read(address);
     if (in.load.valid && in.load.row == r) s.coefficients[r].write((in.load.select, in.load.source), in.load.value);
   }
 }
