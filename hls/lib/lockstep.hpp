@@ -1,0 +1,60 @@
+// A kernel twice, native step() and Verilated module, fed with the same inputs and compared every cycle.
+//
+//   HLS_LOCKSTEP(scale, Pair);      // after including the generated glue header
+//   Pair pair;  pair.reset();  Out out = pair.cycle(in);
+//
+// cycle() gives the native outputs; at the first difference it prints the output, the cycle and every register that differs, and
+// ends the process with 1: nothing after a difference means anything.
+#pragma once
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <random>
+
+#include "hls/lib/glue.hpp"
+
+#define HLS_LOCKSTEP(kernel, Name)                                                                             \
+  class Name {                                                                                                 \
+   public:                                                                                                     \
+    kernel::State state = kernel::State();                                                                     \
+    unsigned long long cycles = 0;                                                                             \
+    bool rtl = true; /* false: native alone */                                                                 \
+    Name() : model_(std::make_unique<kernel##_glue::Model>()) { reset(); }                                     \
+    ~Name() { model_->final(); }                                                                               \
+    void reset() {                                                                                             \
+      kernel::State fresh = kernel::State();                                                                   \
+      state = fresh;                                                                                           \
+      model_ = std::make_unique<kernel##_glue::Model>();                                                       \
+      model_->ap_rst_n = 0;                                                                                    \
+      kernel##_glue::drive(*model_, kernel::In());                                                             \
+      edge();                                                                                                  \
+      model_->ap_rst_n = 1;                                                                                    \
+    }                                                                                                          \
+    kernel::Out cycle(const kernel::In &in) {                                                                  \
+      kernel::Out out = kernel::Out(), seen = kernel::Out();                                                   \
+      if (rtl) {                                                                                               \
+        kernel##_glue::drive(*model_, in);                                                                     \
+        model_->ap_clk = 0, model_->eval();                                                                    \
+        kernel##_glue::sample(*model_, seen);                                                                  \
+        kernel::State before = state;                                                                          \
+        kernel::step(state, in, out);                                                                          \
+        if (const char *port = kernel##_glue::differs(out, seen)) report(port, before);                        \
+        model_->ap_clk = 1, model_->eval();                                                                    \
+      } else {                                                                                                 \
+        kernel::step(state, in, out);                                                                          \
+      }                                                                                                        \
+      cycles++;                                                                                                \
+      return out;                                                                                              \
+    }                                                                                                          \
+                                                                                                               \
+   private:                                                                                                    \
+    std::unique_ptr<kernel##_glue::Model> model_;                                                              \
+    void edge() { model_->ap_clk = 0, model_->eval(), model_->ap_clk = 1, model_->eval(); }                    \
+    [[noreturn]] void report(const char *port, const kernel::State &s) {                                       \
+      std::fprintf(stderr, "%s: output %s differs at cycle %llu; registers that differ (native, RTL):\n", kernel##_glue::name, port, cycles); \
+      kernel##_glue::registers(*model_, s, [](const char *n, const std::string &a, const std::string &b) {     \
+        if (a != b) std::fprintf(stderr, "  %-40s %s %s\n", n, a.c_str(), b.c_str());                          \
+      });                                                                                                      \
+      std::exit(1);                                                                                            \
+    }                                                                                                          \
+  }

@@ -1,0 +1,2 @@
+#include "constructs.hpp"
+HLS_TOP(constructs);

@@ -1,0 +1,16 @@
+// refused: call of 'f(unsigned int)' could not be inlined
+#include "hls/lib/ap_int.h"
+#include "hls/lib/ram.h"
+#include "hls/lib/top.h"
+unsigned f(unsigned n);
+namespace k {
+struct In { unsigned a; int i; };
+struct Out { unsigned y; };
+struct State {
+  unsigned x = 0;
+};
+static inline void step(State &s, const In &in, Out &out) {
+  out.y = f(in.a);  // HERE
+}
+}
+HLS_TOP(k);

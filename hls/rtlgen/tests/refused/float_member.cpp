@@ -1,0 +1,15 @@
+// refused: member 'f' is a floating point number
+#include "hls/lib/ap_int.h"
+#include "hls/lib/ram.h"
+#include "hls/lib/top.h"
+namespace k {
+struct In { unsigned a; int i; };
+struct Out { unsigned y; };
+struct State {
+  float f;  // HERE
+};
+static inline void step(State &s, const In &in, Out &out) {
+  out.y = (unsigned)s.f;
+}
+}
+HLS_TOP(k);

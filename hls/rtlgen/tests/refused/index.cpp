@@ -1,0 +1,15 @@
+// refused: variable index over 2000 elements of State
+#include "hls/lib/ap_int.h"
+#include "hls/lib/ram.h"
+#include "hls/lib/top.h"
+namespace k {
+struct In { unsigned a; int i; };
+struct Out { unsigned y; };
+struct State {
+  unsigned big[2000];
+};
+static inline void step(State &s, const In &in, Out &out) {
+  out.y = s.big[in.a % 2000];  // HERE
+}
+}
+HLS_TOP(k);

@@ -1,0 +1,15 @@
+// refused: member 'p' is a pointer or reference
+#include "hls/lib/ap_int.h"
+#include "hls/lib/ram.h"
+#include "hls/lib/top.h"
+namespace k {
+struct In { unsigned a; int i; };
+struct Out { unsigned y; };
+struct State {
+  unsigned *p;  // HERE
+};
+static inline void step(State &s, const In &in, Out &out) {
+  out.y = *s.p;
+}
+}
+HLS_TOP(k);

@@ -1,0 +1,17 @@
+// refused: is read after it may have been written in the same cycle
+#include "hls/lib/ap_int.h"
+#include "hls/lib/ram.h"
+#include "hls/lib/top.h"
+namespace k {
+struct In { unsigned a; int i; };
+struct Out { unsigned y; };
+struct State {
+  ram<ap_uint<32>, 64> m;
+};
+static inline void step(State &s, const In &in, Out &out) {
+  s.m.write(in.a, in.a);
+  s.m.read(in.a + 1u);  // HERE
+  out.y = s.m.q;
+}
+}
+HLS_TOP(k);

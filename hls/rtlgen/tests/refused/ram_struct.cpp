@@ -1,0 +1,17 @@
+// refused: holds a struct
+#include "hls/lib/ap_int.h"
+#include "hls/lib/ram.h"
+#include "hls/lib/top.h"
+struct Both { unsigned a, b; };
+namespace k {
+struct In { unsigned a; int i; };
+struct Out { unsigned y; };
+struct State {
+  ram<Both, 64> m;  // HERE
+};
+static inline void step(State &s, const In &in, Out &out) {
+  s.m.read(in.a & 63);
+  out.y = s.m.q.a;
+}
+}
+HLS_TOP(k);

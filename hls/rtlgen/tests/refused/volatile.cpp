@@ -1,0 +1,15 @@
+// refused: volatile and atomic accesses are not supported
+#include "hls/lib/ap_int.h"
+#include "hls/lib/ram.h"
+#include "hls/lib/top.h"
+namespace k {
+struct In { unsigned a; int i; };
+struct Out { unsigned y; };
+struct State {
+  volatile unsigned v;
+};
+static inline void step(State &s, const In &in, Out &out) {
+  out.y = s.v;  // HERE
+}
+}
+HLS_TOP(k);
