@@ -2,6 +2,7 @@
 
 #include <spdlog/fmt/fmt.h>
 
+#include "base/json_text.hpp"
 #include "base/logging.hpp"
 #include "wire/control_generated.h"
 
@@ -176,7 +177,7 @@ std::string Attach::report() const {
     const client::Volume::Stats& v = e->volume->stats();
     s += fmt::format(R"({{"volume":"{}","nbd":"{}","connections":{},"reads":{},"writes":{},"read_bytes":{},"written_bytes":{},"errors":{},)"
                      R"("longest_pause_ms":{},"resent":{},"batches":{},"paused":{}}})",
-                     name, e->nbd, n.connections, n.reads, n.writes, n.read_bytes, n.written_bytes, n.errors,
+                     json_text(name), json_text(e->nbd), n.connections, n.reads, n.writes, n.read_bytes, n.written_bytes, n.errors,
                      v.longest_pause / 1ms, v.resent, v.batches, e->volume->paused());
   }
   return s + "]}";

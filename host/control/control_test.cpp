@@ -56,7 +56,18 @@ struct Peer {
   wire::ControlLink::Callbacks callbacks() {
     wire::ControlLink::Callbacks c;
     c.report = [this] { return report; };
-    c.registration = [this](flatbuffers::FlatBufferBuilder& b, const wire::ControlLink::Self& self) { return registration(b, self); };
+    c.devices = [this](flatbuffers::FlatBufferBuilder& b) {
+      std::vector<flatbuffers::Offset<fbs::Device>> rows;
+      for (std::uint32_t i = 0; i < setup.devices; ++i)
+        rows.push_back(fbs::CreateDevice(b, i, setup.columns * setup.column_bytes, setup.column_bytes, setup.columns,
+                                         setup.columns, b.CreateString("ok")));
+      return rows;
+    };
+    c.designations = [this](flatbuffers::FlatBufferBuilder& b) {
+      std::vector<flatbuffers::Offset<fbs::Designation>> held;
+      for (const Designation& d : holds) held.push_back(d.to(b));
+      return held;
+    };
     c.directory = [this] {
       ++directories;
       for (const auto& [id, n] : link.nodes()) {
@@ -84,19 +95,6 @@ struct Peer {
       }));
     };
     return c;
-  }
-  flatbuffers::Offset<fbs::RegisterNode> registration(flatbuffers::FlatBufferBuilder& b, const wire::ControlLink::Self& s) {
-    std::vector<flatbuffers::Offset<fbs::Device>> devices;
-    for (std::uint32_t i = 0; i < setup.devices; ++i)
-      devices.push_back(fbs::CreateDevice(b, i, setup.columns * setup.column_bytes, setup.column_bytes, setup.columns,
-                                          setup.columns, b.CreateString("ok")));
-    std::vector<flatbuffers::Offset<fbs::Designation>> held;
-    for (const Designation& d : holds) held.push_back(d.to(b));
-    auto device_vector = b.CreateVector(devices);
-    auto held_vector = b.CreateVector(held);
-    auto name = b.CreateString(s.name), role = b.CreateString(s.role), address = b.CreateString(s.address),
-         version = b.CreateString("t");
-    return fbs::CreateRegisterNode(b, s.id, name, role, address, s.pid, s.incarnation, version, device_vector, held_vector);
   }
   Task<Result<Designation>> propose(Revision expected, Designation d, Status* status) {
     auto answer = co_await link.call(wire::make_frame(wire::Kind::propose, [&](auto& b) {

@@ -35,7 +35,6 @@ struct Context {
   std::map<VpId, std::unique_ptr<Partition>> partitions;
   std::vector<std::unique_ptr<Partition>> removed;  ///< their tasks may still run; destroyed with the head
 
-  std::uint64_t cached_bytes = 0;  ///< payloads held in memory
   std::uint64_t next_stripe_counter = 1;
   bool draining = false;
 

@@ -207,10 +207,10 @@ io::Task<std::uint64_t> Primary::flush_some(bool partial) {
       placement_stripe.push_back(number);
     }
     ++number;
-    ++counters_->stripes;
-    counters_->data_chunks += std::uint64_t{d.layout.k} * chunk_bytes;
+    ++counters_.stripes;
+    counters_.data_chunks += std::uint64_t{d.layout.k} * chunk_bytes;
     for (std::size_t i = d.layout.k; i < job.places.size(); ++i)
-      if (job.places[i].sled() != 0) counters_->parity_chunks += chunk_bytes;
+      if (job.places[i].sled() != 0) counters_.parity_chunks += chunk_bytes;
   }
   if (stripes.empty()) {
     flush_failed_ = true;

@@ -52,8 +52,8 @@ class Primary : public std::enable_shared_from_this<Primary> {
     std::uint64_t written_user = 0, written_log = 0, data_chunks = 0, parity_chunks = 0;
     std::uint64_t stripes = 0, duplicates = 0, merges = 0;
   };
-  const Counters& counters() const { return *counters_; }
-  Counters& counters() { return *counters_; }
+  const Counters& counters() const { return counters_; }
+  Counters& counters() { return counters_; }
   std::uint64_t degraded_stripes() const;
   std::string state_text() const;
 
@@ -131,7 +131,6 @@ class Primary : public std::enable_shared_from_this<Primary> {
   io::Task<void> serve(std::shared_ptr<Primary> self, std::shared_ptr<ReadJob> job);
   io::Task<bool> confirm();
   io::Task<void> run_rounds(std::shared_ptr<Primary> self);
-  io::Task<Status> read_range(Lba lba, std::uint32_t blocks, Buffer out, bool& zero);
 
   // flush.cpp
   io::Task<void> flush_loop(std::shared_ptr<Primary> self);
@@ -179,7 +178,7 @@ class Primary : public std::enable_shared_from_this<Primary> {
   bool flush_failed_ = false;
   std::uint64_t next_stripe_number_ = 0;
   io::Time last_write_{}, last_flush_{};
-  std::shared_ptr<Counters> counters_;
+  Counters counters_;
 };
 
 }  // namespace luge::head

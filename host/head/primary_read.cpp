@@ -193,12 +193,12 @@ io::Task<Status> Primary::fetch(std::vector<Source> sources, Lba lba, Buffer out
       auto count = static_cast<std::uint32_t>(j - i);
       if (const Buffer& memory = sources[i].memory; !memory.empty()) {
         std::memcpy(target, memory.data() + std::size_t{first} * kBlockBytes, std::size_t{count} * kBlockBytes);
-        counters_->read_memory += std::size_t{count} * kBlockBytes;
+        counters_.read_memory += std::size_t{count} * kBlockBytes;
       } else {
         auto p = co_await partition_.payload(r, first, count);
         if (!p.ok()) co_return p.status();
         std::memcpy(target, p->data(), p->size());
-        counters_->read_log += p->size();
+        counters_.read_log += p->size();
       }
     } else {
       const StripeRow* row = partition_.replica.stripe(e.stripe());
@@ -222,7 +222,7 @@ io::Task<Status> Primary::fetch(std::vector<Source> sources, Lba lba, Buffer out
     bool reconstructed = false;
     Status s = co_await reader.read(*row, run.block, run.count, first + run.at, part, reconstructed);
     if (!s.ok()) shared.status = s;
-    else (reconstructed ? p.counters_->read_reconstructed : p.counters_->read_sled) += part.size();
+    else (reconstructed ? p.counters_.read_reconstructed : p.counters_.read_sled) += part.size();
   };
   if (runs.size() == 1) {
     co_await read_run(*this, runs[0], lba, out, shared);

@@ -51,7 +51,7 @@ void Primary::open_session(ChannelPtr channel, wire::Frame frame, const fbs::Ope
 RecordPtr Primary::append(RecordKind kind, Lba lba, std::uint32_t blocks, const RequestId& request, std::string body, Buffer payload) {
   Replica& replica = partition_.replica;
   auto record = make_record(replica.vp(), {epoch_, replica.last().lsn + 1}, kind, lba, blocks, request, std::move(body), std::move(payload));
-  counters_->written_log += record->payload.size();
+  counters_.written_log += record->payload.size();
   partition_.append(record);
   fbs::VpState state(replica.vp(), epoch_, replica.commit());
   for (auto& [id, m] : members_)
@@ -97,7 +97,7 @@ void Primary::write(const ChannelPtr& channel, const fbs::WriteBatch& batch, con
     auto known = sessions.find(batch.attachment(), batch.incarnation(), w->sequence());
     if (known && !broken(Switch::no_duplicate_table)) {
       // Applied already: answered when that record is committed, never applied twice.
-      ++counters_->duplicates;
+      ++counters_.duplicates;
       if (*known <= partition_.replica.commit()) answer(channel, op.request, Code::ok);
       else {
         auto place = std::upper_bound(pending_acks_.begin(), pending_acks_.end(), *known,
@@ -208,7 +208,7 @@ void Primary::write_aligned(Op& op) {
   if (op.kind != fbs::OpKind::write) {
     RecordPtr r = append(RecordKind::trim, op.first_lba(), blocks, op.request, {}, {});
     pending_acks_.push_back({r->lsn(), op.channel, op.request});
-    counters_->written_user += op.length;
+    counters_.written_user += op.length;
     return;
   }
   for (std::uint32_t i = 0; i < blocks; ++i) {
@@ -216,7 +216,7 @@ void Primary::write_aligned(Op& op) {
     answer(op.channel, op.request, Code::corrupt);
     return;
   }
-  counters_->written_user += op.length;
+  counters_.written_user += op.length;
   if (broken(Switch::lost_ack) && op.request.sequence % 97 == 0) {
     answer(op.channel, op.request, Code::ok);
     return;
@@ -271,7 +271,7 @@ io::Task<Result<Buffer>> Primary::merged_block(const Op& op, Lba lba) {
 
 // Read, modify, write of an op with ragged edges: what is logged is whole blocks. The op is answered with its last record.
 io::Task<void> Primary::merge(std::shared_ptr<Primary> self, Op op) {
-  ++counters_->merges;
+  ++counters_.merges;
   Lba first = op.first_lba(), end = op.end_lba();
   bool is_write = op.kind == fbs::OpKind::write;
   std::map<Lba, Buffer> blocks;  // a write: all; trims and zeroes: just the ragged ones
@@ -303,7 +303,7 @@ io::Task<void> Primary::merge(std::shared_ptr<Primary> self, Op op) {
 // One record per run of blocks (and one for the whole blocks in the middle of a trim). Only the last carries the
 // request: a repeat after a failover in between applies all of it again, which is the same.
 void Primary::append_merged(const Op& op, const std::map<Lba, Buffer>& blocks) {
-  counters_->written_user += op.length;
+  counters_.written_user += op.length;
   struct Piece {
     Lba lba;
     std::uint32_t count;

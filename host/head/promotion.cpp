@@ -9,8 +9,7 @@ using namespace std::chrono_literals;
 
 Primary::Primary(Context& ctx, Partition& partition, Epoch epoch)
     : ctx_(ctx), partition_(partition), epoch_(epoch), commit_changed_(ctx.world), members_changed_(ctx.world),
-      flush_wake_(ctx.world), round_wake_(ctx.world), columns_(ctx, partition, epoch),
-      counters_(std::make_shared<Counters>()) {
+      flush_wake_(ctx.world), round_wake_(ctx.world), columns_(ctx, partition, epoch) {
   last_write_ = last_flush_ = ctx.world.now();
 }
 

@@ -221,11 +221,11 @@ io::Task<Status> open_stores(Context& ctx) {
 io::Task<Status> recover(Context& ctx) {
   if (Status s = co_await open_stores(ctx); !s.ok()) co_return s;
   for (auto [key, value] : ctx.meta_store->list("designation/")) {
-    Designation d;
-    if (!Designation::parse(value, d)) co_return Status(Code::corrupt, "the designation " + std::string(key) + " does not parse");
-    auto p = std::make_unique<Partition>(ctx, d.vp);
-    p->start_epoch = d.epoch;
-    p->replica.designation = std::move(d);
+    auto d = Designation::parse(value);
+    if (!d.ok()) co_return d.status().with(key);
+    auto p = std::make_unique<Partition>(ctx, d->vp);
+    p->start_epoch = d->epoch;
+    p->replica.designation = std::move(*d);
     ctx.partitions[p->replica.vp()] = std::move(p);
   }
   auto data = co_await ctx.data_log->open();

@@ -18,12 +18,14 @@
 #include <string>
 #include <vector>
 
-#include "head/designation.hpp"
 #include "head/index.hpp"
 #include "head/record.hpp"
 #include "head/sessions.hpp"
+#include "wire/designation.hpp"
 
 namespace luge::head {
+
+using wire::Designation;
 
 /// A row of the stripe table.
 struct StripeRow {

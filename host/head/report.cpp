@@ -2,20 +2,12 @@
 
 #include <spdlog/fmt/fmt.h>
 
+#include "base/json_text.hpp"
 #include "head/partition.hpp"
 #include "head/primary.hpp"
 
 namespace luge::head {
 namespace {
-
-std::string escaped(const std::string& s) {
-  std::string out;
-  for (char c : s) {
-    if (c == '"' || c == '\\') out += '\\';
-    out += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
-  }
-  return out;
-}
 
 std::string state_of(const Partition& p) {
   if (p.primary) return p.primary->open() ? (p.waiting_for.empty() ? "open" : "waiting") : "opening";
@@ -36,7 +28,7 @@ std::string vp_report(const Partition& p) {
   std::string s = fmt::format(
       R"({{"vp":{},"role":"{}","state":"{}","reason":"{}","epoch":{},"revision":{},"lsn":{},"commit":{},)"
       R"("unflushed_bytes":{},"stripes":{},"index_pages":{},"copies":{})",
-      p.replica.vp(), mine ? "primary" : "reserve", state_of(p), escaped(reason_of(p)), d.epoch, d.revision,
+      p.replica.vp(), mine ? "primary" : "reserve", state_of(p), json_text(reason_of(p)), d.epoch, d.revision,
       p.replica.last().lsn, p.replica.commit(), p.replica.unflushed_blocks() * kBlockBytes, p.replica.stripes().size(),
       p.replica.index().page_count(), d.required.size());
   if (p.primary) {

@@ -405,13 +405,4 @@ std::uint32_t SegmentLog::fill() const {
   return static_cast<std::uint32_t>(std::min<std::uint64_t>(1000, (used_bytes() + queued_bytes_) * 1000 / options_.bytes));
 }
 
-std::vector<std::uint32_t> SegmentLog::oldest() const {
-  std::map<std::uint64_t, std::uint32_t> by_sequence;
-  for (std::uint32_t s = 0; s < segments_.size(); ++s)
-    if (segments_[s].sequence != 0 && !(has_active_ && s == active_)) by_sequence[segments_[s].sequence] = s;
-  std::vector<std::uint32_t> out;
-  for (auto [sequence, s] : by_sequence) out.push_back(s);
-  return out;
-}
-
 }  // namespace luge::head

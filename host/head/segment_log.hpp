@@ -92,10 +92,6 @@ class SegmentLog {
   std::size_t queued_bytes() const { return queued_bytes_; }
   std::uint64_t appended_bytes() const { return appended_bytes_; }
   std::uint64_t batches() const { return batches_; }
-  /// Segments in use, oldest first, without the one being written.
-  std::vector<std::uint32_t> oldest() const;
-  std::uint64_t segment_sequence(std::uint32_t s) const { return segments_[s].sequence; }
-  std::uint32_t free_segments() const { return static_cast<std::uint32_t>(free_.size()); }
 
  private:
   struct Segment {

@@ -63,22 +63,11 @@ void HeadServer::start_control(std::function<std::string()> report) {
   wire::ControlLink::Callbacks callbacks;
   callbacks.report = std::move(report);
   // The store adopts a designation that is newer than its own (it may have lost its last transaction).
-  callbacks.registration = [this](flatbuffers::FlatBufferBuilder& b, const wire::ControlLink::Self& s) {
+  callbacks.designations = [this](flatbuffers::FlatBufferBuilder& b) {
     std::vector<flatbuffers::Offset<fbs::Designation>> held;
     for (auto& [vp, p] : ctx_.partitions)
       if (!p->dropped && p->designation().epoch != 0) held.push_back(p->designation().to(b));
-    auto name = b.CreateString(s.name), role = b.CreateString(s.role), address = b.CreateString(s.address), version = b.CreateString(LUGE_VERSION);
-    auto designations = b.CreateVector(held);
-    fbs::RegisterNodeBuilder r(b);
-    r.add_id(s.id);
-    r.add_name(name);
-    r.add_role(role);
-    r.add_address(address);
-    r.add_pid(s.pid);
-    r.add_incarnation(s.incarnation);
-    r.add_version(version);
-    r.add_designations(designations);
-    return r.Finish();
+    return held;
   };
   callbacks.directory = [this] {
     if (ctx_.connections) ctx_.connections->refresh();
@@ -412,7 +401,6 @@ io::Task<void> HeadServer::housekeeping() {
 void HeadServer::bound_memory() {
   std::uint64_t bytes = 0;
   for (auto& [vp, p] : ctx_.partitions) bytes += p->replica.payload_bytes_in_memory();
-  ctx_.cached_bytes = bytes;
   for (auto& [vp, p] : ctx_.partitions) {
     if (bytes <= ctx_.options.memory_bytes) return;
     bytes -= p->replica.drop_payloads(bytes - ctx_.options.memory_bytes);

@@ -3,6 +3,7 @@
 
 #include <spdlog/fmt/fmt.h>
 
+#include "base/json_text.hpp"
 #include "base/logging.hpp"
 
 namespace luge::sled {
@@ -81,24 +82,13 @@ io::Task<void> Service::spread_fences() {
   }
 }
 
-flatbuffers::Offset<fbs::RegisterNode> Service::registration(flatbuffers::FlatBufferBuilder& b, const wire::ControlLink::Self& self) const {
+std::vector<flatbuffers::Offset<fbs::Device>> Service::device_rows(flatbuffers::FlatBufferBuilder& b) const {
   std::vector<flatbuffers::Offset<fbs::Device>> rows;
   for (const auto& d : devices_) {
     auto state = b.CreateString(std::string(d->state_name()));
     rows.push_back(fbs::CreateDevice(b, d->index(), d->bytes(), d->column_bytes(), d->columns(), d->free_columns(), state));
   }
-  auto name = b.CreateString(self.name), role = b.CreateString(self.role), address = b.CreateString(self.address), version = b.CreateString(LUGE_VERSION);
-  auto devices = b.CreateVector(rows);
-  fbs::RegisterNodeBuilder r(b);
-  r.add_id(self.id);
-  r.add_name(name);
-  r.add_role(role);
-  r.add_address(address);
-  r.add_pid(self.pid);
-  r.add_incarnation(self.incarnation);
-  r.add_version(version);
-  r.add_devices(devices);
-  return r.Finish();
+  return rows;
 }
 
 void Service::make_control_link() {
@@ -106,7 +96,7 @@ void Service::make_control_link() {
   wire::ControlLink::Self self{options_.id, options_.name, "sled", server_.address(), incarnation, options_.pid};
   wire::ControlLink::Callbacks callbacks;
   callbacks.report = [this] { return report(); };
-  callbacks.registration = [this](flatbuffers::FlatBufferBuilder& b, const wire::ControlLink::Self& s) { return registration(b, s); };
+  callbacks.devices = [this](flatbuffers::FlatBufferBuilder& b) { return device_rows(b); };
   control_ = std::make_unique<wire::ControlLink>(world_, identity_, options_.control, std::move(self), std::move(callbacks));
 }
 
@@ -124,19 +114,10 @@ io::Task<void> Service::drain() {
 
 namespace {
 
-std::string escaped(std::string_view s) {
-  std::string out;
-  for (char c : s) {
-    if (c == '"' || c == '\\') out += '\\';
-    out += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
-  }
-  return out;
-}
-
 std::string device_json(const Device& d) {
   return fmt::format(
       R"({{"path":"{}","state":"{}","reason":"{}","bytes":{},"column_bytes":{},"columns":{},"free_columns":{},"errors":{}}})",
-      escaped(d.spec().path), d.state_name(), escaped(d.failure().text()), d.bytes(), d.column_bytes(), d.columns(), d.free_columns(),
+      json_text(d.spec().path), d.state_name(), json_text(d.failure().text()), d.bytes(), d.column_bytes(), d.columns(), d.free_columns(),
       d.counters().errors);
 }
 

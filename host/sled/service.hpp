@@ -34,7 +34,7 @@ class Service {
   io::Task<Status> open_devices();
   io::Task<void> spread_fences();
   void make_control_link();
-  flatbuffers::Offset<fbs::RegisterNode> registration(flatbuffers::FlatBufferBuilder& b, const wire::ControlLink::Self& self) const;
+  std::vector<flatbuffers::Offset<fbs::Device>> device_rows(flatbuffers::FlatBufferBuilder& b) const;
   // requests.cpp
   io::Task<void> answer(ChannelPtr channel, wire::Frame frame);
   io::Task<wire::Frame> answer_to(const wire::Frame& frame);

@@ -55,10 +55,13 @@ struct ControlLink::State {
 
 Frame ControlLink::State::registration() {
   return make_frame(Kind::register_node, [&](flatbuffers::FlatBufferBuilder& b) {
-    if (callbacks.registration) return callbacks.registration(b, self);
-    return fbs::CreateRegisterNode(b, self.id, b.CreateString(self.name), b.CreateString(self.role),
-                                   b.CreateString(self.address), self.pid, self.incarnation,
-                                   b.CreateString(LUGE_VERSION));
+    auto name = b.CreateString(self.name), role = b.CreateString(self.role), address = b.CreateString(self.address);
+    auto version = b.CreateString(LUGE_VERSION);
+    flatbuffers::Offset<flatbuffers::Vector<flatbuffers::Offset<fbs::Device>>> devices;
+    if (callbacks.devices) devices = b.CreateVector(callbacks.devices(b));
+    flatbuffers::Offset<flatbuffers::Vector<flatbuffers::Offset<fbs::Designation>>> designations;
+    if (callbacks.designations) designations = b.CreateVector(callbacks.designations(b));
+    return fbs::CreateRegisterNode(b, self.id, name, role, address, self.pid, self.incarnation, version, devices, designations);
   });
 }
 

@@ -34,8 +34,10 @@ class ControlLink {
   struct Callbacks {
     /// JSON object for `luge status` (docs/formats.md, "reports").
     std::function<std::string()> report;
-    /// Adds devices and designations to the registration; returns the table's offset.
-    std::function<flatbuffers::Offset<fbs::RegisterNode>(flatbuffers::FlatBufferBuilder&, const Self&)> registration;
+    /// What a sled adds to its registration.
+    std::function<std::vector<flatbuffers::Offset<fbs::Device>>(flatbuffers::FlatBufferBuilder&)> devices;
+    /// What a head adds to it.
+    std::function<std::vector<flatbuffers::Offset<fbs::Designation>>(flatbuffers::FlatBufferBuilder&)> designations;
     /// The directory changed (also once after each registration).
     std::function<void()> directory;
     /// Sent by the control plane: after a swap, and after registration for each VP this node takes part in.
