@@ -89,7 +89,7 @@ void Partition::on_durable(const RecordPtr& record) {
   if (record->lsn() != 0) {
     replica.on_durable(*record);
     // A reserve reads its copy from the log in the rare case that it must; memory is the primary's.
-    if (!primary) record->payload = Buffer();
+    if (!primary) replica.keep_payload(*record, Buffer());
   }
   durable_changed.notify_all();
 }
@@ -182,7 +182,7 @@ io::Task<Result<Buffer>> Partition::payload(RecordPtr record, std::uint32_t firs
   logging::error("VP {:x}: LSN {} does not read back from this head's log; asking another replica", replica.vp(), record->lsn());
   auto other = co_await fetch_from_member(record);
   if (!other.ok()) co_return other.status();
-  record->payload = *other;  // stays in memory: the copy on the medium is not to be trusted
+  replica.keep_payload(*record, *other);  // stays in memory: the copy on the medium is not to be trusted
   co_return other->slice(std::size_t{first} * kBlockBytes, std::size_t{count} * kBlockBytes);
 }
 

@@ -29,7 +29,8 @@ void Replica::append(RecordPtr record) {
     case RecordKind::epoch_start: starts_.push_back({record->epoch(), record->lsn()}); break;
     default: break;
   }
-  if (record->kind() != RecordKind::data) ++small_records_;
+  if (record->kind() != RecordKind::data) small_.push_back(record->lsn());
+  payload_bytes_ += record->payload.size();
   records_.emplace(record->lsn(), std::move(record));
 }
 
@@ -127,24 +128,18 @@ void Replica::maybe_free(Record& record) {
   Lsn lsn = record.lsn();
   if (record.durable && release) release(Portion::data, record.position.segment);
   window_ = std::max(window_, lsn + 1);
+  payload_bytes_ -= record.payload.size();
   records_.erase(lsn);
 }
 
+// Small records below the window are of no use any more; above it a bounded number is kept.
 void Replica::trim_window() {
-  // Small records below the window are of no use any more; above it a bounded number is kept.
-  for (auto it = records_.begin(); it != records_.end() && it->first <= commit_;) {
-    bool small = it->second->kind() != RecordKind::data;
-    bool keep = it->first >= window_ && small_records_ <= kKeptSmallRecords;
-    if (pin_ != 0 && it->first >= pin_) break;
-    if (!small) {
-      if (it->first >= window_ && small_records_ <= kKeptSmallRecords) break;
-      ++it;
-      continue;
-    }
-    if (keep) break;
-    window_ = std::max(window_, it->first + 1);
-    --small_records_;
-    it = records_.erase(it);
+  while (!small_.empty() && small_.front() <= commit_ && (pin_ == 0 || small_.front() < pin_)) {
+    Lsn lsn = small_.front();
+    if (lsn >= window_ && small_.size() <= kKeptSmallRecords) break;
+    window_ = std::max(window_, lsn + 1);
+    records_.erase(lsn);
+    small_.pop_front();
   }
 }
 
@@ -161,7 +156,8 @@ void Replica::truncate(LogPoint to) {
   while (!records_.empty() && records_.rbegin()->first > to.lsn) {
     auto it = std::prev(records_.end());
     Record& r = *it->second;
-    if (r.kind() != RecordKind::data) --small_records_;
+    if (r.kind() != RecordKind::data) small_.pop_back();
+    payload_bytes_ -= r.payload.size();
     if (r.durable && r.kind() == RecordKind::data && release) release(Portion::data, r.position.segment);
     records_.erase(it);
   }
@@ -210,8 +206,11 @@ const StripeRow* Replica::stripe(std::uint64_t number) const {
 }
 
 Lsn Replica::oldest_unflushed() const {
-  for (const auto& [lsn, r] : records_)
-    if (r->kind() == RecordKind::data) return lsn;
+  // Data records come at the end only, so what was passed once need not be looked at again.
+  for (auto it = records_.lower_bound(oldest_data_); it != records_.end(); ++it) {
+    oldest_data_ = it->first;
+    if (it->second->kind() == RecordKind::data) return it->first;
+  }
   return last_.lsn + 1;
 }
 
@@ -362,6 +361,8 @@ bool Replica::load_image(RecordKind kind, const std::string& body) {
 
 void Replica::adopt_unflushed(RecordPtr record) {
   record->live = 0;
+  oldest_data_ = std::min(oldest_data_, record->lsn());
+  payload_bytes_ += record->payload.size();
   records_.emplace(record->lsn(), std::move(record));
 }
 
@@ -406,7 +407,9 @@ void Replica::reset() {
   for (const auto& [lsn, r] : records_)
     if (r->durable && r->kind() == RecordKind::data && release) release(Portion::data, r->position.segment);
   records_.clear();
-  small_records_ = 0;
+  small_.clear();
+  payload_bytes_ = 0;
+  payload_cursor_ = oldest_data_ = 0;
   tail_.clear();
   tail_ranges_.clear();
   index_ = Index();
@@ -431,19 +434,19 @@ void Replica::release_everything() {
   image_segments_.clear();
 }
 
-std::uint64_t Replica::payload_bytes_in_memory() const {
-  std::uint64_t bytes = 0;
-  for (const auto& [lsn, r] : records_) bytes += r->payload.size();
-  return bytes;
+void Replica::keep_payload(Record& record, Buffer payload) {
+  bool held = find(record.lsn()).get() == &record;
+  if (held) payload_bytes_ += payload.size() - record.payload.size();
+  record.payload = std::move(payload);
 }
 
 std::uint64_t Replica::drop_payloads(std::uint64_t bytes) {
   std::uint64_t dropped = 0;
-  for (const auto& [lsn, r] : records_) {
-    if (dropped >= bytes) break;
-    if (!r->durable || lsn > commit_) continue;
-    dropped += r->payload.size();
-    r->payload = Buffer();
+  for (auto it = records_.lower_bound(payload_cursor_); it != records_.end() && it->first <= commit_ && dropped < bytes; ++it) {
+    payload_cursor_ = it->first;
+    if (!it->second->durable) continue;
+    dropped += it->second->payload.size();
+    keep_payload(*it->second, Buffer());
   }
   return dropped;
 }

@@ -13,6 +13,7 @@
 #include <absl/container/btree_map.h>
 #include <absl/container/flat_hash_map.h>
 
+#include <deque>
 #include <functional>
 #include <optional>
 #include <string>
@@ -99,7 +100,9 @@ class Replica {
   void pin(Lsn lsn);
   /// The VP is gone: all log space it holds goes back.
   void release_everything();
-  std::uint64_t payload_bytes_in_memory() const;
+  std::uint64_t payload_bytes_in_memory() const { return payload_bytes_; }
+  /// Replaces what memory holds of a record's payload; an empty buffer: the log has it.
+  void keep_payload(Record& record, Buffer payload);
   /// Forgets durable payloads, oldest first, until `bytes` are freed; returns what was.
   std::uint64_t drop_payloads(std::uint64_t bytes);
 
@@ -146,7 +149,10 @@ class Replica {
   Lsn pin_ = 0;
   std::vector<EpochStart> starts_;
   absl::btree_map<Lsn, RecordPtr> records_;
-  std::size_t small_records_ = 0;  // records_ that are not data
+  std::deque<Lsn> small_;               // records_ that are not data
+  std::uint64_t payload_bytes_ = 0;     // of records_
+  Lsn payload_cursor_ = 0;              // payloads below it are not in memory, or stay there
+  mutable Lsn oldest_data_ = 0;         // no data record below it
   absl::flat_hash_map<Lba, Lsn> tail_;
   std::vector<RecordPtr> tail_ranges_;  // trims and zeroes in the tail
   Index index_;
