@@ -181,7 +181,6 @@ void HeadServer::on_replicate(const ChannelPtr& channel, const wire::Frame& fram
       AckTarget& ack = acks_[s->vp()];
       ack.channel = channel;
       ack.code = code;
-      ack.due = true;  // heartbeats are answered too: an idle reserve is heard
       if (code == Code::ok) accepted.insert(s->vp());
     }
   }
@@ -190,17 +189,26 @@ void HeadServer::on_replicate(const ChannelPtr& channel, const wire::Frame& fram
     logging::warn("{}: {}; connection closed", channel->peer(), records.status().to_string());
     return channel->close();
   }
+  std::set<VpId> to_disk;  // answered when their records are durable
   for (RecordPtr& r : *records) {
     VpId vp = r->header.vp();
     if (!accepted.contains(vp)) continue;
     Code code = ctx_.partition(vp)->replicate_record(std::move(r));
-    if (code == Code::ok) continue;
+    if (code == Code::ok) {
+      if (ctx_.partition(vp)->replica.last().lsn > ctx_.partition(vp)->replica.durable()) to_disk.insert(vp);
+      continue;
+    }
     acks_[vp].code = code;
     accepted.erase(vp);
   }
-  if (m->states())
-    for (const fbs::VpState* s : *m->states())
-      if (accepted.contains(s->vp())) ctx_.partition(s->vp())->replicate_state(*s, frame.source);
+  if (m->states()) {
+    for (const fbs::VpState* s : *m->states()) {
+      bool good = accepted.contains(s->vp());
+      if (good) ctx_.partition(s->vp())->replicate_state(*s, frame.source);
+      // Heartbeats are answered too: an idle reserve is heard.
+      if (!good || !to_disk.contains(s->vp())) acks_[s->vp()].due = true;
+    }
+  }
   if (!std::exchange(acks_posted_, true)) ctx_.world.post([this] { send_acks(); });
 }
 

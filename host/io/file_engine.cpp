@@ -78,7 +78,8 @@ class ThreadEngine final : public FileEngine {
   BlockingCalls& calls_;
 };
 
-// Operations started in one turn of the loop go to the kernel in one call; completions come in through an eventfd.
+// Operations started in one turn of the loop go to the kernel in one call, when the loop has nothing else to do;
+// completions come in through an eventfd.
 class UringEngine final : public FileEngine {
  public:
   explicit UringEngine(RealWorld& world) : world_(world), event_(world.context()), retry_(world.context()) {}
@@ -98,6 +99,10 @@ class UringEngine final : public FileEngine {
     event_.assign(fd);
     if (error = ::io_uring_register_eventfd(&ring_, fd); error != 0) return -error;
     watch();
+    world_.before_waiting([this] {
+      if (!waiting_.empty() || ::io_uring_sq_ready(&ring_) != 0) submit();
+      if (in_flight_ != 0 && ::io_uring_cq_ready(&ring_) != 0) reap();
+    });
     return 0;
   }
 
@@ -128,18 +133,8 @@ class UringEngine final : public FileEngine {
         [&](auto handler) {
           op.resume.emplace(std::move(handler));
           waiting_.push_back(&op);
-          schedule();
         },
         asio::use_awaitable);
-  }
-
-  void schedule() {
-    if (std::exchange(scheduled_, true)) return;
-    asio::post(world_.context(), [this] {
-      scheduled_ = false;
-      submit();
-      reap();
-    });
   }
 
   void submit() {
@@ -166,9 +161,7 @@ class UringEngine final : public FileEngine {
       check_failed(__FILE__, __LINE__, "io_uring_submit");
     }
     retry_.expires_after(std::chrono::milliseconds(1));
-    retry_.async_wait([this](const boost::system::error_code& e) {
-      if (!e) schedule();
-    });
+    retry_.async_wait([](const boost::system::error_code&) {});  // the loop turns, and submits
     return false;
   }
 
@@ -194,20 +187,16 @@ class UringEngine final : public FileEngine {
     });
   }
 
+  // The kernel signals work to be done and again the result of that work. While the ring is looked at the signal is off,
+  // and afterwards it is looked at once more, for what came in between.
   void reap() {
     // Resuming may start operations and come here again: take all results out of the ring first.
     std::vector<Op*> done;
     done.swap(spare_);
-    io_uring_cqe* cqe = nullptr;
-    while (in_flight_ != 0 && ::io_uring_peek_cqe(&ring_, &cqe) == 0 && cqe != nullptr) {
-      auto* op = static_cast<Op*>(::io_uring_cqe_get_data(cqe));
-      op->result = cqe->res;
-      ::io_uring_cqe_seen(&ring_, cqe);
-      --in_flight_;
-      done.push_back(op);
-      cqe = nullptr;
-    }
-    if (!waiting_.empty() && !done.empty()) schedule();
+    ::io_uring_cq_eventfd_toggle(&ring_, false);
+    take_results(done);
+    ::io_uring_cq_eventfd_toggle(&ring_, true);
+    take_results(done);
     for (Op* op : done) {
       Resume h = std::move(*op->resume);
       int result = op->result;
@@ -217,10 +206,21 @@ class UringEngine final : public FileEngine {
     spare_.swap(done);
   }
 
+  void take_results(std::vector<Op*>& done) {
+    io_uring_cqe* cqe = nullptr;
+    while (in_flight_ != 0 && ::io_uring_peek_cqe(&ring_, &cqe) == 0 && cqe != nullptr) {
+      auto* op = static_cast<Op*>(::io_uring_cqe_get_data(cqe));
+      op->result = cqe->res;
+      ::io_uring_cqe_seen(&ring_, cqe);
+      --in_flight_;
+      done.push_back(op);
+      cqe = nullptr;
+    }
+  }
+
   RealWorld& world_;
   io_uring ring_{};
   bool ready_ = false;
-  bool scheduled_ = false;
   unsigned in_flight_ = 0;
   std::deque<Op*> waiting_;
   std::vector<Op*> spare_;

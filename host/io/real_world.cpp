@@ -48,6 +48,7 @@ struct RealWorld::Impl {
   std::mt19937_64 random{seed()};
   std::optional<boost::asio::signal_set> signals;
   std::function<void(int)> on_signal;
+  std::function<void()> before_waiting;
   Interruptible* interruptibles = nullptr;
   std::unique_ptr<Network> network;
   std::unique_ptr<Files> files;
@@ -85,11 +86,25 @@ Files& RealWorld::files() { return *impl_->files; }
 const RealWorld::Options& RealWorld::options() const { return impl_->options; }
 boost::asio::io_context& RealWorld::context() { return impl_->context; }
 
+// All that is ready, then one thing that Asio has, waiting for it at most `limit`.
+void RealWorld::turn(Duration limit) {
+  run_ready();
+  if (impl_->before_waiting) impl_->before_waiting();
+  if (anything_ready()) impl_->context.poll_one();
+  else if (limit == Duration::max()) impl_->context.run_one();
+  else impl_->context.run_one_for(limit);
+}
+
+void RealWorld::before_waiting(std::function<void()> f) {
+  LUGE_CHECK(!impl_->before_waiting);
+  impl_->before_waiting = std::move(f);
+}
+
 bool RealWorld::run(Duration grace) {
-  if (!stopped()) impl_->context.run();  // on_stop() ends it
+  while (!stopped()) turn(Duration::max());
   impl_->context.restart();
   Time end = now() + grace;
-  while (tasks() != 0 && now() < end) impl_->context.run_one_for(end - now());
+  while (tasks() != 0 && now() < end) turn(end - now());
   if (tasks() == 0) return true;
   logging::warn("{} tasks did not end within {} ms of the stop", tasks(), grace / std::chrono::milliseconds(1));
   return false;

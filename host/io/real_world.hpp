@@ -46,6 +46,10 @@ class RealWorld final : public World {
   /// For code that talks to Asio itself (HTTP, NBD); runs on this World's thread.
   boost::asio::io_context& context();
 
+  /// `f` is called when all that was ready has run, before the loop waits: the place to hand over to the kernel what
+  /// was gathered meanwhile. Call at most once.
+  void before_waiting(std::function<void()> f);
+
   /// Something with a wait of its own that stop() must end: `interrupt` makes the wait return.
   class Interruptible {
    public:
@@ -64,8 +68,10 @@ class RealWorld final : public World {
  protected:
   void wake_at(Time t) override;
   void on_stop() override;
+  void has_ready() override {}  // the loop looks for itself
 
  private:
+  void turn(Duration limit);
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };

@@ -10,6 +10,11 @@
 #include "base/check.hpp"
 
 namespace luge::io {
+namespace {
+
+constexpr std::size_t kReadyAtOnce = 1024;
+
+}  // namespace
 
 // A suspended coroutine. Lives in the coroutine frame of World::wait; `resume` owns the continuation.
 struct World::Waiter {
@@ -22,6 +27,15 @@ struct World::Waiter {
   std::optional<std::multimap<Time, Waiter*>::iterator> timer;
   std::optional<boost::asio::async_result<boost::asio::use_awaitable_t<>, void(bool)>::handler_type> resume;
 };
+
+// What runs from the loop, later: a coroutine that goes on, or a function.
+struct World::Ready {
+  std::optional<boost::asio::async_result<boost::asio::use_awaitable_t<>, void(bool)>::handler_type> resume;
+  bool notified = false;
+  std::function<void()> call;
+};
+
+World::World() : ready_(std::make_unique<std::deque<Ready>>()) {}
 
 World::~World() { LUGE_CHECK(waiting_ == nullptr || stopped_); }
 
@@ -41,7 +55,32 @@ void World::spawn(std::string_view name, Task<void> task) {
       });
 }
 
-void World::post(std::function<void()> f) { boost::asio::post(executor(), std::move(f)); }
+void World::post(std::function<void()> f) { enqueue({std::nullopt, false, std::move(f)}); }
+
+// Through a queue of our own: Asio looks at all descriptors (a system call) between two posted handlers.
+void World::enqueue(Ready r) {
+  ready_->push_back(std::move(r));
+  if (ready_->size() == 1) has_ready();
+}
+
+void World::has_ready() {
+  boost::asio::post(executor(), [this] {
+    if (!run_ready()) has_ready();
+  });
+}
+
+bool World::anything_ready() const { return !ready_->empty(); }
+
+bool World::run_ready() {
+  for (std::size_t n = 0; n < kReadyAtOnce && !ready_->empty(); ++n) {
+    // The entry stays in the queue while it runs, so that what it wakes does not ask for another call.
+    Ready r = std::move(ready_->front());
+    if (r.resume) std::move(*r.resume)(r.notified);
+    else r.call();
+    ready_->pop_front();
+  }
+  return ready_->empty();
+}
 
 Task<void> World::sleep(Duration d) { co_await wait(nullptr, now() + d); }
 
@@ -86,7 +125,7 @@ void World::wake(Waiter& w, bool notified) {
   }
   (w.all_prev ? w.all_prev->all_next : waiting_) = w.all_next;
   if (w.all_next) w.all_next->all_prev = w.all_prev;
-  boost::asio::post(executor(), [h = std::move(*w.resume), notified]() mutable { std::move(h)(notified); });
+  enqueue({std::move(w.resume), notified, {}});
 }
 
 void World::run_timers() {

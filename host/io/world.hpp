@@ -32,7 +32,7 @@ class Files;
 
 class World {
  public:
-  World() = default;
+  World();
   World(const World&) = delete;
   World& operator=(const World&) = delete;
   virtual ~World();
@@ -65,6 +65,13 @@ class World {
   /// Ask to have run_timers() called at `t` (or earlier); replaces an earlier request.
   virtual void wake_at(Time t) = 0;
   void run_timers();
+  /// The queue of what is ready has its first entry: see to it that run_ready() is called, from the loop and not from
+  /// here. By itself: posted to the executor.
+  virtual void has_ready();
+  /// Runs what is ready in the order in which it became so, and what becomes ready meanwhile, up to a bound that lets
+  /// sockets and timers have their turn. False: the bound was reached and something is left.
+  bool run_ready();
+  bool anything_ready() const;
   /// stop() has begun: end waits that the World does not know of (sockets), so that they throw Stopped too.
   virtual void on_stop() {}
 
@@ -76,7 +83,10 @@ class World {
   void arm(Waiter& w, Time deadline);
   void disarm(Waiter& w);
   void wake(Waiter& w, bool notified);
+  struct Ready;
+  void enqueue(Ready r);
 
+  std::unique_ptr<std::deque<Ready>> ready_;
   std::multimap<Time, Waiter*> timers_;
   Waiter* waiting_ = nullptr;  // all suspended waiters, for stop()
   std::size_t tasks_ = 0;
