@@ -77,6 +77,7 @@ std::vector<Option> common_options(const DaemonKind& kind) {
       {"dir", T::text, "", "data directory; made if it is not there", kind.needs_directory},
       {"unit", T::number, "", "storage unit; default: what the data directory or the control plane says"},
       {"log-level", T::text, "info", "trace, debug, info, warn or error"},
+      {"busy-poll", T::number, "100", "microseconds that a busy daemon looks for events before it sleeps; 0 saves processor time"},
       {"insecure-listen", T::flag, "false", "listen on addresses beyond loopback, without encryption"},
   };
 }
@@ -110,7 +111,10 @@ int run_daemon(int argc, char** argv, const DaemonKind& kind, std::vector<Option
     options.directory = directory->path();
     options.unit = directory->unit();
   }
-  RealWorld world({.directory = options.directory, .insecure_listen = s.flag("insecure-listen")});
+  if (s.number("busy-poll") > 1000) return complain(kind, kBadUsage, "--busy-poll: at most 1000 microseconds");
+  RealWorld world({.directory = options.directory,
+                   .insecure_listen = s.flag("insecure-listen"),
+                   .busy_poll = std::chrono::microseconds(s.number("busy-poll"))});
   options.incarnation = world.random() | 1;  // 0 means none
   options.remember_unit = [&directory](std::uint64_t unit) {
     return directory ? directory->remember_unit(unit) : Status();

@@ -61,7 +61,7 @@ int daemon_main(int argc, char** argv, const DaemonKind& kind) {
   });
 }
 
-/// The options that every daemon has: name, id, dir, unit, log-level, insecure-listen.
+/// The options that every daemon has: name, id, dir, unit, log-level, busy-poll, insecure-listen.
 std::vector<Option> common_options(const DaemonKind& kind);
 
 }  // namespace luge::io

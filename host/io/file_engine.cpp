@@ -11,6 +11,7 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/thread_pool.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <deque>
@@ -196,6 +197,8 @@ class UringEngine final : public FileEngine {
     ::io_uring_cq_eventfd_toggle(&ring_, false);
     take_results(done);
     ::io_uring_cq_eventfd_toggle(&ring_, true);
+    // Either the kernel sees the signal on again, or the look below sees what the kernel has added.
+    std::atomic_thread_fence(std::memory_order_seq_cst);
     take_results(done);
     for (Op* op : done) {
       Resume h = std::move(*op->resume);

@@ -1,5 +1,6 @@
 #include "io/real_world.hpp"
 
+#include <sched.h>
 #include <sys/random.h>
 #include <time.h>
 
@@ -49,6 +50,7 @@ struct RealWorld::Impl {
   std::optional<boost::asio::signal_set> signals;
   std::function<void(int)> on_signal;
   std::function<void()> before_waiting;
+  bool lively = false;
   Interruptible* interruptibles = nullptr;
   std::unique_ptr<Network> network;
   std::unique_ptr<Files> files;
@@ -91,8 +93,24 @@ void RealWorld::turn(Duration limit) {
   run_ready();
   if (impl_->before_waiting) impl_->before_waiting();
   if (anything_ready()) impl_->context.poll_one();
-  else if (limit == Duration::max()) impl_->context.run_one();
+  else if (limit == Duration::max()) wait_for_event();
   else impl_->context.run_one_for(limit);
+}
+
+// A loop that slept briefly the last time looks again for a while before it sleeps: waking a processor that
+// has gone idle takes as long as a whole message, and at queue depth 1 each write would pay for it at each hop. One that is
+// woken by nothing but heartbeats sleeps at once.
+void RealWorld::wait_for_event() {
+  Time begin = now();
+  if (impl_->lively) {
+    Time end = begin + impl_->options.busy_poll;
+    for (Time t = begin; t < end; t = now()) {
+      if (impl_->context.poll_one() != 0) return;
+      ::sched_yield();
+    }
+  }
+  impl_->context.run_one();
+  impl_->lively = now() - begin < 2 * impl_->options.busy_poll;
 }
 
 void RealWorld::before_waiting(std::function<void()> f) {

@@ -22,6 +22,7 @@ class RealWorld final : public World {
     std::string directory;          ///< files with relative names live here; empty: the working directory
     bool insecure_listen = false;   ///< TCP listeners may bind addresses that are not loopback
     bool allow_buffered = true;     ///< files on file systems without O_DIRECT: buffered, with one warning
+    Duration busy_poll{};           ///< a loop with work looks for events so long before it sleeps; 0: sleeps at once
     bool io_uring = true;           ///< else a few threads; also when LUGE_NO_IO_URING=1 is set or the kernel refuses
   };
 
@@ -72,6 +73,7 @@ class RealWorld final : public World {
 
  private:
   void turn(Duration limit);
+  void wait_for_event();
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
