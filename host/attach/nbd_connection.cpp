@@ -9,11 +9,11 @@ constexpr std::size_t kReceiveBytes = 256 << 10;
 constexpr std::uint64_t kOutstanding = 64u << 20;
 constexpr std::uint64_t kRequestCost = 4096;  // of one without payload
 
-// Trims and zeroes carry no bytes, but one operation for every MiB.
+// Trims and zeroes carry no bytes and are one record whatever their length.
 std::uint64_t cost_of(const nbd::Request& r) {
   auto command = static_cast<nbd::Command>(r.type);
   bool payload = command == nbd::Command::read || command == nbd::Command::write;
-  return kRequestCost + (payload ? r.length : r.length / kBlockBytes);
+  return kRequestCost + (payload ? r.length : 0);
 }
 
 }  // namespace

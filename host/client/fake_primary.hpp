@@ -122,7 +122,7 @@ class FakePrimary {
         code = Code::unavailable;
       }
       std::uint64_t blocks = (op->offset() % kBlockBytes + op->length() + kBlockBytes - 1) / kBlockBytes;
-      LUGE_CHECK(blocks <= kMaxOpBlocks);
+      LUGE_CHECK(op->kind() != fbs::OpKind::write || blocks <= kMaxOpBlocks);
       if (code == Code::ok) {
         largest_window = std::max(largest_window, op->sequence() - m.low() + 1);
         apply(*vp, *op, payload, at, m.crcs(), crc);

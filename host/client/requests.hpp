@@ -28,7 +28,7 @@ struct Request {
   }
 };
 
-/// A piece inside one VP that touches at most kMaxOpBlocks blocks.
+/// A piece inside one VP; of a read or write one that touches at most kMaxOpBlocks blocks.
 struct Part {
   Request* request = nullptr;
   std::uint32_t index = 0;  ///< among the parts of a read

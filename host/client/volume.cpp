@@ -71,7 +71,8 @@ void VolumeState::submit_write(fbs::OpKind kind, std::uint64_t offset, Buffer im
   std::uint64_t at = offset, end = offset + length, first_block = offset / kBlockBytes;
   while (at < end) {
     std::uint64_t in = at % vp_bytes;
-    std::uint64_t limit = std::min<std::uint64_t>((in / kBlockBytes + kMaxOpBlocks) * kBlockBytes, vp_bytes);
+    std::uint64_t limit = vp_bytes;  // a trim is one record whatever its length (protocol 2.5)
+    if (kind == fbs::OpKind::write) limit = std::min(limit, (in / kBlockBytes + kMaxOpBlocks) * kBlockBytes);
     std::uint64_t stop = std::min(end, at - in + limit);
     Part* p = parts.take();
     p->request = r;

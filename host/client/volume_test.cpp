@@ -144,6 +144,17 @@ TEST_F(VolumeTest, TrimAndZeroClearExactlyTheirRange) {
   expect_read(0, expect);
 }
 
+TEST_F(VolumeTest, ATrimIsOneOperationForEachPartitionWhateverItsLength) {  // protocol 2.5
+  expect_write(0, pattern(4096, 4));
+  std::uint64_t before = heads[0]->ops;
+  run([](VolumeTest& t) -> io::Task<void> {
+    Status s = co_await zero(t.world(), t.volume(), 0, kBytes);
+    EXPECT_TRUE(s.ok());
+  }(*this));
+  EXPECT_EQ(heads[0]->ops - before, (kBytes + kVp - 1) / kVp);
+  expect_read(0, Buffer::zeros(4096));
+}
+
 TEST_F(VolumeTest, EverythingOfOneTurnGoesInOneMessage) {
   expect_write(0, pattern(4096, 0));  // the session is open
   std::uint64_t before = heads[0]->batches;

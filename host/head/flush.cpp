@@ -160,7 +160,7 @@ io::Task<std::uint64_t> Primary::flush_some(bool partial) {
     if (deposed_) co_return 0;
     if (!places.ok()) {
       if (places.code() == Code::fenced) depose(places.status().text());
-      partition_.waiting_for = "flush: " + places.status().text();
+      partition_.waits.set(Wait::flush, "flush: " + places.status().text());
       break;
     }
     job.places = std::move(*places);
@@ -193,7 +193,7 @@ io::Task<std::uint64_t> Primary::flush_some(bool partial) {
         depose(job.status.text());
         co_return 0;
       }
-      partition_.waiting_for = "flush: " + job.status.text();
+      partition_.waits.set(Wait::flush, "flush: " + job.status.text());
       for (const fbs::ChunkPlace& p : job.places)
         if (p.sled() != 0 && (!ctx_.alive(p.sled()) || !ctx_.connections->connected(p.sled()))) columns_.avoid(p.sled());
       continue;
@@ -226,7 +226,7 @@ io::Task<std::uint64_t> Primary::flush_some(bool partial) {
                             std::string(reinterpret_cast<const char*>(b.GetBufferPointer()), b.GetSize()), {});
   if (!co_await wait_commit(record->lsn())) co_return 0;
   flush_failed_ = false;
-  if (partition_.waiting_for.starts_with("flush:")) partition_.waiting_for.clear();
+  partition_.waits.clear(Wait::flush);
   pump();
   co_return placements.size();
 }
@@ -248,7 +248,7 @@ io::Task<Status> Primary::flush_everything(std::shared_ptr<Primary> self) {
     if (!flush_failed_) failing_since = io::Time{};
     else if (failing_since == io::Time{}) failing_since = ctx_.world.now();
     else if (ctx_.world.now() - failing_since > 10s) {
-      result = Status(Code::degraded, partition_.waiting_for);
+      result = Status(Code::degraded, partition_.waits.of(Wait::flush));
       break;
     }
     co_await commit_changed_.wait_for(200ms);

@@ -24,8 +24,9 @@ Index::Node& Index::writable_node(std::uint64_t number) {
   return *node;
 }
 
-Index::Page& Index::writable(std::uint64_t number) {
+Index::Page& Index::writable(std::uint64_t number, Lsn at) {
   Node& node = writable_node(number);
+  node.changed[number % kFanOut] = at;
   auto& page = node.pages[number % kFanOut];
   if (!page) {
     page = std::make_shared<Page>();
@@ -37,11 +38,11 @@ Index::Page& Index::writable(std::uint64_t number) {
   return *page;
 }
 
-Entry Index::set(Lba lba, Entry entry) {
-  return std::exchange(writable(lba / kFanOut)[lba % kFanOut], entry);
+Entry Index::set(Lba lba, Entry entry, Lsn at) {
+  return std::exchange(writable(lba / kFanOut, at)[lba % kFanOut], entry);
 }
 
-void Index::clear(Lba lba, std::uint64_t blocks, const std::function<void(Lba, Entry)>& old) {
+void Index::clear(Lba lba, std::uint64_t blocks, Lsn at, const std::function<void(Lba, Entry)>& old) {
   for (Lba end = lba + blocks; lba < end;) {
     std::uint64_t number = lba / kFanOut;
     Lba page_end = std::min<Lba>(end, (number + 1) * kFanOut);
@@ -49,12 +50,9 @@ void Index::clear(Lba lba, std::uint64_t blocks, const std::function<void(Lba, E
       for (Lba l = lba; l < page_end; ++l)
         if (Entry e = (*p)[l % kFanOut]; !e.hole()) old(l, e);
       if (page_end - lba == kFanOut) {
-        Node& node = writable_node(number);
-        node.pages[number % kFanOut].reset();
-        --node.used;
-        --page_count_;
+        drop_page(number, at);
       } else {
-        Page& w = writable(number);
+        Page& w = writable(number, at);
         for (Lba l = lba; l < page_end; ++l) w[l % kFanOut] = Entry();
       }
       lba = page_end;
@@ -83,7 +81,26 @@ std::vector<std::uint64_t> Index::pages() const {
   return out;
 }
 
-void Index::load_page(std::uint64_t number, const Page& page) { writable(number) = page; }
+std::vector<std::uint64_t> Index::changed_since(Lsn base) const {
+  std::vector<std::uint64_t> out;
+  for (std::size_t n = 0; n < root_.size(); ++n) {
+    if (!root_[n]) continue;
+    for (std::uint32_t i = 0; i < kFanOut; ++i)
+      if (root_[n]->changed[i] > base) out.push_back(n * kFanOut + i);
+  }
+  return out;
+}
+
+void Index::load_page(std::uint64_t number, const Page& page, Lsn at) { writable(number, at) = page; }
+
+void Index::drop_page(std::uint64_t number, Lsn at) {
+  if (page(number) == nullptr) return;
+  Node& node = writable_node(number);
+  node.pages[number % kFanOut].reset();
+  node.changed[number % kFanOut] = at;
+  --node.used;
+  --page_count_;
+}
 
 std::uint64_t Index::digest() const {
   std::uint64_t sum = 0;

@@ -46,18 +46,21 @@ class Index {
   using Page = std::array<Entry, kFanOut>;
 
   Entry get(Lba lba) const;
-  /// Returns what was there.
-  Entry set(Lba lba, Entry entry);
+  /// Every change says the LSN that made it (`at`), which the page remembers. Returns what was there.
+  Entry set(Lba lba, Entry entry, Lsn at);
   /// Makes [lba, lba + blocks) holes; `old` is called for each entry that was not one. Whole pages are dropped.
-  void clear(Lba lba, std::uint64_t blocks, const std::function<void(Lba, Entry)>& old);
+  void clear(Lba lba, std::uint64_t blocks, Lsn at, const std::function<void(Lba, Entry)>& old);
 
   /// Another root over the same pages: what an image is written from while the index changes.
   Index share() const { return *this; }
   void for_each_page(const std::function<void(std::uint64_t number, const Page&)>& f) const;
   /// Page numbers in use, ascending.
   std::vector<std::uint64_t> pages() const;
+  /// Numbers of the pages that a change after `base` has touched, ascending; also of those that it has dropped.
+  std::vector<std::uint64_t> changed_since(Lsn base) const;
   const Page* page(std::uint64_t number) const;
-  void load_page(std::uint64_t number, const Page& page);
+  void load_page(std::uint64_t number, const Page& page, Lsn at);
+  void drop_page(std::uint64_t number, Lsn at);
   std::size_t page_count() const { return page_count_; }
   /// Order-independent over insertion history: equal contents give equal digests.
   std::uint64_t digest() const;
@@ -65,9 +68,10 @@ class Index {
  private:
   struct Node {
     std::array<std::shared_ptr<Page>, kFanOut> pages;
+    std::array<Lsn, kFanOut> changed{};  // of each page, the last change; stays when the page is dropped
     std::uint32_t used = 0;
   };
-  Page& writable(std::uint64_t number);
+  Page& writable(std::uint64_t number, Lsn at);
   Node& writable_node(std::uint64_t number);
   std::vector<std::shared_ptr<Node>> root_;
   std::size_t page_count_ = 0;

@@ -86,7 +86,8 @@ Status sync_status(const Result<wire::Frame>& answer) {
 
 }  // namespace
 
-// Agree on a point; then either the records behind it, or an image, what is unflushed, and the records behind that.
+// Agree on a point; then the records behind it, where this replica still has them all. Else the metadata that changed
+// behind the point (all of it for a member that cannot be built upon), what is unflushed of that, and the records behind.
 io::Task<bool> Primary::sync_once(NodeId id) {
   Replica& replica = partition_.replica;
   VpId vp = replica.vp();
@@ -107,14 +108,13 @@ io::Task<bool> Primary::sync_once(NodeId id) {
     for (const auto* s : *c->starts()) starts.push_back({s->epoch(), s->lsn()});
   LogPoint last = point_of(c->last());
   LogPoint agreed = replica.common_point(starts, last);
-  bool image = c->suspect() || (agreed.lsn == 0 && last.lsn != 0) || agreed.lsn < c->commit() || agreed.lsn + 1 < replica.window();
+  bool whole = c->suspect() || (agreed.lsn == 0 && last.lsn != 0) || agreed.lsn < c->commit();
+  bool image = whole || agreed.lsn + 1 < replica.window();
+  if (agreed.lsn == 0) whole = true;
   replica.pin(std::max<Lsn>(1, image ? replica.commit() + 1 : agreed.lsn + 1));
-  Status s = sync_status(co_await ctx_.connections->call(id, sync_begin_frame(vp, epoch_, agreed, image), 5s));
+  Status s = sync_status(co_await ctx_.connections->call(id, sync_begin_frame(vp, epoch_, agreed, image && whole), 5s));
   if (deposed_ || !s.ok()) co_return false;
-  if (image) {
-    logging::info("VP {:x}: rebuilding node {} (it has {}, common {})", vp, id, to_string(last), to_string(agreed));
-    if (!co_await send_image(id, agreed)) co_return false;
-  }
+  if (image && !co_await send_image(id, whole ? 0 : agreed.lsn, agreed)) co_return false;
   Member* m = member(id);
   if (!m || m->state != MemberState::syncing) co_return false;
   m->acked = agreed.lsn;
@@ -141,14 +141,16 @@ io::Task<bool> Primary::sync_once(NodeId id) {
 }
 
 // `point` becomes the image's point.
-io::Task<bool> Primary::send_image(NodeId id, LogPoint& point) {
+io::Task<bool> Primary::send_image(NodeId id, Lsn base, LogPoint& point) {
   Replica& replica = partition_.replica;
   VpId vp = replica.vp();
-  Replica::Image image = replica.save_image();
+  Replica::Image image = replica.save_image(base);
   replica.pin(image.point.lsn + 1);
   std::vector<RecordPtr> unflushed;
   for (const auto& [lsn, r] : replica.records())
-    if (lsn <= image.point.lsn && r->kind() == RecordKind::data && r->live > 0) unflushed.push_back(r);
+    if (lsn > base && lsn <= image.point.lsn && r->kind() == RecordKind::data && r->live > 0) unflushed.push_back(r);
+  logging::info("VP {:x}: {} node {} from LSN {} to {}: {} index pages, {} stripes, {} unflushed records", vp,
+                base == 0 ? "rebuilding" : "catching up", id, base, image.point.lsn, image.pages, image.stripes, unflushed.size());
   auto send_part = [](Primary& p, NodeId to, PackedRecords packed) -> io::Task<bool> {
     wire::Frame f = wire::make_frame(wire::Kind::sync_part, [&](auto& b) {
       auto headers = b.CreateVectorOfStructs(packed.headers);
@@ -289,19 +291,19 @@ io::Task<void> Primary::propose(std::vector<NodeId> required, const std::string&
   if (deposed_) co_return;
   const auto* p = answer.ok() && answer->kind == wire::Kind::propose_reply ? answer->as<fbs::ProposeReply>() : nullptr;
   if (!p) {
-    partition_.waiting_for = "the control plane does not answer; " + why;
+    partition_.waits.set(Wait::control_plane, "the control plane does not answer (" + why + ")");
     co_return;  // asked again from tend(); the union stays in force
   }
   Designation result = next;
   if (p->code() != 0) {
     if (!p->current()) {
-      partition_.waiting_for = "the control plane refuses (" + std::string(p->text() ? p->text()->str() : "") + "); " + why;
+      partition_.waits.set(Wait::control_plane, "the control plane refuses: " + std::string(p->text() ? p->text()->str() : "") + " (" + why + ")");
       co_return;
     }
     result = Designation::from(*p->current());
     if (result.vp != next.vp) co_return;
   }
-  partition_.waiting_for.clear();
+  partition_.waits.clear(Wait::control_plane);
   if (result.epoch == epoch_ && result.revision >= next.revision) {
     logging::info("VP {:x}: revision {}, required {} ({})", next.vp, result.revision, fmt::join(result.required, " "), why);
     // The old set stays in force until all that are kept know the new one (protocol 5.1).

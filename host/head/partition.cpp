@@ -78,6 +78,7 @@ void Partition::append(RecordPtr record) {
 
 void Partition::settle(const RecordPtr& record) {
   if (record->lsn() == 0) return;
+  if (replica.staged(*record)) return;
   if (replica.find(record->lsn()) != record) {
     ctx.log(record->portion()).release(record->position.segment);  // truncated while it was being written: stays void
   } else if (record->portion() == Portion::meta) {

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "head/context.hpp"
+#include "head/reasons.hpp"
 #include "head/replica.hpp"
 #include "wire/control_generated.h"
 #include "wire/replica_generated.h"
@@ -30,7 +31,7 @@ class Partition {
   io::Time heard_primary{}; ///< last message of the present primary
   std::shared_ptr<Primary> primary;
   std::vector<fbs::SandboxColumn> sandbox;
-  std::string waiting_for;  ///< why the VP does not serve, for status
+  Reasons waits;            ///< why the VP does not serve, for status
   bool dropped = false;
 
   const Designation& designation() const { return replica.designation; }
@@ -66,6 +67,8 @@ class Partition {
   io::Task<Status> truncate(LogPoint to);
   /// Durably declares all that this replica has logged so far void (before an image of another replica's replaces it).
   io::Task<Status> void_everything();
+  /// Takes over what has been staged (Replica::stage) and makes it durable as an image of its own.
+  io::Task<Status> complete_delta();
   /// Writes the committed metadata as an image into the metadata portion and frees what it covers.
   io::Task<Status> write_image();
   /// Payload of blocks [first, first + count) of a record: memory, log, or (rot) another member.
@@ -78,6 +81,9 @@ class Partition {
 
  private:
   io::Task<Status> log_truncate(LogPoint to, Lsn voided);
+  io::Task<Status> begin_image(const RecordPtr& record);
+  io::Task<Status> image_record(const RecordPtr& record);
+  io::Task<Status> unflushed_records(std::vector<RecordPtr> records);
   io::Task<void> supervise();
   io::Task<void> stand();  // takeover.cpp
   io::Task<Result<Buffer>> fetch_from_member(RecordPtr record);
@@ -86,6 +92,7 @@ class Partition {
   io::Mutex adopting_;
   bool imaging_ = false;
   std::vector<std::uint32_t> incoming_image_segments_;
+  std::uint64_t sync_turn_ = 0;  // of sync_begin: what an earlier one began does not count any more
 };
 
 }  // namespace luge::head

@@ -90,8 +90,8 @@ io::Task<void> Primary::serve(std::shared_ptr<Primary> self, std::shared_ptr<Rea
   for (ReadJob::Part& p : job->parts) {
     results.emplace_back(p.tag, p.blocks, static_cast<std::uint16_t>(p.status.code()), p.zero, 0);
     if (!p.status.ok()) text = p.status.text();
-    if (p.status.code() == Code::degraded) partition_.waiting_for = "reads wait: " + p.status.text();
-    else if (p.status.ok() && partition_.waiting_for.starts_with("reads wait")) partition_.waiting_for.clear();
+    if (p.status.code() == Code::degraded) partition_.waits.set(Wait::reads, "reads wait: " + p.status.text());
+    else if (p.status.ok() && !p.zero) partition_.waits.clear(Wait::reads);
     if (!p.status.ok() || p.zero) continue;
     for (std::uint32_t i = 0; i < p.blocks; ++i)
       crcs.push_back(crc32c(p.data.bytes().subspan(std::size_t{i} * kBlockBytes, kBlockBytes)));

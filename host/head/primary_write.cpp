@@ -157,7 +157,7 @@ void Primary::pump() {
   bool slow = false;
   while (!incoming_.empty()) {
     if (!room_for_data(slow)) {
-      partition_.waiting_for = "the log is full: writes wait for the flush to the sleds";
+      partition_.waits.set(Wait::log_space, "the log is full: writes wait for the flush to the sleds");
       flush_wake_.notify_all();
       break;
     }
@@ -167,7 +167,7 @@ void Primary::pump() {
     else if (!begin_op(op)) break;
     if (slow) break;
   }
-  if (incoming_.empty() && partition_.waiting_for.starts_with("the log is full")) partition_.waiting_for.clear();
+  if (incoming_.empty()) partition_.waits.clear(Wait::log_space);
   if (!incoming_.empty() && !std::exchange(pump_armed_, true)) {
     auto later = [](std::shared_ptr<Primary> self) -> io::Task<void> {
       co_await self->ctx_.world.sleep(1ms);
@@ -251,11 +251,12 @@ io::Task<Result<Buffer>> Primary::merged_block(const Op& op, Lba lba) {
     auto base = co_await newest_block(lba);
     if (deposed_) co_return Status(Code::unavailable, "no longer primary");
     if (base.ok()) {
+      partition_.waits.clear(Wait::block);
       std::memcpy(merged.data(), base->data(), kBlockBytes);
       break;
     }
     // An error would be worse than a pause: the base comes back when its sleds do.
-    partition_.waiting_for = "a partial write waits for its block: " + base.status().text();
+    partition_.waits.set(Wait::block, "a partial write waits for its block: " + base.status().text());
     co_await ctx_.world.sleep(200ms);
   }
   if (op.kind != fbs::OpKind::write) {

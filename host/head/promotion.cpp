@@ -72,7 +72,7 @@ io::Task<void> Primary::run(std::shared_ptr<Primary> self) {
   recompute_commit();
   open_ = true;
   state_ = "open";
-  partition_.waiting_for.clear();
+  partition_.waits = {};
   logging::info("VP {:x}: open in epoch {} from LSN {}, required {}", replica.vp(), epoch_, start.lsn,
                 fmt::join(partition_.designation().required, " "));
   ctx_.world.spawn("flush", flush_loop(self));

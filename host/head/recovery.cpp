@@ -177,6 +177,7 @@ class Replay {
     }
     image_segments_[replica.vp()].push_back(r->position.segment);
     if (!replica.load_image(r->kind(), r->body)) suspect(p, "its image does not parse");
+    if (replica.loading_base() != 0) suspect(p, "its image is not a whole one");
     if (r->kind() == RecordKind::image_end)
       replica.image_durable({0, image.lsn}, std::exchange(image_segments_[replica.vp()], {}));
   }

@@ -81,13 +81,13 @@ void Replica::apply(Record& record) {
       unflushed_blocks_ += h.blocks();
       for (std::uint32_t i = 0; i < h.blocks(); ++i) {
         Lba lba = h.lba() + i;
-        drop(index_.set(lba, Entry::at_lsn(h.lsn())));
+        drop(index_.set(lba, Entry::at_lsn(h.lsn()), h.lsn()));
         auto t = tail_.find(lba);
         if (t != tail_.end() && t->second == h.lsn()) tail_.erase(t);
       }
       break;
     case RecordKind::trim:
-      index_.clear(h.lba(), h.blocks(), [this](Lba, Entry old) { drop(old); });
+      index_.clear(h.lba(), h.blocks(), h.lsn(), [this](Lba, Entry old) { drop(old); });
       std::erase_if(tail_ranges_, [&](const RecordPtr& r) { return r->lsn() == h.lsn(); });
       break;
     case RecordKind::index: apply_index(record); break;
@@ -105,7 +105,10 @@ void Replica::apply_index(const Record& record) {
       row.layout = {s->k(), s->m()};
       row.chunk_bytes = s->chunk_bytes();
       for (const fbs::ChunkPlace* p : *s->places()) row.places.push_back(*p);
-      stripes_[s->number()] = std::move(row);
+      row.changed = record.lsn();
+      StripeRow& held = stripes_[s->number()];
+      row.live_blocks = held.live_blocks;  // a row that is there already gets other places, not other blocks
+      held = std::move(row);
       next_stripe_ = std::max(next_stripe_, s->number() + 1);
     }
   }
@@ -115,7 +118,7 @@ void Replica::apply_index(const Record& record) {
       std::uint64_t number = body->placement_stripe()->Get(i);
       // A block written or trimmed since the flush read it stays what it is (protocol 7.2).
       if (index_.get(p->lba()) != Entry::at_lsn(p->lsn()) && !broken(Switch::unconditional_index_record)) continue;
-      drop(index_.set(p->lba(), Entry::at_stripe(number, p->block())));
+      drop(index_.set(p->lba(), Entry::at_stripe(number, p->block()), record.lsn()));
       ++stripes_[number].live_blocks;
     }
   }
@@ -224,6 +227,10 @@ bool Replica::unflushed_up_to(Lsn lsn) const {
 
 struct Replica::Loading {
   LogPoint point;
+  Lsn base = 0;
+  bool complete = false;                  // only with a base: waits for apply_delta()
+  std::map<Lsn, RecordPtr> data;          // staged
+  std::vector<std::uint64_t> dropped;     // pages that have become holes
   Index index;
   absl::btree_map<std::uint64_t, StripeRow> stripes;
   std::vector<EpochStart> starts;
@@ -232,7 +239,23 @@ struct Replica::Loading {
   std::uint32_t parts = 0;
 };
 
-Replica::Image Replica::save_image() const {
+flatbuffers::Offset<fbs::Page> Replica::save_page(flatbuffers::FlatBufferBuilder& b, std::uint64_t number) const {
+  std::vector<std::uint64_t> raw;
+  if (const Index::Page* page = index_.page(number))
+    for (Entry e : *page) raw.push_back(e.raw());
+  auto entries = b.CreateVector(raw);
+  return fbs::CreatePage(b, number, entries);
+}
+
+flatbuffers::Offset<fbs::Stripe> Replica::save_row(flatbuffers::FlatBufferBuilder& b, std::uint64_t number) const {
+  const StripeRow& row = stripes_.at(number);
+  fbs::StripeId id(row.id.vp, row.id.epoch, row.id.counter);
+  auto places = b.CreateVectorOfStructs(row.places);
+  return fbs::CreateStripe(b, number, &id, static_cast<std::uint16_t>(row.layout.k), static_cast<std::uint16_t>(row.layout.m),
+                           row.chunk_bytes, places, row.live_blocks);
+}
+
+Replica::Image Replica::save_image(Lsn base) const {
   Image image;
   image.point = {epoch_at(commit_), commit_};
   fbs::LogPoint point(image.point.epoch, image.point.lsn);
@@ -246,37 +269,27 @@ Replica::Image Replica::save_image() const {
       if (s.lsn <= commit_) starts.emplace_back(s.epoch, s.lsn);
     auto starts_vector = b.CreateVectorOfStructs(starts);
     auto saved = b.CreateVector(sessions.save(b, commit_));
-    b.Finish(fbs::CreateImageBegin(b, &point, designation.history, starts_vector, next_stripe_, saved));
+    b.Finish(fbs::CreateImageBegin(b, &point, designation.history, starts_vector, next_stripe_, saved, base));
     take(RecordKind::image_begin, b);
   }
-  std::vector<std::uint64_t> pages = index_.pages();
-  auto stripe = stripes_.begin();
+  std::vector<std::uint64_t> pages = base == 0 ? index_.pages() : index_.changed_since(base);
+  std::vector<std::uint64_t> rows;
+  for (const auto& [number, row] : stripes_)
+    if (row.changed > base || base == 0) rows.push_back(number);
   std::uint32_t parts = 0;
-  for (std::size_t p = 0; p < pages.size() || stripe != stripes_.end();) {
+  for (std::size_t p = 0, r = 0; p < pages.size() || r < rows.size(); ++parts) {
     flatbuffers::FlatBufferBuilder b(160 << 10);
     std::vector<flatbuffers::Offset<fbs::Page>> page_offsets;
     std::vector<flatbuffers::Offset<fbs::Stripe>> stripe_offsets;
-    for (std::size_t n = 0; n < kPagesPerPart && p < pages.size(); ++n, ++p) {
-      const Index::Page& page = *index_.page(pages[p]);
-      std::vector<std::uint64_t> raw(page.size());
-      for (std::size_t i = 0; i < page.size(); ++i) raw[i] = page[i].raw();
-      auto entries = b.CreateVector(raw);
-      page_offsets.push_back(fbs::CreatePage(b, pages[p], entries));
-    }
-    for (std::size_t n = 0; n < kStripesPerPart && stripe != stripes_.end(); ++n, ++stripe) {
-      const StripeRow& row = stripe->second;
-      fbs::StripeId id(row.id.vp, row.id.epoch, row.id.counter);
-      auto places = b.CreateVectorOfStructs(row.places);
-      stripe_offsets.push_back(fbs::CreateStripe(b, stripe->first, &id, static_cast<std::uint16_t>(row.layout.k),
-                                                 static_cast<std::uint16_t>(row.layout.m), row.chunk_bytes, places,
-                                                 row.live_blocks));
-    }
+    for (std::size_t n = 0; n < kPagesPerPart && p < pages.size(); ++n, ++p) page_offsets.push_back(save_page(b, pages[p]));
+    for (std::size_t n = 0; n < kStripesPerPart && r < rows.size(); ++n, ++r) stripe_offsets.push_back(save_row(b, rows[r]));
     auto pages_vector = b.CreateVector(page_offsets);
     auto stripes_vector = b.CreateVector(stripe_offsets);
     b.Finish(fbs::CreateImagePart(b, pages_vector, stripes_vector));
     take(RecordKind::image_part, b);
-    ++parts;
   }
+  image.pages = pages.size();
+  image.stripes = rows.size();
   flatbuffers::FlatBufferBuilder b;
   b.Finish(fbs::CreateImageEnd(b, &point, parts));
   take(RecordKind::image_end, b);
@@ -293,13 +306,50 @@ const T* verified(const std::string& body) {
 
 }  // namespace
 
+bool Replica::load_part(const std::string& body) {
+  Loading& l = **loading_;
+  const auto* part = verified<fbs::ImagePart>(body);
+  if (!part) return false;
+  ++l.parts;
+  if (part->pages()) {
+    for (const fbs::Page* p : *part->pages()) {
+      if (p->number() > designation.blocks / Index::kFanOut) return false;
+      bool dropped = l.base != 0 && (!p->entries() || p->entries()->size() == 0);
+      if (dropped) {
+        l.dropped.push_back(p->number());
+        continue;
+      }
+      if (!p->entries() || p->entries()->size() != Index::kFanOut) return false;
+      Index::Page page;
+      for (std::uint32_t i = 0; i < Index::kFanOut; ++i) page[i] = Entry::from_raw(p->entries()->Get(i));
+      l.index.load_page(p->number(), page, l.point.lsn);
+    }
+  }
+  if (part->stripes()) {
+    for (const fbs::Stripe* s : *part->stripes()) {
+      if (!s->id() || !s->places()) return false;
+      StripeRow row;
+      row.id = {s->id()->vp(), s->id()->epoch(), s->id()->counter()};
+      row.layout = {s->k(), s->m()};
+      row.chunk_bytes = s->chunk_bytes();
+      row.live_blocks = s->live_blocks();
+      row.changed = l.point.lsn;
+      for (const fbs::ChunkPlace* p : *s->places()) row.places.push_back(*p);
+      l.stripes[s->number()] = std::move(row);
+    }
+  }
+  return true;
+}
+
 bool Replica::load_image(RecordKind kind, const std::string& body) {
   if (kind == RecordKind::image_begin) {
     const auto* begin = verified<fbs::ImageBegin>(body);
     if (!begin || !begin->point()) return false;
+    abandon_loading();
     loading_ = std::make_shared<Loading>();
     Loading& l = **loading_;
     l.point = {begin->point()->epoch(), begin->point()->lsn()};
+    l.base = begin->base();
     if (begin->starts())
       for (const auto* s : *begin->starts()) l.starts.push_back({s->epoch(), s->lsn()});
     l.next_stripe = begin->next_stripe();
@@ -308,35 +358,13 @@ bool Replica::load_image(RecordKind kind, const std::string& body) {
   }
   if (!loading_) return false;
   Loading& l = **loading_;
-  if (kind == RecordKind::image_part) {
-    const auto* part = verified<fbs::ImagePart>(body);
-    if (!part) return false;
-    ++l.parts;
-    if (part->pages()) {
-      for (const fbs::Page* p : *part->pages()) {
-        if (!p->entries() || p->entries()->size() != Index::kFanOut || p->number() > designation.blocks / Index::kFanOut)
-          return false;
-        Index::Page page;
-        for (std::uint32_t i = 0; i < Index::kFanOut; ++i) page[i] = Entry::from_raw(p->entries()->Get(i));
-        l.index.load_page(p->number(), page);
-      }
-    }
-    if (part->stripes()) {
-      for (const fbs::Stripe* s : *part->stripes()) {
-        if (!s->id() || !s->places()) return false;
-        StripeRow row;
-        row.id = {s->id()->vp(), s->id()->epoch(), s->id()->counter()};
-        row.layout = {s->k(), s->m()};
-        row.chunk_bytes = s->chunk_bytes();
-        row.live_blocks = s->live_blocks();
-        for (const fbs::ChunkPlace* p : *s->places()) row.places.push_back(*p);
-        l.stripes[s->number()] = std::move(row);
-      }
-    }
-    return true;
-  }
+  if (kind == RecordKind::image_part) return load_part(body);
   const auto* end = verified<fbs::ImageEnd>(body);
   if (!end || !end->point() || end->point()->lsn() != l.point.lsn || end->parts() != l.parts) return false;
+  if (l.base != 0) {
+    l.complete = true;
+    return true;
+  }
   // Complete: it replaces what was committed; a tail beyond it stays (recovery), see recount().
   std::shared_ptr<Loading> done = std::move(*loading_);
   loading_.reset();
@@ -359,6 +387,49 @@ bool Replica::load_image(RecordKind kind, const std::string& body) {
   return true;
 }
 
+void Replica::stage(RecordPtr record) {
+  if (loading_) (*loading_)->data.insert_or_assign(record->lsn(), std::move(record));
+}
+
+bool Replica::staged(const Record& record) const {
+  if (!loading_) return false;
+  auto it = (*loading_)->data.find(record.lsn());
+  return it != (*loading_)->data.end() && it->second.get() == &record;
+}
+
+Lsn Replica::loading_base() const { return loading_ ? (*loading_)->base : 0; }
+
+Lsn Replica::loading_point() const { return loading_ ? (*loading_)->point.lsn : 0; }
+
+bool Replica::delta_complete() const { return loading_ && (*loading_)->complete; }
+
+void Replica::abandon_loading() {
+  if (!loading_) return;
+  for (const auto& [lsn, r] : (*loading_)->data)
+    if (r->durable && release) release(Portion::data, r->position.segment);
+  loading_.reset();
+}
+
+// Everything up to the base is held and applied here; what changed after it takes its place in one go.
+void Replica::apply_delta() {
+  LUGE_CHECK(delta_complete() && (*loading_)->base == commit_ && last_.lsn == commit_);
+  std::shared_ptr<Loading> done = std::move(*loading_);
+  loading_.reset();
+  Lsn at = done->point.lsn;
+  for (std::uint64_t n : done->index.pages()) index_.load_page(n, *done->index.page(n), at);
+  for (std::uint64_t n : done->dropped) index_.drop_page(n, at);
+  for (auto& [number, row] : done->stripes) stripes_[number] = std::move(row);
+  next_stripe_ = done->next_stripe;
+  sessions = std::move(done->sessions);
+  starts_ = std::move(done->starts);
+  last_ = done->point;
+  durable_ = commit_ = at;
+  known_commit_ = std::max(known_commit_, at);
+  window_ = at + 1;
+  for (auto& [lsn, r] : done->data) adopt_unflushed(r);
+  recount();
+}
+
 void Replica::adopt_unflushed(RecordPtr record) {
   record->live = 0;
   oldest_data_ = std::min(oldest_data_, record->lsn());
@@ -366,18 +437,18 @@ void Replica::adopt_unflushed(RecordPtr record) {
   records_.emplace(record->lsn(), std::move(record));
 }
 
-std::uint64_t Replica::missing_in(const Index& index) const {
+std::uint64_t Replica::missing_in(const Index& index, const std::map<Lsn, RecordPtr>* staged) const {
   std::uint64_t missing = 0;
   index.for_each_page([&](std::uint64_t, const Index::Page& page) {
     for (Entry e : page)
-      if (e.is_lsn() && records_.find(e.lsn()) == records_.end()) ++missing;
+      if (e.is_lsn() && !records_.contains(e.lsn()) && !(staged && staged->contains(e.lsn()))) ++missing;
   });
   return missing;
 }
 
 std::uint64_t Replica::missing_unflushed() const { return missing_in(index_); }
 
-std::uint64_t Replica::missing_unflushed_while_loading() const { return loading_ ? missing_in((*loading_)->index) : 0; }
+std::uint64_t Replica::missing_unflushed_while_loading() const { return loading_ ? missing_in((*loading_)->index, &(*loading_)->data) : 0; }
 
 void Replica::recount() {
   for (auto& [lsn, r] : records_) r->live = 0;
@@ -421,7 +492,7 @@ void Replica::reset() {
   last_ = {};
   durable_ = commit_ = known_commit_ = 0;
   window_ = 1;
-  loading_.reset();
+  abandon_loading();
 }
 
 void Replica::release_everything() {

@@ -15,6 +15,7 @@
 
 #include <deque>
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -35,6 +36,7 @@ struct StripeRow {
   std::uint32_t chunk_bytes = 0;
   std::vector<fbs::ChunkPlace> places;
   std::uint32_t live_blocks = 0;
+  Lsn changed = 0;  ///< last record that changed the row (not the live blocks)
   bool narrower() const;  ///< written with fewer chunks than the layout asks for
 };
 
@@ -106,12 +108,13 @@ class Replica {
   /// Forgets durable payloads, oldest first, until `bytes` are freed; returns what was.
   std::uint64_t drop_payloads(std::uint64_t bytes);
 
-  // --- images: the whole committed metadata (local cleaning, catch-up)
+  // --- images: the committed metadata (local cleaning: all; catch-up: what changed after `base`)
   struct Image {
     LogPoint point;
     std::vector<std::pair<RecordKind, std::string>> bodies;  ///< image_begin, parts, image_end
+    std::size_t pages = 0, stripes = 0;
   };
-  Image save_image() const;
+  Image save_image(Lsn base = 0) const;
   /// Feeds one record of an image; the state changes only when image_end completes it. False: not acceptable.
   bool load_image(RecordKind kind, const std::string& body);
   /// Data record that an image's index names by LSN: below the image's point, so not part of the sequence.
@@ -120,6 +123,18 @@ class Replica {
   std::uint64_t missing_unflushed() const;
   /// The same for the image that is being loaded.
   std::uint64_t missing_unflushed_while_loading() const;
+  /// Catch-up by an image with a base: nothing of it counts before apply_delta().
+  /// A data record that the image names and that this replica does not hold yet.
+  void stage(RecordPtr record);
+  bool staged(const Record& record) const;
+  /// REQUIRES: image_end has been loaded and missing_unflushed_while_loading() was 0.
+  void apply_delta();
+  bool delta_complete() const;
+  /// Base and point of the image with a base that is being loaded; zeros: there is none.
+  Lsn loading_base() const;
+  Lsn loading_point() const;
+  /// Forgets what has been loaded so far.
+  void abandon_loading();
   /// Recomputes the live counts of all records from the index and releases the dead (after recovery, after an image).
   void recount();
   void reset();
@@ -140,7 +155,10 @@ class Replica {
   void drop(Entry old);
   void maybe_free(Record& record);
   void trim_window();
-  std::uint64_t missing_in(const Index& index) const;
+  std::uint64_t missing_in(const Index& index, const std::map<Lsn, RecordPtr>* staged = nullptr) const;
+  bool load_part(const std::string& body);
+  flatbuffers::Offset<fbs::Page> save_page(flatbuffers::FlatBufferBuilder& b, std::uint64_t number) const;
+  flatbuffers::Offset<fbs::Stripe> save_row(flatbuffers::FlatBufferBuilder& b, std::uint64_t number) const;
 
   VpId vp_;
   LogPoint last_;

@@ -66,6 +66,81 @@ TEST_F(Fixture, OverwrittenRecordsGiveTheirSpaceBackOnlyWhenCommitted) {  // pro
   EXPECT_EQ(data_released, 1);
 }
 
+// Feeds `image` of `from`, with the unflushed records that it names beyond `base`, to `to`.
+void feed(const Replica& from, Replica& to, Lsn base) {
+  Replica::Image image = from.save_image(base);
+  for (std::size_t i = 0; i + 1 < image.bodies.size(); ++i) ASSERT_TRUE(to.load_image(image.bodies[i].first, image.bodies[i].second));
+  for (const auto& [lsn, r] : from.records()) {
+    if (lsn <= base || lsn > image.point.lsn || r->kind() != RecordKind::data || r->live == 0) continue;
+    auto copy = std::make_shared<Record>(*r);
+    copy->live = 0;
+    to.stage(copy);
+  }
+  ASSERT_EQ(to.missing_unflushed_while_loading(), 0u);
+  ASSERT_TRUE(to.load_image(image.bodies.back().first, image.bodies.back().second));
+}
+
+TEST_F(Fixture, CatchUpByWhatChangedGivesTheSameReplica) {  // protocol 3.4
+  Replica member(1);
+  member.designation.blocks = 1 << 20;
+  auto both = [&](const RecordPtr& rec) {
+    add(rec);
+    auto copy = std::make_shared<Record>(*rec);
+    copy->live = 0;
+    member.append(copy);
+    member.on_durable(*copy);
+    member.advance_commit(copy->lsn());
+  };
+  auto start = make_record(1, {1, 1}, RecordKind::epoch_start, 0, 0, {}, {}, {});
+  start->durable = true;
+  member.append(start);
+  member.on_durable(*start);
+  member.advance_commit(1);
+  both(data(next(), 0, 8));
+  both(data(next(), 5000, 4));
+  both(data(next(), 100000, 2));
+  both(data(next(), 300000, 1));
+  Lsn base = r.commit();
+  // What the member misses: an overwrite, a flush, a whole page trimmed, a fresh write; their records are gone.
+  add(data(next(), 2, 3));
+  add(index_record(next(), 1, {{5000, 3, 0, 0}, {5001, 3, 1, 0}}));
+  add(make_record(1, next(), RecordKind::trim, 99840, 1024, {}, {}, {}));
+  add(data(next(), 7777, 1));
+  add(data(next(), 7777, 1));
+  ASSERT_GT(r.window(), base + 1);
+  Replica::Image image = r.save_image(base);
+  EXPECT_EQ(image.pages, 4u) << "pages of blocks 0, 5000, 99840.. (dropped) and 7777; not that of 300000";
+  feed(r, member, base);
+  member.apply_delta();
+  EXPECT_EQ(member.index().digest(), r.index().digest());
+  EXPECT_EQ(member.commit(), r.commit());
+  EXPECT_EQ(member.last(), r.last());
+  EXPECT_EQ(member.unflushed_blocks(), r.unflushed_blocks());
+  EXPECT_EQ(member.stripe(1)->live_blocks, 2u);
+  EXPECT_EQ(member.index().page_count(), r.index().page_count());
+  both(data(next(), 1, 1));  // and it goes on from there
+  EXPECT_EQ(member.index().digest(), r.index().digest());
+}
+
+TEST_F(Fixture, ACatchUpThatIsNotCompletedLeavesTheReplicaAsItWas) {
+  add(data(next(), 0, 8));
+  Replica member(1);
+  member.designation.blocks = 1 << 20;
+  int released = 0;
+  member.release = [&](Portion, std::uint32_t) { ++released; };
+  std::uint64_t before = member.index().digest();
+  Replica::Image image = r.save_image(1);
+  ASSERT_TRUE(member.load_image(image.bodies[0].first, image.bodies[0].second));
+  auto copy = std::make_shared<Record>(*r.find(2));
+  member.stage(copy);
+  EXPECT_TRUE(member.staged(*copy));
+  member.abandon_loading();
+  EXPECT_FALSE(member.staged(*copy));
+  EXPECT_EQ(released, 1);
+  EXPECT_EQ(member.index().digest(), before);
+  EXPECT_EQ(member.commit(), 0u);
+}
+
 TEST_F(Fixture, IndexRecordAppliesOnlyWhereTheEntryIsStillThatLsn) {  // protocol 7.2
   add(data(next(), 10, 2));                            // LSN 2
   add(data(next(), 11, 1));                            // LSN 3 overwrites block 11
@@ -144,13 +219,13 @@ TEST(Index, HoldsWhatAMapHolds) {
     Lba lba = rng() % 300000;
     if (rng() % 20 == 0) {
       std::uint64_t n = rng() % 5000;
-      index.clear(lba, n, [&](Lba l, Entry e) {
+      index.clear(lba, n, 1, [&](Lba l, Entry e) {
         ASSERT_EQ(model.at(l), e.lsn());
         model.erase(l);
       });
       ASSERT_TRUE(model.lower_bound(lba) == model.lower_bound(lba + n));
     } else {
-      index.set(lba, Entry::at_lsn(static_cast<Lsn>(i + 1)));
+      index.set(lba, Entry::at_lsn(static_cast<Lsn>(i + 1)), static_cast<Lsn>(i + 1));
       model[lba] = static_cast<std::uint64_t>(i + 1);
     }
   }
@@ -167,9 +242,9 @@ TEST(Index, HoldsWhatAMapHolds) {
 
 TEST(Index, ASharedRootKeepsWhatItSaw) {  // protocol 7.3
   Index a;
-  a.set(5, Entry::at_lsn(1));
+  a.set(5, Entry::at_lsn(1), 1);
   Index b = a.share();
-  a.set(5, Entry::at_lsn(2));
+  a.set(5, Entry::at_lsn(2), 2);
   EXPECT_EQ(b.get(5), Entry::at_lsn(1));
   EXPECT_EQ(a.get(5), Entry::at_lsn(2));
 }

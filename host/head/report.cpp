@@ -10,14 +10,14 @@ namespace luge::head {
 namespace {
 
 std::string state_of(const Partition& p) {
-  if (p.primary) return p.primary->open() ? (p.waiting_for.empty() ? "open" : "waiting") : "opening";
+  if (p.primary) return p.primary->open() ? (p.waits.text().empty() ? "open" : "waiting") : "opening";
   if (p.replica.suspect) return "suspect";
   if (p.designation().primary == p.ctx.options.id) return "closed";
   return p.synced_epoch == p.designation().epoch ? "live" : "catching_up";
 }
 
 std::string reason_of(const Partition& p) {
-  if (!p.waiting_for.empty()) return p.waiting_for;
+  if (std::string why = p.waits.text(); !why.empty()) return why;
   if (p.primary && p.primary->state_text() != "open") return p.primary->state_text();
   return p.replica.suspect ? p.replica.suspect_reason : "";
 }

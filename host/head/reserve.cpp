@@ -114,6 +114,8 @@ Status not_in_epoch(Epoch epoch, Epoch held) {
 io::Task<wire::Frame> Partition::sync_begin(Epoch epoch, LogPoint agreed, bool reset) {
   if (epoch != designation().epoch) co_return sync_reply(not_in_epoch(epoch, designation().epoch), replica.last());
   synced_epoch = 0;
+  ++sync_turn_;
+  replica.abandon_loading();
   Status s;
   if (reset) {
     // What is held stays readable in the log until the image that replaces it is complete; it just no longer counts.
@@ -130,55 +132,114 @@ io::Task<wire::Frame> Partition::sync_begin(Epoch epoch, LogPoint agreed, bool r
   co_return sync_reply(s, replica.last());
 }
 
-// The parts of an image go to the log like everything else; unflushed records are held back until the image is
-// complete, then adopted below its point.
+// A whole image replaces all that this replica has; one with a base adds to what it has up to there.
+io::Task<Status> Partition::begin_image(const RecordPtr& record) {
+  const auto* begin = flatbuffers::GetRoot<fbs::ImageBegin>(record->body.data());
+  flatbuffers::Verifier v(reinterpret_cast<const std::uint8_t*>(record->body.data()), record->body.size());
+  if (!v.VerifyBuffer<fbs::ImageBegin>(nullptr)) co_return Status(Code::corrupt, "the image does not parse");
+  Lsn base = begin->base();
+  // Nothing in flight may end up behind the image.
+  if (Status s = co_await wait_durable(replica.last().lsn); !s.ok()) co_return s;
+  if (base != 0) {
+    if (replica.suspect || base != replica.last().lsn) co_return Status(Code::diverged, "this replica does not end at LSN " + std::to_string(base));
+    replica.advance_commit(base);  // the primary has it committed: it lies below its image
+    co_return replica.commit() == base ? Status() : Status(Code::internal, "LSN " + std::to_string(base) + " is not durable here");
+  }
+  // Nothing from before it may be replayed on top of it.
+  if (Status s = co_await void_everything(); !s.ok()) co_return s;
+  replica.reset();
+  incoming_image_segments_.clear();
+  co_return Status();
+}
+
+// The parts of a whole image go to the log like everything else; those of one with a base wait in memory.
+io::Task<Status> Partition::image_record(const RecordPtr& record) {
+  RecordKind kind = record->kind();
+  std::string body = record->body;
+  if (kind == RecordKind::image_begin)
+    if (Status s = co_await begin_image(record); !s.ok()) co_return s;
+  if (kind == RecordKind::image_end && replica.missing_unflushed_while_loading() != 0)
+    co_return Status(Code::invalid, "the image names unflushed records that have not been sent");
+  bool whole = kind == RecordKind::image_begin ? flatbuffers::GetRoot<fbs::ImageBegin>(body.data())->base() == 0 : replica.loading_base() == 0;
+  if (whole) {
+    std::uint32_t segment = 0;
+    if (Status s = co_await append_local(record, &segment); !s.ok()) co_return s;
+    incoming_image_segments_.push_back(segment);
+  }
+  co_return replica.load_image(kind, body) ? Status() : Status(Code::corrupt, "the image does not parse");
+}
+
+// Held back until the image that names them is complete, then adopted below its point.
+io::Task<Status> Partition::unflushed_records(std::vector<RecordPtr> records) {
+  for (const RecordPtr& r : records) {
+    bool with_base = replica.loading_base() != 0;
+    if (!replica.loading_image() || r->lsn() > replica.loading_point() || (with_base && r->lsn() <= replica.loading_base()))
+      co_return Status(Code::invalid, "record " + std::to_string(r->lsn()) + " does not belong to an image");
+    if (with_base) replica.stage(r);
+    else replica.adopt_unflushed(r);
+    ctx.data_log->append(r);
+  }
+  for (const RecordPtr& r : records) {
+    while (!r->durable && !ctx.data_log->failed()) co_await durable_changed.wait();
+    if (!r->durable) co_return Status(Code::io_error, "the log has failed");
+  }
+  co_return Status();
+}
+
 io::Task<wire::Frame> Partition::sync_part(Epoch epoch, std::vector<RecordPtr> records) {
   Status s;
-  if (epoch != designation().epoch) s = not_in_epoch(epoch, designation().epoch);
+  std::vector<RecordPtr> unflushed;
   for (RecordPtr& r : records) {
-    if (!s.ok()) break;
-    if (r->lsn() == 0) {
-      if (r->kind() == RecordKind::image_begin) {
-        // Nothing in flight may end up behind the image, and nothing from before it may be replayed on top of it.
-        if (s = co_await wait_durable(replica.last().lsn); !s.ok()) break;
-        if (s = co_await void_everything(); !s.ok()) break;
-        replica.reset();
-        incoming_image_segments_.clear();
-      }
-      std::string body = r->body;
-      RecordKind kind = r->kind();
-      std::uint32_t segment = 0;
-      if (kind == RecordKind::image_end && replica.missing_unflushed_while_loading() != 0)
-        s = Status(Code::invalid, "the image names unflushed records that have not been sent");
-      else
-        s = co_await append_local(r, &segment);
-      if (s.ok()) incoming_image_segments_.push_back(segment);
-      if (s.ok() && !replica.load_image(kind, body)) s = Status(Code::corrupt, "the image does not parse");
-    } else if (r->kind() == RecordKind::data) {
-      RecordPtr record = r;
-      replica.adopt_unflushed(record);
-      ctx.data_log->append(record);
-      while (!record->durable && !ctx.data_log->failed()) co_await durable_changed.wait();
-      if (!record->durable) s = Status(Code::io_error, "the log has failed");
+    if (r->lsn() != 0) {
+      if (r->kind() == RecordKind::data) unflushed.push_back(std::move(r));
+      continue;
     }
+    if (epoch != designation().epoch) s = not_in_epoch(epoch, designation().epoch);
+    if (s.ok()) s = co_await unflushed_records(std::exchange(unflushed, {}));
     if (s.ok() && epoch != designation().epoch) s = not_in_epoch(epoch, designation().epoch);
+    if (s.ok()) s = co_await image_record(r);
+    if (!s.ok()) break;
   }
+  if (s.ok() && epoch != designation().epoch) s = not_in_epoch(epoch, designation().epoch);
+  if (s.ok()) s = co_await unflushed_records(std::move(unflushed));
   co_return sync_reply(s, replica.last());
+}
+
+// Until the image is durable this replica has neither the old state nor the new one for certain: suspect.
+io::Task<Status> Partition::complete_delta() {
+  Lsn base = replica.loading_base();
+  std::uint64_t turn = sync_turn_;
+  replica.suspect = true;
+  replica.suspect_reason = "catching up";
+  replica.apply_delta();
+  Status s;
+  do {
+    s = co_await write_image();
+    if (s.code() == Code::unavailable) co_await ctx.world.sleep(10ms);  // one of before is still being written
+  } while (s.code() == Code::unavailable);
+  if (!s.ok()) co_return s;
+  if (turn != sync_turn_) co_return Status(Code::unavailable, "another synchronisation has begun");
+  replica.suspect = false;
+  replica.suspect_reason.clear();
+  logging::info("VP {:x}: caught up from LSN {} to {}", replica.vp(), base, replica.commit());
+  co_return s;
 }
 
 io::Task<wire::Frame> Partition::sync_end(Epoch epoch, LogPoint point) {
   Status s;
   if (epoch != designation().epoch) s = not_in_epoch(epoch, designation().epoch);
+  else if (replica.delta_complete() && replica.loading_point() == point.lsn) s = co_await complete_delta();
   else if (replica.commit() != point.lsn || replica.loading_image() || replica.missing_unflushed() != 0)
     s = Status(Code::corrupt, "the image is not complete");
-  if (s.ok()) {
+  else {
     replica.recount();
     replica.image_durable(point, std::exchange(incoming_image_segments_, {}));
     replica.suspect = false;
     replica.suspect_reason.clear();
-    synced_epoch = epoch;
     logging::info("VP {:x}: rebuilt from the primary up to LSN {}", replica.vp(), point.lsn);
   }
+  if (s.ok() && epoch != designation().epoch) s = not_in_epoch(epoch, designation().epoch);
+  if (s.ok()) synced_epoch = epoch;
   co_return sync_reply(s, replica.last());
 }
 

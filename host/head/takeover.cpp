@@ -82,12 +82,13 @@ io::Task<void> Partition::stand() {
     if (n != ctx.options.id && std::find(answers.good.begin(), answers.good.end(), n) != answers.good.end())
       next.required.push_back(n);
   if (next.required.size() < d.min_copies) {
-    waiting_for = "a new primary needs " + std::to_string(d.min_copies) + " of the members that held everything; reachable are " +
+    std::string why = "a new primary needs " + std::to_string(d.min_copies) + " of the members that held everything; reachable are " +
                   std::to_string(next.required.size()) + " of nodes";
-    for (NodeId n : d.required) waiting_for += " " + std::to_string(n);
+    for (NodeId n : d.required) why += " " + std::to_string(n);
+    waits.set(Wait::promotion, std::move(why));
     co_return;
   }
-  waiting_for.clear();
+  waits.clear(Wait::promotion);
   auto reply = co_await ctx.control->call(wire::make_frame(wire::Kind::propose, [&](auto& b) {
     auto offset = next.to(b);
     return fbs::CreatePropose(b, d.revision, offset);
