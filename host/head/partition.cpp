@@ -16,7 +16,7 @@ Partition* Context::partition(VpId vp) {
 
 Partition::Partition(Context& c, VpId vp)
     : ctx(c), replica(vp), durable_changed(c.world), wake_(c.world), adopting_(c.world) {
-  replica.release = [this](Portion p, std::uint32_t segment) { ctx.log(p).release(segment); };
+  replica.release = [this](Portion p, std::uint32_t segment, Lsn at) { ctx.log(p).release(segment, replica.vp(), at); };
   heard_primary = c.world.now();
 }
 

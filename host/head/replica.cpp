@@ -129,7 +129,7 @@ void Replica::maybe_free(Record& record) {
   if (record.live != 0 || record.lsn() > commit_ || record.kind() != RecordKind::data) return;
   if (pin_ != 0 && record.lsn() >= pin_) return;
   Lsn lsn = record.lsn();
-  if (record.durable && release) release(Portion::data, record.position.segment);
+  if (record.durable && release) release(Portion::data, record.position.segment, commit_);
   window_ = std::max(window_, lsn + 1);
   payload_bytes_ -= record.payload.size();
   records_.erase(lsn);
@@ -161,7 +161,7 @@ void Replica::truncate(LogPoint to) {
     Record& r = *it->second;
     if (r.kind() != RecordKind::data) small_.pop_back();
     payload_bytes_ -= r.payload.size();
-    if (r.durable && r.kind() == RecordKind::data && release) release(Portion::data, r.position.segment);
+    if (r.durable && r.kind() == RecordKind::data && release) release(Portion::data, r.position.segment, commit_);
     records_.erase(it);
   }
   std::erase_if(starts_, [&](const EpochStart& s) { return s.lsn > to.lsn; });
@@ -406,7 +406,7 @@ bool Replica::delta_complete() const { return loading_ && (*loading_)->complete;
 void Replica::abandon_loading() {
   if (!loading_) return;
   for (const auto& [lsn, r] : (*loading_)->data)
-    if (r->durable && release) release(Portion::data, r->position.segment);
+    if (r->durable && release) release(Portion::data, r->position.segment, commit_);
   loading_.reset();
 }
 
@@ -476,7 +476,7 @@ void Replica::recount() {
 
 void Replica::reset() {
   for (const auto& [lsn, r] : records_)
-    if (r->durable && r->kind() == RecordKind::data && release) release(Portion::data, r->position.segment);
+    if (r->durable && r->kind() == RecordKind::data && release) release(Portion::data, r->position.segment, commit_);
   records_.clear();
   small_.clear();
   payload_bytes_ = 0;
@@ -498,10 +498,10 @@ void Replica::reset() {
 void Replica::release_everything() {
   reset();
   for (const MetaRecord& m : meta_records_)
-    if (release) release(Portion::meta, m.segment);
+    if (release) release(Portion::meta, m.segment, 0);
   meta_records_.clear();
   for (std::uint32_t s : image_segments_)
-    if (release) release(Portion::meta, s);
+    if (release) release(Portion::meta, s, 0);
   image_segments_.clear();
 }
 
@@ -527,11 +527,11 @@ void Replica::note_meta(Lsn cover, std::uint32_t segment) { meta_records_.push_b
 void Replica::image_durable(LogPoint point, std::vector<std::uint32_t> segments) {
   std::erase_if(meta_records_, [&](const MetaRecord& m) {
     if (m.cover > point.lsn) return false;
-    if (release) release(Portion::meta, m.segment);
+    if (release) release(Portion::meta, m.segment, 0);
     return true;
   });
   for (std::uint32_t s : image_segments_)
-    if (release) release(Portion::meta, s);
+    if (release) release(Portion::meta, s, 0);
   image_segments_ = std::move(segments);
   image_point_ = point.lsn;
 }

@@ -96,8 +96,9 @@ class Replica {
   Sessions sessions;            ///< as of last(), tail included: a repeat of an uncommitted request is a repeat
 
   // --- space
-  /// A record gives its log space back: portion and segment.
-  std::function<void(Portion, std::uint32_t)> release;
+  /// A record gives its log space back: portion, segment, and the LSN that made it superfluous. An image that covers the
+  /// record but not that LSN still names the record.
+  std::function<void(Portion, std::uint32_t, Lsn)> release;
   /// Keeps all records from `lsn` on for a member that is being synchronised; 0: nothing pinned.
   void pin(Lsn lsn);
   /// The VP is gone: all log space it holds goes back.

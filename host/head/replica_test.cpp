@@ -34,7 +34,7 @@ RecordPtr index_record(LogPoint at, std::uint64_t number, const std::vector<fbs:
 struct Fixture : ::testing::Test {
   Fixture() : r(1) {
     r.designation.blocks = 1 << 20;
-    r.release = [this](Portion p, std::uint32_t) { ++(p == Portion::data ? data_released : meta_released); };
+    r.release = [this](Portion p, std::uint32_t, Lsn) { ++(p == Portion::data ? data_released : meta_released); };
     add(make_record(1, {1, 1}, RecordKind::epoch_start, 0, 0, {}, {}, {}));
   }
   void add(RecordPtr rec, bool commit = true) {
@@ -127,7 +127,7 @@ TEST_F(Fixture, ACatchUpThatIsNotCompletedLeavesTheReplicaAsItWas) {
   Replica member(1);
   member.designation.blocks = 1 << 20;
   int released = 0;
-  member.release = [&](Portion, std::uint32_t) { ++released; };
+  member.release = [&](Portion, std::uint32_t, Lsn) { ++released; };
   std::uint64_t before = member.index().digest();
   Replica::Image image = r.save_image(1);
   ASSERT_TRUE(member.load_image(image.bodies[0].first, image.bodies[0].second));

@@ -362,6 +362,12 @@ io::Task<Result<Buffer>> SegmentLog::read(const Record& record, std::uint32_t fi
   co_return b;
 }
 
+void SegmentLog::release(std::uint32_t segment, VpId vp, Lsn at) {
+  auto it = segments_[segment].highest.find(vp);
+  if (it != segments_[segment].highest.end() && !broken(Switch::reuse_before_image)) it->second = std::max(it->second, at);
+  release(segment);
+}
+
 void SegmentLog::release(std::uint32_t segment) {
   LUGE_CHECK(segments_[segment].live > 0);
   --segments_[segment].live;

@@ -10,7 +10,8 @@
 //   before it. At recovery an invalid batch with nothing valid behind it is a
 //   torn tail (it was never acknowledged); an invalid batch with a valid one behind it is rot (protocol 10.2).
 // - A segment is used again only when no record in it is needed (release) and every VP with records in it has an image
-//   that covers them (`covered`): what replay finds behind an image has no holes.
+//   that covers them and what made them superfluous (`covered`): an image names no record that is gone, and what replay
+//   finds behind it has no holes.
 // - A write error is never retried in place: failed() from then on, nothing is appended any more.
 #pragma once
 
@@ -82,6 +83,8 @@ class SegmentLog {
 
   /// A record in `segment` is no longer needed / one more is needed.
   void release(std::uint32_t segment);
+  /// The same; `at`: the segment is not used again before the VP's image covers this LSN.
+  void release(std::uint32_t segment, VpId vp, Lsn at);
   void retain(std::uint32_t segment) { ++segments_[segment].live; }
 
   bool failed() const { return failed_; }
@@ -99,7 +102,7 @@ class SegmentLog {
     std::uint64_t sequence = 0;   // order of activation; 0: free
     std::uint32_t start_crc = 0;  // of the batch before its first one
     std::uint64_t live = 0;       // records that keep it
-    std::map<VpId, Lsn> highest{};  // of the records in it
+    std::map<VpId, Lsn> highest{};  // of the records in it, and of what made them superfluous
   };
   io::Task<void> writer();
   io::Task<Status> write_batch(std::vector<RecordPtr> batch);
