@@ -97,37 +97,44 @@ bool Columns::take(NodeId id, std::uint32_t slot_bytes, fbs::ChunkPlace& place) 
   return false;
 }
 
-io::Task<Result<std::vector<fbs::ChunkPlace>>> Columns::allocate(Layout layout, std::uint32_t chunk_bytes) {
-  std::uint32_t slot_bytes = coding::chunk_header_bytes(layout, chunk_bytes) + chunk_bytes;
-  std::vector<NodeId> candidates;
-  std::string missing;
+std::vector<NodeId> Columns::candidates(std::string& missing) const {
+  std::vector<NodeId> out;
   for (const auto& [id, node] : ctx_.control->nodes()) {
     if (node.role != "sled") continue;
     auto avoided = avoid_until_.find(id);
     bool usable = node.alive && (avoided == avoid_until_.end() || avoided->second <= ctx_.world.now());
-    if (usable) candidates.push_back(id);
+    if (usable) out.push_back(id);
     else missing += " " + node.name;
   }
   // The least used first, so that the stripes spread over all sleds.
-  std::sort(candidates.begin(), candidates.end(), [this](NodeId a, NodeId b) {
+  std::sort(out.begin(), out.end(), [this](NodeId a, NodeId b) {
     auto used = [this](NodeId n) {
       auto it = sleds_.find(n);
       return it == sleds_.end() ? 0 : it->second.handed_out;
     };
     return std::make_pair(used(a), a) < std::make_pair(used(b), b);
   });
+  return out;
+}
+
+io::Task<Status> Columns::take_on(NodeId id, std::uint32_t slot_bytes, fbs::ChunkPlace& place) {
+  if (!sleds_[id].listed)
+    if (Status s = co_await prepare(id); !s.ok()) co_return s;
+  if (take(id, slot_bytes, place)) co_return Status();
+  if (Status s = co_await claim(id, slot_bytes); !s.ok()) co_return s;
+  co_return take(id, slot_bytes, place) ? Status() : Status(Code::no_space, "sled " + std::to_string(id) + " has no free slot");
+}
+
+io::Task<Result<std::vector<fbs::ChunkPlace>>> Columns::allocate(Layout layout, std::uint32_t chunk_bytes) {
+  auto guard = co_await one_.lock();
+  std::uint32_t slot_bytes = coding::chunk_header_bytes(layout, chunk_bytes) + chunk_bytes;
+  std::string missing;
   std::vector<fbs::ChunkPlace> places;
-  for (NodeId id : candidates) {
+  for (NodeId id : candidates(missing)) {
     if (places.size() == layout.width()) break;
-    Status s;
-    if (!sleds_[id].listed) s = co_await prepare(id);
     fbs::ChunkPlace place;
-    bool taken = s.ok() && take(id, slot_bytes, place);
-    if (s.ok() && !taken) {
-      s = co_await claim(id, slot_bytes);
-      taken = s.ok() && take(id, slot_bytes, place);
-    }
-    if (taken) {
+    Status s = co_await take_on(id, slot_bytes, place);
+    if (s.ok()) {
       places.push_back(place);
       continue;
     }
@@ -139,6 +146,29 @@ io::Task<Result<std::vector<fbs::ChunkPlace>>> Columns::allocate(Layout layout, 
     co_return Status(Code::degraded, "a stripe of " + to_string(layout) + " needs at least " + std::to_string(layout.k + 1) +
                                          " sleds with free columns, there are " + std::to_string(places.size()) + "; not usable:" + missing);
   places.resize(layout.width());  // the rest have sled = 0
+  co_return places;
+}
+
+io::Task<Result<std::vector<fbs::ChunkPlace>>> Columns::allocate_missing(StripeRow row) {
+  auto guard = co_await one_.lock();
+  std::uint32_t slot_bytes = coding::chunk_header_bytes(row.layout, row.chunk_bytes) + row.chunk_bytes;
+  std::string missing;
+  std::vector<fbs::ChunkPlace> places(row.layout.width());
+  std::size_t next = 0, taken = 0;
+  for (NodeId id : candidates(missing)) {
+    while (next < places.size() && row.places[next].sled() != 0) ++next;
+    if (next == places.size()) break;
+    if (std::any_of(row.places.begin(), row.places.end(), [id](const fbs::ChunkPlace& p) { return p.sled() == id; })) continue;
+    Status s = co_await take_on(id, slot_bytes, places[next]);
+    if (s.code() == Code::fenced) co_return s;
+    if (!s.ok()) {
+      avoid(id);
+      continue;
+    }
+    ++next;
+    ++taken;
+  }
+  if (taken == 0) co_return Status(Code::degraded, "no other sled has a free column;" + missing);
   co_return places;
 }
 

@@ -18,11 +18,14 @@ namespace luge::head {
 
 class Columns {
  public:
-  Columns(Context& ctx, Partition& partition, Epoch epoch) : ctx_(ctx), partition_(partition), epoch_(epoch) {}
+  Columns(Context& ctx, Partition& partition, Epoch epoch) : ctx_(ctx), partition_(partition), epoch_(epoch), one_(ctx.world) {}
 
   /// k + m places on different sleds; down to k + 1, the missing ones with sled = 0 (a narrower stripe, protocol 8.5).
   /// degraded: too few sleds, the text names who is missing. fenced: this primary's epoch is over.
   io::Task<Result<std::vector<fbs::ChunkPlace>>> allocate(Layout layout, std::uint32_t chunk_bytes);
+  /// Places for the chunks that `row` lacks, in their positions, on sleds that hold none of it; as many as there are, all
+  /// other positions with sled = 0. Errors as allocate().
+  io::Task<Result<std::vector<fbs::ChunkPlace>>> allocate_missing(StripeRow row);
   /// The sled refused or did not answer: not used again for a while.
   void avoid(NodeId sled);
   /// A sled that came back may be used at once.
@@ -43,6 +46,9 @@ class Columns {
     bool full = false;
   };
   io::Task<Status> prepare(NodeId sled);
+  /// Usable sleds, those with the fewest chunks of this VP first; `missing` gets the names of the others.
+  std::vector<NodeId> candidates(std::string& missing) const;
+  io::Task<Status> take_on(NodeId sled, std::uint32_t slot_bytes, fbs::ChunkPlace& place);
   io::Task<Status> claim(NodeId sled, std::uint32_t slot_bytes);
   io::Task<void> more_sandbox();
   bool take(NodeId sled, std::uint32_t slot_bytes, fbs::ChunkPlace& place);
@@ -51,6 +57,7 @@ class Columns {
   Context& ctx_;
   Partition& partition_;
   Epoch epoch_;
+  io::Mutex one_;  // asks at a time: listing a sled anew beside one that takes its slots would hand them out twice
   std::map<NodeId, Sled> sleds_;
   std::map<NodeId, io::Time> avoid_until_;
   std::set<std::pair<NodeId, std::pair<std::uint16_t, std::uint32_t>>> tried_;  // sandbox columns asked for already

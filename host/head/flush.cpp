@@ -5,10 +5,9 @@
 
 #include "base/crc32c.hpp"
 #include "base/logging.hpp"
-#include "coding/chunk_header.hpp"
 #include "head/primary.hpp"
+#include "head/stripe_writer.hpp"
 #include "switches/switches.hpp"
-#include "wire/sled_generated.h"
 
 namespace luge::head {
 
@@ -83,60 +82,30 @@ io::Task<void> Primary::flush_loop(std::shared_ptr<Primary> self) {
 
 namespace {
 
-io::Task<void> write_stripe(Primary& primary, StripeJob& job, NodeId gateway) {
+io::Task<void> write_job(Primary& primary, StripeJob& job, NodeId gateway) {
   Context& ctx = primary.ctx();
   const Designation& d = primary.partition().designation();
-  Layout layout = d.layout;
-  std::uint32_t chunk_bytes = ctx.options.chunk_bytes;
-  std::size_t total = std::size_t{layout.k} * chunk_bytes / kBlockBytes;
+  StripeWrite w{d.vp, primary.epoch(), {d.vp, primary.epoch(), job.counter}, d.layout, ctx.options.chunk_bytes, {}, {}, job.places, false};
+  std::size_t total = std::size_t{w.layout.k} * w.chunk_bytes / kBlockBytes;
   static const Buffer zero_block = Buffer::zeros(kBlockBytes);
-  std::vector<fbs::BlockIdentity> identities;
-  std::vector<Buffer> payload;
   for (std::size_t i = 0, j = 0; i < job.blocks.size(); i = j) {
     // Runs of one record are taken in one piece: a slice of its payload, or one read of the log.
     const Candidate& c = job.blocks[i];
     for (j = i; j < job.blocks.size() && job.blocks[j].record == c.record && job.blocks[j].lba == c.lba + (j - i); ++j)
-      identities.emplace_back(job.blocks[j].lba, c.record->lsn(), c.record->block_crc(job.blocks[j].block()), 0);
+      w.identities.emplace_back(job.blocks[j].lba, c.record->lsn(), c.record->block_crc(job.blocks[j].block()), 0);
     auto p = co_await primary.partition().payload(c.record, c.block(), static_cast<std::uint32_t>(j - i));
     if (!p.ok()) {
       job.status = p.status();
       co_return;
     }
-    payload.push_back(std::move(*p));
+    w.payload.push_back(std::move(*p));
   }
-  while (identities.size() < total) {
-    identities.emplace_back(kPadding, 0, crc32c_zero_block(), 0);
-    payload.push_back(zero_block);
+  while (w.identities.size() < total) {
+    w.identities.emplace_back(kPadding, 0, crc32c_zero_block(), 0);
+    w.payload.push_back(zero_block);
   }
   if (broken(Switch::skip_flush)) co_return;
-  fbs::StripeId id(d.vp, primary.epoch(), job.counter);
-  wire::Frame f = wire::make_frame(wire::Kind::write_stripe, [&](auto& b) {
-    std::vector<flatbuffers::Offset<flatbuffers::String>> addresses;
-    for (const fbs::ChunkPlace& p : job.places) {
-      const wire::NodeRecord* n = p.sled() ? ctx.control->node(p.sled()) : nullptr;
-      addresses.push_back(b.CreateString(n ? n->address : std::string()));
-    }
-    auto blocks = b.CreateVectorOfStructs(identities);
-    auto places = b.CreateVectorOfStructs(job.places);
-    auto address_list = b.CreateVector(addresses);
-    return fbs::CreateWriteStripe(b, d.vp, primary.epoch(), &id, static_cast<std::uint16_t>(layout.k),
-                                  static_cast<std::uint16_t>(layout.m), chunk_bytes, blocks, places, address_list);
-  });
-  f.payload = std::move(payload);
-  auto answer = co_await ctx.connections->call(gateway, std::move(f), 10s);
-  if (!answer.ok()) {
-    job.status = answer.status().with("gateway sled " + std::to_string(gateway));
-    co_return;
-  }
-  const auto* r = answer->as<fbs::StripeReply>();
-  if (answer->kind != wire::Kind::stripe_reply || !r) {
-    job.status = Status(Code::corrupt, "gateway sled " + std::to_string(gateway) + ": answer does not parse");
-    co_return;
-  }
-  job.status = wire::make_status(r->code(), r->text());
-  if (job.status.ok() || !r->results()) co_return;
-  for (std::uint32_t i = 0; i < r->results()->size() && i < job.places.size(); ++i)
-    if (r->results()->Get(i) != 0 && job.places[i].sled() != 0) job.status = job.status.with("sled " + std::to_string(job.places[i].sled()));
+  job.status = co_await write_stripe(ctx, w, gateway);
 }
 
 }  // namespace
@@ -175,7 +144,7 @@ io::Task<std::uint64_t> Primary::flush_some(bool partial) {
     // Any sled of the stripe may be its gateway; taking turns spreads the coding.
     NodeId gateway = 0;
     for (std::size_t i = 0; i < job.places.size() && gateway == 0; ++i) gateway = job.places[(job.counter + i) % job.places.size()].sled();
-    group.spawn("write stripe", write_stripe(*this, job, gateway));
+    group.spawn("write stripe", write_job(*this, job, gateway));
   }
   co_await group.join();
   if (deposed_) co_return 0;

@@ -47,4 +47,11 @@ std::optional<Head::Digest> Head::digest(VpId vp) const {
   return Digest{p->replica.commit(), p->replica.index().digest(), p->designation().epoch, p->is_primary(), p->replica.suspect};
 }
 
+std::uint64_t Head::narrow_stripes() const {
+  std::uint64_t n = 0;
+  for (const auto& [vp, p] : ctx_->partitions)
+    if (p->is_primary()) n += p->replica.narrow_stripes().size();
+  return n;
+}
+
 }  // namespace luge::head

@@ -36,6 +36,8 @@ class Head {
     bool suspect = false;
   };
   std::optional<Digest> digest(VpId vp) const;
+  /// Stripes of the VPs this head is primary of that lack chunks which could never be written.
+  std::uint64_t narrow_stripes() const;
 
  private:
   std::unique_ptr<Context> ctx_;

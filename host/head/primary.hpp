@@ -6,6 +6,7 @@
 //   read (primary_read.cpp): wait for commit -> look up -> confirm the epoch with required -> fetch -> answer
 //   members (membership.cpp): synchronise, leave and join required
 //   flush (flush.cpp): full stripes to the sleds, then an index record through the same log
+//   widen (widen.cpp): the chunks that a stripe lacks, when their sleds are back
 #pragma once
 
 #include <deque>
@@ -50,7 +51,7 @@ class Primary : public std::enable_shared_from_this<Primary> {
   struct Counters {
     std::uint64_t read_memory = 0, read_log = 0, read_sled = 0, read_reconstructed = 0;
     std::uint64_t written_user = 0, written_log = 0, data_chunks = 0, parity_chunks = 0;
-    std::uint64_t stripes = 0, duplicates = 0, merges = 0;
+    std::uint64_t stripes = 0, widened = 0, duplicates = 0, merges = 0;
   };
   const Counters& counters() const { return counters_; }
   Counters& counters() { return counters_; }
@@ -136,6 +137,11 @@ class Primary : public std::enable_shared_from_this<Primary> {
   io::Task<void> flush_loop(std::shared_ptr<Primary> self);
   bool flush_due(bool& partial);
   io::Task<std::uint64_t> flush_some(bool partial);
+
+  // widen.cpp
+  io::Task<void> widen_loop(std::shared_ptr<Primary> self);
+  io::Task<Status> widen(std::uint64_t number);
+  std::string row_record(std::uint64_t number, const StripeRow& row) const;
 
  public:
   /// Reads committed blocks by their index entries into `out` (blocks * 4 KiB). zero: all were holes.

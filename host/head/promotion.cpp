@@ -76,6 +76,7 @@ io::Task<void> Primary::run(std::shared_ptr<Primary> self) {
   logging::info("VP {:x}: open in epoch {} from LSN {}, required {}", replica.vp(), epoch_, start.lsn,
                 fmt::join(partition_.designation().required, " "));
   ctx_.world.spawn("flush", flush_loop(self));
+  ctx_.world.spawn("widen", widen_loop(self));
   ctx_.world.spawn("read rounds", run_rounds(self));
   pump();
 }

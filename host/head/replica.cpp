@@ -109,6 +109,7 @@ void Replica::apply_index(const Record& record) {
       StripeRow& held = stripes_[s->number()];
       row.live_blocks = held.live_blocks;  // a row that is there already gets other places, not other blocks
       held = std::move(row);
+      note_width(s->number(), held);
       next_stripe_ = std::max(next_stripe_, s->number() + 1);
     }
   }
@@ -123,6 +124,11 @@ void Replica::apply_index(const Record& record) {
     }
   }
   sessions.merge(body->sessions());
+}
+
+void Replica::note_width(std::uint64_t number, const StripeRow& row) {
+  if (row.narrower()) narrow_.insert(number);
+  else narrow_.erase(number);
 }
 
 void Replica::maybe_free(Record& record) {
@@ -370,6 +376,8 @@ bool Replica::load_image(RecordKind kind, const std::string& body) {
   loading_.reset();
   index_ = std::move(done->index);
   stripes_ = std::move(done->stripes);
+  narrow_.clear();
+  for (const auto& [number, row] : stripes_) note_width(number, row);
   next_stripe_ = done->next_stripe;
   Sessions newer = std::move(sessions);
   sessions = std::move(done->sessions);
@@ -418,7 +426,10 @@ void Replica::apply_delta() {
   Lsn at = done->point.lsn;
   for (std::uint64_t n : done->index.pages()) index_.load_page(n, *done->index.page(n), at);
   for (std::uint64_t n : done->dropped) index_.drop_page(n, at);
-  for (auto& [number, row] : done->stripes) stripes_[number] = std::move(row);
+  for (auto& [number, row] : done->stripes) {
+    note_width(number, row);
+    stripes_[number] = std::move(row);
+  }
   next_stripe_ = done->next_stripe;
   sessions = std::move(done->sessions);
   starts_ = std::move(done->starts);
@@ -485,6 +496,7 @@ void Replica::reset() {
   tail_ranges_.clear();
   index_ = Index();
   stripes_.clear();
+  narrow_.clear();
   sessions.clear();
   starts_.clear();
   next_stripe_ = 1;

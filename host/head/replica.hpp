@@ -17,6 +17,7 @@
 #include <functional>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -88,6 +89,8 @@ class Replica {
   const StripeRow* stripe(std::uint64_t number) const;
   const absl::btree_map<std::uint64_t, StripeRow>& stripes() const { return stripes_; }
   std::uint64_t next_stripe() const { return next_stripe_; }
+  /// Stripes that were written with fewer chunks than their layout asks for.
+  const std::set<std::uint64_t>& narrow_stripes() const { return narrow_; }
   std::uint64_t unflushed_blocks() const { return unflushed_blocks_; }
   const absl::btree_map<Lsn, RecordPtr>& records() const { return records_; }
   Lsn oldest_unflushed() const;
@@ -153,6 +156,7 @@ class Replica {
   };
   void apply(Record& record);
   void apply_index(const Record& record);
+  void note_width(std::uint64_t number, const StripeRow& row);
   void drop(Entry old);
   void maybe_free(Record& record);
   void trim_window();
@@ -176,6 +180,7 @@ class Replica {
   std::vector<RecordPtr> tail_ranges_;  // trims and zeroes in the tail
   Index index_;
   absl::btree_map<std::uint64_t, StripeRow> stripes_;
+  std::set<std::uint64_t> narrow_;
   std::uint64_t next_stripe_ = 1;
   std::uint64_t unflushed_blocks_ = 0;
   std::vector<MetaRecord> meta_records_;

@@ -151,6 +151,26 @@ TEST_F(Fixture, IndexRecordAppliesOnlyWhereTheEntryIsStillThatLsn) {  // protoco
   EXPECT_EQ(data_released, 1);
 }
 
+TEST_F(Fixture, AWidenedStripeKeepsItsBlocks) {  // protocol 8.5, 7.1
+  add(data(next(), 10, 2));
+  add(index_record(next(), 1, {{10, 2, 0, 0}, {11, 2, 1, 0}}));
+  EXPECT_EQ(r.narrow_stripes().size(), 1u) << "its places have no sleds";
+  flatbuffers::FlatBufferBuilder b;
+  fbs::StripeId id(1, 1, 1);
+  std::vector<fbs::ChunkPlace> places;
+  for (std::uint32_t i = 0; i < 6; ++i) places.emplace_back(i + 1, 0, 0, 0, 0, 1);
+  auto p = b.CreateVectorOfStructs(places);
+  std::vector<flatbuffers::Offset<fbs::Stripe>> stripes{fbs::CreateStripe(b, 1, &id, 4, 2, 131072, p, 0)};
+  auto sv = b.CreateVector(stripes);
+  b.Finish(fbs::CreateIndexRecord(b, sv));
+  add(make_record(1, next(), RecordKind::index, 0, 0, {}, std::string(reinterpret_cast<const char*>(b.GetBufferPointer()), b.GetSize()), {}));
+  EXPECT_TRUE(r.narrow_stripes().empty());
+  EXPECT_EQ(r.stripe(1)->live_blocks, 2u);
+  EXPECT_EQ(r.stripe(1)->places[5].sled(), 6u);
+  EXPECT_EQ(r.index().get(10), Entry::at_stripe(1, 0));
+  EXPECT_EQ(r.stripe(1)->changed, r.commit());
+}
+
 TEST_F(Fixture, UnconditionalIndexRecordWouldBringTheOldBlockBack) {
   set_broken(Switch::unconditional_index_record, true);
   add(data(next(), 11, 1));

@@ -78,34 +78,65 @@ bool next_combination(std::vector<std::uint32_t>& c, std::uint32_t n) {
 
 }  // namespace
 
-io::Task<Status> StripeReader::rebuild(const StripeRow& row, std::uint32_t chunk, std::uint32_t first, std::uint32_t count, Lba lba, Buffer out) {
+io::Task<void> StripeReader::gather(const StripeRow& row, std::uint32_t without, std::uint32_t first, std::uint32_t count, Gathered& got) {
   std::uint32_t width = row.layout.width();
-  struct Gathered {
-    std::vector<std::optional<Piece>> pieces;
-    std::vector<std::string> why;
-    std::string missing;
-  } got;
   got.pieces.resize(width);
-  got.why.resize(width);
-  auto fetch = [](StripeReader& r, const StripeRow& row, std::uint32_t i, std::uint32_t first, std::uint32_t count, Gathered& got) -> io::Task<void> {
+  std::vector<std::string> why(width);
+  auto fetch = [](StripeReader& r, const StripeRow& row, std::uint32_t i, std::uint32_t first, std::uint32_t count, Gathered& got, std::string& why) -> io::Task<void> {
     auto p = co_await r.read_chunk(row, i, first, count, true);
     if (p.ok()) got.pieces[i] = std::move(*p);
-    else got.why[i] = "chunk " + std::to_string(i) + " on sled " + std::to_string(row.places[i].sled()) + ": " + p.status().text() + "; ";
+    else why = "chunk " + std::to_string(i) + " on sled " + std::to_string(row.places[i].sled()) + ": " + p.status().text() + "; ";
   };
   io::TaskGroup group(ctx_.world);
   for (std::uint32_t i = 0; i < width; ++i)
-    if (i != chunk) group.spawn("read for rebuild", fetch(*this, row, i, first, count, got));
+    if (i != without) group.spawn("read chunk", fetch(*this, row, i, first, count, got, why[i]));
   co_await group.join();
-  for (const std::string& w : got.why) got.missing += w;
-  std::vector<std::uint32_t> have;
-  std::optional<coding::ChunkHeader> header;
-  for (std::uint32_t i = 0; i < width; ++i) {
-    if (!got.pieces[i]) continue;
-    have.push_back(i);
-    if (header) continue;
-    auto parsed = coding::parse_chunk_header(got.pieces[i]->header.bytes());
-    if (parsed.ok() && parsed->stripe() == row.id) header = std::move(*parsed);
+  for (const std::string& w : why) got.missing += w;
+  for (const auto& p : got.pieces) {
+    if (!p || got.header) continue;
+    auto parsed = coding::parse_chunk_header(p->header.bytes());
+    if (parsed.ok() && parsed->stripe() == row.id) got.header = std::move(*parsed);
   }
+}
+
+io::Task<Result<StripeReader::Whole>> StripeReader::read_whole(StripeRow row) {
+  std::uint32_t per_chunk = row.chunk_bytes / kBlockBytes;
+  Gathered got;
+  co_await gather(row, row.layout.width(), 0, per_chunk, got);
+  std::vector<Bytes> present(row.layout.width());
+  std::size_t have = 0;
+  for (std::uint32_t i = 0; i < row.layout.width(); ++i)
+    if (got.pieces[i]) present[i] = got.pieces[i]->blocks.bytes(), ++have;
+  if (have < row.layout.k || !got.header)
+    co_return Status(Code::degraded, "stripe " + std::to_string(row.id.counter) + " has " + std::to_string(have) + " of " +
+                                         std::to_string(row.layout.k) + " chunks it needs: " + got.missing);
+  Whole out;
+  out.data = Buffer::allocate(std::size_t{row.layout.k} * row.chunk_bytes);
+  for (std::uint32_t i = 0; i < row.layout.k; ++i) {
+    MutableBytes target[1] = {MutableBytes(out.data.data() + std::size_t{i} * row.chunk_bytes, row.chunk_bytes)};
+    if (got.pieces[i]) {
+      std::memcpy(target[0].data(), present[i].data(), row.chunk_bytes);
+    } else {
+      std::uint32_t wanted[1] = {i};
+      if (Status s = co_await ctx_.coder->reconstruct(row.layout, present, wanted, target); !s.ok()) co_return s;
+    }
+    for (std::uint32_t b = 0; b < per_chunk; ++b) {
+      out.identities.push_back(got.header->identity(i, b));
+      if (crc32c(Bytes(target[0]).subspan(std::size_t{b} * kBlockBytes, kBlockBytes)) != out.identities.back().crc())
+        co_return Status(Code::corrupt, "stripe " + std::to_string(row.id.counter) + ": chunk " + std::to_string(i) + " is not what was written");
+    }
+  }
+  co_return out;
+}
+
+io::Task<Status> StripeReader::rebuild(const StripeRow& row, std::uint32_t chunk, std::uint32_t first, std::uint32_t count, Lba lba, Buffer out) {
+  std::uint32_t width = row.layout.width();
+  Gathered got;
+  co_await gather(row, chunk, first, count, got);
+  const std::optional<coding::ChunkHeader>& header = got.header;
+  std::vector<std::uint32_t> have;
+  for (std::uint32_t i = 0; i < width; ++i)
+    if (got.pieces[i]) have.push_back(i);
   if (have.size() < row.layout.k || !header)
     co_return Status(Code::degraded, "stripe " + std::to_string(row.id.counter) + " has " + std::to_string(have.size()) + " of " +
                                          std::to_string(row.layout.k) + " chunks it needs: " + got.missing);

@@ -17,6 +17,12 @@ class StripeReader {
   /// Blocks [block, block + count) of the stripe (all in one data chunk), which must be LBAs [lba, lba + count).
   /// degraded: fewer than k chunks can be read; the text names the sleds.
   io::Task<Status> read(StripeRow row, std::uint32_t block, std::uint32_t count, Lba lba, Buffer out, bool& reconstructed);
+  /// All data chunks of the stripe behind each other, and the identity of each block. Errors as read().
+  struct Whole {
+    Buffer data;
+    std::vector<fbs::BlockIdentity> identities;
+  };
+  io::Task<Result<Whole>> read_whole(StripeRow row);
 
  private:
   struct Piece {
@@ -25,6 +31,13 @@ class StripeReader {
   };
   io::Task<Result<Piece>> read_chunk(const StripeRow& row, std::uint32_t chunk, std::uint32_t first, std::uint32_t count,
                                      bool want_header);
+  struct Gathered {
+    std::vector<std::optional<Piece>> pieces;  // by chunk
+    std::optional<coding::ChunkHeader> header;
+    std::string missing;
+  };
+  /// Blocks [first, first + count) of every chunk that can be read, but `without`, and a header of the stripe.
+  io::Task<void> gather(const StripeRow& row, std::uint32_t without, std::uint32_t first, std::uint32_t count, Gathered& got);
   io::Task<Status> rebuild(const StripeRow& row, std::uint32_t chunk, std::uint32_t first, std::uint32_t count, Lba lba,
                            Buffer out);
   Context& ctx_;

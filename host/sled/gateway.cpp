@@ -22,6 +22,7 @@ struct Gateway::Job {
   StripeId stripe;
   Layout layout;
   std::uint32_t chunk_bytes = 0;
+  bool widen = false;
   std::vector<fbs::BlockIdentity> blocks;
   std::vector<fbs::ChunkPlace> places;
   std::vector<std::string> addresses;
@@ -52,7 +53,9 @@ Status Gateway::parse(const wire::Frame& request, Job& job) const {
   job.chunk_bytes = m->chunk_bytes();
   const Layout l = job.layout;
   if (!coding::possible_chunk(l, job.chunk_bytes)) return bad("layout or chunk size is out of range");
-  if (job.stripe.vp != job.vp || job.stripe.epoch != job.epoch) return bad("its id is of another volume partition or epoch");
+  job.widen = m->widen();
+  bool epoch_fits = job.widen ? job.stripe.epoch <= job.epoch : job.stripe.epoch == job.epoch;
+  if (job.stripe.vp != job.vp || !epoch_fits) return bad("its id is of another volume partition or epoch");
   std::size_t blocks = std::size_t{l.k} * job.chunk_bytes / kBlockBytes;
   if (m->blocks()->size() != blocks || m->places()->size() != l.width() || m->addresses()->size() != l.width()) return bad("counts do not fit the layout");
   if (request.payload_bytes() != blocks * kBlockBytes || request.payload.size() != 1) return bad("the payload has another length");
@@ -75,7 +78,7 @@ Status Gateway::check_places(const Job& job) const {
     if (sled != self_.node && job.addresses[i].empty()) return Status(Code::invalid, "stripe: no address of sled " + std::to_string(sled));
     sleds.push_back(sled);
   }
-  if (sleds.size() < job.layout.k) return Status(Code::invalid, "stripe: places for fewer than k chunks");
+  if (sleds.size() < (job.widen ? 1 : job.layout.k)) return Status(Code::invalid, "stripe: places for fewer than k chunks");
   return Status();
 }
 

@@ -180,7 +180,8 @@ io::Task<Status> Service::write_chunk(const wire::Frame& frame, const fbs::Write
 Status Service::check_chunk(const coding::ChunkHeader& header, const fbs::ChunkPlace& place, Epoch epoch, Bytes header_area, Bytes chunk) const {
   const coding::ChunkHeaderFields& f = header.fields();
   if (f.unit != identity_.unit) return Status(Code::wrong_unit, "the chunk belongs to storage unit " + std::to_string(f.unit));
-  if (!f.written || f.stripe.epoch != epoch || f.generation != place.generation() || f.chunk_bytes != chunk.size() ||
+  // Of an earlier epoch: a chunk that a stripe lacked (protocol 8.5). The message's own epoch is what fences.
+  if (!f.written || f.stripe.epoch > epoch || f.generation != place.generation() || f.chunk_bytes != chunk.size() ||
       header.header_bytes() != header_area.size())
     return Status(Code::invalid, "the chunk's header does not fit its message");
   for (std::uint32_t i = 0; i < header.blocks_per_chunk(); ++i)

@@ -73,6 +73,7 @@ struct Tenant {
   std::vector<Node> clients;
   Target* present = nullptr;  // of the attachment that holds the volume
   Node present_node = 0;
+  std::uint64_t incarnation = 0;  // its own
 };
 
 struct ControlDaemon {
@@ -194,7 +195,9 @@ class ClientDaemon final : public Target {
       auto r = co_await client::read(world_, *volume_, at, kBlockBytes);
       if (!r.ok()) co_return r.status();
     }
-    if (lost_) co_return Status(Code::closed_session, "lost at once");
+    // Reads need no session, so one that was overtaken meanwhile can get here.
+    if (lost_ || volume_->incarnation() < tenant_.incarnation) co_return Status(Code::closed_session, "lost at once");
+    tenant_.incarnation = volume_->incarnation();
     tenant_.present = this;
     tenant_.present_node = node_;
     tenant_.load->attach(world_, *this);
@@ -403,9 +406,12 @@ void Cluster::cold_start() {
 
 void Cluster::lose_sleds() {
   if (failed()) return;
+  // A stripe written while sleds were down may have no more than k+1 chunks; with all sleds back it gets the others (8.5).
+  auto narrow = [&] { return std::any_of(heads.begin(), heads.end(), [](head::Head* h) { return h && h->narrow_stripes() != 0; }); };
+  if (o_.sleds >= o_.layout.width() && !until([&] { return !narrow(); }, 60s, "stripes stay narrow")) return;
   std::vector<Node> up = sled_nodes_;
   std::vector<Node> gone;
-  // A stripe written while sleds were down may have no more than k+1 chunks (protocol 8.5); nothing widens it yet.
+  // With fewer sleds than a stripe is wide they stay so.
   bool degraded = std::any_of(heads.begin(), heads.end(), [](head::Head* h) {
     std::string report = h ? h->report() : std::string();
     std::size_t narrow = 0;
