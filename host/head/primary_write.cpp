@@ -186,6 +186,12 @@ bool Primary::touches_locked(const Op& op) const {
 
 bool Primary::begin_op(Op& op) {
   last_write_ = ctx_.world.now();
+  // It may have waited for space while a newer attachment took over: after that it must not run any more (2.3).
+  if (partition_.replica.sessions.incarnation(op.request.attachment) != op.request.incarnation && !broken(Switch::no_session_fence)) {
+    unqueue(op);
+    answer(op.channel, op.request, Code::closed_session);
+    return true;
+  }
   if (op.aligned()) {
     write_aligned(op);
     return true;

@@ -175,7 +175,9 @@ class ClientDaemon final : public Target {
         co_await world_.sleep(100ms);
         continue;
       }
-      while (!lost_) co_await changed_.wait();
+      // One that has no requests learns of the loss from nobody; when the other is gone too, somebody must come back.
+      auto orphaned = [this] { return tenant_.present == nullptr && volume_->incarnation() < tenant_.incarnation; };
+      while (!lost_ && !orphaned()) co_await changed_.wait_for(1s);
       forget();
       co_await world_.sleep(Duration(world_.random_below(1'500'000'000)));
     }

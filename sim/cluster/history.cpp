@@ -127,7 +127,9 @@ std::map<std::uint64_t, std::vector<History::BlockOp>> History::by_block() const
     std::uint64_t first = r.offset / kSector, end = (r.offset + r.length) / kSector;
     for (std::uint64_t sector = first; sector < end;) {
       std::uint64_t block = sector / kSectors;
-      BlockOp o{i, r.kind, 0, {}, r.invoked, std::min(r.returned, r.fenced), r.returned == kNever};
+      // A fence ends what a client can change. Reads need no session: a late one may see what came after the fence.
+      Time returned = r.kind == Kind::read ? r.returned : std::min(r.returned, r.fenced);
+      BlockOp o{i, r.kind, 0, {}, r.invoked, returned, r.returned == kNever};
       for (; sector < end && sector / kSectors == block; ++sector) {
         std::size_t at = sector % kSectors;
         o.mask |= static_cast<std::uint8_t>(1u << at);
