@@ -148,6 +148,39 @@ TEST(SegmentLog, RotInABatchHeaderMakesTheLogSuspect) {
   EXPECT_NE(std::find(got.begin(), got.end(), 5u), got.end()) << "what is behind the damage is still read";
 }
 
+// A log that a later version has written to is left alone: what cannot be read is not taken for a torn end.
+TEST(SegmentLog, RefusesBatchesOfAnotherVersion) {
+  Bench b(6);
+  b.daemon->log->append(data_record(1, 1, 9));
+  b.sim.run_for(20ms);
+  std::uint64_t at = b.daemon->durable[0]->position.offset - kBlockBytes;
+  Buffer area = Buffer::allocate(kBlockBytes);
+  auto file = b.sim.disk(b.node).file("log");
+  file->read(at, area.mutable_bytes());
+  BatchHeader h;
+  std::memcpy(&h, area.data(), sizeof h);
+  h.version = kBatchVersion + 1;
+  h.crc = 0;
+  std::memcpy(area.data(), &h, sizeof h);
+  h.crc = crc32c(area.bytes().first(h.used_bytes));
+  std::memcpy(area.data(), &h, sizeof h);
+  file->write(at, area.bytes(), true);
+  b.daemon.reset();
+  b.sim.crash(b.node, sim::Crash::power);
+  b.sim.restart(b.node);
+  auto refused = [](Daemon& d) -> io::Task<void> {
+    auto file = co_await d.world.files().open("meta", {});
+    LUGE_CHECK(file.ok());
+    auto store = co_await io::MetaStore::open(d.world, **file, 0, 1 << 20);
+    LUGE_CHECK(store.ok());
+    SegmentLog log(d.world, **store, d.order, SegmentLog::Options{Portion::data, "log", 16 * kSegment, kSegment, 7});
+    auto r = co_await log.open();
+    EXPECT_EQ(r.code(), Code::wrong_version);
+    EXPECT_NE(r.status().text().find("log at offset 0"), std::string::npos) << r.status().text();
+  };
+  b.sim.run(b.node, refused(*b.daemon));
+}
+
 // Fills the log many times over; keeps the last records only.
 std::vector<Lsn> recycle_and_reboot(Bench& b, bool& suspect, int rounds = 60) {
   Lsn lsn = 1;
