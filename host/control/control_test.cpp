@@ -595,6 +595,7 @@ TEST_F(ControlTest, StatusTellsWhatPrimariesReportAndNotMore) {
     peer(n).report = R"({"vps":[{"vp":65536,"role":")" + std::string(role) + R"(","state":"open","reason":"","epoch":)" +
                      std::to_string(epoch) + R"(,"copies":3,"unflushed_bytes":8192,"degraded_stripes":2,)"
                      R"("read_bytes":{"memory":1,"log":2,"sled":3,"reconstructed":4},"written_bytes":{"user":10},)"
+                     R"("sleds":[{"sled":101,"live_bytes":4096,"chunks":3},{"sled":102,"live_bytes":0,"chunks":1}],)"
                      R"("events":[{"wall_ns":5,"text":"opened"}]}]})";
     sim_.run_for(300ms);
   };
@@ -608,6 +609,9 @@ TEST_F(ControlTest, StatusTellsWhatPrimariesReportAndNotMore) {
   EXPECT_EQ(v["read_bytes"].at("reconstructed"), 8) << "over all heads that report some";
   EXPECT_EQ(v["written_bytes"].at("user"), 20);
   EXPECT_EQ(v["events"].as_array().size(), 2u);
+  ASSERT_EQ(v["placement"].as_array().size(), 2u);
+  EXPECT_EQ(v["placement"].at(0).at("live_bytes"), 4096) << "the primary's word only: the reserve's is the same data again";
+  EXPECT_EQ(v["placement"].at(0).at("chunks"), 3);
   peer(d.primary).report = "{nonsense";
   sim_.run_for(300ms);
   EXPECT_EQ(volume()["state"], "unknown");

@@ -36,6 +36,15 @@ struct StripeRow {
   std::vector<fbs::ChunkPlace> places;
   std::uint32_t live_blocks = 0;
   bool narrower() const;  ///< written with fewer chunks than the layout asks for
+  /// The sled with data block `block` of the stripe; 0: none has it.
+  NodeId sled_of(std::uint32_t block) const;
+};
+
+/// What of a VP lies on one sled. Data blocks that the index names, and the chunks, parity included, of all stripes in
+/// the table: what is superseded takes its place still.
+struct SledShare {
+  std::uint64_t live_blocks = 0;
+  std::uint64_t chunks = 0;
 };
 
 struct EpochStart {
@@ -86,6 +95,9 @@ class Replica {
   const StripeRow* stripe(std::uint64_t number) const;
   const absl::btree_map<std::uint64_t, StripeRow>& stripes() const { return stripes_; }
   std::uint64_t next_stripe() const { return next_stripe_; }
+  /// Kept up with every change: a report, of which there are several a second, costs the number of sleds and not that of
+  /// stripes. Valid after recount() where an image was loaded.
+  const absl::btree_map<NodeId, SledShare>& sled_shares() const { return sled_shares_; }
   std::uint64_t unflushed_blocks() const { return unflushed_blocks_; }
   const absl::btree_map<Lsn, RecordPtr>& records() const { return records_; }
   Lsn oldest_unflushed() const;
@@ -138,6 +150,8 @@ class Replica {
   void apply(Record& record);
   void apply_index(const Record& record);
   void drop(Entry old);
+  void put_stripe(std::uint64_t number, StripeRow row);
+  void count_live(std::uint64_t stripe, std::uint32_t block, bool more);
   void maybe_free(Record& record);
   void trim_window();
   std::uint64_t missing_in(const Index& index) const;
@@ -157,6 +171,7 @@ class Replica {
   std::vector<RecordPtr> tail_ranges_;  // trims and zeroes in the tail
   Index index_;
   absl::btree_map<std::uint64_t, StripeRow> stripes_;
+  absl::btree_map<NodeId, SledShare> sled_shares_;
   std::uint64_t next_stripe_ = 1;
   std::uint64_t unflushed_blocks_ = 0;
   std::vector<MetaRecord> meta_records_;
