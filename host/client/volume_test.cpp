@@ -219,6 +219,7 @@ TEST_F(VolumeTest, SilentPrimaryIsLookedUpAnew) {
   EXPECT_LT(volume().stats().longest_pause, 4s);
 }
 
+// Requirement: FO-10
 TEST_F(VolumeTest, WithoutControlPlaneTheKnownMembersAreTriedInTurn) {
   expect_write(0, pattern(4096, 0));
   sim.crash(control_node, sim::Crash::process);
@@ -252,7 +253,7 @@ TEST_F(VolumeTest, WrongBytesAreNeverHandedOut) {
   EXPECT_GE(volume().stats().corrupt_replies, 1u);
 }
 
-// Protocol 6.3
+// Requirement: P-6.3
 TEST_F(VolumeTest, AnswersOfAnOlderEpochAreDropped) {
   store->fail_over(1);
   expect_write(0, pattern(4096, 1));

@@ -49,7 +49,8 @@ struct Fixture : ::testing::Test {
   int data_released = 0, meta_released = 0;
 };
 
-TEST_F(Fixture, OnlyCommittedRecordsReachTheIndex) {  // protocol 2.2
+// Requirement: P-2.2
+TEST_F(Fixture, OnlyCommittedRecordsReachTheIndex) {
   add(data(next(), 10, 2), false);
   EXPECT_TRUE(r.index().get(10).hole());
   EXPECT_EQ(r.newest(10).tail, 2u);
@@ -58,7 +59,8 @@ TEST_F(Fixture, OnlyCommittedRecordsReachTheIndex) {  // protocol 2.2
   EXPECT_EQ(r.newest(10).tail, 0u);
 }
 
-TEST_F(Fixture, OverwrittenRecordsGiveTheirSpaceBackOnlyWhenCommitted) {  // protocol 2.2, GC-01
+// Requirement: GC-01, P-2.2
+TEST_F(Fixture, OverwrittenRecordsGiveTheirSpaceBackOnlyWhenCommitted) {
   add(data(next(), 10, 1));
   add(data(next(), 10, 1), false);
   EXPECT_EQ(data_released, 0);
@@ -66,7 +68,8 @@ TEST_F(Fixture, OverwrittenRecordsGiveTheirSpaceBackOnlyWhenCommitted) {  // pro
   EXPECT_EQ(data_released, 1);
 }
 
-TEST_F(Fixture, IndexRecordAppliesOnlyWhereTheEntryIsStillThatLsn) {  // protocol 7.2
+// Requirement: P-7.2 switch=unconditional-index-record
+TEST_F(Fixture, IndexRecordAppliesOnlyWhereTheEntryIsStillThatLsn) {
   add(data(next(), 10, 2));                            // LSN 2
   add(data(next(), 11, 1));                            // LSN 3 overwrites block 11
   add(index_record(next(), 1, {{10, 2, 0, 0}, {11, 2, 1, 0}}));
@@ -85,7 +88,8 @@ TEST_F(Fixture, UnconditionalIndexRecordWouldBringTheOldBlockBack) {
   EXPECT_NE(r.index().get(11), Entry::at_lsn(3)) << "the twin of the test above";
 }
 
-TEST_F(Fixture, TrimMakesHolesAndTruncateTakesTheTailBack) {  // protocol 2.5, 4.3
+// Requirement: P-2.5
+TEST_F(Fixture, TrimMakesHolesAndTruncateTakesTheTailBack) {
   add(data(next(), 0, 8, {1, 1, 5, 1}));
   add(make_record(1, next(), RecordKind::trim, 2, 3, {1, 1, 6, 1}, {}, {}));
   EXPECT_TRUE(r.index().get(3).hole());

@@ -112,6 +112,7 @@ class Demo:
     def uri(self, name):
         return f"nbd+unix:///?socket={os.path.join(self.work, name)}.sock"
 
+    # Requirement: HN-01, HN-06
     def start_unit(self):
         self.screen.step("start the unit: 1 control plane, 4 heads, 8 sleds with 2 devices each, 1 attach")
         self.unit.run("unit", "up", "--dir", self.unit.dir, *self.unit.up_args, timeout=300)
@@ -121,6 +122,7 @@ class Demo:
             self.unit.run("attach", name, "--nbd", f"unix:{os.path.join(self.work, name)}.sock")
         self.screen.event("unit is up; volumes disk and scratch, 4+2, attached over NBD")
 
+    # Requirement: WR-14
     def import_image(self):
         self.screen.step("make a real disk image and import it with nbdcopy")
         files, total = make_image(self.image, self.work)
@@ -130,6 +132,9 @@ class Demo:
         self.report["throughput"]["import_mb_s"] = round(IMAGE_BYTES / 1e6 / (time.time() - begin), 1)
         self.screen.event(f"imported at {self.report['throughput']['import_mb_s']} MB/s")
 
+    # Requirement: WR-01, WR-02, WR-03 switch=lost-ack
+    # Requirement: RD-02 switch=stale-read
+    # Requirement: FO-01, HN-05
     def kill_primary(self):
         self.screen.step("fio writes and verifies; the primary head dies in the middle (SIGKILL)")
         process, out = fio(self.uri("scratch"), self.work, "failover", 96 * MIB, 1)
@@ -174,6 +179,9 @@ class Demo:
         self.report["killed_sleds_share"] = round(sum(s["live_bytes"] for s in chosen) / total, 4)
         return [s["sled"] for s in chosen]
 
+    # Requirement: RD-03 switch=wrong-parity
+    # Requirement: FL-06, RD-01 switch=skip-flush
+    # Requirement: DU-02
     def kill_sleds(self):
         self.screen.step("kill two sleds while fio runs on; read everything back")
         process, out = fio(self.uri("scratch"), self.work, "degraded", 32 * MIB, 2)
