@@ -189,6 +189,7 @@ TEST(NbdSession, UnknownOptionsAreRefusedWithTheirDataSkipped) {
   });
 }
 
+// Requirement: B-08
 TEST(NbdSession, FlagsAndMagicThatAreUnknownEndTheConnection) {
   Bench b;
   b.run([](Bench& b, io::World& w) -> io::Task<void> {
@@ -264,6 +265,7 @@ TEST(NbdSession, AReadOnlyExportChangesNothing) {
   });
 }
 
+// Requirement: B-08
 TEST(NbdSession, OutOfRangeIsAnErrorAndNoMore) {
   Bench b;
   b.fill('o');

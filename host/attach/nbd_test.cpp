@@ -104,6 +104,7 @@ TEST(Nbd, ReadOnlyMeansIt) {
   }, true);
 }
 
+// Requirement: B-08
 TEST(Nbd, ClosesOnWhatIsNoRequest) {
   with_server([](io::World& w, MemoryServer& s) -> io::Task<void> {
     for (std::string bad : {std::string(28, 'z'), request(write_, 1, 0, (32u << 20) + 1), std::string("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")}) {

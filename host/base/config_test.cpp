@@ -60,6 +60,7 @@ TEST(Config, FlagsThatRepeatAndNegate) {
   EXPECT_TRUE(parse({}).settings.texts("device").empty());
 }
 
+// Requirement: B-03
 TEST(Config, AnUnknownKeyIsNamedWithItsLine) {
   ConfigFile file("copies = 2\n\nsegmnet = \"1MiB\"\n");
   CommandLine c = parse({"--config", file.path()});
@@ -69,6 +70,7 @@ TEST(Config, AnUnknownKeyIsNamedWithItsLine) {
       << c.output;
 }
 
+// Requirement: B-03
 TEST(Config, BadValuesAreExplained) {
   for (const char* text : {"segment = \"12 parsecs\"", "copies = -1", "verify = \"maybe\"", "heartbeat = 3",
                            "copies = 1.5", "listen = [\"a\"]", "[segment]\nx = 1", "copies = = 2", "device = [1.5]"}) {

@@ -70,7 +70,7 @@ TEST_F(CliTest, HelpTeaches) {
   EXPECT_EQ(r.code, 0);
   for (const char* word : {"luge unit up", "volume create", "--nbd unix:", "Exit codes", "LUGE_UNIT"})
     EXPECT_NE(r.out.find(word), std::string::npos) << word;
-  for (const char* sub : {"unit", "unit up", "volume", "volume create", "attach", "detach", "status", "debug chunk"})
+  for (const char* sub : {"unit", "unit up", "volume", "volume create", "attach", "detach", "status", "debug chunk", "debug log"})
     EXPECT_EQ(luge(std::string(sub) + " --help").code, 0) << sub;
   EXPECT_NE(luge("--version").out.find("luge "), std::string::npos);
 }
@@ -217,7 +217,18 @@ TEST_F(UnitTest, UpDownUpKeepsVolumes) {
   json::value shown = luge("volume show v --json").json();
   for (const char* key : {"memory", "log", "sled", "reconstructed"}) EXPECT_TRUE(shown.at("read_bytes").as_object().contains(key)) << key;
   for (const char* key : {"user", "log", "data_chunks", "parity_chunks"}) EXPECT_TRUE(shown.at("written_bytes").as_object().contains(key)) << key;
+  EXPECT_TRUE(shown.at("placement").is_array());
   EXPECT_LT(luge("status").out.find("head-1"), std::string::npos);
+
+  // The logs of a head that runs.
+  Ran metadata = luge("debug log " + dir_ + "/head-1/data/meta");
+  EXPECT_EQ(metadata.code, 0) << metadata.err;
+  EXPECT_NE(metadata.out.find("designation/65536: VP 65536, epoch 1"), std::string::npos) << metadata.out;
+  EXPECT_EQ(luge("debug log " + dir_ + "/head-1/data/log-data --segment 1 --segment-bytes 16MiB").code, 0);
+  expect("debug log " + dir_ + "/head-1/config.toml", 1, "neither a log nor a metadata store");
+  expect("debug log " + dir_ + "/none", 4, "cannot be read");
+  expect("debug log " + dir_, 2, "no regular file");
+  expect("debug log " + dir_ + "/head-1/data/meta --from 5", 2, "multiples of 4096");
 
   // `up` starts what was killed, and only that.
   pid_t head_2 = status.at("nodes").as_array().at(2).at("pid").to_number<pid_t>();

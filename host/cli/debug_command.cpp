@@ -1,4 +1,9 @@
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
+#include <cerrno>
 #include <cstring>
 #include <fstream>
 #include <iostream>
@@ -6,7 +11,9 @@
 #include <vector>
 
 #include "cli/commands.hpp"
+#include "base/config.hpp"
 #include "base/crc32c.hpp"
+#include "cli/debug_log.hpp"
 #include "coding/chunk_header.hpp"
 #include "wire/frame.hpp"
 
@@ -80,6 +87,69 @@ int print_chunk(const std::string& path, std::uint64_t offset) {
   return kOk;
 }
 
+class FileSource final : public ByteSource {
+ public:
+  static Result<std::unique_ptr<FileSource>> open(const std::string& path) {
+    int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return Status(errno == ENOENT ? Code::not_found : Code::io_error, path + ": cannot be read: " + std::strerror(errno));
+    std::unique_ptr<FileSource> file(new FileSource(fd, path));
+    struct stat s;
+    if (::fstat(fd, &s) != 0 || !S_ISREG(s.st_mode)) return Status(Code::invalid, path + " is no regular file");
+    file->size_ = static_cast<std::uint64_t>(s.st_size);
+    return file;
+  }
+  ~FileSource() override { ::close(fd_); }
+  std::uint64_t size() const override { return size_; }
+  Result<Buffer> read(std::uint64_t offset, std::uint64_t length) override {
+    Buffer b = Buffer::allocate(length);
+    std::uint64_t have = 0;
+    while (have < length) {
+      ssize_t n = ::pread(fd_, b.data() + have, length - have, static_cast<off_t>(offset + have));
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0) return Status(Code::io_error, path_ + " at " + std::to_string(offset + have) + ": " + std::strerror(errno));
+      if (n == 0) break;
+      have += static_cast<std::uint64_t>(n);
+    }
+    return b.slice(0, have);
+  }
+
+ private:
+  FileSource(int fd, std::string path) : fd_(fd), path_(std::move(path)) {}
+  int fd_;
+  std::string path_;
+  std::uint64_t size_ = 0;
+};
+
+struct LogArguments {
+  std::string file, from = "0", segment_bytes = "0";
+  std::optional<std::uint32_t> segment;
+  bool old = false;
+};
+
+int print_log_file(const LogArguments& a, bool as_json) {
+  auto from = parse_bytes(a.from), segment_bytes = parse_bytes(a.segment_bytes);
+  if (!from.ok()) return complain(from.status().with("--from"));
+  if (!segment_bytes.ok()) return complain(segment_bytes.status().with("--segment-bytes"));
+  auto file = FileSource::open(a.file);
+  if (!file.ok()) return complain(file.status());
+  Status s = print_log(**file, {*from, a.segment, *segment_bytes, a.old, as_json}, std::cout);
+  std::cout.flush();
+  return s.ok() ? static_cast<int>(kOk) : complain(s.with(a.file));
+}
+
+void add_log_command(CLI::App& debug, Context& context) {
+  auto a = std::make_shared<LogArguments>();
+  auto* sub = debug.add_subcommand("log", "Records of a head's log: log-data, log-meta, or its metadata store: meta");
+  sub->add_option("FILE", a->file)->required();
+  sub->add_option("--segment", a->segment, "only this one, from 0 on");
+  sub->add_option("--from", a->from, "offset in the file to begin at; a multiple of 4096, as 16MiB");
+  sub->add_option("--segment-bytes", a->segment_bytes, "size of a segment; default: 16MiB of log-data, 4MiB of log-meta");
+  sub->add_flag("--old", a->old, "also what earlier uses of a segment, and a superseded half of a metadata store, have left");
+  sub->footer("One line a record; with --json one JSON object a line. Exit code 1 if something is damaged: it says where and goes on.\n"
+              "A torn end is no damage. Example: luge debug log $LUGE_UNIT/head-1/data/log-meta");
+  sub->callback([&context, a] { context.run = [&context, a] { return print_log_file(*a, context.json); }; });
+}
+
 // What can be printed. A room with another format adds its row.
 struct Printer {
   const char* name;
@@ -96,6 +166,7 @@ constexpr Printer kPrinters[] = {
 void add_debug_commands(CLI::App& app, Context& context) {
   auto* debug = app.add_subcommand("debug", "Print records of files and messages");
   debug->require_subcommand(1);
+  add_log_command(*debug, context);
   for (const Printer& p : kPrinters) {
     struct Arguments {
       std::string file;

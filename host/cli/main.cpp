@@ -40,7 +40,8 @@ constexpr const char* kFooter = R"(First steps:
   luge unit kill sled-3 && luge status     nothing is lost
   luge unit down --dir $LUGE_UNIT
 
-`luge COMMAND --help` says more of each. With --json every command prints one JSON object to standard output.
+`luge COMMAND --help` says more of each. With --json every command prints one JSON object to standard output
+(`debug log`: one a line).
 
 Exit codes: 0 done; 1 failed; 2 wrong usage or argument; 4 no such thing; 5 refused: it exists, is in use, or belongs
 to another unit or version; 6 not possible now: something is down or took too long.)";

@@ -36,6 +36,14 @@ std::string path_of(const std::string& name, const std::string& action = "") {
   return "/v1/volumes/" + name + (action.empty() ? "" : "/" + action);
 }
 
+// Where the flushed data lies: a sled that holds much of it is one whose loss makes much to rebuild.
+void show_placement(const json::value& v) {
+  Table table({"  SLED", "LIVE DATA", "CHUNKS"});
+  for (const json::value& share : array_of(v, "placement"))
+    table.add({"  " + text_of(share, "sled"), figure(share, "live_bytes", true), figure(share, "chunks", false)});
+  if (!table.empty()) std::cout << table.render();
+}
+
 int show(const json::value& v) {
   std::cout << text_of(v, "name") << ": " << human_bytes(number_of(v, "size")) << ", layout " << text_of(v, "layout")
             << ", " << text_of(v, "state");
@@ -52,6 +60,7 @@ int show(const json::value& v) {
       std::cout << " " << key << " " << human_bytes(number_of(*figures, key));
     std::cout << "\n";
   }
+  show_placement(v);
   if (array_of(v, "vps").size() > 1) {
     Table table({"  VP", "STATE", "PRIMARY", "REQUIRED", "COPIES", "UNFLUSHED"});
     for (const json::value& vp : array_of(v, "vps"))
@@ -161,7 +170,7 @@ void add_volume_commands(CLI::App& app, Context& context) {
     sub->alias("list");
   }
   {
-    auto [sub, a] = add("show", "One volume: who serves it, bytes read and written by place",
+    auto [sub, a] = add("show", "One volume: who serves it, where its data lies, bytes read and written by place",
                         [](const Context& c, const Arguments& a) -> int {
                           if (Status s = check_path(a->name); !s.ok()) return complain(s);
                           auto v = c.get(path_of(a->name));

@@ -230,6 +230,7 @@ TEST_F(VolumeTest, SilentPrimaryIsLookedUpAnew) {
   EXPECT_LT(volume().stats().longest_pause, 4s);
 }
 
+// Requirement: FO-10
 TEST_F(VolumeTest, WithoutControlPlaneTheKnownMembersAreTriedInTurn) {
   expect_write(0, pattern(4096, 0));
   sim.crash(control_node, sim::Crash::process);
@@ -263,7 +264,7 @@ TEST_F(VolumeTest, WrongBytesAreNeverHandedOut) {
   EXPECT_GE(volume().stats().corrupt_replies, 1u);
 }
 
-// Protocol 6.3
+// Requirement: P-6.3
 TEST_F(VolumeTest, AnswersOfAnOlderEpochAreDropped) {
   store->fail_over(1);
   expect_write(0, pattern(4096, 1));

@@ -1,5 +1,4 @@
 // The ISA-L coder against schoolbook arithmetic in GF(2^8), and every erasure pattern of the usual layouts.
-// proves FL-10, RD-03 (the arithmetic of it)
 #include "coding/erasure_coder.hpp"
 
 #include <gtest/gtest.h>
@@ -61,6 +60,7 @@ Stripe random_stripe(Layout l, std::size_t bytes, std::mt19937_64& rng) {
   return s;
 }
 
+// Requirement: FL-10
 TEST(IsalCoder, ParityIsTheCauchyProductForAllLayouts) {
   std::mt19937_64 rng(1);
   auto coder = make_isal_coder();

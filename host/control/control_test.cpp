@@ -212,6 +212,7 @@ TEST_F(ControlTest, DaemonsLearnTheUnitAndOneAnother) {
   for (auto& [id, p] : peers_) EXPECT_EQ(p->link.nodes().size(), peers_.size()) << id;
 }
 
+// Requirement: B-10
 TEST_F(ControlTest, ADaemonOfAnotherUnitHearsSo) {
   add({11, "head-1", "head", 43});
   sim_.run_for(2s);
@@ -242,7 +243,7 @@ TEST_F(ControlTest, ASecondDaemonUnderTheSameIdWaitsForTheFirst) {
   EXPECT_TRUE(sim_.run_until([&] { return control().registry().find(11)->incarnation != incarnation; }, 5s));
 }
 
-// proves MC-18, MC-19
+// Requirement: MC-18, MC-19
 TEST_F(ControlTest, ASilentHeadIsFoundByPingsAndAllOthersAreTold) {
   add_unit();
   sim_.run_for(1s);
@@ -262,7 +263,8 @@ TEST_F(ControlTest, ASilentHeadIsFoundByPingsAndAllOthersAreTold) {
   EXPECT_TRUE(sim_.run_until([&] { return peer(11).dead.empty(); }, 5s)) << "it is back";
 }
 
-// proves MC-18, MC-19: without power there is not even a closed connection.
+// Without power there is not even a closed connection.
+// Requirement: MC-18, MC-19
 TEST_F(ControlTest, AHeadWithoutPowerIsFound) {
   add_unit();
   sim_.crash(sim_node_[12], sim::Crash::power);
@@ -323,7 +325,8 @@ TEST_F(ControlTest, ARestartedControlPlaneTellsOfThoseWhoDoNotComeBack) {
   EXPECT_TRUE(sim_.run_until([&] { return peer(11).dead.contains(12); }, 12s));
 }
 
-// proves HN-02, HN-03: one primary and two reserves unless asked otherwise, on distinct heads (HN-04).
+// One primary and two reserves unless asked otherwise, on distinct heads.
+// Requirement: HN-02, HN-03, HN-04
 TEST_F(ControlTest, AVolumeGetsAPrimaryAndTwoReservesOnDistinctHeads) {
   add_unit();
   EXPECT_EQ(create("v").status, 201u);
@@ -347,7 +350,8 @@ class SmallVpTest : public ControlTest {
   SmallVpTest() { vp_bytes_ = 16 << 20; sim_.crash(control_node_, sim::Crash::process); sim_.restart(control_node_); }
 };
 
-// proves HN-07, HN-04: partitions are placed independently, roles are per VP and spread over all heads.
+// Partitions are placed independently, roles are per VP and spread over all heads.
+// Requirement: HN-04, HN-07
 TEST_F(SmallVpTest, AVolumeIsDividedIntoPartitionsSpreadOverTheHeads) {
   add_unit();
   EXPECT_EQ(create("v", (8 * 16 + 4) << 20).status, 201u);
@@ -366,7 +370,7 @@ TEST_F(SmallVpTest, AVolumeIsDividedIntoPartitionsSpreadOverTheHeads) {
   }
 }
 
-// proves CP-05, CP-06
+// Requirement: CP-05, CP-06
 TEST_F(ControlTest, ASandboxCoversAllSledsAndReachesThePrimary) {
   add_unit();
   create("v");
@@ -383,7 +387,8 @@ TEST_F(ControlTest, ASandboxCoversAllSledsAndReachesThePrimary) {
   for (auto& [sled, n] : per_sled) EXPECT_GE(n, 4) << sled;
 }
 
-// proves CP-07: neither an allocation (overlaps when all is given out) nor a limit (more on request).
+// Neither an allocation (overlaps when all is given out) nor a limit (more on request).
+// Requirement: CP-07
 TEST(PlacementTest, SandboxesDoNotOverlapWhileThereIsRoom) {
   std::vector<Node> sleds(6);
   std::vector<const Node*> up;
@@ -406,6 +411,7 @@ TEST(PlacementTest, SandboxesDoNotOverlapWhileThereIsRoom) {
   EXPECT_TRUE(recommend_columns(all, up, 65536, 1).empty());
 }
 
+// Requirement: MC-22, P-4.1
 TEST_F(ControlTest, OneSwapWinsAndAllMembersHear) {
   add_unit();
   create("v");
@@ -431,6 +437,7 @@ TEST_F(ControlTest, OneSwapWinsAndAllMembersHear) {
 }
 
 // 4.1: a store that lost its last transaction takes the greater designation from a member.
+// Requirement: P-4.1
 TEST_F(ControlTest, AGreaterDesignationOfAMemberIsAdopted) {
   add_unit();
   create("v");
@@ -445,6 +452,7 @@ TEST_F(ControlTest, AGreaterDesignationOfAMemberIsAdopted) {
   EXPECT_EQ(peer(d.primary).designations.at(d.vp), d);
 }
 
+// Requirement: B-01, B-02
 TEST_F(ControlTest, CreateRefusesWhatCannotBe) {
   add_unit(3, 6);
   auto refused = [this](std::string body) { return error_code(http("POST", "/v1/volumes", body)); };
@@ -595,6 +603,7 @@ TEST_F(ControlTest, StatusTellsWhatPrimariesReportAndNotMore) {
     peer(n).report = R"({"vps":[{"vp":65536,"role":")" + std::string(role) + R"(","state":"open","reason":"","epoch":)" +
                      std::to_string(epoch) + R"(,"copies":3,"unflushed_bytes":8192,"degraded_stripes":2,)"
                      R"("read_bytes":{"memory":1,"log":2,"sled":3,"reconstructed":4},"written_bytes":{"user":10},)"
+                     R"("sleds":[{"sled":101,"live_bytes":4096,"chunks":3},{"sled":102,"live_bytes":0,"chunks":1}],)"
                      R"("events":[{"wall_ns":5,"text":"opened"}]}]})";
     sim_.run_for(300ms);
   };
@@ -608,6 +617,9 @@ TEST_F(ControlTest, StatusTellsWhatPrimariesReportAndNotMore) {
   EXPECT_EQ(v["read_bytes"].at("reconstructed"), 8) << "over all heads that report some";
   EXPECT_EQ(v["written_bytes"].at("user"), 20);
   EXPECT_EQ(v["events"].as_array().size(), 2u);
+  ASSERT_EQ(v["placement"].as_array().size(), 2u);
+  EXPECT_EQ(v["placement"].at(0).at("live_bytes"), 4096) << "the primary's word only: the reserve's is the same data again";
+  EXPECT_EQ(v["placement"].at(0).at("chunks"), 3);
   peer(d.primary).report = "{nonsense";
   sim_.run_for(300ms);
   EXPECT_EQ(volume()["state"], "unknown");

@@ -65,10 +65,16 @@ class Reports {
   std::vector<Report> reports_;
 };
 
+// What of a VP, or of a volume, lies on one sled.
+struct SledShare {
+  std::uint64_t live_bytes = 0, chunks = 0;
+};
+
 struct VpState {
   std::string state = "unknown", reason;
   bool known = false;
   std::uint64_t copies = 0, unflushed = 0, degraded = 0, commit = 0;
+  std::map<NodeId, SledShare> sleds;
 };
 
 VpState state_of(const Control& control, const Reports& reports, const Designation& d) {
@@ -83,6 +89,10 @@ VpState state_of(const Control& control, const Reports& reports, const Designati
     s.unflushed = number(e, "unflushed_bytes");
     s.degraded = number(e, "degraded_stripes");
     s.commit = number(e, "commit");
+    const json::value* sleds = member(e, "sleds");
+    if (sleds == nullptr || !sleds->is_array()) return;
+    for (const json::value& share : sleds->get_array())
+      s.sleds[static_cast<NodeId>(number(share, "sled"))] = {number(share, "live_bytes"), number(share, "chunks")};
   });
   return s;
 }
@@ -122,7 +132,8 @@ void add_detail(const Control& control, const Reports& reports, const Volume& v,
   json::object read{{"memory", 0}, {"log", 0}, {"sled", 0}, {"reconstructed", 0}};
   json::object written{{"user", 0}, {"log", 0}, {"data_chunks", 0}, {"parity_chunks", 0}};
   std::multimap<std::int64_t, json::object> events;  // by time; equal times stay in order of arrival
-  json::array vps;
+  json::array vps, placement;
+  std::map<NodeId, SledShare> sleds;
   for (std::uint32_t i = 0; i < v.vps(); ++i) {
     VpId vp = make_vp(v.id, i);
     reports.each(vp, [&](NodeId node, bool, const json::value& e) {
@@ -137,13 +148,21 @@ void add_detail(const Control& control, const Reports& reports, const Volume& v,
       }
     });
     auto it = control.store().image().designations.find(vp);
-    if (it != control.store().image().designations.end())
-      vps.push_back(vp_json(control, it->second, state_of(control, reports, it->second)));
+    if (it == control.store().image().designations.end()) continue;
+    VpState state = state_of(control, reports, it->second);
+    vps.push_back(vp_json(control, it->second, state));
+    for (const auto& [sled, share] : state.sleds) {
+      sleds[sled].live_bytes += share.live_bytes;
+      sleds[sled].chunks += share.chunks;
+    }
   }
+  for (const auto& [sled, share] : sleds)
+    placement.push_back(json::object{{"sled", control.registry().name(sled)}, {"live_bytes", share.live_bytes}, {"chunks", share.chunks}});
   json::array sorted;
   for (auto& [wall, e] : events) sorted.push_back(std::move(e));
   out["read_bytes"] = std::move(read);
   out["written_bytes"] = std::move(written);
+  out["placement"] = std::move(placement);
   out["vps"] = std::move(vps);
   out["events"] = std::move(sorted);
 }

@@ -160,7 +160,8 @@ TEST_P(StoreTest, AChangeWithALostSwapChangesNothing) {
   EXPECT_EQ(store_->image().volumes.size(), 1u);
 }
 
-// proves FN-07: each designation of a primary raises the epoch, and it never falls.
+// Each designation of a primary raises the epoch, and it never falls.
+// Requirement: FN-07
 TEST_P(StoreTest, AnotherPrimaryNeedsAHigherEpoch) {
   add_volume();
   Designation d = first_designation();
@@ -177,6 +178,7 @@ TEST_P(StoreTest, AnotherPrimaryNeedsAHigherEpoch) {
   EXPECT_EQ(stored(), d);
 }
 
+// Requirement: WR-10, P-4.1
 TEST_P(StoreTest, RefusesProposalsThatBreakARule) {
   add_volume();
   Change c;
@@ -262,6 +264,7 @@ class SqliteTest : public testing::Test {
   TemporaryDirectory directory_;
 };
 
+// Requirement: B-06
 TEST_F(SqliteTest, RefusesASecondOwner) {
   auto first = open();
   ASSERT_TRUE(first.ok());
@@ -270,6 +273,7 @@ TEST_F(SqliteTest, RefusesASecondOwner) {
   EXPECT_NE(second.status().text().find("another"), std::string::npos) << second.status().text();
 }
 
+// Requirement: B-04
 TEST_F(SqliteTest, RefusesAnotherUnitVersionOrFile) {
   ASSERT_TRUE(open().ok());
   EXPECT_EQ(open(43).code(), Code::wrong_unit);
@@ -298,6 +302,7 @@ TEST_F(SqliteTest, AnUnwritablePlaceIsAnError) {
 }
 
 // 5.1: a full disk refuses the change, loses nothing, and the store goes on when there is room again.
+// Requirement: B-07
 TEST_F(SqliteTest, AFullDiskChangesNothing) {
   ASSERT_TRUE(open().ok());
   auto store = open();

@@ -17,6 +17,12 @@ bool StripeRow::narrower() const {
   return std::any_of(places.begin(), places.end(), [](const fbs::ChunkPlace& p) { return p.sled() == 0; });
 }
 
+NodeId StripeRow::sled_of(std::uint32_t block) const {
+  std::uint32_t per_chunk = chunk_bytes / kBlockBytes;
+  std::uint32_t chunk = per_chunk == 0 ? layout.k : block / per_chunk;
+  return chunk < layout.k && chunk < places.size() ? places[chunk].sled() : 0;
+}
+
 void Replica::append(RecordPtr record) {
   LUGE_CHECK(record->lsn() == last_.lsn + 1);
   last_ = record->point();
@@ -68,9 +74,31 @@ void Replica::drop(Entry old) {
     RecordPtr r = it->second;
     maybe_free(*r);
   } else if (old.is_stripe()) {
-    auto it = stripes_.find(old.stripe());
-    if (it != stripes_.end() && it->second.live_blocks > 0) --it->second.live_blocks;
+    count_live(old.stripe(), old.block(), false);
   }
+}
+
+void Replica::put_stripe(std::uint64_t number, StripeRow row) {
+  StripeRow& at = stripes_[number];
+  for (const fbs::ChunkPlace& p : at.places)
+    if (p.sled() != 0) --sled_shares_[p.sled()].chunks;
+  for (const fbs::ChunkPlace& p : row.places)
+    if (p.sled() != 0) ++sled_shares_[p.sled()].chunks;
+  row.live_blocks = at.live_blocks;  // a row that is there already gets other places, not other blocks
+  at = std::move(row);
+  note_width(number, at);
+}
+
+// The index has come to name a block of a stripe, or does not any more.
+void Replica::count_live(std::uint64_t stripe, std::uint32_t block, bool more) {
+  auto it = stripes_.find(stripe);
+  if (it == stripes_.end() || (!more && it->second.live_blocks == 0)) return;
+  it->second.live_blocks += more ? 1 : -1;
+  NodeId sled = it->second.sled_of(block);
+  if (sled == 0) return;
+  std::uint64_t& live = sled_shares_[sled].live_blocks;
+  if (more) ++live;
+  else if (live > 0) --live;
 }
 
 void Replica::apply(Record& record) {
@@ -106,10 +134,7 @@ void Replica::apply_index(const Record& record) {
       row.chunk_bytes = s->chunk_bytes();
       for (const fbs::ChunkPlace* p : *s->places()) row.places.push_back(*p);
       row.changed = record.lsn();
-      StripeRow& held = stripes_[s->number()];
-      row.live_blocks = held.live_blocks;  // a row that is there already gets other places, not other blocks
-      held = std::move(row);
-      note_width(s->number(), held);
+      put_stripe(s->number(), std::move(row));
       next_stripe_ = std::max(next_stripe_, s->number() + 1);
     }
   }
@@ -120,7 +145,7 @@ void Replica::apply_index(const Record& record) {
       // A block written or trimmed since the flush read it stays what it is (protocol 7.2).
       if (index_.get(p->lba()) != Entry::at_lsn(p->lsn()) && !broken(Switch::unconditional_index_record)) continue;
       drop(index_.set(p->lba(), Entry::at_stripe(number, p->block()), record.lsn()));
-      ++stripes_[number].live_blocks;
+      count_live(number, p->block(), true);
     }
   }
   sessions.merge(body->sessions());
@@ -463,13 +488,17 @@ std::uint64_t Replica::missing_unflushed_while_loading() const { return loading_
 
 void Replica::recount() {
   for (auto& [lsn, r] : records_) r->live = 0;
-  for (auto& [n, row] : stripes_) row.live_blocks = 0;
+  sled_shares_.clear();
+  for (auto& [n, row] : stripes_) {
+    row.live_blocks = 0;
+    for (const fbs::ChunkPlace& p : row.places)
+      if (p.sled() != 0) ++sled_shares_[p.sled()].chunks;
+  }
   unflushed_blocks_ = 0;
   index_.for_each_page([&](std::uint64_t, const Index::Page& page) {
     for (Entry e : page) {
       if (e.is_stripe()) {
-        auto it = stripes_.find(e.stripe());
-        if (it != stripes_.end()) ++it->second.live_blocks;
+        count_live(e.stripe(), e.block(), true);
       } else if (e.is_lsn()) {
         auto it = records_.find(e.lsn());
         if (it == records_.end()) continue;
@@ -497,6 +526,7 @@ void Replica::reset() {
   index_ = Index();
   stripes_.clear();
   narrow_.clear();
+  sled_shares_.clear();
   sessions.clear();
   starts_.clear();
   next_stripe_ = 1;

@@ -39,6 +39,15 @@ struct StripeRow {
   std::uint32_t live_blocks = 0;
   Lsn changed = 0;  ///< last record that changed the row (not the live blocks)
   bool narrower() const;  ///< written with fewer chunks than the layout asks for
+  /// The sled with data block `block` of the stripe; 0: none has it.
+  NodeId sled_of(std::uint32_t block) const;
+};
+
+/// What of a VP lies on one sled. Data blocks that the index names, and the chunks, parity included, of all stripes in
+/// the table: what is superseded takes its place still.
+struct SledShare {
+  std::uint64_t live_blocks = 0;
+  std::uint64_t chunks = 0;
 };
 
 struct EpochStart {
@@ -91,6 +100,9 @@ class Replica {
   std::uint64_t next_stripe() const { return next_stripe_; }
   /// Stripes that were written with fewer chunks than their layout asks for.
   const std::set<std::uint64_t>& narrow_stripes() const { return narrow_; }
+  /// Kept up with every change: a report, of which there are several a second, costs the number of sleds and not that of
+  /// stripes. Valid after recount() where an image was loaded.
+  const absl::btree_map<NodeId, SledShare>& sled_shares() const { return sled_shares_; }
   std::uint64_t unflushed_blocks() const { return unflushed_blocks_; }
   const absl::btree_map<Lsn, RecordPtr>& records() const { return records_; }
   Lsn oldest_unflushed() const;
@@ -158,6 +170,8 @@ class Replica {
   void apply_index(const Record& record);
   void note_width(std::uint64_t number, const StripeRow& row);
   void drop(Entry old);
+  void put_stripe(std::uint64_t number, StripeRow row);
+  void count_live(std::uint64_t stripe, std::uint32_t block, bool more);
   void maybe_free(Record& record);
   void trim_window();
   std::uint64_t missing_in(const Index& index, const std::map<Lsn, RecordPtr>* staged = nullptr) const;
@@ -181,6 +195,7 @@ class Replica {
   Index index_;
   absl::btree_map<std::uint64_t, StripeRow> stripes_;
   std::set<std::uint64_t> narrow_;
+  absl::btree_map<NodeId, SledShare> sled_shares_;
   std::uint64_t next_stripe_ = 1;
   std::uint64_t unflushed_blocks_ = 0;
   std::vector<MetaRecord> meta_records_;

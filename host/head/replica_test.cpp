@@ -18,10 +18,10 @@ RecordPtr data(LogPoint at, Lba lba, std::uint32_t blocks, const RequestId& id =
   return make_record(1, at, RecordKind::data, lba, blocks, id, std::string(reinterpret_cast<const char*>(crcs.data()), crcs.size() * 4), payload);
 }
 
-RecordPtr index_record(LogPoint at, std::uint64_t number, const std::vector<fbs::Placement>& placements) {
+RecordPtr index_record(LogPoint at, std::uint64_t number, const std::vector<fbs::Placement>& placements,
+                       std::vector<fbs::ChunkPlace> places = std::vector<fbs::ChunkPlace>(6)) {
   flatbuffers::FlatBufferBuilder b;
   fbs::StripeId id(1, at.epoch, number);
-  std::vector<fbs::ChunkPlace> places(6);
   auto p = b.CreateVectorOfStructs(places);
   std::vector<flatbuffers::Offset<fbs::Stripe>> stripes{fbs::CreateStripe(b, number, &id, 4, 2, 131072, p, 0)};
   auto sv = b.CreateVector(stripes);
@@ -49,7 +49,8 @@ struct Fixture : ::testing::Test {
   int data_released = 0, meta_released = 0;
 };
 
-TEST_F(Fixture, OnlyCommittedRecordsReachTheIndex) {  // protocol 2.2
+// Requirement: P-2.2
+TEST_F(Fixture, OnlyCommittedRecordsReachTheIndex) {
   add(data(next(), 10, 2), false);
   EXPECT_TRUE(r.index().get(10).hole());
   EXPECT_EQ(r.newest(10).tail, 2u);
@@ -58,7 +59,8 @@ TEST_F(Fixture, OnlyCommittedRecordsReachTheIndex) {  // protocol 2.2
   EXPECT_EQ(r.newest(10).tail, 0u);
 }
 
-TEST_F(Fixture, OverwrittenRecordsGiveTheirSpaceBackOnlyWhenCommitted) {  // protocol 2.2, GC-01
+// Requirement: GC-01, P-2.2
+TEST_F(Fixture, OverwrittenRecordsGiveTheirSpaceBackOnlyWhenCommitted) {
   add(data(next(), 10, 1));
   add(data(next(), 10, 1), false);
   EXPECT_EQ(data_released, 0);
@@ -141,7 +143,8 @@ TEST_F(Fixture, ACatchUpThatIsNotCompletedLeavesTheReplicaAsItWas) {
   EXPECT_EQ(member.commit(), 0u);
 }
 
-TEST_F(Fixture, IndexRecordAppliesOnlyWhereTheEntryIsStillThatLsn) {  // protocol 7.2
+// Requirement: P-7.2 switch=unconditional-index-record
+TEST_F(Fixture, IndexRecordAppliesOnlyWhereTheEntryIsStillThatLsn) {
   add(data(next(), 10, 2));                            // LSN 2
   add(data(next(), 11, 1));                            // LSN 3 overwrites block 11
   add(index_record(next(), 1, {{10, 2, 0, 0}, {11, 2, 1, 0}}));
@@ -180,7 +183,8 @@ TEST_F(Fixture, UnconditionalIndexRecordWouldBringTheOldBlockBack) {
   EXPECT_NE(r.index().get(11), Entry::at_lsn(3)) << "the twin of the test above";
 }
 
-TEST_F(Fixture, TrimMakesHolesAndTruncateTakesTheTailBack) {  // protocol 2.5, 4.3
+// Requirement: P-2.5
+TEST_F(Fixture, TrimMakesHolesAndTruncateTakesTheTailBack) {
   add(data(next(), 0, 8, {1, 1, 5, 1}));
   add(make_record(1, next(), RecordKind::trim, 2, 3, {1, 1, 6, 1}, {}, {}));
   EXPECT_TRUE(r.index().get(3).hole());
@@ -229,6 +233,56 @@ TEST_F(Fixture, AnImageRestoresTheSameCommittedState) {
   EXPECT_EQ(copy.last(), r.last());
   EXPECT_EQ(copy.sessions.find(1, 1, 499), r.sessions.find(1, 1, 499));
   for (const auto& [n, row] : r.stripes()) EXPECT_EQ(copy.stripe(n)->live_blocks, row.live_blocks);
+}
+
+// What the index and the stripe table say of each sled, counted afresh.
+std::map<NodeId, std::pair<std::uint64_t, std::uint64_t>> counted_shares(const Replica& r) {
+  std::map<NodeId, std::pair<std::uint64_t, std::uint64_t>> out;
+  for (const auto& [number, row] : r.stripes())
+    for (const fbs::ChunkPlace& p : row.places)
+      if (p.sled() != 0) ++out[p.sled()].second;
+  r.index().for_each_page([&](std::uint64_t, const Index::Page& page) {
+    for (Entry e : page)
+      if (e.is_stripe()) ++out[r.stripe(e.stripe())->places[e.block() / 32].sled()].first;  // chunks of 128 KiB
+  });
+  return out;
+}
+
+void expect_shares(const Replica& r, const char* when) {
+  auto want = counted_shares(r);
+  ASSERT_EQ(r.sled_shares().size(), want.size()) << when;
+  for (const auto& [sled, share] : r.sled_shares()) {
+    EXPECT_EQ(share.live_blocks, want[sled].first) << when << ", sled " << sled;
+    EXPECT_EQ(share.chunks, want[sled].second) << when << ", sled " << sled;
+  }
+}
+
+TEST_F(Fixture, SharesOfTheSledsAreWhatTheIndexSays) {
+  std::mt19937_64 rng(3);
+  std::uint64_t live = 0;
+  for (std::uint64_t i = 0; i < 600; ++i) {
+    add(data(next(), rng() % 3000, 1 + rng() % 16));
+    if (i % 9 == 8) add(make_record(1, next(), RecordKind::trim, rng() % 3000, 1 + static_cast<std::uint32_t>(rng() % 64), {}, {}, {}));
+    if (i % 20 != 19) continue;
+    std::vector<fbs::Placement> placements;
+    for (const auto& [lsn, rec] : r.records())
+      for (std::uint32_t b = 0; rec->kind() == RecordKind::data && b < rec->header.blocks() && placements.size() < 128; ++b)
+        placements.emplace_back(rec->header.lba() + b, lsn, static_cast<std::uint32_t>(placements.size()), 0);
+    std::vector<fbs::ChunkPlace> places;
+    for (std::uint32_t c = 0; c < 6; ++c)  // the last chunk of a narrower stripe was not written
+      places.emplace_back(c == 5 && i % 40 == 19 ? 0 : 101 + (i / 20 + c) % 8, 0, 0, 0, 0, 1);
+    add(index_record(next(), i, placements, places));
+    expect_shares(r, "while it runs");
+    live = std::max(live, r.sled_shares().begin()->second.live_blocks);
+  }
+  EXPECT_GT(live, 100u);
+  Replica copy(1);
+  copy.designation.blocks = r.designation.blocks;
+  for (auto& [kind, body] : r.save_image().bodies) ASSERT_TRUE(copy.load_image(kind, body));
+  copy.recount();
+  expect_shares(copy, "after an image");
+  r.reset();
+  EXPECT_TRUE(r.sled_shares().empty());
 }
 
 TEST(Index, HoldsWhatAMapHolds) {

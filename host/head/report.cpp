@@ -22,6 +22,14 @@ std::string reason_of(const Partition& p) {
   return p.replica.suspect ? p.replica.suspect_reason : "";
 }
 
+// Where the VP's flushed data lies.
+std::string sleds_report(const Replica& replica) {
+  std::string s;
+  for (const auto& [sled, share] : replica.sled_shares())
+    s += fmt::format(R"({}{{"sled":{},"live_bytes":{},"chunks":{}}})", s.empty() ? "" : ",", sled, share.live_blocks * kBlockBytes, share.chunks);
+  return s;
+}
+
 std::string vp_report(const Partition& p) {
   const Designation& d = p.designation();
   bool mine = d.primary == p.ctx.options.id;
@@ -35,9 +43,9 @@ std::string vp_report(const Partition& p) {
     const Primary::Counters& c = p.primary->counters();
     s += fmt::format(
         R"(,"degraded_stripes":{},"read_bytes":{{"memory":{},"log":{},"sled":{},"reconstructed":{}}},)"
-        R"("written_bytes":{{"user":{},"log":{},"data_chunks":{},"parity_chunks":{}}},"duplicates":{},"merges":{})",
+        R"("written_bytes":{{"user":{},"log":{},"data_chunks":{},"parity_chunks":{}}},"duplicates":{},"merges":{},"sleds":[{}])",
         p.primary->degraded_stripes(), c.read_memory, c.read_log, c.read_sled, c.read_reconstructed, c.written_user,
-        c.written_log, c.data_chunks, c.parity_chunks, c.duplicates, c.merges);
+        c.written_log, c.data_chunks, c.parity_chunks, c.duplicates, c.merges, sleds_report(p.replica));
   }
   return s + "}";
 }

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "base/crc32c.hpp"
 #include "base/logging.hpp"
 #include "switches/switches.hpp"
 
@@ -12,29 +11,11 @@ namespace {
 constexpr std::size_t kBatchPayload = 1 << 20;
 constexpr std::size_t kBatchHeaderArea = 256 << 10;
 
-// A segment's row in the MetaStore.
-struct SegmentRow {
-  std::uint64_t generation;
-  std::uint64_t sequence;
-  std::uint32_t start_crc;
-  std::uint32_t reserved;
-};
-static_assert(sizeof(SegmentRow) == 24);
-
 std::uint64_t round_up(std::uint64_t n, std::uint64_t to) { return (n + to - 1) / to * to; }
 
 void note_highest(std::map<VpId, Lsn>& highest, const Record& r) {
   Lsn& lsn = highest[r.header.vp()];
   lsn = std::max(lsn, r.lsn());
-}
-
-std::size_t record_bytes(const Record& r) { return sizeof(RecordHeader) + padded8(r.body.size()); }
-
-std::uint32_t area_crc(Bytes used) {
-  BatchHeader h;
-  std::memcpy(&h, used.data(), sizeof h);
-  h.crc = 0;
-  return crc32c(used.subspan(sizeof h), crc32c(Bytes(reinterpret_cast<const std::byte*>(&h), sizeof h)));
 }
 
 }  // namespace
@@ -92,16 +73,14 @@ io::Task<Result<SegmentLog::Recovery>> SegmentLog::open() {
   co_return out;
 }
 
-bool SegmentLog::parse_batch(Bytes area, std::uint32_t number, std::uint64_t offset, BatchHeader& h) const {
-  if (area.size() < sizeof h) return false;
-  std::memcpy(&h, area.data(), sizeof h);
-  std::uint64_t room = options_.segment_bytes - offset;
-  if (h.magic != kBatchMagic || h.version != kBatchVersion || h.node != options_.node) return false;
-  if (h.portion != static_cast<std::uint8_t>(options_.portion)) return false;
-  if (h.generation != segments_[number].generation && !broken(Switch::segment_generation_unchecked)) return false;
-  if (h.offset_blocks != offset / kBlockBytes || h.header_bytes % kBlockBytes != 0 || h.header_bytes == 0) return false;
-  if (h.used_bytes < sizeof h || h.used_bytes > h.header_bytes) return false;
-  return h.header_bytes + std::uint64_t{h.payload_blocks} * kBlockBytes <= room;
+// Ok: a batch of the segment's present use, and this is its place. wrong_version: the same, in a format not known here.
+Status SegmentLog::batch_at(Bytes area, std::uint32_t number, std::uint64_t offset, BatchHeader& h) const {
+  Status s = parse_batch_header(area, h);
+  if (!s.ok() && s.code() != Code::wrong_version) return s;
+  bool ours = h.node == options_.node && h.portion == static_cast<std::uint8_t>(options_.portion);
+  bool current = h.generation == segments_[number].generation || broken(Switch::segment_generation_unchecked);
+  if (!ours || !current || h.offset_blocks != offset / kBlockBytes) return Status(Code::not_found, "a batch of something else");
+  return s;
 }
 
 // Rot or torn tail: is there a valid batch of this use of the segment anywhere behind `offset`?
@@ -112,8 +91,7 @@ io::Task<bool> SegmentLog::valid_batch_behind(std::uint32_t number, std::uint64_
   if (!s.ok()) co_return true;
   for (std::uint64_t at = kBlockBytes; at < segment.size(); at += kBlockBytes) {
     BatchHeader h;
-    if (!parse_batch(segment.bytes().subspan(at), number, offset + at, h)) continue;
-    if (h.used_bytes <= segment.size() - at && area_crc(segment.bytes().subspan(at, h.used_bytes)) == h.crc) co_return true;
+    if (batch_at(segment.bytes().subspan(at), number, offset + at, h).ok()) co_return true;
   }
   co_return false;
 }
@@ -130,7 +108,9 @@ io::Task<Status> SegmentLog::scan_segment(std::uint32_t number, bool last, std::
   while (at < options_.segment_bytes) {
     Bytes area = segment.bytes().subspan(at);
     BatchHeader h;
-    bool valid = parse_batch(area, number, at, h) && area_crc(area.first(h.used_bytes)) == h.crc;
+    Status found = batch_at(area, number, at, h);
+    if (found.code() == Code::wrong_version) co_return found.with(options_.path + " at offset " + std::to_string(base + at));
+    bool valid = found.ok();
     if (valid && h.previous_crc != previous_crc_) {
       // The chain is broken: the batch before this one is gone.
       out.suspect = true;
@@ -150,8 +130,7 @@ io::Task<Status> SegmentLog::scan_segment(std::uint32_t number, bool last, std::
     order_ = std::max(order_, h.order + 1);
     RecoveredBatch batch;
     batch.order = h.order;
-    Bytes payload = area.subspan(h.header_bytes, std::size_t{h.payload_blocks} * kBlockBytes);
-    if (Status s = take_records(area, h, number, at, payload, batch); !s.ok()) {
+    if (Status s = take_records(area, h, number, at, batch); !s.ok()) {
       out.suspect = true;
       out.why = options_.path + ": " + s.text();
     } else if (std::find(batch.rotten.begin(), batch.rotten.end(), true) != batch.rotten.end() &&
@@ -166,37 +145,26 @@ io::Task<Status> SegmentLog::scan_segment(std::uint32_t number, bool last, std::
       for (const RecordPtr& r : batch.records) note_highest(segments_[number].highest, *r);
       out.batches.push_back(std::move(batch));
     }
-    at += h.header_bytes + std::uint64_t{h.payload_blocks} * kBlockBytes;
+    at += batch_bytes(h);
   }
   co_return Status();
 }
 
 Status SegmentLog::take_records(Bytes area, const BatchHeader& h, std::uint32_t number, std::uint64_t offset,
-                                Bytes payload, RecoveredBatch& out) const {
-  Bytes rest = area.subspan(sizeof h, h.used_bytes - sizeof h);
-  auto damaged = [&] { return Status(Code::corrupt, "a batch with a valid checksum does not parse"); };
-  if (std::uint64_t{h.commits} * sizeof(CommitEntry) > rest.size()) return damaged();
-  out.commits.resize(h.commits);
-  std::memcpy(out.commits.data(), rest.data(), h.commits * sizeof(CommitEntry));
-  rest = rest.subspan(h.commits * sizeof(CommitEntry));
-  std::uint64_t payload_at = 0;
-  for (std::uint32_t i = 0; i < h.records; ++i) {
+                                RecoveredBatch& out) const {
+  auto batch = parse_batch(area, h);
+  if (!batch.ok()) return batch.status();
+  out.commits = std::move(batch->commits);
+  std::uint64_t payload_at = number * options_.segment_bytes + offset + h.header_bytes;
+  for (const RecordView& v : batch->records) {
+    if (Status s = check_record(v.header, v.body); !s.ok()) return s;
     auto r = std::make_shared<Record>();
-    if (rest.size() < sizeof(RecordHeader)) return damaged();
-    std::memcpy(&r->header, rest.data(), sizeof(RecordHeader));
-    rest = rest.subspan(sizeof(RecordHeader));
-    if (padded8(r->header.body_bytes()) > rest.size()) return damaged();
-    Bytes body = rest.first(r->header.body_bytes());
-    rest = rest.subspan(padded8(body.size()));
-    if (Status s = check_record(r->header, body); !s.ok()) return s;
-    r->body.assign(reinterpret_cast<const char*>(body.data()), body.size());
-    std::uint64_t bytes = std::uint64_t{r->payload_blocks()} * kBlockBytes;
-    if (bytes > payload.size() - payload_at) return damaged();
-    r->position = {number, number * options_.segment_bytes + offset + h.header_bytes + payload_at};
+    r->header = v.header;
+    r->body.assign(reinterpret_cast<const char*>(v.body.data()), v.body.size());
+    r->position = {number, payload_at};
     r->durable = true;
-    bool rotten = bytes != 0 && !check_payload(r->header, body, payload.subspan(payload_at, bytes)).ok();
-    payload_at += bytes;
-    out.rotten.push_back(rotten);
+    payload_at += v.payload.size();
+    out.rotten.push_back(!v.payload.empty() && !check_payload(v.header, v.body, v.payload).ok());
     out.records.push_back(std::move(r));
   }
   return Status();
@@ -209,7 +177,7 @@ void SegmentLog::start() {
 }
 
 void SegmentLog::append(RecordPtr record) {
-  queued_bytes_ += record_bytes(*record) + record->payload.size();
+  queued_bytes_ += area_bytes(*record) + record->payload.size();
   queue_.push_back(std::move(record));
   if (queue_.size() == 1) wake_.notify_all();
 }
@@ -219,14 +187,14 @@ std::vector<RecordPtr> SegmentLog::take_batch() {
   std::size_t payload = 0, header = sizeof(BatchHeader);
   while (!queue_.empty()) {
     const Record& r = *queue_.front();
-    std::size_t h = record_bytes(r) + sizeof(CommitEntry);
+    std::size_t h = area_bytes(r) + sizeof(CommitEntry);
     std::uint64_t quarter = options_.segment_bytes / 4;  // a batch never spans segments
     if (!batch.empty() && (payload + r.payload.size() > std::min<std::uint64_t>(kBatchPayload, quarter) ||
                            header + h > std::min<std::uint64_t>(kBatchHeaderArea, quarter)))
       break;
     payload += r.payload.size();
     header += h;
-    queued_bytes_ -= record_bytes(r) + r.payload.size();
+    queued_bytes_ -= area_bytes(r) + r.payload.size();
     batch.push_back(std::move(queue_.front()));
     queue_.pop_front();
   }
@@ -235,46 +203,19 @@ std::vector<RecordPtr> SegmentLog::take_batch() {
 
 Buffer SegmentLog::encode(const std::vector<RecordPtr>& batch, std::uint32_t offset_blocks) {
   std::vector<CommitEntry> commits;
-  std::size_t used = sizeof(BatchHeader);
-  std::uint32_t blocks = 0;
   for (const RecordPtr& r : batch) {
     VpId vp = r->header.vp();
     if (std::none_of(commits.begin(), commits.end(), [&](const CommitEntry& c) { return c.vp == vp; }))
       commits.push_back({vp, commit_of ? commit_of(vp) : 0});
-    used += record_bytes(*r);
-    blocks += static_cast<std::uint32_t>(r->payload.size() / kBlockBytes);
   }
-  used += commits.size() * sizeof(CommitEntry);
-  Buffer area = Buffer::allocate(round_up(used, kBlockBytes));
-  std::byte* p = area.data() + sizeof(BatchHeader);
-  auto put = [&p](const void* from, std::size_t n) {
-    std::memcpy(p, from, n);
-    p += n;
-  };
-  put(commits.data(), commits.size() * sizeof(CommitEntry));
-  for (const RecordPtr& r : batch) {
-    put(&r->header, sizeof r->header);
-    put(r->body.data(), r->body.size());
-    std::size_t pad = padded8(r->body.size()) - r->body.size();
-    std::memset(p, 0, pad);
-    p += pad;
-  }
-  std::memset(area.data() + used, 0, area.size() - used);
   BatchHeader h;
   h.portion = static_cast<std::uint8_t>(options_.portion);
-  h.header_bytes = static_cast<std::uint32_t>(area.size());
-  h.used_bytes = static_cast<std::uint32_t>(used);
-  h.payload_blocks = blocks;
-  h.records = static_cast<std::uint32_t>(batch.size());
-  h.commits = static_cast<std::uint32_t>(commits.size());
   h.previous_crc = previous_crc_;
   h.generation = segments_[active_].generation;
   h.order = order_++;
   h.node = options_.node;
   h.offset_blocks = offset_blocks;
-  std::memcpy(area.data(), &h, sizeof h);
-  h.crc = area_crc(area.bytes().first(used));
-  std::memcpy(area.data(), &h, sizeof h);
+  Buffer area = encode_batch_area(h, commits, batch);
   previous_crc_ = h.crc;
   return area;
 }
@@ -301,7 +242,7 @@ io::Task<Status> SegmentLog::next_segment() {
 io::Task<Status> SegmentLog::write_batch(std::vector<RecordPtr> batch) {
   std::size_t header = sizeof(BatchHeader), payload = 0;
   for (const RecordPtr& r : batch) {
-    header += record_bytes(*r) + sizeof(CommitEntry);
+    header += area_bytes(*r) + sizeof(CommitEntry);
     payload += r->payload.size();
   }
   std::uint64_t need = round_up(header, kBlockBytes) + payload;

@@ -1,4 +1,4 @@
-// The log portion under power cuts, rot and recycling. proves MC-01 (shared portions), WR-12, protocol 10.1 and 10.2
+// The log portion under power cuts, rot and recycling.
 #include "head/segment_log.hpp"
 
 #include <gtest/gtest.h>
@@ -133,6 +133,7 @@ TEST(SegmentLog, RotInAnAcknowledgedRecordIsNotTakenForATornTail) {
   EXPECT_TRUE(rotten);
 }
 
+// Requirement: P-10.2
 TEST(SegmentLog, RotInABatchHeaderMakesTheLogSuspect) {
   Bench b(4);
   Lsn lsn = 1;
@@ -146,6 +147,40 @@ TEST(SegmentLog, RotInABatchHeaderMakesTheLogSuspect) {
   EXPECT_TRUE(b.daemon->recovery.suspect);
   std::vector<Lsn> got = b.daemon->recovered();
   EXPECT_NE(std::find(got.begin(), got.end(), 5u), got.end()) << "what is behind the damage is still read";
+}
+
+// A log that a later version has written to is left alone: what cannot be read is not taken for a torn end.
+// Requirement: B-04
+TEST(SegmentLog, RefusesBatchesOfAnotherVersion) {
+  Bench b(6);
+  b.daemon->log->append(data_record(1, 1, 9));
+  b.sim.run_for(20ms);
+  std::uint64_t at = b.daemon->durable[0]->position.offset - kBlockBytes;
+  Buffer area = Buffer::allocate(kBlockBytes);
+  auto file = b.sim.disk(b.node).file("log");
+  file->read(at, area.mutable_bytes());
+  BatchHeader h;
+  std::memcpy(&h, area.data(), sizeof h);
+  h.version = kBatchVersion + 1;
+  h.crc = 0;
+  std::memcpy(area.data(), &h, sizeof h);
+  h.crc = crc32c(area.bytes().first(h.used_bytes));
+  std::memcpy(area.data(), &h, sizeof h);
+  file->write(at, area.bytes(), true);
+  b.daemon.reset();
+  b.sim.crash(b.node, sim::Crash::power);
+  b.sim.restart(b.node);
+  auto refused = [](Daemon& d) -> io::Task<void> {
+    auto file = co_await d.world.files().open("meta", {});
+    LUGE_CHECK(file.ok());
+    auto store = co_await io::MetaStore::open(d.world, **file, 0, 1 << 20);
+    LUGE_CHECK(store.ok());
+    SegmentLog log(d.world, **store, d.order, SegmentLog::Options{Portion::data, "log", 16 * kSegment, kSegment, 7});
+    auto r = co_await log.open();
+    EXPECT_EQ(r.code(), Code::wrong_version);
+    EXPECT_NE(r.status().text().find("log at offset 0"), std::string::npos) << r.status().text();
+  };
+  b.sim.run(b.node, refused(*b.daemon));
 }
 
 // Fills the log many times over; keeps the last records only.
@@ -164,14 +199,17 @@ std::vector<Lsn> recycle_and_reboot(Bench& b, bool& suspect, int rounds = 60) {
   return b.daemon->recovered();
 }
 
+// Requirement: P-10.2 switch=segment-generation-unchecked
 TEST(SegmentLog, RecycledSegmentsNeverReplayTheirOldContent) {
-  Bench b(5, 4 * kSegment);
-  bool suspect = false;
-  std::vector<Lsn> got = recycle_and_reboot(b, suspect);
-  EXPECT_FALSE(suspect) << b.daemon->recovery.why;
-  ASSERT_FALSE(got.empty());
-  EXPECT_EQ(got.back(), 600u);
-  EXPECT_TRUE(std::is_sorted(got.begin(), got.end()));
+  for (int rounds = 50; rounds <= 60; ++rounds) {  // so that the log ends at different places in its segment
+    Bench b(5, 4 * kSegment);
+    bool suspect = false;
+    std::vector<Lsn> got = recycle_and_reboot(b, suspect, rounds);
+    EXPECT_FALSE(suspect) << b.daemon->recovery.why;
+    ASSERT_FALSE(got.empty());
+    EXPECT_EQ(got.back(), static_cast<Lsn>(rounds) * 10);
+    EXPECT_TRUE(std::is_sorted(got.begin(), got.end()));
+  }
 }
 
 TEST(SegmentLog, WithoutTheGenerationCheckOldContentComesBack) {

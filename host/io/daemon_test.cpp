@@ -88,6 +88,7 @@ TEST(Daemon, ExitCodes) {
   EXPECT_EQ(wait_for(start({"--id", "1", "--dir", d / "a", "--how", "later"})), 3);
 }
 
+// Requirement: B-04
 TEST(Daemon, RefusesTheDirectoryOfAnother) {
   testing::TemporaryDirectory d;
   pid_t pid = start({"--id", "1", "--dir", d / "a", "--how", "unit"});  // the unit is 77 from now on

@@ -1,131 +1,28 @@
 #include "io/meta_store.hpp"
 
-#include <cstddef>
 #include <cstring>
 #include <deque>
 #include <limits>
 
-#include "base/crc32c.hpp"
 #include "base/ids.hpp"
 #include "base/logging.hpp"
+#include "io/meta_format.hpp"
 
 namespace luge::io {
 namespace {
 
-constexpr std::uint32_t kMagic = 0x4d47554c;  // "LUGM"
-constexpr std::uint16_t kVersion = 1;
-constexpr std::uint16_t kSnapshot = 1, kChanges = 2;
-constexpr std::uint32_t kErased = 0xffffffff;  // value length of an erased key
 constexpr std::uint64_t kMinRegion = 64 << 10;
-
-// Each batch starts on a 4 KiB boundary of its half; `bytes` of pairs follow the header, then zeros. A half begins
-// with a snapshot; each batch behind it has the next sequence number and the CRC of the one before. Sequence numbers
-// go on over both halves. All fits in one 512-byte sector when there are no pairs, so an empty snapshot cannot tear.
-struct BatchHeader {
-  std::uint32_t magic = kMagic;
-  std::uint16_t version = kVersion;
-  std::uint16_t kind = 0;
-  std::uint64_t sequence = 0;
-  std::uint32_t bytes = 0;
-  std::uint32_t previous_crc = 0;
-  std::uint32_t reserved = 0;
-  std::uint32_t crc = 0;  // CRC32C of this header with crc = 0, then the pairs
-};
-static_assert(sizeof(BatchHeader) == 32);
-static_assert(offsetof(BatchHeader, sequence) == 8);
-static_assert(offsetof(BatchHeader, crc) == 28);
-
-// Before each key and value.
-struct PairHeader {
-  std::uint32_t key_bytes = 0;
-  std::uint32_t value_bytes = 0;
-};
-static_assert(sizeof(PairHeader) == 8);
-
-std::uint32_t batch_crc(BatchHeader h, Bytes pairs) {
-  h.crc = 0;
-  return crc32c(pairs, crc32c(Bytes(reinterpret_cast<const std::byte*>(&h), sizeof h)));
-}
 
 std::uint64_t round_up(std::uint64_t n) { return (n + kBlockBytes - 1) / kBlockBytes * kBlockBytes; }
 
-std::uint64_t pair_bytes(std::size_t key, std::size_t value) { return sizeof(PairHeader) + key + value; }
+std::uint64_t pair_bytes(std::size_t key, std::size_t value) { return sizeof(MetaPairHeader) + key + value; }
 
-using State = std::map<std::string, std::string, std::less<>>;
 using Overlay = std::map<std::string, std::optional<std::string>, std::less<>>;
-
-// A valid batch at the start of `at`, or nothing. The header is copied: `at` may hold anything.
-std::optional<BatchHeader> batch_at(Bytes at) {
-  BatchHeader h;
-  if (at.size() < sizeof h) return std::nullopt;
-  std::memcpy(&h, at.data(), sizeof h);
-  if (h.magic != kMagic || h.bytes > at.size() - sizeof h) return std::nullopt;
-  if (batch_crc(h, at.subspan(sizeof h, h.bytes)) != h.crc) return std::nullopt;
-  return h;
-}
-
-// False: the pairs do not parse (under a right CRC: written by something else).
-bool apply(Bytes pairs, bool may_erase, State& state) {
-  while (!pairs.empty()) {
-    PairHeader p;
-    if (pairs.size() < sizeof p) return false;
-    std::memcpy(&p, pairs.data(), sizeof p);
-    pairs = pairs.subspan(sizeof p);
-    bool erase = p.value_bytes == kErased;
-    if (erase && !may_erase) return false;
-    std::size_t value = erase ? 0 : p.value_bytes;
-    if (p.key_bytes > pairs.size() || value > pairs.size() - p.key_bytes) return false;
-    auto* text = reinterpret_cast<const char*>(pairs.data());
-    std::string key(text, p.key_bytes);
-    if (erase) state.erase(key);
-    else state.insert_or_assign(std::move(key), std::string(text + p.key_bytes, value));
-    pairs = pairs.subspan(p.key_bytes + value);
-  }
-  return true;
-}
-
-struct Half {
-  bool readable = false;          // begins with a valid snapshot
-  std::uint16_t unknown_version = 0;
-  std::uint64_t first = 0;        // sequence of the snapshot
-  std::uint64_t last = 0;         // sequence of the last batch of the chain
-  std::uint32_t last_crc = 0;
-  std::uint64_t end = 0;          // where the next batch goes
-  State state;
-};
-
-Half replay(Bytes bytes) {
-  Half half;
-  for (std::uint64_t at = 0; at < bytes.size();) {
-    std::optional<BatchHeader> h = batch_at(bytes.subspan(at));
-    if (!h) break;
-    bool first = at == 0;
-    if (h->version != kVersion && (first || h->sequence == half.last + 1)) half.unknown_version = h->version;
-    if (h->version != kVersion) break;
-    if (h->kind != (first ? kSnapshot : kChanges)) break;
-    if (!first && (h->sequence != half.last + 1 || h->previous_crc != half.last_crc)) break;
-    if (!apply(bytes.subspan(at + sizeof *h, h->bytes), !first, half.state)) break;
-    if (first) half.first = h->sequence;
-    half.readable = true;
-    half.last = h->sequence;
-    half.last_crc = h->crc;
-    half.end = at = at + round_up(sizeof *h + h->bytes);
-  }
-  return half;
-}
 
 bool blank(Bytes bytes) {
   for (std::byte b : bytes)
     if (b != std::byte{0}) return false;
   return true;
-}
-
-// The greatest sequence of any valid batch from `from` on, wherever it stands.
-std::uint64_t greatest_sequence(Bytes bytes, std::uint64_t from) {
-  std::uint64_t greatest = 0;
-  for (std::uint64_t at = from; at < bytes.size(); at += kBlockBytes)
-    if (auto h = batch_at(bytes.subspan(at))) greatest = std::max(greatest, h->sequence);
-  return greatest;
 }
 
 class MetaStoreImpl final : public MetaStore {
@@ -142,7 +39,7 @@ class MetaStoreImpl final : public MetaStore {
     }
     if (blank(region.bytes())) {
       // Written before the first put, so that a put that tears never leaves a region without a snapshot.
-      co_return co_await write_batch(kSnapshot, 0, 0, {});
+      co_return co_await write_batch(kMetaSnapshot, 0, 0, {});
     }
     co_return choose(region.bytes());
   }
@@ -182,20 +79,19 @@ class MetaStoreImpl final : public MetaStore {
 
   Status choose(Bytes region) {
     Bytes bytes[2] = {region.first(half_bytes_), region.subspan(half_bytes_)};
-    Half halves[2] = {replay(bytes[0]), replay(bytes[1])};
-    for (const Half& h : halves)
+    MetaHalf halves[2] = {replay_meta_half(bytes[0]), replay_meta_half(bytes[1])};
+    for (const MetaHalf& h : halves)
       if (h.unknown_version != 0)
         return Status(Code::wrong_version, "metadata store at " + std::to_string(offset_) + " has format version " +
                                                std::to_string(h.unknown_version) + ", this program knows " +
-                                               std::to_string(kVersion));
-    if (!halves[0].readable && !halves[1].readable)
+                                               std::to_string(kMetaVersion));
+    std::optional<int> counting = counting_half(halves[0], halves[1]);
+    if (!counting)
       return Status(Code::corrupt, "metadata store at " + std::to_string(offset_) +
                                        ": neither half begins with a readable snapshot");
-    int a = !halves[0].readable || (halves[1].readable && halves[1].first > halves[0].first) ? 1 : 0;
-    Half& h = halves[a];
-    // Batches are written one after the other, each only when the one before is durable. So a valid batch beyond
-    // the end of the chain means that a batch which had been acknowledged has gone bad: no crash does that.
-    std::uint64_t lost = std::max(greatest_sequence(bytes[a], h.end), greatest_sequence(bytes[1 - a], 0));
+    int a = *counting;
+    MetaHalf& h = halves[a];
+    std::uint64_t lost = std::max(greatest_meta_sequence(bytes[a], h.end), greatest_meta_sequence(bytes[1 - a], 0));
     if (lost > h.last)
       return Status(Code::corrupt, "metadata store at " + std::to_string(offset_) + ": batch " +
                                        std::to_string(h.last + 1) + " is damaged though batch " +
@@ -213,16 +109,16 @@ class MetaStoreImpl final : public MetaStore {
     return Status();
   }
 
-  void warn_of_torn_tail(Bytes bytes, const Half& h) const {
-    BatchHeader next;
+  void warn_of_torn_tail(Bytes bytes, const MetaHalf& h) const {
+    MetaBatchHeader next;
     if (bytes.size() - h.end < sizeof next) return;
     std::memcpy(&next, bytes.data() + h.end, sizeof next);
-    if (next.magic == kMagic && next.sequence == h.last + 1)
+    if (next.magic == kMetaMagic && next.sequence == h.last + 1)
       logging::warn("metadata store at {}: batch {} is incomplete (a crash while it was written); dropped", offset_,
                     next.sequence);
   }
 
-  std::uint64_t capacity() const { return half_bytes_ - sizeof(BatchHeader); }
+  std::uint64_t capacity() const { return half_bytes_ - sizeof(MetaBatchHeader); }
 
   // What the state's size becomes by `changes` on top of `overlay`, which is changed accordingly if it fits.
   bool admit(const std::vector<Change>& changes, Overlay& overlay, std::uint64_t& state_bytes) {
@@ -294,34 +190,34 @@ class MetaStoreImpl final : public MetaStore {
   Task<Status> write_overlay(const Overlay& overlay) {
     std::uint64_t bytes = 0;
     for (const auto& [key, value] : overlay) bytes += pair_bytes(key.size(), value ? value->size() : 0);
-    if (round_up(sizeof(BatchHeader) + bytes) <= half_bytes_ - end_) {
+    if (round_up(sizeof(MetaBatchHeader) + bytes) <= half_bytes_ - end_) {
       std::string pairs;
       pairs.reserve(bytes);
       for (const auto& [key, value] : overlay) append(pairs, key, value);
-      co_return co_await write_batch(kChanges, active_, end_, pairs);
+      co_return co_await write_batch(kMetaChanges, active_, end_, pairs);
     }
     std::string pairs;
     for (const auto& [key, value] : state_)
       if (!overlay.contains(key)) append(pairs, key, value);
     for (const auto& [key, value] : overlay)
       if (value) append(pairs, key, value);
-    co_return co_await write_batch(kSnapshot, 1 - active_, 0, pairs);
+    co_return co_await write_batch(kMetaSnapshot, 1 - active_, 0, pairs);
   }
 
   static void append(std::string& pairs, std::string_view key, const std::optional<std::string_view>& value) {
-    PairHeader p{static_cast<std::uint32_t>(key.size()), value ? static_cast<std::uint32_t>(value->size()) : kErased};
+    MetaPairHeader p{static_cast<std::uint32_t>(key.size()), value ? static_cast<std::uint32_t>(value->size()) : kMetaErased};
     pairs.append(reinterpret_cast<const char*>(&p), sizeof p);
     pairs.append(key);
     if (value) pairs.append(*value);
   }
 
   Task<Status> write_batch(std::uint16_t kind, int half, std::uint64_t at, const std::string& pairs) {
-    BatchHeader h;
+    MetaBatchHeader h;
     h.kind = kind;
     h.sequence = sequence_ + 1;
     h.bytes = static_cast<std::uint32_t>(pairs.size());
     h.previous_crc = crc_;
-    h.crc = batch_crc(h, as_bytes(pairs));
+    h.crc = meta_batch_crc(h, as_bytes(pairs));
     Buffer out = Buffer::zeros(round_up(sizeof h + pairs.size()));
     std::memcpy(out.data(), &h, sizeof h);
     std::memcpy(out.data() + sizeof h, pairs.data(), pairs.size());
@@ -339,7 +235,7 @@ class MetaStoreImpl final : public MetaStore {
   BlockFile& file_;
   const std::uint64_t offset_;
   const std::uint64_t half_bytes_;
-  State state_;
+  MetaState state_;
   std::uint64_t state_bytes_ = 0;  // of a snapshot's pairs
   int active_ = 0;
   std::uint64_t end_ = 0;          // in the active half

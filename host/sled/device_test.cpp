@@ -53,6 +53,7 @@ TEST(Device, FormatsABlankOneAndKnowsItAgain) {
   EXPECT_EQ(b.device->fences().at(7), 12u);
 }
 
+// Requirement: B-05
 TEST(Device, RefusesWhatIsNotItsOwn) {
   Bench b;
   b.sim.disk(b.node).make_file("/d", kDeviceBytes);
@@ -65,6 +66,7 @@ TEST(Device, RefusesWhatIsNotItsOwn) {
   EXPECT_EQ(b.open({"/none"}).code(), Code::not_found);
 }
 
+// Requirement: B-05
 TEST(Device, RefusesOneInUseTooSmallOrNotBlank) {
   Bench b;
   auto& disk = b.sim.disk(b.node);
@@ -85,6 +87,7 @@ TEST(Device, RefusesOneInUseTooSmallOrNotBlank) {
   }
 }
 
+// Requirement: B-05
 TEST(Device, RefusesAnUnknownVersion) {
   Bench b;
   b.sim.disk(b.node).make_file("/d", kDeviceBytes);
@@ -182,7 +185,8 @@ TEST(Device, FormattingMayBeCutOffAnywhere) {
   EXPECT_EQ(refused, 0);
 }
 
-// FN-14 arbitration between volume partitions: who comes second is told so.
+// Who comes second is told so.
+// Requirement: FN-14
 TEST(Device, AColumnHasOneOwner) {
   Bench b;
   ASSERT_TRUE(b.open({"disk", kDeviceBytes}).ok());
@@ -201,6 +205,7 @@ TEST(Device, AColumnHasOneOwner) {
   EXPECT_EQ(b.device->row(3).generation, first + 1);
 }
 
+// Requirement: FN-14
 TEST(Device, OfManyAtOnceOneGetsTheColumn) {
   Bench b;
   ASSERT_TRUE(b.open({"disk", kDeviceBytes}).ok());

@@ -54,7 +54,7 @@ struct GatewayUnit : SledUnit {
   std::vector<Generation> generations;
 };
 
-// proves FL-01, FL-10 (4+2 on six sleds), FL-11
+// Requirement: FL-01, FL-10, FL-11
 TEST(Gateway, PutsEveryChunkOnASledOfItsOwn) {
   GatewayUnit u;
   Stripe s = u.stripe(1);
@@ -89,6 +89,7 @@ TEST(Gateway, WhatItAnsweredIsDurable) {
   for (std::uint32_t i = 0; i < 6; ++i) EXPECT_TRUE(u.read(i, s.id, i, p[i]).ok()) << i;
 }
 
+// Requirement: FL-10
 TEST(Gateway, OtherLayouts) {
   GatewayUnit u(9);
   std::uint64_t counter = 1;
@@ -119,7 +120,8 @@ TEST(Gateway, LargeChunks) {
   EXPECT_EQ(std::memcmp(r->blocks.data(), s.chunks[4].data(), kBytes), 0);
 }
 
-// protocol 8.5: a place without a sled is left out
+// A place without a sled is left out.
+// Requirement: P-8.5
 TEST(Gateway, NarrowerStripes) {
   GatewayUnit u;
   Stripe s = u.stripe(1);
@@ -159,6 +161,7 @@ TEST(Gateway, TellsTheSenderThatItIsFenced) {
   EXPECT_EQ(a.results[5], Code::fenced);
 }
 
+// Requirement: FL-01, P-8.5
 TEST(Gateway, RefusesWhatCannotBe) {
   GatewayUnit u;
   Stripe s = u.stripe(1);
@@ -200,7 +203,8 @@ class FaultyCoder final : public coding::ErasureCoder {
   std::unique_ptr<coding::ErasureCoder> real_ = coding::make_isal_coder();
 };
 
-// proves protocol 8.7 (verify = all) and architecture A10: the coder is not trusted
+// The coder is not trusted.
+// Requirement: P-8.7 switch=wrong-parity
 TEST(Gateway, AFaultyCoderCostsNoData) {
   for (bool refuses : {false, true}) {
     auto coder = std::make_shared<FaultyCoder>(refuses);

@@ -160,7 +160,7 @@ class Schedule {
   std::map<Key, Chunk> kept_;            // answered ok, and no free of it asked for
 };
 
-// proves FN-08, FN-12 (the restart of it)
+// Requirement: FN-08, FN-12
 TEST(Schedule, AnsweredChunksStayAndFreedOnesAreGone) {
   for (std::uint64_t seed = 1; seed <= 40 && !HasFailure(); ++seed) Schedule(seed).run(50);
 }

@@ -27,6 +27,7 @@ struct SlotTest : ::testing::Test {
   SledUnit u{1};
 };
 
+// Requirement: P-8.1 switch=free-without-generation
 TEST_F(SlotTest, WrittenReadFreedAndWrittenAgain) {
   Generation g = begin();
   Stripe a = u.stripe(1), b = u.stripe(2);
@@ -155,7 +156,8 @@ TEST_F(SlotTest, OnesEpochDoesNotReachAnothersSlots) {
   EXPECT_TRUE(u.read(0, mine.id, 0, p).ok());
 }
 
-// proves FN-03, FN-04, FN-08
+// Requirement: FN-03, FN-04, FN-08 switch=no-sled-fence
+// Requirement: FN-10
 TEST_F(SlotTest, AnOlderEpochIsFencedOffWhateverItAsks) {
   Generation g = begin();
   Stripe a = u.stripe(1), late = u.stripe(2);
@@ -177,7 +179,8 @@ TEST_F(SlotTest, AnOlderEpochIsFencedOffWhateverItAsks) {
   EXPECT_GE(u.reported(0, "fenced"), 6u);
 }
 
-// proves FN-09 on the sled's side: the new epoch must be made known before it can do anything (protocol 8.2)
+// The sled's side of it: a new epoch must be made known before it can do anything.
+// Requirement: FN-09, P-8.2 switch=no-sled-fence
 TEST_F(SlotTest, ANewerEpochMustFenceFirst) {
   Generation g = begin();
   Stripe a = u.stripe(1, 2);
@@ -189,7 +192,7 @@ TEST_F(SlotTest, ANewerEpochMustFenceFirst) {
   EXPECT_TRUE(u.write(0, a, 0, u.place(0, 0, 0, g)).ok());
 }
 
-// proves RD-04: reads name no epoch
+// Requirement: RD-04
 TEST_F(SlotTest, ReadsNeedNoEpoch) {
   Generation g = begin();
   Stripe a = u.stripe(1);
@@ -206,7 +209,7 @@ TEST_F(SlotTest, WithoutTheFenceAnOldPrimaryWrites) {
   EXPECT_TRUE(u.write(0, late, 0, u.place(0, 0, 0, g)).ok()) << "the mutant is what AnOlderEpochIsFencedOffWhateverItAsks notices";
 }
 
-// proves FN-12 (the restart of it)
+// Requirement: FN-12
 TEST(Fence, OutlivesRestartsAndTheLossOfADevice) {
   SledUnit u(1, 2);
   ASSERT_TRUE(u.fence(0, kVp, 7).ok());
@@ -443,6 +446,7 @@ TEST(DeviceFailure, DegradesThatDeviceOnly) {
   EXPECT_EQ(u.fence(0, kVp, 1).code(), Code::fenced);
 }
 
+// Requirement: P-8.6
 TEST(DeviceFailure, RotIsReportedNotReturned) {
   SledUnit u(1);
   ASSERT_TRUE(u.fence(0, kVp, 1).ok());
@@ -497,6 +501,7 @@ TEST(Start, DrainAnswersWhatIsInProgress) {
   EXPECT_TRUE(u.plain(u.end(write)).ok());
 }
 
+// Requirement: B-09
 TEST(Hostile, FramesOfAnyBytesAreAnswered) {
   SledUnit u(1);
   for (wire::Kind k : {wire::Kind::fence, wire::Kind::list_columns, wire::Kind::claim_column, wire::Kind::release_columns, wire::Kind::write_stripe,

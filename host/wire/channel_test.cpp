@@ -155,6 +155,7 @@ TEST(Channel, ACallFailsWhenTheConnectionEnds) {
   });
 }
 
+// Requirement: B-10
 TEST(Channel, AnotherUnitIsTurnedAway) {
   run([](Bench& s) -> Task<void> {
     s.listen();
@@ -189,6 +190,7 @@ std::string raw(FrameHeader h, const std::string& body) {
   return bytes + body;
 }
 
+// Requirement: B-09
 TEST(Channel, HostileBytesEndTheConnectionOnly) {
   run([](Bench& s) -> Task<void> {
     int handled = 0;

@@ -6,6 +6,18 @@
 //  - after a flush, after a cold start of all heads, and with m sleds gone, everything reads back;
 //  - each block's whole history is linearizable (history.hpp): nothing acknowledged is lost, nothing comes back;
 //  - all required replicas of a VP agree on commit LSN and index.
+//
+// What these oracles prove; with a switch: one of the first 500 seeds fails when the rule is broken.
+// Requirement: FO-01, HN-07, MC-07, MC-23
+// Requirement: WR-03 switch=lost-ack
+// Requirement: RD-02 switch=stale-read
+// Requirement: RD-03 switch=wrong-parity
+// Requirement: FL-06 switch=skip-flush
+// Requirement: P-4.4 switch=open-before-all-hold-tail
+// Requirement: P-4.5 switch=restarted-primary-keeps-epoch
+// Requirement: P-7.2 switch=unconditional-index-record
+// Requirement: P-8.1 switch=retry-on-same-slots
+// Requirement: P-10.2 switch=segment-generation-unchecked
 #pragma once
 
 #include <cstdint>
