@@ -78,7 +78,7 @@ bool blank(Bytes bytes) {
 class LogWalk {
  public:
   LogWalk(ByteSource& file, const LogPrintOptions& options, Lines& lines)
-      : file_(file), window_(file), options_(options), lines_(lines) {}
+      : window_(file), options_(options), lines_(lines) {}
 
   void run(std::uint64_t begin, std::uint64_t end) {
     for (std::uint64_t at = begin; at < end;) at += step(at, end);
@@ -207,7 +207,6 @@ class LogWalk {
     if (!d.damage.empty() && !old) lines_.damage(at, d.damage);
   }
 
-  ByteSource& file_;
   Window window_;
   const LogPrintOptions& options_;
   Lines& lines_;

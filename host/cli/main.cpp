@@ -1,5 +1,10 @@
 // luge: the command line of a storage unit.
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
 
 #include "base/config.hpp"
 #include "cli/commands.hpp"
@@ -46,10 +51,20 @@ constexpr const char* kFooter = R"(First steps:
 Exit codes: 0 done; 1 failed; 2 wrong usage or argument; 4 no such thing; 5 refused: it exists, is in use, or belongs
 to another unit or version; 6 not possible now: something is down or took too long.)";
 
+// `luge bench ...` is the program luge-bench beside this one, which drives fio and qemu-nbd. Returns only if it cannot start.
+int run_bench(char** argv) {
+  std::error_code e;
+  std::string program = std::filesystem::read_symlink("/proc/self/exe", e).parent_path() / "luge-bench";
+  ::execv(program.c_str(), argv);
+  std::fprintf(stderr, "luge: cannot run %s: %s\n", program.c_str(), std::strerror(errno));
+  return luge::cli::kFailed;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   using namespace luge::cli;
+  if (argc > 1 && std::string_view(argv[1]) == "bench") return run_bench(argv + 1);
   CLI::App app("Luge: a block store for a rack. Volumes, the unit that serves them, and their state.", "luge");
   Context context;
   app.set_version_flag("--version", std::string("luge ") + LUGE_VERSION);
@@ -64,6 +79,7 @@ int main(int argc, char** argv) {
   add_attach_commands(app, context);
   add_status_command(app, context);
   add_debug_commands(app, context);
+  app.add_subcommand("bench", "measure a unit of this machine against qemu-nbd on the same disk (luge bench --help)");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
