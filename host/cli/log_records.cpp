@@ -210,6 +210,10 @@ Described describe_segment(std::string_view value) {
   std::memcpy(&row, value.data(), sizeof row);
   d.text = fmt::format("generation {}, use {}, follows a batch with crc {:08x}", row.generation, row.sequence, row.start_crc);
   d.fields = {{"generation", row.generation}, {"sequence", row.sequence}, {"start_crc", row.start_crc}};
+  if (row.end != 0) {
+    d.text += fmt::format(", ends at {} KiB", (row.end - 1) * 4);
+    d.fields["end_bytes"] = std::uint64_t{row.end - 1} * kBlockBytes;
+  }
   return d;
 }
 

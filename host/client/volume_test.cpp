@@ -144,7 +144,8 @@ TEST_F(VolumeTest, TrimAndZeroClearExactlyTheirRange) {
   expect_read(0, expect);
 }
 
-TEST_F(VolumeTest, ATrimIsOneOperationForEachPartitionWhateverItsLength) {  // protocol 2.5
+// Requirement: P-2.5
+TEST_F(VolumeTest, ATrimIsOneOperationForEachPartitionWhateverItsLength) {
   expect_write(0, pattern(4096, 4));
   std::uint64_t before = heads[0]->ops;
   run([](VolumeTest& t) -> io::Task<void> {

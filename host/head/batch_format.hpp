@@ -51,7 +51,7 @@ struct SegmentRow {
   std::uint64_t generation = 0;
   std::uint64_t sequence = 0;   // order of uses; 0: never used
   std::uint32_t start_crc = 0;  // of the batch before its first one
-  std::uint32_t reserved = 0;
+  std::uint32_t end = 0;        // 1 + the 4 KiB blocks up to where a recovery found its end: what lies behind was torn; 0: not known
 };
 static_assert(sizeof(SegmentRow) == 24);
 

@@ -82,7 +82,8 @@ void feed(const Replica& from, Replica& to, Lsn base) {
   ASSERT_TRUE(to.load_image(image.bodies.back().first, image.bodies.back().second));
 }
 
-TEST_F(Fixture, CatchUpByWhatChangedGivesTheSameReplica) {  // protocol 3.4
+// Requirement: P-3.4
+TEST_F(Fixture, CatchUpByWhatChangedGivesTheSameReplica) {
   Replica member(1);
   member.designation.blocks = 1 << 20;
   auto both = [&](const RecordPtr& rec) {
@@ -154,7 +155,8 @@ TEST_F(Fixture, IndexRecordAppliesOnlyWhereTheEntryIsStillThatLsn) {
   EXPECT_EQ(data_released, 1);
 }
 
-TEST_F(Fixture, AWidenedStripeKeepsItsBlocks) {  // protocol 8.5, 7.1
+// Requirement: P-8.5, P-7.1
+TEST_F(Fixture, AWidenedStripeKeepsItsBlocks) {
   add(data(next(), 10, 2));
   add(index_record(next(), 1, {{10, 2, 0, 0}, {11, 2, 1, 0}}));
   EXPECT_EQ(r.narrow_stripes().size(), 1u) << "its places have no sleds";

@@ -46,7 +46,7 @@ io::Task<Result<SegmentLog::Recovery>> SegmentLog::open() {
     if (row && row->size() == sizeof(SegmentRow)) {
       SegmentRow r;
       std::memcpy(&r, row->data(), sizeof r);
-      segments_[s] = {r.generation, r.sequence, r.start_crc, 0, {}};
+      segments_[s] = {r.generation, r.sequence, r.start_crc, r.end, 0, {}};
     }
     if (segments_[s].sequence != 0) {
       used[segments_[s].sequence] = s;
@@ -67,6 +67,7 @@ io::Task<Result<SegmentLog::Recovery>> SegmentLog::open() {
     auto next = std::next(it);
     std::optional<std::uint32_t> next_start;
     if (next != used.end() && next->first == it->first + 1) next_start = segments_[next->second].start_crc;
+    if (next == used.end()) recovered_last_ = it->second;
     Status s = co_await scan_segment(it->second, next == used.end(), next_start, out);
     if (!s.ok()) co_return s;
   }
@@ -104,8 +105,10 @@ io::Task<Status> SegmentLog::scan_segment(std::uint32_t number, bool last, std::
     if (Status s = co_await file_->read(base + at, MutableBytes(segment.data() + at, n)); !s.ok())
       co_return s.with(options_.path);
   }
-  std::uint64_t at = 0;
-  while (at < options_.segment_bytes) {
+  std::uint64_t at = 0, limit = options_.segment_bytes;
+  if (segments_[number].end != 0 && !broken(Switch::torn_end_forgotten))
+    limit = std::min(limit, std::uint64_t{segments_[number].end - 1} * kBlockBytes);
+  while (at < limit) {
     Bytes area = segment.bytes().subspan(at);
     BatchHeader h;
     Status found = batch_at(area, number, at, h);
@@ -147,6 +150,7 @@ io::Task<Status> SegmentLog::scan_segment(std::uint32_t number, bool last, std::
     }
     at += batch_bytes(h);
   }
+  if (last) segments_[number].end = static_cast<std::uint32_t>(1 + at / kBlockBytes);
   co_return Status();
 }
 
@@ -220,15 +224,22 @@ Buffer SegmentLog::encode(const std::vector<RecordPtr>& batch, std::uint32_t off
   return area;
 }
 
+std::string SegmentLog::row_of(const Segment& s) const {
+  SegmentRow r{s.generation, s.sequence, s.start_crc, s.end};
+  return std::string(reinterpret_cast<const char*>(&r), sizeof r);
+}
+
 io::Task<Status> SegmentLog::next_segment() {
   while (free_.empty()) co_await wake_.wait();
   std::uint32_t s = *free_.begin();
   free_.erase(free_.begin());
-  Segment next{segments_[s].generation + 1, next_sequence_++, previous_crc_, 0, {}};
-  SegmentRow r{next.generation, next.sequence, next.start_crc, 0};
-  std::string row(reinterpret_cast<const char*>(&r), sizeof r);
+  Segment next{segments_[s].generation + 1, next_sequence_++, previous_crc_, 0, 0, {}};
   // Written down before the first batch of this use: recovery never guesses which content is current.
-  if (Status st = co_await meta_.put(meta_key(s), row); !st.ok()) co_return st;
+  std::vector<io::MetaStore::Change> rows;
+  rows.emplace_back(meta_key(s), row_of(next));
+  if (auto last = std::exchange(recovered_last_, std::nullopt); last && *last != s && segments_[*last].sequence != 0)
+    rows.emplace_back(meta_key(*last), row_of(segments_[*last]));
+  if (Status st = co_await meta_.put(std::move(rows)); !st.ok()) co_return st;
   segments_[s] = next;
   std::uint32_t old = active_;
   bool had = has_active_;

@@ -9,6 +9,8 @@
 // - Each batch carries the CRC of the one before it, each segment's row in the MetaStore that of the last batch
 //   before it. At recovery an invalid batch with nothing valid behind it is a
 //   torn tail (it was never acknowledged); an invalid batch with a valid one behind it is rot (protocol 10.2).
+// - Where a recovery found the end of the log is written down before anything new is: a torn batch there is never taken
+//   for rot later, when the segments that followed are gone.
 // - A segment is used again only when no record in it is needed (release) and every VP with records in it has an image
 //   that covers them and what made them superfluous (`covered`): an image names no record that is gone, and what replay
 //   finds behind it has no holes.
@@ -101,12 +103,14 @@ class SegmentLog {
     std::uint64_t generation = 0;
     std::uint64_t sequence = 0;   // order of activation; 0: free
     std::uint32_t start_crc = 0;  // of the batch before its first one
+    std::uint32_t end = 0;        // 1 + blocks; 0: not known
     std::uint64_t live = 0;       // records that keep it
     std::map<VpId, Lsn> highest{};  // of the records in it, and of what made them superfluous
   };
   io::Task<void> writer();
   io::Task<Status> write_batch(std::vector<RecordPtr> batch);
   io::Task<Status> next_segment();
+  std::string row_of(const Segment& s) const;
   std::vector<RecordPtr> take_batch();
   Buffer encode(const std::vector<RecordPtr>& batch, std::uint32_t offset_blocks);
   io::Task<Status> scan_segment(std::uint32_t number, bool last, std::optional<std::uint32_t> next_start_crc, Recovery& out);
@@ -128,6 +132,7 @@ class SegmentLog {
   std::uint32_t active_ = 0;
   std::uint64_t active_offset_ = 0;
   bool has_active_ = false;
+  std::optional<std::uint32_t> recovered_last_;  // newest segment at the recovery; its end is not written down yet
   std::uint64_t next_sequence_ = 1;
   std::uint32_t previous_crc_ = 0;
   std::deque<RecordPtr> queue_;

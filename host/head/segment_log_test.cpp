@@ -183,6 +183,45 @@ TEST(SegmentLog, RefusesBatchesOfAnotherVersion) {
   b.sim.run(b.node, refused(*b.daemon));
 }
 
+// A torn last batch is dropped at a recovery; later the segments that followed are used again. Is it rot then?
+bool torn_batch_becomes_rot(std::uint64_t records_before) {
+  Bench b(8, 4 * kSegment);
+  Lsn lsn = 1;
+  for (; lsn <= records_before + 1; ++lsn) {
+    b.daemon->log->append(data_record(lsn, 2, 1));
+    b.sim.run_for(10ms);
+  }
+  b.sim.disk(b.node).rot("log", b.daemon->durable.back()->position.offset + 100);
+  b.daemon->durable.clear();
+  b.reboot();
+  EXPECT_EQ(b.daemon->recovered().size(), records_before);
+  --lsn;
+  for (int i = 0; i < 90; ++i) {
+    b.daemon->log->append(data_record(lsn++, 2, 2));
+    b.sim.run_for(10ms);
+    while (b.daemon->durable.size() > 10) {
+      b.daemon->log->release(b.daemon->durable.front()->position.segment);
+      b.daemon->durable.erase(b.daemon->durable.begin());
+    }
+  }
+  b.reboot();
+  bool rot = b.daemon->recovery.suspect;
+  for (const RecoveredBatch& batch : b.daemon->recovery.batches) rot = rot || std::find(batch.rotten.begin(), batch.rotten.end(), true) != batch.rotten.end();
+  return rot;
+}
+
+// Requirement: P-10.2 switch=torn-end-forgotten
+TEST(SegmentLog, ATornEndIsNeverTakenForRot) {
+  EXPECT_FALSE(torn_batch_becomes_rot(3));
+  EXPECT_FALSE(torn_batch_becomes_rot(0)) << "the first batch of the segment";
+}
+
+TEST(SegmentLog, WithoutItsEndWrittenDownATornBatchIsTakenForRot) {
+  set_broken(Switch::torn_end_forgotten, true);
+  EXPECT_TRUE(torn_batch_becomes_rot(3));
+  set_broken(Switch::torn_end_forgotten, false);
+}
+
 // Fills the log many times over; keeps the last records only.
 std::vector<Lsn> recycle_and_reboot(Bench& b, bool& suspect, int rounds = 60) {
   Lsn lsn = 1;

@@ -11,7 +11,7 @@ std::string_view switch_name(Switch s) {
       "merge-without-block-lock", "ack-before-shrink", "join-before-acks", "longest-log-by-length",
       "truncate-not-durable", "open-before-all-hold-tail", "restarted-primary-keeps-epoch", "reads-unconfirmed",
       "unconditional-index-record", "retry-on-same-slots", "free-without-generation", "no-sled-fence",
-      "segment-generation-unchecked", "suspect-promoted", "reuse-before-image", "index-without-reserve"};
+      "segment-generation-unchecked", "suspect-promoted", "torn-end-forgotten", "reuse-before-image", "index-without-reserve"};
   return names[static_cast<std::size_t>(s)];
 }
 

@@ -33,6 +33,7 @@ enum class Switch {
   no_sled_fence,                 // 8.2
   segment_generation_unchecked,  // 10.2
   suspect_promoted,              // 10.2
+  torn_end_forgotten,            // 10.2: where a recovery found the log's end is not written down
   reuse_before_image,            // 10.2: log space is reused while the image still names what was in it
   index_without_reserve,         // 10.3
   count_
