@@ -4,6 +4,7 @@
 
 #include "base/crc32c.hpp"
 #include "base/logging.hpp"
+#include "switches/paths.hpp"
 #include "switches/switches.hpp"
 
 namespace luge::head {
@@ -294,6 +295,7 @@ io::Task<Status> SegmentLog::next_segment() {
   active_ = s;
   active_offset_ = 0;
   has_active_ = true;
+  reached(Path::segment_begun);
   if (had) maybe_free(old);
   co_return Status();
 }
