@@ -105,6 +105,12 @@ bool SegmentLog::parse_batch(Bytes area, std::uint32_t number, std::uint64_t off
   return h.header_bytes + std::uint64_t{h.payload_blocks} * kBlockBytes <= room;
 }
 
+io::Task<Status> SegmentLog::clear_block(std::uint64_t offset) {
+  Buffer zeros = Buffer::zeros(kBlockBytes);
+  Bytes part = zeros.bytes();
+  co_return co_await file_->write(offset, std::span(&part, 1), io::Durability::durable);
+}
+
 // Rot or torn tail: is there a valid batch of this use of the segment anywhere behind `offset`?
 io::Task<bool> SegmentLog::valid_batch_behind(std::uint32_t number, std::uint64_t offset) {
   std::uint64_t base = number * options_.segment_bytes;
@@ -157,8 +163,9 @@ io::Task<Status> SegmentLog::scan_segment(std::uint32_t number, bool last, std::
       out.why = options_.path + ": " + s.text();
     } else if (std::find(batch.rotten.begin(), batch.rotten.end(), true) != batch.rotten.end() &&
                (last || next_start_crc == h.previous_crc) && !co_await valid_batch_behind(number, at)) {
-      // The newest batch of its time with a payload that does not match: a torn write, which an earlier recovery may have
-      // seen already (the segment that it began then does not continue from this batch). Nobody was told it is durable.
+      // The newest batch of its time with a payload that does not match: a torn write, nobody was told it is durable. Once the
+      // segment begun after it has been used again, nothing tells it from rot any more: no later replay may find it.
+      if (Status s = co_await clear_block(base + at); !s.ok()) co_return s.with(options_.path);
       previous_crc_ = h.previous_crc;
       out.torn_bytes = options_.segment_bytes - at;
       break;

@@ -111,6 +111,7 @@ class SegmentLog {
   Buffer encode(const std::vector<RecordPtr>& batch, std::uint32_t offset_blocks);
   io::Task<Status> scan_segment(std::uint32_t number, bool last, std::optional<std::uint32_t> next_start_crc, Recovery& out);
   io::Task<bool> valid_batch_behind(std::uint32_t number, std::uint64_t offset);
+  io::Task<Status> clear_block(std::uint64_t offset);
   bool parse_batch(Bytes area, std::uint32_t number, std::uint64_t offset, BatchHeader& h) const;
   Status take_records(Bytes area, const BatchHeader& h, std::uint32_t number, std::uint64_t offset, Bytes payload,
                       RecoveredBatch& out) const;
