@@ -1,6 +1,7 @@
 // From designated to open (protocol 4.2 - 4.4).
 #include "base/logging.hpp"
 #include "head/primary.hpp"
+#include "switches/paths.hpp"
 #include "switches/switches.hpp"
 
 namespace luge::head {
@@ -59,7 +60,9 @@ io::Task<void> Primary::run(std::shared_ptr<Primary> self) {
   if (!co_await adopt_greatest_log()) co_return;
   Replica& replica = partition_.replica;
   LogPoint start{epoch_, replica.last().lsn + 1};
+  bool tail = replica.last().lsn > replica.commit();
   partition_.append(make_record(replica.vp(), start, RecordKind::epoch_start, 0, 0, {}, {}, {}));
+  reached(Path::epoch_start_appended);
   partition_.synced_epoch = epoch_;
   state_ = "opening: waiting until all required members hold the log up to here";
   for (auto& [id, m] : members_) start_sync(id);
@@ -67,6 +70,7 @@ io::Task<void> Primary::run(std::shared_ptr<Primary> self) {
     recompute_commit();
     co_await members_changed_.wait_for(100ms);
   }
+  if (deposed_ && tail) reached(Path::second_promotion_during_tail);
   if (deposed_) co_return;
   if (broken(Switch::open_before_all_hold_tail)) replica.advance_commit(start.lsn);
   recompute_commit();
@@ -81,6 +85,15 @@ io::Task<void> Primary::run(std::shared_ptr<Primary> self) {
   pump();
 }
 
+// What is let go of was committed, and so durable here too, once: an empty disk in place of the old one. Another member
+// stands then, and repairs this replica.
+void Primary::lost_records(const std::string& why) {
+  logging::error("VP {:x}: {}; this replica will be repaired from another", partition_.replica.vp(), why);
+  partition_.replica.suspect = true;
+  partition_.replica.suspect_reason = why;
+  depose(why);
+}
+
 // Every member of `required` is asked (and so fenced); the greatest (epoch, LSN) is taken over.
 io::Task<bool> Primary::adopt_greatest_log() {
   Replica& replica = partition_.replica;
@@ -88,6 +101,7 @@ io::Task<bool> Primary::adopt_greatest_log() {
     struct Reply {
       NodeId node;
       LogPoint last;
+      Lsn first;  // oldest record that it still has
       std::vector<EpochStart> starts;
     };
     struct Collected {
@@ -110,7 +124,7 @@ io::Task<bool> Primary::adopt_greatest_log() {
         co_return;
       }
       if (c->code() != 0 || (c->suspect() && !broken(Switch::suspect_promoted))) co_return;
-      Reply r{n, {c->last()->epoch(), c->last()->lsn()}, {}};
+      Reply r{n, {c->last()->epoch(), c->last()->lsn()}, c->first(), {}};
       if (c->starts())
         for (const auto* s : *c->starts()) r.starts.push_back({s->epoch(), s->lsn()});
       out.replies.push_back(std::move(r));
@@ -143,6 +157,10 @@ io::Task<bool> Primary::adopt_greatest_log() {
       logging::error("VP {:x}: {}", replica.vp(), state_);
       co_await members_changed_.wait_for(1s);
       continue;
+    }
+    if (agreed.lsn + 1 < best->first) {
+      lost_records("node " + std::to_string(best->node) + " has let go of records, flushed and committed, that are not here");
+      co_return false;
     }
     if (Status s = co_await partition_.truncate(agreed); !s.ok()) co_return false;
     if (co_await fetch_tail_from(best->node, agreed, best->last)) co_return true;

@@ -2,6 +2,7 @@
 
 #include "base/crc32c.hpp"
 #include "base/logging.hpp"
+#include "switches/paths.hpp"
 #include "wire/sled_generated.h"
 
 namespace luge::head {
@@ -160,6 +161,7 @@ io::Task<Status> StripeReader::rebuild(const StripeRow& row, std::uint32_t chunk
       std::memcpy(out.data(), rebuilt.data(), rebuilt.size());
       co_return Status();
     }
+    reached(Path::decode_with_another_set);
     logging::error("stripe {}: a rebuilt block does not match its CRC; trying other chunks", to_string(row.id));
   } while (next_combination(choice, static_cast<std::uint32_t>(have.size())));
   co_return Status(Code::corrupt, "stripe " + std::to_string(row.id.counter) + ": no set of chunks gives the block that was written");
