@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "switches/switches.hpp"
+
 namespace luge::control {
 
 const Volume* Image::find_volume(const std::string& name) const {
@@ -121,6 +123,11 @@ std::shared_ptr<Image> MemoryStore::make_image(std::uint64_t unit, std::uint64_t
 }
 
 Status MemoryStore::persist(const Change& change) {
+  if (broken(Switch::store_loses_last_transaction)) {
+    if (withheld_) apply(*durable_, *withheld_);
+    withheld_ = change;
+    return Status();
+  }
   apply(*durable_, change);
   return Status();
 }

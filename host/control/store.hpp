@@ -156,6 +156,7 @@ class MemoryStore final : public Store {
 
  private:
   std::shared_ptr<Image> durable_;
+  std::optional<Change> withheld_;  // Switch::store_loses_last_transaction
 };
 
 }  // namespace luge::control

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "switches/paths.hpp"
+
 namespace luge::control {
 namespace {
 
@@ -173,6 +175,7 @@ void Volumes::adopt(const Node& node, const fbs::Designation& found) {
     return;
   }
   if (!d.newer_than(it->second)) return;
+  reached(Path::newer_than_store);
   Status s = store_.adopt(d);
   events_.note("VP " + std::to_string(d.vp) + ": " + node.row.name + " knows epoch " + std::to_string(d.epoch) +
                ", revision " + std::to_string(d.revision) + (s.ok() ? "; adopted" : "; not adopted: " + s.text()));

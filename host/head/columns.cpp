@@ -4,6 +4,7 @@
 
 #include "base/logging.hpp"
 #include "coding/chunk_header.hpp"
+#include "switches/paths.hpp"
 #include "switches/switches.hpp"
 
 namespace luge::head {
@@ -145,6 +146,7 @@ io::Task<Result<std::vector<fbs::ChunkPlace>>> Columns::allocate(Layout layout, 
   if (places.size() < layout.k + 1 && places.size() < layout.width())
     co_return Status(Code::degraded, "a stripe of " + to_string(layout) + " needs at least " + std::to_string(layout.k + 1) +
                                          " sleds with free columns, there are " + std::to_string(places.size()) + "; not usable:" + missing);
+  if (places.size() < layout.width()) reached(Path::narrow_stripe);
   places.resize(layout.width());  // the rest have sled = 0
   co_return places;
 }

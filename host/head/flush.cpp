@@ -7,6 +7,7 @@
 #include "base/logging.hpp"
 #include "head/primary.hpp"
 #include "head/stripe_writer.hpp"
+#include "switches/paths.hpp"
 #include "switches/switches.hpp"
 
 namespace luge::head {
@@ -56,6 +57,7 @@ bool Primary::flush_due(bool& partial) {
   if (replica.unflushed_blocks() == 0) return false;
   std::uint32_t fill = ctx_.data_log->fill();
   for (const auto& [id, m] : members_) fill = std::max<std::uint32_t>(fill, m.data_fill);
+  if (fill >= o.flush_fill && ctx_.data_log->fill() < o.flush_fill) reached(Path::reserve_fuller_than_primary);
   io::Time now = ctx_.world.now();
   bool old = now - last_flush_ > o.flush_age;
   bool idle = now - last_write_ > o.flush_idle;
@@ -193,6 +195,7 @@ io::Task<std::uint64_t> Primary::flush_some(bool partial) {
   b.Finish(fbs::CreateIndexRecord(b, stripes_vector, placements_vector, numbers_vector, sessions));
   RecordPtr record = append(RecordKind::index, 0, 0, {},
                             std::string(reinterpret_cast<const char*>(b.GetBufferPointer()), b.GetSize()), {});
+  reached(Path::index_record_appended);
   if (!co_await wait_commit(record->lsn())) co_return 0;
   flush_failed_ = false;
   partition_.waits.clear(Wait::flush);

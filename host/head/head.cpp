@@ -54,4 +54,9 @@ std::uint64_t Head::narrow_stripes() const {
   return n;
 }
 
+const Replica* Head::replica(VpId vp) const {
+  Partition* p = ctx_->partition(vp);
+  return p ? &p->replica : nullptr;
+}
+
 }  // namespace luge::head

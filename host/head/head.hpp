@@ -14,6 +14,7 @@ namespace luge::head {
 
 struct Context;
 class HeadServer;
+class Replica;
 
 class Head {
  public:
@@ -38,6 +39,8 @@ class Head {
   std::optional<Digest> digest(VpId vp) const;
   /// Stripes of the VPs this head is primary of that lack chunks which could never be written.
   std::uint64_t narrow_stripes() const;
+  /// Null: no replica here. Valid until the loop runs again.
+  const Replica* replica(VpId vp) const;
 
  private:
   std::unique_ptr<Context> ctx_;

@@ -3,6 +3,7 @@
 #include "base/logging.hpp"
 #include "head/outbox.hpp"
 #include "head/primary.hpp"
+#include "switches/paths.hpp"
 #include "switches/switches.hpp"
 
 namespace luge::head {
@@ -146,6 +147,7 @@ io::Task<bool> Primary::send_image(NodeId id, Lsn base, LogPoint& point) {
   VpId vp = replica.vp();
   Replica::Image image = replica.save_image(base);
   replica.pin(image.point.lsn + 1);
+  reached(Path::image_sent);
   std::vector<RecordPtr> unflushed;
   for (const auto& [lsn, r] : replica.records())
     if (lsn > base && lsn <= image.point.lsn && r->kind() == RecordKind::data && r->live > 0) unflushed.push_back(r);
@@ -284,6 +286,7 @@ io::Task<void> Primary::propose(std::vector<NodeId> required, const std::string&
     partition_.replica.designation.required = next.required;
     recompute_commit();
   }
+  reached(Path::proposal_sent);
   auto answer = co_await ctx_.control->call(wire::make_frame(wire::Kind::propose, [&](auto& b) {
     auto d = next.to(b);
     return fbs::CreatePropose(b, expected, d);
@@ -291,6 +294,7 @@ io::Task<void> Primary::propose(std::vector<NodeId> required, const std::string&
   if (deposed_) co_return;
   const auto* p = answer.ok() && answer->kind == wire::Kind::propose_reply ? answer->as<fbs::ProposeReply>() : nullptr;
   if (!p) {
+    reached(Path::proposal_answer_lost);
     partition_.waits.set(Wait::control_plane, "the control plane does not answer (" + why + ")");
     co_return;  // asked again from tend(); the union stays in force
   }
@@ -302,6 +306,7 @@ io::Task<void> Primary::propose(std::vector<NodeId> required, const std::string&
     }
     result = Designation::from(*p->current());
     if (result.vp != next.vp) co_return;
+    if (result.epoch > epoch_) reached(Path::promotion_beats_shrink);
   }
   partition_.waits.clear(Wait::control_plane);
   if (result.epoch == epoch_ && result.revision >= next.revision) {

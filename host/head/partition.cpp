@@ -3,6 +3,7 @@
 #include "base/logging.hpp"
 #include "base/crc32c.hpp"
 #include "head/primary.hpp"
+#include "switches/paths.hpp"
 #include "switches/switches.hpp"
 
 namespace luge::head {
@@ -30,6 +31,7 @@ io::Task<Status> Partition::adopt(Designation d) {
   Status s = co_await ctx.meta_store->put("designation/" + std::to_string(d.vp), d.serialize());
   if (!s.ok()) co_return s;
   bool new_epoch = d.epoch != designation().epoch;
+  witnessed(Fact::epoch_adopted, d.vp, d.epoch);
   replica.designation = std::move(d);
   if (new_epoch) {
     heard_primary = ctx.world.now();
@@ -117,6 +119,9 @@ io::Task<Status> Partition::wait_durable(Lsn lsn) {
 io::Task<Status> Partition::truncate(LogPoint to) {
   if (to.lsn >= replica.last().lsn) co_return Status();
   Lsn voided = replica.last().lsn;
+  reached(Path::longer_tail_dropped);
+  for (Lsn l = to.lsn + 1; l <= voided; ++l)
+    if (RecordPtr r = replica.find(l); r && r->kind() == RecordKind::index) reached(Path::index_record_dropped);
   // What is on its way to the log must be there before the record that voids it.
   if (Status s = co_await wait_durable(voided); !s.ok()) co_return s;
   if (!broken(Switch::truncate_not_durable)) {
@@ -136,6 +141,7 @@ io::Task<Status> Partition::log_truncate(LogPoint to, Lsn voided) {
   std::uint32_t segment = 0;
   Status s = co_await append_local(record, &segment);
   if (s.ok()) replica.note_meta(voided, segment);
+  reached(Path::truncate_logged);
   co_return s;
 }
 
@@ -183,6 +189,7 @@ io::Task<Result<Buffer>> Partition::payload(RecordPtr record, std::uint32_t firs
   logging::error("VP {:x}: LSN {} does not read back from this head's log; asking another replica", replica.vp(), record->lsn());
   auto other = co_await fetch_from_member(record);
   if (!other.ok()) co_return other.status();
+  reached(Path::repaired_from_member);
   replica.keep_payload(*record, *other);  // stays in memory: the copy on the medium is not to be trusted
   co_return other->slice(std::size_t{first} * kBlockBytes, std::size_t{count} * kBlockBytes);
 }

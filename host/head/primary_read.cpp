@@ -6,6 +6,7 @@
 #include "base/logging.hpp"
 #include "head/primary.hpp"
 #include "head/stripe_reader.hpp"
+#include "switches/paths.hpp"
 #include "switches/switches.hpp"
 
 namespace luge::head {
@@ -60,6 +61,7 @@ io::Task<void> Primary::serve(std::shared_ptr<Primary> self, std::shared_ptr<Rea
     for (const ReadJob::Part& p : job->parts)
       for (std::uint32_t i = 0; p.status.ok() && i < p.blocks; ++i) newest = std::max(newest, replica.newest(p.lba + i).tail);
   // A read whose newest version is not committed waits for it (protocol 2.2).
+  if (newest > replica.commit()) reached(Path::reader_waits_for_commit);
   if (newest > replica.commit() && !broken(Switch::read_at_append)) co_await wait_commit(newest);
   for (ReadJob::Part& p : job->parts) {
     if (!p.status.ok() || deposed_) continue;

@@ -4,6 +4,7 @@
 #include "base/logging.hpp"
 #include "head/outbox.hpp"
 #include "head/primary.hpp"
+#include "switches/paths.hpp"
 #include "switches/switches.hpp"
 
 namespace luge::head {
@@ -91,6 +92,7 @@ void Primary::write(const ChannelPtr& channel, const fbs::WriteBatch& batch, con
       s = Status(sessions.incarnation(batch.attachment()) > batch.incarnation() ? Code::closed_session : Code::unavailable,
                  "open the session first");
     if (!s.ok()) {
+      if (s.code() == Code::closed_session) reached(Path::late_write_of_old_session);
       answer(channel, op.request, s.code());
       continue;
     }
@@ -98,6 +100,7 @@ void Primary::write(const ChannelPtr& channel, const fbs::WriteBatch& batch, con
     if (known && !broken(Switch::no_duplicate_table)) {
       // Applied already: answered when that record is committed, never applied twice.
       ++counters_.duplicates;
+      if (partition_.replica.epoch_at(*known) < epoch_) reached(Path::retry_over_promotion);
       if (*known <= partition_.replica.commit()) answer(channel, op.request, Code::ok);
       else {
         auto place = std::upper_bound(pending_acks_.begin(), pending_acks_.end(), *known,
@@ -163,8 +166,10 @@ void Primary::pump() {
     }
     Op op = std::move(incoming_.front());
     incoming_.pop_front();
-    if (touches_locked(op)) blocked_.push_back(std::move(op));
-    else if (!begin_op(op)) break;
+    if (touches_locked(op)) {
+      if (op.aligned()) reached(Path::write_waits_for_merge);
+      blocked_.push_back(std::move(op));
+    } else if (!begin_op(op)) break;
     if (slow) break;
   }
   if (incoming_.empty()) partition_.waits.clear(Wait::log_space);

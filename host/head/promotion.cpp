@@ -1,6 +1,7 @@
 // From designated to open (protocol 4.2 - 4.4).
 #include "base/logging.hpp"
 #include "head/primary.hpp"
+#include "switches/paths.hpp"
 #include "switches/switches.hpp"
 
 namespace luge::head {
@@ -59,7 +60,9 @@ io::Task<void> Primary::run(std::shared_ptr<Primary> self) {
   if (!co_await adopt_greatest_log()) co_return;
   Replica& replica = partition_.replica;
   LogPoint start{epoch_, replica.last().lsn + 1};
+  bool tail = replica.last().lsn > replica.commit();
   partition_.append(make_record(replica.vp(), start, RecordKind::epoch_start, 0, 0, {}, {}, {}));
+  reached(Path::epoch_start_appended);
   partition_.synced_epoch = epoch_;
   state_ = "opening: waiting until all required members hold the log up to here";
   for (auto& [id, m] : members_) start_sync(id);
@@ -67,6 +70,7 @@ io::Task<void> Primary::run(std::shared_ptr<Primary> self) {
     recompute_commit();
     co_await members_changed_.wait_for(100ms);
   }
+  if (deposed_ && tail) reached(Path::second_promotion_during_tail);
   if (deposed_) co_return;
   if (broken(Switch::open_before_all_hold_tail)) replica.advance_commit(start.lsn);
   recompute_commit();

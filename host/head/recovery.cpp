@@ -4,6 +4,7 @@
 
 #include "base/logging.hpp"
 #include "head/partition.hpp"
+#include "switches/paths.hpp"
 #include "switches/switches.hpp"
 
 namespace luge::head {
@@ -83,6 +84,7 @@ class Replay {
       replica.advance_commit(std::min(known, replica.last().lsn));
       if (replica.missing_unflushed() != 0) suspect(*p, "the index names records that the log does not have");
       replica.recount();
+      if (replica.suspect) reached(Path::suspect_after_replay);
       logging::info("VP {:x}: recovered, log up to {}, committed to {}, epoch {}{}", vp, to_string(replica.last()),
                     replica.commit(), replica.designation.epoch, replica.suspect ? ", SUSPECT: " + replica.suspect_reason : "");
     }

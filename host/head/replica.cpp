@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "switches/paths.hpp"
 #include "switches/switches.hpp"
 
 namespace luge::head {
@@ -33,6 +34,9 @@ void Replica::append(RecordPtr record) {
       break;
     case RecordKind::trim: tail_ranges_.push_back(record); break;
     case RecordKind::epoch_start: starts_.push_back({record->epoch(), record->lsn()}); break;
+    case RecordKind::index:
+      if (broken(Switch::free_at_append)) apply_index(*record);
+      break;
     default: break;
   }
   if (record->kind() != RecordKind::data) small_.push_back(record->lsn());
@@ -118,7 +122,9 @@ void Replica::apply(Record& record) {
       index_.clear(h.lba(), h.blocks(), h.lsn(), [this](Lba, Entry old) { drop(old); });
       std::erase_if(tail_ranges_, [&](const RecordPtr& r) { return r->lsn() == h.lsn(); });
       break;
-    case RecordKind::index: apply_index(record); break;
+    case RecordKind::index:
+      if (!broken(Switch::free_at_append)) apply_index(record);
+      break;
     default: break;
   }
 }
@@ -143,6 +149,7 @@ void Replica::apply_index(const Record& record) {
       const fbs::Placement* p = body->placements()->Get(i);
       std::uint64_t number = body->placement_stripe()->Get(i);
       // A block written or trimmed since the flush read it stays what it is (protocol 7.2).
+      if (index_.get(p->lba()).hole()) reached(Path::trim_during_flush);
       if (index_.get(p->lba()) != Entry::at_lsn(p->lsn()) && !broken(Switch::unconditional_index_record)) continue;
       drop(index_.set(p->lba(), Entry::at_stripe(number, p->block()), record.lsn()));
       count_live(number, p->block(), true);

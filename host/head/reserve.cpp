@@ -2,6 +2,7 @@
 #include "base/logging.hpp"
 #include "head/partition.hpp"
 #include "head/primary.hpp"
+#include "switches/paths.hpp"
 #include "switches/switches.hpp"
 
 namespace luge::head {
@@ -41,6 +42,7 @@ void Partition::replicate_state(const fbs::VpState& state, NodeId) {
 
 Code Partition::replicate_record(RecordPtr record) {
   Lsn next = replica.last().lsn + 1;
+  witnessed(Fact::record_taken, replica.vp(), synced_epoch);
   if (record->lsn() == next) {
     append(std::move(record));
     return Code::ok;
@@ -50,6 +52,7 @@ Code Partition::replicate_record(RecordPtr record) {
   bool same = held ? held->epoch() == record->epoch() && held->header.crc() == record->header.crc()
                    : replica.epoch_at(record->lsn()) == record->epoch();
   if (same || broken(Switch::diverged_unchecked)) return Code::ok;
+  reached(Path::diverged_refused);
   logging::error("VP {:x}: LSN {} from the primary is not the record held here: diverged", replica.vp(), record->lsn());
   return Code::diverged;
 }
@@ -123,6 +126,7 @@ io::Task<wire::Frame> Partition::sync_begin(Epoch epoch, LogPoint agreed, bool r
     replica.suspect_reason = "being rebuilt from the primary";
     incoming_image_segments_.clear();
   } else if (agreed.lsn < replica.commit()) {
+    reached(Path::diverged_refused);
     s = Status(Code::diverged, "record " + std::to_string(agreed.lsn + 1) + " is committed here");
   } else {
     s = co_await truncate(agreed);
@@ -236,6 +240,7 @@ io::Task<wire::Frame> Partition::sync_end(Epoch epoch, LogPoint point) {
     replica.image_durable(point, std::exchange(incoming_image_segments_, {}));
     replica.suspect = false;
     replica.suspect_reason.clear();
+    reached(Path::image_rebuild);
     logging::info("VP {:x}: rebuilt from the primary up to LSN {}", replica.vp(), point.lsn);
   }
   if (s.ok() && epoch != designation().epoch) s = not_in_epoch(epoch, designation().epoch);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/logging.hpp"
+#include "switches/paths.hpp"
 #include "switches/switches.hpp"
 
 namespace luge::head {
@@ -246,6 +247,7 @@ io::Task<Status> SegmentLog::next_segment() {
   active_ = s;
   active_offset_ = 0;
   has_active_ = true;
+  reached(Path::segment_begun);
   if (had) maybe_free(old);
   co_return Status();
 }

@@ -2,6 +2,7 @@
 
 #include "base/crc32c.hpp"
 #include "base/logging.hpp"
+#include "switches/paths.hpp"
 #include "wire/sled_generated.h"
 
 namespace luge::head {
@@ -58,7 +59,8 @@ io::Task<Status> StripeReader::read(StripeRow row, std::uint32_t block, std::uin
     logging::error("stripe {}: chunk {} holds other blocks than the index says; rebuilding", to_string(row.id), chunk);
   }
   reconstructed = true;
-  Status s = co_await rebuild(row, chunk, first, count, lba, out);
+  std::string why = piece.ok() ? "holds other blocks" : piece.status().text();
+  Status s = co_await rebuild(row, chunk, first, count, lba, out, "chunk " + std::to_string(chunk) + ": " + why + "; ");
   co_return s;
 }
 
@@ -129,9 +131,11 @@ io::Task<Result<StripeReader::Whole>> StripeReader::read_whole(StripeRow row) {
   co_return out;
 }
 
-io::Task<Status> StripeReader::rebuild(const StripeRow& row, std::uint32_t chunk, std::uint32_t first, std::uint32_t count, Lba lba, Buffer out) {
+io::Task<Status> StripeReader::rebuild(const StripeRow& row, std::uint32_t chunk, std::uint32_t first, std::uint32_t count, Lba lba, Buffer out,
+                                      std::string why) {
   std::uint32_t width = row.layout.width();
   Gathered got;
+  got.missing = std::move(why);
   co_await gather(row, chunk, first, count, got);
   const std::optional<coding::ChunkHeader>& header = got.header;
   std::vector<std::uint32_t> have;
@@ -160,6 +164,7 @@ io::Task<Status> StripeReader::rebuild(const StripeRow& row, std::uint32_t chunk
       std::memcpy(out.data(), rebuilt.data(), rebuilt.size());
       co_return Status();
     }
+    reached(Path::decode_with_another_set);
     logging::error("stripe {}: a rebuilt block does not match its CRC; trying other chunks", to_string(row.id));
   } while (next_combination(choice, static_cast<std::uint32_t>(have.size())));
   co_return Status(Code::corrupt, "stripe " + std::to_string(row.id.counter) + ": no set of chunks gives the block that was written");

@@ -1,5 +1,6 @@
 #include "head/stripe_writer.hpp"
 
+#include "switches/paths.hpp"
 #include "wire/sled_generated.h"
 
 namespace luge::head {
@@ -31,7 +32,10 @@ wire::Frame stripe_frame(Context& ctx, StripeWrite& s) {
 io::Task<Status> write_stripe(Context& ctx, StripeWrite& stripe, NodeId gateway) {
   std::string who = "gateway sled " + std::to_string(gateway);
   auto answer = co_await ctx.connections->call(gateway, stripe_frame(ctx, stripe), 10s);
-  if (!answer.ok()) co_return answer.status().with(who);
+  if (!answer.ok()) {
+    reached(Path::attempt_of_unknown_end);
+    co_return answer.status().with(who);
+  }
   const auto* r = answer->as<fbs::StripeReply>();
   if (answer->kind != wire::Kind::stripe_reply || !r) co_return Status(Code::corrupt, who + ": answer does not parse");
   Status s = wire::make_status(r->code(), r->text());

@@ -5,6 +5,7 @@
 #include "base/crc32c.hpp"
 #include "base/logging.hpp"
 #include "coding/chunk_header.hpp"
+#include "switches/paths.hpp"
 #include "switches/switches.hpp"
 
 namespace luge::sled {
@@ -201,6 +202,7 @@ io::Task<void> Gateway::send_chunk(std::shared_ptr<Job> job, std::uint32_t chunk
 }
 
 io::Task<void> Gateway::spread(std::shared_ptr<Job> job) {
+  reached(Path::stripe_spread);
   io::TaskGroup group(world_);
   for (std::uint32_t i = 0; i < job->layout.width(); ++i)
     if (job->places[i].sled() != 0) group.spawn("chunk", send_chunk(job, i));

@@ -4,6 +4,7 @@
 #include "base/crc32c.hpp"
 #include "base/logging.hpp"
 #include "sled/service.hpp"
+#include "switches/paths.hpp"
 #include "switches/switches.hpp"
 
 namespace luge::sled {
@@ -75,6 +76,7 @@ void Service::count(const Status& s) {
 io::Task<Status> Service::raise_epoch(VpId vp, Epoch epoch) {
   if (vp == 0 || epoch == 0) co_return Status(Code::invalid, "neither volume partition nor epoch is ever 0");
   if (epoch < held(vp)) co_return check_epoch(vp, epoch);
+  if (held(vp) != 0 && epoch >= held(vp) + 2) reached(Path::sled_back_after_epochs);
   bool durable = false;
   for (auto& d : devices_) {
     if (d->state() != Device::State::ok) continue;
@@ -83,6 +85,7 @@ io::Task<Status> Service::raise_epoch(VpId vp, Epoch epoch) {
     else if (s.code() == Code::no_space) co_return s;
   }
   if (!durable) co_return Status(Code::io_error, "no device of this sled can keep the epoch");
+  reached(Path::fence_persisted);
   Epoch& now = epochs_[vp];
   now = std::max(now, epoch);
   while (true) {
@@ -98,6 +101,7 @@ io::Task<wire::Frame> Service::fence(const fbs::Fence& m) {
   VpId vp = m.vp();
   Status s = co_await raise_epoch(vp, m.epoch());
   count(s);
+  if (s.ok()) witnessed(Fact::sled_fenced, vp, m.epoch());
   Epoch now = held(vp);
   co_return wire::make_frame(wire::Kind::fence_reply, [&](auto& b) {
     auto text = b.CreateString(s.text());
@@ -142,6 +146,7 @@ io::Task<wire::Frame> Service::claim(const fbs::ClaimColumn& m) {
   if (s.ok()) {
     Work work(*this, vp, epoch);
     s = co_await (*d)->claim(vp, epoch, n, m.slot_bytes(), [this, vp, epoch] { return check_epoch(vp, epoch); });
+    if (s.ok()) witnessed(Fact::sled_changed, vp, epoch);
     if (s.ok()) {
       auto slots = co_await (*d)->slots(vp, n);
       if (slots.ok()) row = column_row(b, **d, n, *slots);
@@ -204,6 +209,7 @@ io::Task<Status> Service::store_chunk(fbs::ChunkPlace place, Epoch epoch, Bytes 
   Status s = co_await (*d)->write_chunk(place, *header, header_area, chunk, permit);
   // An epoch that began while the write was on its way: the writer learns of it here.
   if (s.ok()) s = permit();
+  if (s.ok()) witnessed(Fact::sled_changed, vp, epoch);
   co_return s;
 }
 

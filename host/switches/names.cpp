@@ -1,5 +1,6 @@
 #include <array>
 
+#include "switches/paths.hpp"
 #include "switches/switches.hpp"
 
 namespace luge {
@@ -11,8 +12,21 @@ std::string_view switch_name(Switch s) {
       "merge-without-block-lock", "ack-before-shrink", "join-before-acks", "longest-log-by-length",
       "truncate-not-durable", "open-before-all-hold-tail", "restarted-primary-keeps-epoch", "reads-unconfirmed",
       "unconditional-index-record", "retry-on-same-slots", "free-without-generation", "no-sled-fence",
-      "segment-generation-unchecked", "suspect-promoted", "torn-end-forgotten", "reuse-before-image", "index-without-reserve"};
+      "segment-generation-unchecked", "suspect-promoted", "torn-end-forgotten", "reuse-before-image", "index-without-reserve",
+      "store-loses-last-transaction"};
   return names[static_cast<std::size_t>(s)];
+}
+
+std::string_view path_name(Path p) {
+  static constexpr std::array<std::string_view, static_cast<std::size_t>(Path::count_)> names = {
+      "diverged-refused", "reader-waits-for-commit", "late-write-of-old-session", "retry-over-promotion",
+      "write-waits-for-merge", "proposal-answer-lost", "reserve-fuller-than-primary", "promotion-beats-shrink",
+      "newer-than-store", "second-promotion-during-tail", "longer-tail-dropped", "index-record-dropped",
+      "trim-during-flush", "sled-back-after-epochs", "decode-with-another-set",
+      "image-rebuild", "suspect-after-replay", "repaired-from-member", "narrow-stripe", "attempt-of-unknown-end",
+      "epoch-start-appended", "truncate-logged", "proposal-sent", "image-sent", "index-record-appended",
+      "segment-begun", "stripe-spread", "fence-persisted"};
+  return names[static_cast<std::size_t>(p)];
 }
 
 }  // namespace luge

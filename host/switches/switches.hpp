@@ -13,7 +13,7 @@ enum class Switch {
   wrong_parity,  // the gateway writes wrong parity under right CRCs and does not verify
   stale_read,    // a head now and then answers with the version before the newest
   skip_flush,    // a flush commits its index record without writing the stripe
-  // Protocol mutants (docs/protocol-mutants.md), by rule
+  // Protocol mutants, by rule
   diverged_unchecked,            // 2.1
   read_at_append,                // 2.2
   free_at_append,                // 2.2
@@ -36,6 +36,7 @@ enum class Switch {
   torn_end_forgotten,            // 10.2: where a recovery found the log's end is not written down
   reuse_before_image,            // 10.2: log space is reused while the image still names what was in it
   index_without_reserve,         // 10.3
+  store_loses_last_transaction,  // 5.1
   count_
 };
 

@@ -1,8 +1,10 @@
+#include <array>
 #include <bitset>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
 
+#include "switches/paths.hpp"
 #include "switches/switches.hpp"
 
 namespace luge {
@@ -32,9 +34,25 @@ std::bitset<kCount>& switches() {
   return on;
 }
 
+std::array<std::uint64_t, static_cast<std::size_t>(Path::count_)> counts{};
+std::function<void(Path)> path_listener;
+std::function<void(Fact, VpId, Epoch)> fact_listener;
+
 }  // namespace
 
 bool broken(Switch s) { return switches()[static_cast<std::size_t>(s)]; }
 void set_broken(Switch s, bool on) { switches()[static_cast<std::size_t>(s)] = on; }
+
+void reached(Path p) {
+  ++counts[static_cast<std::size_t>(p)];
+  if (path_listener) path_listener(p);
+}
+std::uint64_t times_reached(Path p) { return counts[static_cast<std::size_t>(p)]; }
+void on_reached(std::function<void(Path)> f) { path_listener = std::move(f); }
+
+void witnessed(Fact fact, VpId vp, Epoch epoch) {
+  if (fact_listener) fact_listener(fact, vp, epoch);
+}
+void on_witnessed(std::function<void(Fact, VpId, Epoch)> f) { fact_listener = std::move(f); }
 
 }  // namespace luge

@@ -1,0 +1,71 @@
+// Places in the code that a test wants to know it has been to, and facts that an oracle checks from outside. The seam is
+// that of the switches: the product links switches_off.cpp, where both calls are empty; the simulator links
+// switches_on.cpp, counts, and may be told at once.
+//
+// A path is a place that is reached only when several things come together (protocol section 12, "rare paths"), or a
+// moment at which a crash is of particular interest.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string_view>
+
+#include "base/ids.hpp"
+
+namespace luge {
+
+enum class Path {
+  // Rare paths, by rule of the protocol
+  diverged_refused,              // 2.1  a record from the primary is not the one held under its LSN
+  reader_waits_for_commit,       // 2.2
+  late_write_of_old_session,     // 2.3  a write of an incarnation that has been closed
+  retry_over_promotion,          // 2.3  a repeat of a request that was logged in an older epoch
+  write_waits_for_merge,         // 2.4  a write of whole blocks meets the block lock of a partial one
+  proposal_answer_lost,          // 3.2  the union of both sets is waited for
+  reserve_fuller_than_primary,   // 10.3 a reserve's log, not the primary's own, asks for the flush
+  promotion_beats_shrink,        // 4.1  a proposal of the primary meets an epoch that has begun
+  newer_than_store,              // 4.1  a member knows a greater revision than the store
+  second_promotion_during_tail,  // 4.4  an epoch ends while its adopted tail is being given to the others
+  longer_tail_dropped,           // 4.3  a primary of the past returns with records that nobody else has
+  index_record_dropped,          // 4.3  one of those is an index record
+  trim_during_flush,             // 7.2  a block was trimmed between the flush's look and its index record
+  sled_back_after_epochs,        // 8.2  a sled that was away for two epochs or more is fenced again
+  decode_with_another_set,       // 8.6  the first k chunks do not give the block
+  // Other paths worth counting
+  image_rebuild,                 // a member is rebuilt from an image
+  suspect_after_replay,          // 10.2
+  repaired_from_member,          // a payload that has gone bad in a head's own log
+  narrow_stripe,                 // 8.5
+  attempt_of_unknown_end,        // 8.1  a stripe's gateway did not answer: fresh slots
+  // Moments
+  epoch_start_appended,
+  truncate_logged,
+  proposal_sent,
+  image_sent,
+  index_record_appended,
+  segment_begun,
+  stripe_spread,                 // a gateway begins to send the chunks
+  fence_persisted,
+  count_
+};
+
+std::string_view path_name(Path p);
+/// The product: nothing.
+void reached(Path p);
+
+/// What daemons promise, for an oracle that remembers it beyond their crashes.
+enum class Fact {
+  epoch_adopted,    // a head has made the epoch durable
+  record_taken,     // a head has taken a record from the primary of that epoch
+  sled_fenced,      // a sled has answered that the epoch is durable there
+  sled_changed,     // a sled has changed a slot or a column under that epoch
+};
+/// The product: nothing.
+void witnessed(Fact fact, VpId vp, Epoch epoch);
+
+// Only in the builds with switches; elsewhere they end the process.
+std::uint64_t times_reached(Path p);
+void on_reached(std::function<void(Path)> f);
+void on_witnessed(std::function<void(Fact, VpId, Epoch)> f);
+
+}  // namespace luge
