@@ -144,6 +144,19 @@ TEST(History, EffectAfterTheFenceIsCaught) {
   EXPECT_FALSE(zero.ok());
 }
 
+// A client that has been replaced may still be told what the new one wrote; only its own writes are bounded by the fence.
+TEST(History, ReadAnsweredAfterTheFenceMayBeNewer) {
+  Book b;
+  auto late = b.h.invoke_read(7, 1ms, 0, 4096);
+  b.h.fence(7, 2ms);
+  auto w = b.h.invoke_write(8, 3ms, 0, 4096);
+  std::vector<std::byte> bytes(4096);
+  b.h.fill(w, bytes);
+  b.h.complete(w, 4ms);
+  b.h.complete_read(late, 5ms, bytes);
+  EXPECT_TRUE(b.ok());
+}
+
 TEST(History, UnknownTrimMayHappenOrNot) {
   for (int outcome : {0, 1, 2}) {
     Book b;
