@@ -1,13 +1,70 @@
 #include "sim/cluster/chaos.hpp"
 
+#include <algorithm>
+
 namespace luge::sim {
 
-Chaos::Chaos(Simulation& sim, Options options)
-    : sim_(sim), options_(std::move(options)), random_(sim.random().fork()) {
-  for (int k = 0; k < kinds_; ++k)
-    if (random_.chance(0.5)) mix_.push_back(static_cast<Kind>(k));
-  if (mix_.empty()) mix_.push_back(kill);
-  interval_ = Duration(random_.spread(10'000'000, 640'000'000));
+// How many kinds a seed has is log-uniform: a single kind shows a bug undisturbed, many meet each other.
+Chaos::Chaos(Simulation& sim, Options options) : sim_(sim), options_(std::move(options)), random_(sim.random().fork()) {
+  std::vector<Fault> all = own_faults();
+  std::move(options_.more.begin(), options_.more.end(), std::back_inserter(all));
+  std::size_t kinds = std::min<std::size_t>(random_.spread(1, 16), all.size());
+  while (mix_.size() < kinds) {
+    std::size_t i = random_.below(all.size());
+    mix_.push_back(std::move(all[i]));
+    all.erase(all.begin() + static_cast<std::ptrdiff_t>(i));
+  }
+  interval_ = options_.interval != Duration(0) ? options_.interval : Duration(random_.spread(20'000'000, 1'280'000'000));
+}
+
+std::vector<Chaos::Fault> Chaos::own_faults() {
+  auto& net = sim_.fabric();
+  auto node = [this] { return any(options_.networked); };
+  auto crash = [this](Crash how) {
+    return [this, how](Chaos&) { down_while_writing(any(options_.crashable), how, random_.chance(0.5) ? 500 : 0); };
+  };
+  std::vector<Fault> faults;
+  faults.push_back({"kill", crash(Crash::process)});
+  faults.push_back({"power cut", crash(Crash::power)});
+  faults.push_back({"power cut of all", [this](Chaos&) {
+    // Rare in the field and in the mix: everything at once hides finer faults.
+    if (!random_.chance(0.15)) return;
+    for (Node n : options_.all_at_once) down(n, Crash::power, how_long());
+  }});
+  faults.push_back({"pause", [this](Chaos&) { pause(any(options_.crashable), how_long()); }});
+  faults.push_back({"long pause", [this](Chaos&) {
+    // Longer than any time-out: who wakes up finds that the world has gone on without it.
+    if (random_.chance(0.3)) pause(any(options_.crashable), Duration(random_.spread(3'000'000'000, 80'000'000'000)));
+  }});
+  faults.push_back({"cut", [this, &net, node](Chaos&) {
+    Node a = node(), b = node();
+    net.cut_both(a, b);
+    undo_later([&net, a, b] { net.heal(a, b), net.heal(b, a); });
+  }});
+  faults.push_back({"one-way cut", [this, &net, node](Chaos&) {
+    Node a = node(), b = node();
+    net.cut(a, b);
+    undo_later([&net, a, b] { net.heal(a, b); });
+  }});
+  faults.push_back({"isolation", [this, node](Chaos&) { isolate(node()); }});
+  faults.push_back({"bridge", [this, node](Chaos&) { bridge(node()); }});
+  faults.push_back({"slow link", [this, &net, node](Chaos&) {
+    Node a = node(), b = node();
+    net.slow(a, b, Duration(random_.spread(1'000'000, 400'000'000)));
+    undo_later([&net, a, b] { net.slow(a, b, Duration(0)); });
+  }});
+  faults.push_back({"reset", [&net, node](Chaos&) { net.reset(node(), node()); }});
+  faults.push_back({"late messages", [this, &net, node](Chaos&) { net.strand(node(), node(), how_long()); }});
+  faults.push_back({"slow disk", [this, node](Chaos&) {
+    Node a = node();
+    sim_.disk(a).faults.slow = static_cast<double>(random_.between(3, 100));
+    undo_later([this, a] { sim_.disk(a).faults.slow = 1; });
+  }});
+  faults.push_back({"clock", [this, node](Chaos&) {
+    // Rates differ by less than 1 %, and a suspended machine's clock has gone on.
+    sim_.set_clock(node(), random_.chance(0.3) ? how_long() : Duration(0), 0.996 + 0.008 * random_.unit());
+  }});
+  return faults;
 }
 
 void Chaos::start() {
@@ -23,8 +80,15 @@ void Chaos::schedule() {
   });
 }
 
-void Chaos::undo_later(std::function<void()> undo) {
-  sim_.after(how_long(), [this, undo = std::move(undo)] {
+void Chaos::inject() {
+  Fault& fault = mix_[random_.below(mix_.size())];
+  ++count_[fault.name];
+  if (sim_.tracing()) sim_.log("fault: " + fault.name);
+  fault.inject(*this);
+}
+
+void Chaos::undo_after(Duration d, std::function<void()> undo) {
+  sim_.after(d, [this, undo = std::move(undo)] {
     if (active_) undo();
   });
 }
@@ -32,8 +96,8 @@ void Chaos::undo_later(std::function<void()> undo) {
 void Chaos::down(Node n, Crash how, Duration for_how_long) {
   if (!sim_.up(n)) return;
   sim_.crash(n, how);
-  sim_.after(for_how_long, [this, n] {
-    if (active_ && !sim_.up(n)) sim_.restart(n);
+  undo_after(for_how_long, [this, n] {
+    if (!sim_.up(n) && !given_up(n)) sim_.restart(n);
   });
 }
 
@@ -46,84 +110,54 @@ void Chaos::down_while_writing(Node n, Crash how, int patience) {
   sim_.after(20us, [this, n, how, patience] { down_while_writing(n, how, patience - 1); });
 }
 
-void Chaos::inject() {
-  Kind kind = mix_[random_.below(mix_.size())];
-  static constexpr const char* names[] = {"kill",   "power cut", "power cut of all", "pause",      "cut",       "one-way cut",
-                                          "isolation", "bridge", "slow link",        "reset", "slow disk", "clock"};
-  ++count_[names[kind]];
-  Node a = any(options_.networked), b = any(options_.networked);
-  auto& net = sim_.fabric();
-  if (sim_.tracing()) sim_.log(std::string("fault: ") + names[kind] + " " + sim_.name(a) + " " + sim_.name(b));
-  switch (kind) {
-    // Half of them in the short moments that matter most.
-    case kill: down_while_writing(any(options_.crashable), Crash::process, random_.chance(0.5) ? 500 : 0); break;
-    case power: down_while_writing(any(options_.crashable), Crash::power, random_.chance(0.5) ? 500 : 0); break;
-    case power_all:
-      // Rare in the field and in the mix: everything at once hides finer faults.
-      if (!random_.chance(0.15)) break;
-      for (Node n : options_.all_at_once) down(n, Crash::power, how_long());
-      break;
-    case pause: {
-      Node n = any(options_.crashable);
-      if (!sim_.up(n)) break;
-      sim_.pause(n);
-      undo_later([this, n] { sim_.resume(n); });
-      break;
-    }
-    case cut_both:
-      net.cut_both(a, b);
-      undo_later([&net, a, b] { net.heal(a, b), net.heal(b, a); });
-      break;
-    case cut_one_way:
-      net.cut(a, b);
-      undo_later([&net, a, b] { net.heal(a, b); });
-      break;
-    case isolate:
-      for (Node n : options_.networked)
-        if (n != a) net.cut_both(a, n);
-      undo_later([this, &net, a] {
-        for (Node n : options_.networked) net.heal(a, n), net.heal(n, a);
-      });
-      break;
-    case bridge: {
-      // Two halves that cannot see each other; one node sees both.
-      std::vector<std::pair<Node, Node>> pairs;
-      std::vector<bool> half(sim_.nodes());
-      for (Node n : options_.networked) half[n] = random_.chance(0.5);
-      for (Node x : options_.networked)
-        for (Node y : options_.networked)
-          if (x != a && y != a && half[x] != half[y]) pairs.emplace_back(x, y);
-      for (auto [x, y] : pairs) net.cut(x, y);
-      undo_later([&net, pairs] {
-        for (auto [x, y] : pairs) net.heal(x, y);
-      });
-      break;
-    }
-    case slow_link:
-      net.slow(a, b, Duration(random_.spread(1'000'000, 400'000'000)));
-      undo_later([&net, a, b] { net.slow(a, b, Duration(0)); });
-      break;
-    case reset_link: net.reset(a, b); break;
-    case slow_disk:
-      sim_.disk(a).faults.slow = static_cast<double>(random_.between(3, 100));
-      undo_later([this, a] { sim_.disk(a).faults.slow = 1; });
-      break;
-    case clock:  // rates differ by less than 1 %, and a suspended machine's clock has gone on
-      sim_.set_clock(a, random_.chance(0.3) ? how_long() : Duration(0), 0.996 + 0.008 * random_.unit());
-      break;
-    case kinds_: break;
-  }
+void Chaos::pause(Node n, Duration for_how_long) {
+  if (!sim_.up(n)) return;
+  sim_.pause(n);
+  undo_after(for_how_long, [this, n] { sim_.resume(n); });
 }
+
+void Chaos::isolate(Node a) {
+  auto& net = sim_.fabric();
+  for (Node n : options_.networked)
+    if (n != a) net.cut_both(a, n);
+  undo_later([this, &net, a] {
+    for (Node n : options_.networked) net.heal(a, n), net.heal(n, a);
+  });
+}
+
+// Two halves that cannot see each other; one node sees both.
+void Chaos::bridge(Node a) {
+  auto& net = sim_.fabric();
+  std::vector<std::pair<Node, Node>> pairs;
+  std::vector<bool> half(sim_.nodes());
+  for (Node n : options_.networked) half[n] = random_.chance(0.5);
+  for (Node x : options_.networked)
+    for (Node y : options_.networked)
+      if (x != a && y != a && half[x] != half[y]) pairs.emplace_back(x, y);
+  for (auto [x, y] : pairs) net.cut(x, y);
+  undo_later([&net, pairs] {
+    for (auto [x, y] : pairs) net.heal(x, y);
+  });
+}
+
+void Chaos::give_up(Node n) {
+  if (sim_.tracing()) sim_.log(sim_.name(n) + " is gone for good");
+  given_up_.push_back(n);
+  if (sim_.up(n)) sim_.crash(n, Crash::power);
+}
+
+bool Chaos::given_up(Node n) const { return std::find(given_up_.begin(), given_up_.end(), n) != given_up_.end(); }
 
 void Chaos::heal() {
   active_ = false;
   if (sim_.tracing()) sim_.log("heal: " + summary());
   sim_.fabric().heal_all();
+  for (Node n = 0; n < sim_.nodes(); ++n) sim_.disk(n).faults.slow = 1;
+  if (options_.healing) options_.healing();
   for (Node n = 0; n < sim_.nodes(); ++n) {
-    sim_.disk(n).faults.slow = 1;
     if (sim_.up(n))
       sim_.resume(n);
-    else
+    else if (!given_up(n))
       sim_.restart(n);
   }
 }

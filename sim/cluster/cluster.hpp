@@ -3,9 +3,10 @@
 //
 // A run: start the unit, make the volumes, let clients work while faults come and go, heal, and then ask that
 //  - every request is answered within a bound, without an error that a client sees (liveness);
-//  - after a flush, after a cold start of all heads, and with m sleds gone, everything reads back;
+//  - after a flush, after a cold start of all heads, and with as many sleds gone as the layout allows, everything reads back;
 //  - each block's whole history is linearizable (history.hpp): nothing acknowledged is lost, nothing comes back;
-//  - all required replicas of a VP agree on commit LSN and index.
+//  - what judge.hpp says of promises, replicas and stripes.
+// What disks lose on the way is bounded (damage.hpp), so that all of this may be demanded.
 //
 // What these oracles prove; with a switch: one of the first 500 seeds fails when the rule is broken.
 // Requirement: FO-01, HN-07, MC-07, MC-23
@@ -21,7 +22,7 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
+#include <map>
 #include <string>
 
 #include "base/ids.hpp"
@@ -34,15 +35,17 @@ struct ClusterOptions {
   std::uint32_t heads = 4, sleds = 7, devices = 1, volumes = 1, partitions = 1;
   Layout layout{4, 2};
   std::uint64_t volume_bytes = 2 << 20;
-  std::uint64_t requests = 600;    ///< per volume
-  io::Duration seconds = std::chrono::seconds(20);  ///< of virtual time under faults, at most
+  std::uint64_t requests = 600;    ///< at least so many in all ...
+  io::Duration least{0};           ///< ... and for so long under faults, ...
+  io::Duration most = std::chrono::seconds(20);  ///< ... but no longer than this
   bool rival = false;              ///< a second client that takes the volume over now and then
   bool faults = true;
-  bool flush = true;              ///< ask for a flush and read from the sleds at the end
+  bool flush = true;               ///< ask for a flush and read from the sleds at the end
   bool trace = false;
 
-  /// What the seed draws. Only `seed` is looked at.
-  static ClusterOptions from_seed(std::uint64_t seed);
+  /// What the seed draws. Quick: 3 to 5 heads, hundreds of requests. Long: at least 60 s under faults and 5000 requests
+  /// on 3 to 9 heads and 6 to 24 sleds.
+  static ClusterOptions from_seed(std::uint64_t seed, bool is_long = false);
   std::string describe() const;
 };
 

@@ -85,6 +85,12 @@ void Disk::rot(const std::string& path, std::uint64_t offset) {
   f->write(start, sector, true);
 }
 
+void Disk::overwrite(const std::string& path, std::uint64_t offset, Bytes bytes) {
+  FileState* f = file(path);
+  LUGE_CHECK(f != nullptr && offset + bytes.size() <= f->size);
+  f->write(offset, bytes, true);
+}
+
 std::uint64_t Disk::bytes_used() const {
   std::uint64_t sum = 0;
   for (auto& [path, f] : files_)
@@ -140,7 +146,7 @@ class SimFile final : public io::BlockFile {
     check(offset, into.size());
     co_await world_.sleep(latency(disk_.random_, disk_.faults, 20us, 160us));
     if (offset + into.size() > state_->size) co_return outside(offset, into.size());
-    if (disk_.random_.chance(disk_.faults.read_error)) co_return error("read", offset);
+    if (disk_.random_.chance(disk_.faults_for(path_).read_error)) co_return error("read", offset);
     state_->read(offset, into);
     co_return Status();
   }
@@ -162,14 +168,14 @@ class SimFile final : public io::BlockFile {
       co_await world_.sleep(latency(r, disk_.faults, 5us, 40us));
     w = std::move(*it);
     state_->in_flight.erase(it);
-    if (r.chance(disk_.faults.write_error)) {
+    if (r.chance(disk_.faults_for(path_).write_error)) {
       Torn t = torn(r);
       state_->write(w.offset, w.bytes, w.durable, [&](std::size_t) { return t == Torn::all || (t != Torn::none && r.chance(0.5)); });
       co_return error("write", offset);
     }
-    if (r.chance(disk_.faults.lost_write)) co_return Status();
-    if (r.chance(disk_.faults.misdirected_write)) w.offset = misdirect(w.offset, bytes);
-    if (r.chance(disk_.faults.rot)) w.bytes[r.below(bytes)] ^= std::byte(1u << r.below(8));
+    if (r.chance(disk_.faults_for(path_).lost_write)) co_return Status();
+    if (r.chance(disk_.faults_for(path_).misdirected_write)) w.offset = misdirect(w.offset, bytes);
+    if (r.chance(disk_.faults_for(path_).rot)) w.bytes[r.below(bytes)] ^= std::byte(1u << r.below(8));
     state_->write(w.offset, w.bytes, w.durable);
     co_return Status();
   }
@@ -182,7 +188,7 @@ class SimFile final : public io::BlockFile {
     std::vector<std::vector<std::byte>> contents(numbers.size(), std::vector<std::byte>(4096));
     for (std::size_t i = 0; i < numbers.size(); ++i) state_->read(numbers[i] * 4096, contents[i]);
     co_await world_.sleep(latency(disk_.random_, disk_.faults, 100us, 2ms));
-    if (disk_.random_.chance(disk_.faults.sync_error)) co_return error("sync", 0);
+    if (disk_.random_.chance(disk_.faults_for(path_).sync_error)) co_return error("sync", 0);
     for (std::size_t i = 0; i < numbers.size(); ++i) {
       auto old = state_->durable.find(numbers[i]);
       if (old == state_->durable.end()) continue;

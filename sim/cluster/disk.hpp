@@ -65,6 +65,8 @@ class Disk {
  public:
   explicit Disk(Random random) : random_(random) {}
   DiskFaults faults;
+  /// Instead of `faults`, for single files; `slow` and `capacity` are always those of the whole disk.
+  std::map<std::string, DiskFaults> faults_of;
 
   /// For devices (absolute paths), which no daemon creates.
   void make_file(const std::string& path, std::uint64_t size);
@@ -74,6 +76,8 @@ class Disk {
   FileState* file(const std::string& path);
   /// Flips one bit on the medium and in what reads see.
   void rot(const std::string& path, std::uint64_t offset);
+  /// Puts `bytes` there, on the medium and in what reads see. REQUIRES: sector multiples inside the file.
+  void overwrite(const std::string& path, std::uint64_t offset, Bytes bytes);
   void wipe() { files_.clear(); directories_.clear(); }
   std::uint64_t bytes_used() const;
   /// A write is in flight.
@@ -85,6 +89,10 @@ class Disk {
  private:
   friend class SimFiles;
   friend class SimFile;
+  const DiskFaults& faults_for(const std::string& path) const {
+    auto it = faults_of.find(path);
+    return it == faults_of.end() ? faults : it->second;
+  }
   std::map<std::string, std::shared_ptr<FileState>> files_;
   std::set<std::string> directories_;
   Random random_;

@@ -26,6 +26,7 @@ struct Fabric::End {
   // Sending
   std::size_t outstanding = 0;  // sent and not yet read by the other side
   io::Duration last_arrival{0};
+  io::Duration not_before{0};   // stranded: nothing sent arrives earlier
   bool fin_sent = false;
   std::deque<Segment> stalled;
   bool watching = false;  // a retransmission timer runs
@@ -174,6 +175,11 @@ void Fabric::post(const Ref& c, int side, Segment segment) {
 
 void Fabric::arrive(const Ref& c, int side, Segment segment) {
   End& from = c->end[side];
+  if (sim_.now() < from.not_before) {
+    auto s = std::make_shared<Segment>(std::move(segment));
+    sim_.after(from.not_before - sim_.now(), [this, c, side, s] { arrive(c, side, std::move(*s)); });
+    return;
+  }
   if (!from.stalled.empty() || !deliver(c, side, segment)) {
     from.stalled.push_back(std::move(segment));
     watch(c, side);
@@ -286,6 +292,18 @@ void Fabric::reset(std::uint32_t a, std::uint32_t b) {
     if (!((x == a && y == b) || (x == b && y == a))) continue;
     break_end(c, 0);
     break_end(c, 1);
+  }
+}
+
+void Fabric::strand(std::uint32_t a, std::uint32_t b, io::Duration late) {
+  for (auto it = connections_.begin(); it != connections_.end();) {
+    Ref c = it->second;
+    ++it;
+    for (int side = 0; side < 2; ++side) {
+      if (c->end[side].node != a || c->end[1 - side].node != b || c->end[side].broken) continue;
+      c->end[side].not_before = sim_.now() + late;
+      break_end(c, side);
+    }
   }
 }
 

@@ -46,8 +46,11 @@ class Fabric {
   bool is_cut(std::uint32_t a, std::uint32_t b) const { return cuts_.count({a, b}) != 0; }
   /// Adds to the latency from a to b until heal_all().
   void slow(std::uint32_t a, std::uint32_t b, io::Duration extra) { slow_[{a, b}] = extra; }
-  /// Breaks every connection between a and b, both ends at once.
+  /// Breaks every connection between a and b, both ends at once. What is on its way is lost.
   void reset(std::uint32_t a, std::uint32_t b);
+  /// Breaks a's end of every connection between a and b. What a has sent still arrives, `late` from now, behind what a
+  /// may have sent meanwhile over another connection.
+  void strand(std::uint32_t a, std::uint32_t b, io::Duration late);
 
   std::uint64_t bytes_delivered() const { return bytes_delivered_; }
 

@@ -143,6 +143,7 @@ Node Simulation::add_node(std::string name, Boot boot) {
 const std::string& Simulation::name(Node n) const { return nodes_.at(n)->name; }
 bool Simulation::up(Node n) const { return nodes_.at(n)->world != nullptr; }
 bool Simulation::paused(Node n) const { return nodes_.at(n)->paused; }
+std::optional<Node> Simulation::current() const { return current_ ? std::optional<Node>(current_->index) : std::nullopt; }
 Disk& Simulation::disk(Node n) { return nodes_.at(n)->disk; }
 
 io::World& Simulation::world(Node n) {

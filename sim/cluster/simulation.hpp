@@ -14,6 +14,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -69,6 +70,8 @@ class Simulation {
   Random& random() { return random_; }
 
   Duration now() const { return now_; }
+  /// The node whose handler runs; nothing in the harness's own code.
+  std::optional<Node> current() const;
   /// Runs `f` at now() + d, outside of any node. It may crash and restart nodes.
   void after(Duration d, std::function<void()> f);
   void run_for(Duration d);

@@ -197,7 +197,7 @@ Outcome run(std::uint64_t seed, Bug bug) {
   sim.restart(client);
   sim.world(client).spawn("read back", [](io::World& w, Workload& l, ToyClient& t, bool& read) -> Task<void> {
     co_await w.sleep(5s);
-    co_await l.read_back(t);
+    co_await l.read_back(w, t);
     read = true;
   }(sim.world(client), load, *present, read));
   present.reset();

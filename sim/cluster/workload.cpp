@@ -68,10 +68,12 @@ io::Task<void> Workload::request(Target& target, std::uint32_t client) {
   }
 }
 
-io::Task<void> Workload::read_back(Target& target) {
+io::Task<void> Workload::read_back(io::World& world, Target& target) {
   constexpr std::uint64_t kPiece = 64 * kBlockBytes;
+  io::TaskGroup group(world);
   for (std::uint64_t at = 0; at < options_.volume_bytes; at += kPiece)
-    co_await read(target, client_, at, std::min(kPiece, options_.volume_bytes - at));
+    group.spawn("read back", read(target, client_, at, std::min(kPiece, options_.volume_bytes - at)));
+  co_await group.join();
 }
 
 }  // namespace luge::sim

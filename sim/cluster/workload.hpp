@@ -27,7 +27,7 @@ class Workload {
     std::uint64_t volume_bytes = 8 << 20;
     std::uint64_t hot_blocks = 64;  ///< most requests go to as many blocks at the start of the volume
     std::uint32_t workers = 6;
-    std::uint64_t requests = 1000;  ///< in all; then the workers end
+    std::uint64_t requests = ~std::uint64_t{0};  ///< in all; then the workers end
     std::uint32_t longest = 8;      ///< blocks a request
     Duration pause = 3ms;           ///< longest time between a worker's requests
     double reads = 0.4, sub_block = 0.15, trims = 0.03, zeroes = 0.03;
@@ -45,8 +45,10 @@ class Workload {
   /// Requests asked and not answered by the present attachment.
   std::size_t open() const { return history_.open(); }
   bool done() const { return started_ >= options_.requests; }
-  /// Reads the whole volume through `target` into the history. Errors are kept in error().
-  io::Task<void> read_back(Target& target);
+  std::uint64_t started() const { return started_; }
+  /// Reads the whole volume through `target` into the history, all of it at once: what cannot be read holds nothing
+  /// else up. Errors are kept in error().
+  io::Task<void> read_back(io::World& world, Target& target);
 
   /// The first error that a client saw, if any: it should see pauses only.
   const std::string& error() const { return error_; }

@@ -1,0 +1,172 @@
+#include "sim/cluster/damage.hpp"
+
+#include <algorithm>
+
+namespace luge::sim {
+
+Damage::Damage(Simulation& sim, Unit& unit, Layout layout)
+    : sim_(sim), unit_(unit), media_(sim, unit), random_(sim.random().fork()) {
+  reckless_ = random_.chance(0.05);
+  if (random_.chance(0.4)) bad_head_ = unit.head_nodes()[random_.below(unit.head_nodes().size())];
+  bool sleds_suffice = unit.sled_nodes().size() >= layout.k + 2;
+  if (random_.chance(0.4) && sleds_suffice) bad_sled_ = unit.sled_nodes()[random_.below(unit.sled_nodes().size())];
+}
+
+void Damage::log(const std::string& text) {
+  if (sim_.tracing()) sim_.log("damage: " + text);
+}
+
+std::vector<Chaos::Fault> Damage::faults() {
+  std::vector<Chaos::Fault> f;
+  f.push_back({"rot in a chunk", [this](Chaos& c) { rot_chunk(c); }});
+  if (bad_head_) {
+    f.push_back({"rot in a log", [this](Chaos&) { rot_log(); }});
+  }
+  if (bad_head_ || bad_sled_) {
+    f.push_back({"rot in tables", [this](Chaos& c) { if (c.random().chance(0.1)) rot_tables(); }});
+    f.push_back({"lying disk", [this](Chaos& c) { lie(c); }});
+    f.push_back({"new disk", [this](Chaos& c) { if (c.random().chance(0.2)) new_disk(c); }});
+    f.push_back({"end of a node", [this](Chaos& c) { if (c.random().chance(0.1)) end(c); }});
+  }
+  return f;
+}
+
+std::optional<Node> Damage::bad_node() {
+  if (bad_head_ && bad_sled_) return random_.chance(0.5) ? bad_head_ : bad_sled_;
+  return bad_head_ ? bad_head_ : bad_sled_;
+}
+
+bool Damage::may_rot(const head::StripeRow& row, std::uint32_t chunk) const {
+  if (row.places[chunk].sled() == 0) return false;
+  if (reckless_) return true;
+  std::uint32_t others = 0;
+  for (std::uint32_t i = 0; i < row.places.size(); ++i) {
+    if (i == chunk || row.places[i].sled() == 0 || unit_.node_of_sled(row.places[i].sled()) == bad_sled_) continue;
+    others += media_.chunk(row, i).has_value();
+  }
+  return others >= row.layout.k;
+}
+
+// One of the stripes that the primary knows to be live loses a chunk; some at once, as a bad spell of a disk does.
+void Damage::rot_chunk(Chaos& chaos) {
+  for (const auto& [vp, d] : unit_.store().designations) {
+    head::Head* h = unit_.head(d.primary);
+    const head::Replica* r = h ? h->replica(vp) : nullptr;
+    if (r == nullptr) continue;
+    std::vector<const head::StripeRow*> live;
+    for (const auto& [number, row] : r->stripes())
+      if (row.live_blocks != 0) live.push_back(&row);
+    for (std::uint64_t n = std::min<std::uint64_t>(live.size(), random_.spread(1, 8)); n != 0; --n) {
+      const head::StripeRow& row = *live[random_.below(live.size())];
+      auto chunk = static_cast<std::uint32_t>(random_.below(row.places.size()));
+      auto slot = may_rot(row, chunk) ? media_.slot(row, chunk) : std::nullopt;
+      if (slot) spoil(*slot);
+    }
+  }
+}
+
+// A flipped bit, a block of zeros, or a block of something else.
+void Damage::spoil(const Media::Slot& slot) {
+  Disk& disk = sim_.disk(slot.node);
+  std::uint64_t at = slot.offset + random_.below(slot.bytes);
+  std::uint64_t kind = random_.below(4);
+  log(sim_.name(slot.node) + " " + slot.path + " offset " + std::to_string(at));
+  if (kind < 2) return disk.rot(slot.path, at);
+  at = at / kBlockBytes * kBlockBytes;
+  Buffer block = Buffer::zeros(kBlockBytes);
+  if (kind == 3) {
+    FileState* file = disk.file(slot.path);
+    file->read(random_.below(file->size / kBlockBytes) * kBlockBytes, block.mutable_bytes());
+  }
+  disk.overwrite(slot.path, at, block.bytes());
+}
+
+// Half of the time where it hurts most: in what was logged last. Then, often, a restart that must read it.
+void Damage::rot_log() {
+  Node n = *bad_head_;
+  Disk& disk = sim_.disk(n);
+  const char* files[] = {"log-data", "log-meta"};
+  std::string path = files[random_.below(2)];
+  FileState* file = disk.file(path);
+  if (file == nullptr) return;
+  std::uint64_t at = random_.below(file->size);
+  head::Head* h = unit_.heads()[n - unit_.head_nodes()[0]];
+  std::vector<head::RecordPtr> records;
+  if (h)
+    for (const auto& [vp, d] : unit_.store().designations)
+      if (const head::Replica* r = h->replica(vp))
+        for (const auto& [lsn, record] : r->records())
+          if (record->durable && record->kind() == head::RecordKind::data) records.push_back(record);
+  if (!records.empty() && random_.chance(0.8)) {
+    bool last = random_.chance(0.5);
+    if (last) std::sort(records.begin(), records.end(), [](auto& a, auto& b) { return a->lsn() < b->lsn(); });
+    const head::Record& r = last ? *records.back() : *records[random_.below(records.size())];
+    path = "log-data";
+    // Its payload, or the header of its batch in front of that.
+    at = random_.chance(0.3) ? r.position.offset - std::min<std::uint64_t>(r.position.offset, 1 + random_.below(kBlockBytes))
+                             : r.position.offset + random_.below(std::uint64_t{r.payload_blocks()} * kBlockBytes);
+  }
+  log(sim_.name(n) + " " + path + " offset " + std::to_string(at));
+  disk.rot(path, at);
+  if (sim_.up(n) && random_.chance(0.3)) {
+    sim_.crash(n, Crash::process);
+    sim_.restart(n);
+  }
+}
+
+void Damage::rot_tables() {
+  Node n = *bad_node();
+  std::string path = n == bad_head_ ? "meta" : Unit::device_path(random_.below(unit_.shape().devices));
+  if (FileState* file = sim_.disk(n).file(path)) {
+    std::uint64_t at = random_.below(std::min<std::uint64_t>(file->size, random_.chance(0.5) ? 64 << 10 : 5 << 20));
+    log(sim_.name(n) + " " + path + " offset " + std::to_string(at));
+    sim_.disk(n).rot(path, at);
+  }
+}
+
+void Damage::lie(Chaos& chaos) {
+  Node n = *bad_node();
+  DiskFaults& f = sim_.disk(n).faults;
+  double often = static_cast<double>(random_.spread(1, 64)) / 128;
+  switch (random_.below(3)) {
+    case 0: f.lost_write = often; break;
+    case 1: f.misdirected_write = often; break;
+    default: f.rot = often;
+  }
+  log(sim_.name(n) + ": writes are lost, misdirected or spoilt, " + std::to_string(often));
+  chaos.undo_later([&f] { f.lost_write = f.misdirected_write = f.rot = 0; });
+}
+
+void Damage::new_disk(Chaos& chaos) {
+  Node n = *bad_node();
+  if (chaos.given_up(n)) return;
+  if (sim_.up(n)) sim_.crash(n, Crash::power);
+  log(sim_.name(n) + ": its disk is replaced by an empty one");
+  unit_.replace_disk(n);
+  chaos.undo_later([this, &chaos, n] { if (!sim_.up(n) && !chaos.given_up(n)) sim_.restart(n); });
+}
+
+// One node of the two: with both gone the rest has no room for any other fault.
+void Damage::end(Chaos& chaos) {
+  if (std::exchange(ended_, true)) return;
+  chaos.give_up(*bad_node());
+}
+
+void Damage::could_not_start(Node n) {
+  sim_.after(Duration(random_.spread(100'000'000, 3'000'000'000)), [this, n] {
+    if (sim_.up(n)) sim_.crash(n, Crash::power);
+    log(sim_.name(n) + ": cannot be read, its disk is replaced by an empty one");
+    unit_.replace_disk(n);
+    sim_.restart(n);
+  });
+}
+
+void Damage::heal() {
+  for (auto n : {bad_head_, bad_sled_})
+    if (n) {
+      DiskFaults& f = sim_.disk(*n).faults;
+      f.lost_write = f.misdirected_write = f.rot = 0;
+    }
+}
+
+}  // namespace luge::sim

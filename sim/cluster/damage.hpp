@@ -1,0 +1,52 @@
+// Damage to what disks hold, never more than the unit's redundancy is there for, so that the oracles may demand the data:
+//  - at most one head has a bad disk: rot in its logs and tables, lost and misdirected writes, a replacement by an empty disk,
+//    or its end. Every acknowledged write is on another required head as well.
+//  - at most one sled has such a disk, and only where the others suffice for stripes of k + 1 chunks;
+//  - chunks on other sleds rot one by one, each only while k others of its stripe are whole and not on the bad sled.
+// A seed may be `reckless`: then chunks rot beyond that. Reads may wait for ever or fail, but wrong bytes stay wrong.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "sim/cluster/chaos.hpp"
+#include "sim/cluster/media.hpp"
+
+namespace luge::sim {
+
+class Damage {
+ public:
+  Damage(Simulation& sim, Unit& unit, Layout layout);
+
+  std::vector<Chaos::Fault> faults();
+  void heal();
+  bool reckless() const { return reckless_; }
+  /// Its disk has been, or may have been, damaged.
+  bool bad(Node n) const { return bad_head_ == n || bad_sled_ == n; }
+  /// A bad node could not start from what its disk holds: it gets an empty one after a while.
+  void could_not_start(Node n);
+  std::optional<Node> bad_head() const { return bad_head_; }
+  std::optional<Node> bad_sled() const { return bad_sled_; }
+
+ private:
+  void rot_chunk(Chaos& chaos);
+  void rot_log();
+  void rot_tables();
+  void lie(Chaos& chaos);
+  void new_disk(Chaos& chaos);
+  void end(Chaos& chaos);
+  bool may_rot(const head::StripeRow& row, std::uint32_t chunk) const;
+  void spoil(const Media::Slot& slot);
+  std::optional<Node> bad_node();
+  void log(const std::string& text);
+
+  Simulation& sim_;
+  Unit& unit_;
+  Media media_;
+  Random random_;
+  std::optional<Node> bad_head_, bad_sled_;
+  bool reckless_ = false;
+  bool ended_ = false;
+};
+
+}  // namespace luge::sim

@@ -1,0 +1,99 @@
+#include "sim/cluster/judge.hpp"
+
+#include <algorithm>
+
+namespace luge::sim {
+
+void Judge::witness(Fact fact, VpId vp, Epoch epoch) {
+  auto n = sim_.current();
+  if (!n || damage_.bad(*n)) return;  // a disk that forgets breaks its owner's promises
+  Epoch& promised = promised_[{*n, vp}];
+  bool is_promise = fact == Fact::epoch_adopted || fact == Fact::sled_fenced;
+  if (is_promise) {
+    promised = std::max(promised, epoch);
+  } else if (epoch < promised && broken_promise_.empty()) {
+    broken_promise_ = sim_.name(*n) + (fact == Fact::record_taken ? " took a record" : " changed a slot or column") + " of VP " +
+                      std::to_string(vp) + " under epoch " + std::to_string(epoch) + " though it had promised epoch " + std::to_string(promised);
+  }
+}
+
+namespace {
+
+std::uint64_t mix(std::uint64_t h, std::uint64_t v) {
+  h = (h ^ v) * 0x9e3779b97f4a7c15;
+  return h ^ h >> 29;
+}
+
+// Of what is committed: the stripes that are still needed, and the records whose data only logs have.
+std::uint64_t digest(const head::Replica& r) {
+  std::uint64_t h = r.index().digest();
+  for (const auto& [number, row] : r.stripes()) {
+    if (row.live_blocks == 0) continue;
+    h = mix(mix(mix(mix(h, number), row.id.epoch), row.id.counter), row.live_blocks);
+    for (const fbs::ChunkPlace& p : row.places) h = mix(mix(mix(h, p.sled()), p.column()), p.slot() + p.generation());
+  }
+  for (const auto& [lsn, record] : r.records())
+    if (lsn <= r.commit() && record->kind() == head::RecordKind::data && record->live != 0)
+      h = mix(mix(mix(h, lsn), record->epoch()), record->header.crc());
+  return h;
+}
+
+}  // namespace
+
+std::string Judge::disagreement() const {
+  for (const auto& [vp, d] : unit_.store().designations) {
+    const head::Replica* first = nullptr;
+    for (NodeId n : d.required) {
+      head::Head* h = unit_.head(n);
+      const head::Replica* r = h ? h->replica(vp) : nullptr;
+      std::string who = "VP " + std::to_string(vp) + " on head " + std::to_string(n);
+      if (!r) return who + ": no replica";
+      if (r->designation.epoch != d.epoch)
+        return who + ": epoch " + std::to_string(r->designation.epoch) + ", the store says " + std::to_string(d.epoch);
+      if (r->suspect) return who + ": suspect";
+      if (!first) first = r;
+      if (first->commit() != r->commit() || digest(*first) != digest(*r))
+        return who + ": commit " + std::to_string(r->commit()) + " digest " + std::to_string(digest(*r)) + ", head " +
+               std::to_string(d.required[0]) + ": commit " + std::to_string(first->commit()) + " digest " + std::to_string(digest(*first));
+    }
+  }
+  return "";
+}
+
+template <class F>
+void Judge::each_live_stripe(F f) const {
+  for (const auto& [vp, d] : unit_.store().designations) {
+    head::Head* h = unit_.head(d.primary);
+    const head::Replica* r = h ? h->replica(vp) : nullptr;
+    if (r == nullptr) continue;
+    for (const auto& [number, row] : r->stripes())
+      if (row.live_blocks != 0 && !f(row)) return;
+  }
+}
+
+std::string Judge::bad_stripe() const {
+  std::string bad;
+  each_live_stripe([&](const head::StripeRow& row) {
+    if (auto b = media_.check(row, damage_.reckless())) bad = *b;
+    return bad.empty();
+  });
+  return bad;
+}
+
+bool Judge::can_lose(const std::vector<Node>& sleds) const {
+  bool can = true;
+  each_live_stripe([&](const head::StripeRow& row) {
+    std::uint32_t left = 0;
+    for (std::uint32_t i = 0; i < row.places.size(); ++i) {
+      if (row.places[i].sled() == 0) continue;
+      Node n = unit_.node_of_sled(row.places[i].sled());
+      bool gone = !sim_.up(n) || std::find(sleds.begin(), sleds.end(), n) != sleds.end();
+      left += !gone && media_.chunk(row, i).has_value();
+    }
+    can = left >= row.layout.k;
+    return can;
+  });
+  return can;
+}
+
+}  // namespace luge::sim

@@ -1,0 +1,43 @@
+// What must hold of a unit, whatever happened to it, beyond what clients see (history.hpp):
+//  - who has promised an epoch takes nothing under an older one, also after a crash: heads records, sleds changes;
+//  - required replicas of a VP are equal up to the commit LSN: index, stripes, and the records that only logs hold;
+//  - every live stripe can be read from the media of the sleds, and its parity is that of its data.
+#pragma once
+
+#include <map>
+#include <string>
+
+#include "sim/cluster/damage.hpp"
+#include "sim/cluster/media.hpp"
+#include "switches/paths.hpp"
+
+namespace luge::sim {
+
+class Judge {
+ public:
+  Judge(Simulation& sim, const Unit& unit, const Damage& damage) : sim_(sim), unit_(unit), damage_(damage), media_(sim, unit) {}
+
+  /// From on_witnessed(). The first broken promise stays in broken_promise().
+  void witness(Fact fact, VpId vp, Epoch epoch);
+  const std::string& broken_promise() const { return broken_promise_; }
+
+  /// Empty, or how the required replicas of some VP differ. Meaningful when nothing is written.
+  std::string disagreement() const;
+  /// Empty, or what is wrong with a live stripe. Meaningful when no sled writes.
+  std::string bad_stripe() const;
+  /// Could every live stripe be read with these sleds gone too?
+  bool can_lose(const std::vector<Node>& sleds) const;
+
+ private:
+  template <class F>
+  void each_live_stripe(F f) const;
+
+  Simulation& sim_;
+  const Unit& unit_;
+  const Damage& damage_;
+  Media media_;
+  std::map<std::pair<Node, VpId>, Epoch> promised_;
+  std::string broken_promise_;
+};
+
+}  // namespace luge::sim

@@ -1,0 +1,113 @@
+#include "sim/cluster/media.hpp"
+
+#include "base/crc32c.hpp"
+#include "coding/chunk_header.hpp"
+#include "sled/device_format.hpp"
+
+namespace luge::sim {
+
+std::optional<Media::Slot> Media::slot(const head::StripeRow& row, std::uint32_t i) const {
+  const fbs::ChunkPlace& place = row.places.at(i);
+  if (place.sled() == 0) return std::nullopt;
+  Slot s;
+  s.node = unit_.node_of_sled(place.sled());
+  s.path = Unit::device_path(place.device());
+  const FileState* file = sim_.disk(s.node).file(s.path);
+  if (file == nullptr) return std::nullopt;
+  sled::Superblock super;
+  std::array<std::byte, sizeof super> raw;
+  file->read(0, raw);
+  std::memcpy(&super, raw.data(), sizeof super);
+  if (super.magic != sled::kSuperMagic || place.column() >= super.columns) return std::nullopt;
+  s.bytes = coding::chunk_header_bytes(row.layout, row.chunk_bytes) + row.chunk_bytes;
+  s.offset = sled::kMetaOffset + super.meta_mib * sled::kMiB + place.column() * super.column_bytes + place.slot() * s.bytes;
+  if (s.offset + s.bytes > file->size) return std::nullopt;
+  return s;
+}
+
+std::optional<Buffer> Media::chunk(const head::StripeRow& row, std::uint32_t i) const {
+  auto s = slot(row, i);
+  if (!s) return std::nullopt;
+  Buffer raw = Buffer::allocate(s->bytes);
+  sim_.disk(s->node).file(s->path)->read(s->offset, raw.mutable_bytes());
+  auto header = coding::parse_chunk_header(raw.bytes());
+  if (!header.ok()) return std::nullopt;
+  const coding::ChunkHeaderFields& f = header->fields();
+  if (!f.written || f.stripe != row.id || f.chunk_index != i || f.generation != row.places[i].generation() ||
+      f.chunk_bytes != row.chunk_bytes)
+    return std::nullopt;
+  Buffer chunk = raw.slice(header->header_bytes(), f.chunk_bytes);
+  for (std::uint32_t b = 0; b < header->blocks_per_chunk(); ++b)
+    if (crc32c(chunk.bytes().subspan(std::size_t{b} * kBlockBytes, kBlockBytes)) != header->block_crc(i, b)) return std::nullopt;
+  return chunk;
+}
+
+std::uint32_t Media::intact(const head::StripeRow& row) const {
+  std::uint32_t n = 0;
+  for (std::uint32_t i = 0; i < row.places.size(); ++i) n += chunk(row, i).has_value();
+  return n;
+}
+
+namespace {
+
+// GF(2^8) with polynomial 0x11D, from its definition: what the oracle says owes nothing to the coders that it judges.
+struct Field {
+  std::array<std::array<std::uint8_t, 256>, 256> times{};
+  Field() {
+    for (unsigned a = 0; a < 256; ++a)
+      for (unsigned b = 0; b < 256; ++b) times[a][b] = multiply(a, b);
+  }
+  static std::uint8_t multiply(unsigned a, unsigned b) {
+    unsigned product = 0;
+    for (; b != 0; b >>= 1) {
+      if (b & 1) product ^= a;
+      a = a << 1 ^ (a & 0x80 ? 0x11d : 0);
+    }
+    return static_cast<std::uint8_t>(product);
+  }
+  std::uint8_t inverse(unsigned a) const {
+    unsigned b = 1;
+    while (times[a][b] != 1) ++b;
+    return static_cast<std::uint8_t>(b);
+  }
+};
+
+// Parity chunk `row` (k <= row < k + m): the sum of data chunk j times 1 / (row xor j).
+Buffer parity(std::uint32_t row, const std::vector<Bytes>& data) {
+  static const Field field;
+  Buffer out = Buffer::zeros(data[0].size());
+  for (std::uint32_t j = 0; j < data.size(); ++j) {
+    const auto& times = field.times[field.inverse(row ^ j)];
+    for (std::size_t at = 0; at < out.size(); ++at)
+      out.data()[at] ^= std::byte{times[static_cast<std::uint8_t>(data[j][at])]};
+  }
+  return out;
+}
+
+}  // namespace
+
+std::optional<std::string> Media::check(const head::StripeRow& row, bool may_lack) const {
+  const Layout l = row.layout;
+  std::vector<std::optional<Buffer>> chunks;
+  std::uint32_t whole = 0;
+  for (std::uint32_t i = 0; i < l.width(); ++i) {
+    chunks.push_back(chunk(row, i));
+    whole += chunks.back().has_value();
+  }
+  std::string name = "stripe " + to_string(row.id);
+  if (whole < l.k) {
+    if (may_lack) return std::nullopt;
+    return name + " of " + to_string(l) + " has only " + std::to_string(whole) + " whole chunks on the sleds' media";
+  }
+  std::vector<Bytes> data;
+  for (std::uint32_t i = 0; i < l.k; ++i) {
+    if (!chunks[i]) return std::nullopt;  // decoding is what the reads at the end are for
+    data.push_back(chunks[i]->bytes());
+  }
+  for (std::uint32_t i = l.k; i < l.width(); ++i)
+    if (chunks[i] && std::memcmp(parity(i, data).data(), chunks[i]->data(), row.chunk_bytes) != 0)
+      return name + ": parity chunk " + std::to_string(i) + " on sled " + std::to_string(row.places[i].sled()) + " is not that of its data";
+  return std::nullopt;
+}
+
+}  // namespace luge::sim

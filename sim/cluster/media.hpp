@@ -1,0 +1,37 @@
+// What the disks of the simulated sleds really hold, read without any daemon's help: the formats (sled/device_format.hpp,
+// coding/chunk_header.hpp) and a stripe table are enough. For oracles, and to damage chunks with an aim.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "head/replica.hpp"
+#include "sim/cluster/unit.hpp"
+
+namespace luge::sim {
+
+class Media {
+ public:
+  Media(Simulation& sim, const Unit& unit) : sim_(sim), unit_(unit) {}
+
+  struct Slot {
+    Node node = 0;
+    std::string path;
+    std::uint64_t offset = 0, bytes = 0;  ///< header area and chunk
+  };
+  /// Where chunk `i` of the stripe should be; nothing if it was never written or its device cannot be read.
+  std::optional<Slot> slot(const head::StripeRow& row, std::uint32_t i) const;
+  /// Chunk `i`, if its slot holds it whole: right header, right stripe, every block as its checksum says.
+  std::optional<Buffer> chunk(const head::StripeRow& row, std::uint32_t i) const;
+  std::uint32_t intact(const head::StripeRow& row) const;
+
+  /// Nothing, or what is wrong with the stripe: fewer than k chunks are whole (unless it `may_lack` them), or the parity is
+  /// not that of the data.
+  std::optional<std::string> check(const head::StripeRow& row, bool may_lack) const;
+
+ private:
+  Simulation& sim_;
+  const Unit& unit_;
+};
+
+}  // namespace luge::sim

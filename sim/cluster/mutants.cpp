@@ -1,0 +1,116 @@
+#include "sim/cluster/mutants.hpp"
+
+#include <algorithm>
+#include <cstdio>
+#include <fstream>
+#include <map>
+#include <sstream>
+#include <vector>
+
+#include "sim/cluster/runner.hpp"
+#include "switches/switches.hpp"
+
+namespace luge::sim {
+namespace {
+
+// Switches whose code the simulated unit does not come to, because what would call it is not built. A unit test has each.
+const std::map<Switch, const char*> kNotReached = {
+    {Switch::free_without_generation, "nothing frees slots yet: the sweep is not built; see sled_slots_test"},
+};
+
+// Mutants of the protocol without a switch, for want of what they would break.
+constexpr const char* kNotBuilt[][2] = {
+    {"checkpoint-covers-uncommitted", "checkpoints"},
+    {"metadata-trimmed-to-newest-checkpoint", "checkpoints"},
+    {"sweep-without-low-water-mark", "the sweep"},
+    {"lease-from-receipt", "lease reads"},
+    {"lease-forgotten-at-restart", "lease reads"},
+    {"lease-of-any-one-reserve", "lease reads"},
+    {"snapshot-without-a-cut", "snapshots"},
+};
+
+struct Row {
+  std::vector<std::uint64_t> seeds;
+};
+
+std::map<std::string, Row> read_table(const std::string& path) {
+  std::map<std::string, Row> rows;
+  std::ifstream in(path);
+  for (std::string line; std::getline(in, line);) {
+    std::istringstream words(line.substr(0, line.find('#')));
+    std::string name;
+    if (!(words >> name)) continue;
+    for (std::uint64_t seed; words >> seed;) rows[name].seeds.push_back(seed);
+  }
+  return rows;
+}
+
+void write_table(const std::string& path, const std::map<std::string, Row>& rows) {
+  std::ofstream out(path);
+  out << "# Seeds that notice each broken rule, quickest first. Written by: luge-sim mutants --write --table THIS_FILE\n";
+  for (const auto& [name, row] : rows) {
+    out << name;
+    for (std::uint64_t s : row.seeds) out << ' ' << s;
+    out << '\n';
+  }
+  if (!out.flush()) std::fprintf(stderr, "luge-sim: cannot write %s\n", path.c_str());
+}
+
+struct Caught {
+  std::vector<SeedResult> by;
+  std::uint64_t tried = 0;
+};
+
+Caught look_for(const std::string& name, const std::vector<std::uint64_t>& known, const MutantRun& run) {
+  std::vector<std::uint64_t> seeds = known;
+  for (std::uint64_t s = 1; seeds.size() < run.limit; ++s)
+    if (std::find(known.begin(), known.end(), s) == known.end()) seeds.push_back(s);
+  Overrides overrides;
+  overrides.broken = name;
+  Caught c;
+  run_seeds(seeds, overrides, run.jobs, 300, [&](const SeedResult& r) {
+    ++c.tried;
+    if (!r.ok) c.by.push_back(r);
+    return c.by.size() < run.wanted;
+  });
+  return c;
+}
+
+}  // namespace
+
+int run_mutants(const MutantRun& run) {
+  std::map<std::string, Row> known, found;
+  if (!run.table.empty()) known = read_table(run.table);
+  if (!run.only.empty()) found = known;
+  int missed = 0;
+  auto start = std::chrono::steady_clock::now();
+  for (std::size_t i = 0; i < static_cast<std::size_t>(Switch::count_); ++i) {
+    auto which = static_cast<Switch>(i);
+    std::string name(switch_name(which));
+    if (!run.only.empty() && run.only != name) continue;
+    if (auto it = kNotReached.find(which); it != kNotReached.end()) {
+      std::printf("%-32s not reached: %s\n", name.c_str(), it->second);
+      continue;
+    }
+    Caught c = look_for(name, known[name].seeds, run);
+    if (c.by.empty()) {
+      ++missed;
+      std::printf("%-32s NOT CAUGHT by %llu seeds\n", name.c_str(), static_cast<unsigned long long>(c.tried));
+    } else {
+      const SeedResult& first = c.by.front();
+      std::printf("%-32s seed %-5llu after %-4llu %s\n", name.c_str(), static_cast<unsigned long long>(first.seed),
+                  static_cast<unsigned long long>(c.tried), first.reason().substr(0, 110).c_str());
+      std::sort(c.by.begin(), c.by.end(), [](auto& a, auto& b) { return a.wall_seconds < b.wall_seconds; });
+      found[name].seeds.clear();
+      for (const SeedResult& r : c.by) found[name].seeds.push_back(r.seed);
+    }
+    std::fflush(stdout);
+  }
+  if (run.only.empty())
+    for (auto [name, what] : kNotBuilt) std::printf("%-32s not built: %s\n", name, what);
+  if (run.write) write_table(run.table, found);
+  std::printf("%.0f s, %d not caught\n", std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), missed);
+  return missed == 0 ? 0 : 1;
+}
+
+}  // namespace luge::sim

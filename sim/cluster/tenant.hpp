@@ -1,0 +1,30 @@
+// A volume and those who use it: clients on nodes of their own that attach it, work, and attach it again when they have
+// lost it.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "sim/cluster/unit.hpp"
+#include "sim/cluster/workload.hpp"
+
+namespace luge::sim {
+
+struct Tenant {
+  std::string name;
+  std::unique_ptr<Workload> load;
+  std::vector<Node> clients;
+  Target* present = nullptr;  ///< of the attachment that holds the volume
+  Node present_node = 0;
+  std::uint64_t incarnation = 0;  ///< of the present attachment, or the last one
+  bool rivals = false;        ///< its clients may take the volume from each other
+  std::function<bool()> rivalry;  ///< do they now?
+  std::function<void(const std::string&)> fail;
+};
+
+/// Adds a client to the tenant, on a new node. A rival waits for Tenant::rivalry. `tenant` outlives the node.
+void add_client(Simulation& sim, Tenant& tenant, NodeId id, bool rival);
+
+}  // namespace luge::sim
