@@ -94,6 +94,7 @@ class Primary : public std::enable_shared_from_this<Primary> {
   io::Task<bool> adopt_greatest_log();
   io::Task<bool> fetch_tail_from(NodeId member, LogPoint agreed, LogPoint theirs);
   bool everybody_holds(Lsn lsn) const;
+  void lost_records(const std::string& why);
 
   // membership.cpp
   void make_members();

@@ -85,6 +85,15 @@ io::Task<void> Primary::run(std::shared_ptr<Primary> self) {
   pump();
 }
 
+// What is let go of was committed, and so durable here too, once: an empty disk in place of the old one. Another member
+// stands then, and repairs this replica.
+void Primary::lost_records(const std::string& why) {
+  logging::error("VP {:x}: {}; this replica will be repaired from another", partition_.replica.vp(), why);
+  partition_.replica.suspect = true;
+  partition_.replica.suspect_reason = why;
+  depose(why);
+}
+
 // Every member of `required` is asked (and so fenced); the greatest (epoch, LSN) is taken over.
 io::Task<bool> Primary::adopt_greatest_log() {
   Replica& replica = partition_.replica;
@@ -92,6 +101,7 @@ io::Task<bool> Primary::adopt_greatest_log() {
     struct Reply {
       NodeId node;
       LogPoint last;
+      Lsn first;  // oldest record that it still has
       std::vector<EpochStart> starts;
     };
     struct Collected {
@@ -114,7 +124,7 @@ io::Task<bool> Primary::adopt_greatest_log() {
         co_return;
       }
       if (c->code() != 0 || (c->suspect() && !broken(Switch::suspect_promoted))) co_return;
-      Reply r{n, {c->last()->epoch(), c->last()->lsn()}, {}};
+      Reply r{n, {c->last()->epoch(), c->last()->lsn()}, c->first(), {}};
       if (c->starts())
         for (const auto* s : *c->starts()) r.starts.push_back({s->epoch(), s->lsn()});
       out.replies.push_back(std::move(r));
@@ -147,6 +157,10 @@ io::Task<bool> Primary::adopt_greatest_log() {
       logging::error("VP {:x}: {}", replica.vp(), state_);
       co_await members_changed_.wait_for(1s);
       continue;
+    }
+    if (agreed.lsn + 1 < best->first) {
+      lost_records("node " + std::to_string(best->node) + " has let go of records, flushed and committed, that are not here");
+      co_return false;
     }
     if (Status s = co_await partition_.truncate(agreed); !s.ok()) co_return false;
     if (co_await fetch_tail_from(best->node, agreed, best->last)) co_return true;
