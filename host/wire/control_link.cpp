@@ -47,7 +47,7 @@ struct ControlLink::State {
   Status refused;
   std::string last_complaint;
   bool registered = false;
-  std::shared_ptr<io::Time> heard;  // last frame on the present connection, from the first ping on
+  std::shared_ptr<io::Time> heard;  // last frame on the present connection, once registered
   // Frames that overtook the end of registration: a designation means nothing before the first directory.
   std::vector<Frame> early;
   Link link;
@@ -81,6 +81,8 @@ io::Task<bool> ControlLink::State::join(std::shared_ptr<Channel> channel) {
   }
   last_complaint.clear();
   registered = true;
+  heard = std::make_shared<io::Time>(world.now());  // it may go dark before it has pinged once
+  world.spawn("control watch", watch(world, channel, heard));
   logging::info("registered with the control plane at {}", link.address());
   if (callbacks.directory) callbacks.directory();
   for (Frame& f : std::exchange(early, {})) act(channel, std::move(f));
@@ -142,10 +144,6 @@ void ControlLink::State::on_frame(const std::shared_ptr<Channel>& channel, Frame
 void ControlLink::State::act(const std::shared_ptr<Channel>& channel, Frame frame) {
   switch (frame.kind) {
     case Kind::ping: {
-      if (!heard) {
-        heard = std::make_shared<io::Time>(world.now());
-        world.spawn("control watch", watch(world, channel, heard));
-      }
       std::string report = callbacks.report ? callbacks.report() : "{}";
       channel->reply(frame, make_frame(Kind::pong, [&](auto& b) {
                        return fbs::CreatePong(b, b.CreateString(report));
