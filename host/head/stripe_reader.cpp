@@ -59,7 +59,8 @@ io::Task<Status> StripeReader::read(StripeRow row, std::uint32_t block, std::uin
     logging::error("stripe {}: chunk {} holds other blocks than the index says; rebuilding", to_string(row.id), chunk);
   }
   reconstructed = true;
-  Status s = co_await rebuild(row, chunk, first, count, lba, out);
+  std::string why = piece.ok() ? "holds other blocks" : piece.status().text();
+  Status s = co_await rebuild(row, chunk, first, count, lba, out, "chunk " + std::to_string(chunk) + ": " + why + "; ");
   co_return s;
 }
 
@@ -130,9 +131,11 @@ io::Task<Result<StripeReader::Whole>> StripeReader::read_whole(StripeRow row) {
   co_return out;
 }
 
-io::Task<Status> StripeReader::rebuild(const StripeRow& row, std::uint32_t chunk, std::uint32_t first, std::uint32_t count, Lba lba, Buffer out) {
+io::Task<Status> StripeReader::rebuild(const StripeRow& row, std::uint32_t chunk, std::uint32_t first, std::uint32_t count, Lba lba, Buffer out,
+                                      std::string why) {
   std::uint32_t width = row.layout.width();
   Gathered got;
+  got.missing = std::move(why);
   co_await gather(row, chunk, first, count, got);
   const std::optional<coding::ChunkHeader>& header = got.header;
   std::vector<std::uint32_t> have;

@@ -38,8 +38,9 @@ class StripeReader {
   };
   /// Blocks [first, first + count) of every chunk that can be read, but `without`, and a header of the stripe.
   io::Task<void> gather(const StripeRow& row, std::uint32_t without, std::uint32_t first, std::uint32_t count, Gathered& got);
+  /// `why` the chunk itself could not be read, for the text of an error.
   io::Task<Status> rebuild(const StripeRow& row, std::uint32_t chunk, std::uint32_t first, std::uint32_t count, Lba lba,
-                           Buffer out);
+                           Buffer out, std::string why);
   Context& ctx_;
   std::vector<fbs::BlockIdentity> identities_;  // of the blocks of the data chunk last read
 };
