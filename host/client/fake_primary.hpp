@@ -51,7 +51,7 @@ struct Store {
 class FakePrimary {
  public:
   FakePrimary(io::World& world, std::shared_ptr<Store> store, NodeId id, std::string address)
-      : world_(world), store_(std::move(store)), self_{store_->unit, id}, server_(world, self_) {
+      : store_(std::move(store)), self_{store_->unit, id}, server_(world, self_) {
     store_->addresses[id] = address;
     Status s = server_.listen(address, [this](const Channel& c, wire::Frame f) { on_frame(c, std::move(f)); });
     LUGE_CHECK(s.ok());
@@ -203,7 +203,6 @@ class FakePrimary {
     c->send(std::move(f));
   }
 
-  io::World& world_;
   std::shared_ptr<Store> store_;
   wire::Identity self_;
   wire::Server server_;

@@ -242,21 +242,19 @@ std::vector<NodeId> Primary::wanted_required(std::string& why) const {
     bool silent = m.state == MemberState::live && m.acked < last && now - m.last_ack > ctx_.options.silent_member;
     (away || silent ? gone : keep).push_back(n);
   }
-  if (!gone.empty()) {
-    why = "leaving: node " + fmt::format("{}", fmt::join(gone, " "));
-    if (keep.size() >= d.min_copies) return keep;
-    why.clear();
-    return d.required;
-  }
+  if (!gone.empty()) why = "leaving: node " + fmt::format("{}", fmt::join(gone, " "));
+  if (!gone.empty() && keep.size() >= d.min_copies) return keep;
   for (const auto& [n, m] : members_) {
     bool caught_up = m.acked >= partition_.replica.commit() && partition_.replica.commit() > 0;
     if (broken(Switch::join_before_acks)) caught_up = true;
     if (!d.requires_node(n) && m.state == MemberState::live && caught_up && open_) {
-      why = "joining: node " + std::to_string(n);
+      why += (why.empty() ? "" : ", ") + ("joining: node " + std::to_string(n));
       keep.push_back(n);
     }
   }
-  return keep;
+  if (gone.empty() || keep.size() >= d.min_copies) return keep;
+  why.clear();  // too few would be left: what is there now is waited for
+  return d.required;
 }
 
 io::Task<void> Primary::tend(std::shared_ptr<Primary> self) {
@@ -336,6 +334,7 @@ io::Task<bool> Primary::inform_kept() {
   if (partition_.designation().revision != d.revision) co_return false;
   also_required_.clear();
   recompute_commit();
+  pump();
   members_changed_.notify_all();
   co_return true;
 }

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "head/context.hpp"
@@ -90,6 +91,7 @@ class Partition {
   bool should_stand(io::Time now, io::Duration& wait) const;
   io::Event wake_;
   io::Mutex adopting_;
+  std::optional<io::Time> alone_since_;  // standing, with fewer complete members reachable than min_copies
   bool imaging_ = false;
   std::vector<std::uint32_t> incoming_image_segments_;
   std::uint64_t sync_turn_ = 0;  // of sync_begin: what an earlier one began does not count any more

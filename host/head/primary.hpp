@@ -116,6 +116,8 @@ class Primary : public std::enable_shared_from_this<Primary> {
   /// The op gets its LSN (or an error) now.
   void unqueue(Op& op);
   bool room_for_data(bool& slow) const;
+  /// Below min_copies nothing new is taken and nothing is acknowledged (protocol 3.3).
+  bool enough_copies() const;
   bool begin_op(Op& op);
   Status check_op(const Op& op) const;
   void write_aligned(Op& op);

@@ -101,7 +101,7 @@ void Primary::write(const ChannelPtr& channel, const fbs::WriteBatch& batch, con
       // Applied already: answered when that record is committed, never applied twice.
       ++counters_.duplicates;
       if (partition_.replica.epoch_at(*known) < epoch_) reached(Path::retry_over_promotion);
-      if (*known <= partition_.replica.commit()) answer(channel, op.request, Code::ok);
+      if (*known <= partition_.replica.commit() && enough_copies()) answer(channel, op.request, Code::ok);
       else {
         auto place = std::upper_bound(pending_acks_.begin(), pending_acks_.end(), *known,
                                       [](Lsn l, const PendingAck& a) { return l < a.lsn; });
@@ -155,10 +155,21 @@ bool Primary::room_for_data(bool& slow) const {
   return fill < ctx_.options.high_fill && meta < meta_high && ctx_.data_log->queued_bytes() < kQueuedForLog;
 }
 
+bool Primary::enough_copies() const {
+  const Designation& d = partition_.designation();
+  return d.required.size() >= d.min_copies || broken(Switch::acknowledges_one_copy);
+}
+
 void Primary::pump() {
   if (!open()) return;
   bool slow = false;
+  if (enough_copies()) partition_.waits.clear(Wait::copies);
   while (!incoming_.empty()) {
+    if (!enough_copies()) {
+      const Designation& d = partition_.designation();
+      partition_.waits.set(Wait::copies, "writes wait: " + std::to_string(d.required.size()) + " of the " + std::to_string(d.min_copies) + " copies that they need are complete");
+      break;
+    }
     if (!room_for_data(slow)) {
       partition_.waits.set(Wait::log_space, "the log is full: writes wait for the flush to the sleds");
       flush_wake_.notify_all();
@@ -175,7 +186,7 @@ void Primary::pump() {
   if (incoming_.empty()) partition_.waits.clear(Wait::log_space);
   if (!incoming_.empty() && !std::exchange(pump_armed_, true)) {
     auto later = [](std::shared_ptr<Primary> self) -> io::Task<void> {
-      co_await self->ctx_.world.sleep(1ms);
+      co_await self->ctx_.world.sleep(self->enough_copies() ? 1ms : 20ms);
       self->pump_armed_ = false;
       self->pump();
     };
@@ -372,11 +383,11 @@ void Primary::recompute_commit() {
   if (!open_ && replica.epoch_at(commit) != epoch_) return;
   Lsn before = replica.commit();
   replica.advance_commit(commit);
-  if (replica.commit() == before) return;
-  while (!pending_acks_.empty() && pending_acks_.front().lsn <= replica.commit()) {
+  while (enough_copies() && !pending_acks_.empty() && pending_acks_.front().lsn <= replica.commit()) {
     answer(pending_acks_.front().channel, pending_acks_.front().request, Code::ok);
     pending_acks_.pop_front();
   }
+  if (replica.commit() == before) return;
   commit_changed_.notify_all();
 }
 

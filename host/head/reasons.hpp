@@ -6,7 +6,7 @@
 
 namespace luge::head {
 
-enum class Wait : std::uint8_t { promotion, control_plane, log_space, flush, block, reads, count };
+enum class Wait : std::uint8_t { promotion, control_plane, copies, log_space, flush, block, reads, count };
 
 class Reasons {
  public:

@@ -8,6 +8,12 @@ namespace luge::head {
 
 using namespace std::chrono_literals;
 
+namespace {
+
+constexpr io::Duration kAlonePatience = 2s;
+
+}  // namespace
+
 // The first in the designation's order acts at once, the others a little later each; the store's swap breaks ties.
 bool Partition::should_stand(io::Time now, io::Duration& wait) const {
   const Designation& d = designation();
@@ -81,13 +87,18 @@ io::Task<void> Partition::stand() {
   for (NodeId n : d.required)
     if (n != ctx.options.id && std::find(answers.good.begin(), answers.good.end(), n) != answers.good.end())
       next.required.push_back(n);
-  if (next.required.size() < d.min_copies) {
-    std::string why = "a new primary needs " + std::to_string(d.min_copies) + " of the members that held everything; reachable are " +
-                  std::to_string(next.required.size()) + " of nodes";
+  // Each member of `required` holds everything, so one is enough to open; writes wait for a second copy (protocol 3.3).
+  // The others get a moment to come back first: after a power cut of all, heads start one by one.
+  if (next.required.size() >= d.min_copies) alone_since_.reset();
+  else if (!alone_since_) alone_since_ = ctx.world.now();
+  if (alone_since_ && ctx.world.now() - *alone_since_ < kAlonePatience) {
+    std::string why = "a new primary waits for the other members that held everything; reachable are " +
+                      std::to_string(next.required.size()) + " of nodes";
     for (NodeId n : d.required) why += " " + std::to_string(n);
     waits.set(Wait::promotion, std::move(why));
     co_return;
   }
+  alone_since_.reset();
   waits.clear(Wait::promotion);
   auto reply = co_await ctx.control->call(wire::make_frame(wire::Kind::propose, [&](auto& b) {
     auto offset = next.to(b);

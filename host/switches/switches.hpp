@@ -22,6 +22,7 @@ enum class Switch {
   merge_without_block_lock,      // 2.4
   ack_before_shrink,             // 3.1
   join_before_acks,              // 3.2
+  acknowledges_one_copy,         // 3.3: also below min_copies
   longest_log_by_length,         // 4.2
   truncate_not_durable,          // 4.3
   open_before_all_hold_tail,     // 4.4

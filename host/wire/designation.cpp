@@ -76,9 +76,6 @@ Status Designation::well_formed() const {
   for (NodeId n : required)
     if (!has_member(n)) return wrong("required names node " + std::to_string(n) + ", which is no member");
   if (!requires_node(primary)) return wrong("required does not contain the primary");
-  if (required.size() < min_copies)
-    return wrong("required has " + std::to_string(required.size()) + " members, min_copies is " +
-                 std::to_string(min_copies));
   return Status();
 }
 
