@@ -186,7 +186,7 @@ io::Task<void> Gateway::send_chunk(std::shared_ptr<Job> job, std::uint32_t chunk
   coding::ChunkHeaderFields f{self_.unit, job->stripe, job->layout, job->chunk_bytes, chunk, place.generation(), true};
   Buffer header = coding::encode_chunk_header(f, job->blocks, job->parity_crcs);
   if (place.sled() == self_.node) {
-    job->results[chunk] = co_await local_(place, job->epoch, header.bytes(), job->chunks[chunk].bytes());
+    job->results[chunk] = co_await local_(place, job->epoch, header, job->chunks[chunk]);
     co_return;
   }
   fbs::StripeId id(job->stripe.vp, job->stripe.epoch, job->stripe.counter);

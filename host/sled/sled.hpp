@@ -25,10 +25,11 @@ struct Options {
   std::uint64_t unit = 0;                   ///< 0: learned at the first registration, before a device is formatted
   std::vector<DeviceSpec> devices;
   std::uint64_t column_bytes = 32 << 20;
+  io::Duration io_timeout = std::chrono::seconds(15);  ///< a device whose operation takes longer has failed
   bool verify_all = true;                   ///< re-encode every stripe in software and compare before it is written; else every 16th
   std::shared_ptr<coding::ErasureCoder> coder;  ///< null: ISA-L
   std::uint64_t stripe_memory = 64 << 20;   ///< bytes of stripes in the gateway at once; others wait
-  std::uint64_t read_memory = 64 << 20;     ///< bytes of chunks being read at once
+  std::uint64_t device_memory = 64 << 20;   ///< bytes of chunks being read from one device at once, and as much again of chunks being written
   io::Duration peer_timeout = std::chrono::seconds(5);
   /// Called when the control plane has named the unit, before a device is marked with it.
   std::function<Status(std::uint64_t unit)> remember_unit;
@@ -45,9 +46,9 @@ class Sled {
  public:
   Sled(io::World& world, Options options);
   ~Sled();
-  /// Listens, opens the devices, registers. A device that is broken, gone, or in use by another process is left out;
-  /// all of them: an error. One that somebody must look at (another unit's, another sled's, an unknown format, not
-  /// blank, too small) is an error too: wrong_unit, wrong_version, invalid.
+  /// Listens, opens the devices, registers. A device that is broken, gone, in use by another process, or not the one that
+  /// stood in its place, is left out: the report says why. An error if none can be used (the first one's), or if one that is
+  /// left out may know of fences that nothing else here knows of.
   io::Task<Status> start();
   /// Takes no more requests and waits until those in progress have been answered, at most 10 s.
   io::Task<void> drain();

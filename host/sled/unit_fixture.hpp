@@ -104,13 +104,15 @@ class SledUnit {
     o.column_bytes = kColumnBytes;
     for (std::uint32_t d = 0; d < devices; ++d) o.devices.push_back({"/dev/disk" + std::to_string(d)});
     if (tweak) tweak(o);
+    options.push_back(o);
     daemons.emplace_back();
     auto node = static_cast<sim::Node>(sim.nodes());
     auto first = std::make_shared<bool>(true);
-    nodes.push_back(sim.add_node(o.name, [this, i, o, node, first](io::World& w) {
+    nodes.push_back(sim.add_node(o.name, [this, i, node, first](io::World& w) {
       if (std::exchange(*first, false))
-        for (const DeviceSpec& d : o.devices) sim.disk(node).make_file(d.path, kDeviceBytes);
-      return daemons[i] = std::make_shared<SledDaemon>(w, o);
+        for (const DeviceSpec& d : options[i].devices)
+          if (d.create_bytes == 0) sim.disk(node).make_file(d.path, kDeviceBytes);
+      return daemons[i] = std::make_shared<SledDaemon>(w, options[i]);
     }));
   }
 
@@ -157,7 +159,7 @@ class SledUnit {
     return wire::make_frame(wire::Kind::fence, [&](auto& b) { return fbs::CreateFence(b, vp, epoch); });
   }
   static Status fence_status(const Result<wire::Frame>& r, Epoch* held = nullptr) {
-    if (!r.ok()) return r.status();
+    if (!r.ok() || r->kind == wire::Kind::reply) return plain(r);
     const auto* m = r->kind == wire::Kind::fence_reply ? r->as<fbs::FenceReply>() : nullptr;
     if (!m) return Status(Code::internal, "no fence reply");
     if (held) *held = m->epoch();
@@ -332,6 +334,7 @@ class SledUnit {
 
   sim::Simulation sim;
   std::vector<Status> at_start;  // what each sled said when it was started first
+  std::vector<Options> options;  // of each sled, from its next start on
   std::vector<sim::Node> nodes;
   std::vector<std::shared_ptr<SledDaemon>> daemons;
   sim::Node client_node = 0;
