@@ -108,6 +108,9 @@ io::Task<Status> Device::claim(VpId vp, Epoch epoch, std::uint32_t column, std::
   if (column >= columns_.size()) co_return Status(Code::invalid, spec_.path + " has " + std::to_string(columns_.size()) + " columns");
   if (slot_bytes < 2 * kBlockBytes || slot_bytes % kBlockBytes != 0 || slot_bytes > column_bytes_)
     co_return Status(Code::invalid, "slots of " + std::to_string(slot_bytes) + " bytes do not fit a column of " + std::to_string(column_bytes_));
+  if (slots_in(slot_bytes) > kMaxSlots)
+    co_return Status(Code::invalid, "a column of " + std::to_string(column_bytes_) + " bytes has more than " + std::to_string(kMaxSlots) +
+                                        " slots of " + std::to_string(slot_bytes) + ": use larger chunks, or format with smaller columns");
   Column& c = columns_[column];
   while (c.changing) co_await changed_.wait();
   if (Status s = health(); !s.ok()) co_return s;

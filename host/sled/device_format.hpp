@@ -14,6 +14,7 @@ inline constexpr std::uint64_t kSecondSuperblock = 64 << 10;
 inline constexpr std::uint64_t kMetaOffset = 1 << 20;
 inline constexpr std::uint64_t kMiB = 1 << 20;
 inline constexpr std::uint32_t kMaxColumns = 1 << 20;
+inline constexpr std::uint32_t kMaxSlots = 1 << 16;  // of a column: the list of them must fit one message
 
 struct Superblock {
   std::uint32_t magic = kSuperMagic;

@@ -226,7 +226,7 @@ Status overall(const std::vector<Status>& results, const Places& places) {
 
 io::Task<wire::Frame> Gateway::write_stripe(const wire::Frame& request) {
   auto job = std::make_shared<Job>();
-  Status s = memory_.waiting() > 4 * options_.stripe_memory ? Status(Code::unavailable, "the gateway has more stripes than it can hold; try another")
+  Status s = memory_.crowded() ? Status(Code::unavailable, "the gateway has more stripes than it can hold; try another")
                                                             : parse(request, *job);
   if (s.ok()) s = permitted_(job->vp, job->epoch);
   if (s.ok()) {

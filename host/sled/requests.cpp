@@ -124,25 +124,29 @@ io::Task<wire::Frame> Service::list(const fbs::ListColumns& m) {
   flatbuffers::FlatBufferBuilder b;
   std::vector<flatbuffers::Offset<fbs::Column>> rows;
   VpId vp = m.vp();
+  std::pair<std::uint16_t, std::uint32_t> next{m.device(), m.column()};
+  bool more = false;
   Status s = check_epoch(vp, m.epoch());
-  for (auto& d : devices_) {
-    if (!s.ok() || !d->usable()) continue;
-    std::vector<std::uint32_t> mine = d->owned_by(vp);
+  for (std::size_t i = next.first; s.ok() && !more && i < devices_.size(); ++i) {
+    Device& d = *devices_[i];
+    if (!d.usable()) continue;
+    std::vector<std::uint32_t> mine = d.owned_by(vp);
     for (std::uint32_t n : mine) {
-      if (b.GetSize() > wire::kMaxBodyBytes / 2) break;
-      auto slots = co_await d->slots(vp, n);
-      if (slots.ok()) rows.push_back(column_row(b, *d, n, *slots));
+      if (std::pair(d.index(), n) < next) continue;
+      auto slots = co_await d.slots(vp, n);
+      if (!slots.ok()) continue;
+      more = !rows.empty() && b.GetSize() + slots->size() * sizeof(fbs::SlotState) > options_.list_bytes;
+      if (more) next = {d.index(), n};
+      if (more) break;
+      rows.push_back(column_row(b, d, n, *slots));
     }
-  }
-  if (b.GetSize() > wire::kMaxBodyBytes / 2) {
-    logging::warn("VP {:x} has more columns on this sled than fit one answer; {} are listed", vp, rows.size());
   }
   if (s.ok()) s = check_epoch(vp, m.epoch());
   if (!s.ok()) rows.clear();
   count(s);
   auto text = b.CreateString(s.text());
   auto list = b.CreateVector(rows);
-  b.Finish(fbs::CreateColumns(b, static_cast<std::uint16_t>(s.code()), text, list));
+  b.Finish(fbs::CreateColumns(b, static_cast<std::uint16_t>(s.code()), text, list, s.ok() && more, next.first, next.second));
   co_return wire::finish_frame(wire::Kind::columns, b);
 }
 
@@ -176,8 +180,15 @@ io::Task<Status> Service::release(const fbs::ReleaseColumns& m) {
   Status s = check_epoch(vp, epoch);
   if (!s.ok()) co_return s;
   Work work(*this, vp, epoch);
-  for (auto& d : devices_)
-    if (s.ok() && d->usable()) s = co_await d->release(vp, [this, vp, epoch] { return check_epoch(vp, epoch); });
+  io::TaskGroup group(world_);
+  for (auto& d : devices_) {
+    if (!d->usable()) continue;
+    group.spawn("release", [](Device& d, VpId vp, Device::Permit permit, Status& s) -> io::Task<void> {
+      Status one = co_await d.release(vp, std::move(permit));
+      if (s.ok()) s = one;
+    }(*d, vp, [this, vp, epoch] { return check_epoch(vp, epoch); }, s));
+  }
+  co_await group.join();
   co_return s;
 }
 
@@ -188,6 +199,11 @@ io::Task<Status> Service::write_chunk(const wire::Frame& frame, const fbs::Write
   auto header = coding::parse_chunk_header(header_area);
   if (header.ok() && (header->stripe() != stripe_of(*m.stripe()) || m.vp() != m.stripe()->vp() || header->fields().chunk_index != m.chunk_index()))
     co_return Status(Code::invalid, "the chunk's header is another chunk's");
+  auto d = device(m.place()->sled(), m.place()->device());
+  if (!d.ok()) co_return d.status();
+  Budget& memory = (*d)->write_memory();
+  if (memory.crowded()) co_return Status(Code::unavailable, (*d)->spec().path + ": more chunks wait to be written than this sled holds; use another");
+  Budget::Lease lease = co_await memory.take(data.size());
   co_return co_await store_chunk(*m.place(), m.epoch(), data.slice(0, m.header_bytes()), data.slice(m.header_bytes(), data.size() - m.header_bytes()));
 }
 

@@ -30,6 +30,7 @@ struct Options {
   std::shared_ptr<coding::ErasureCoder> coder;  ///< null: ISA-L
   std::uint64_t stripe_memory = 64 << 20;   ///< bytes of stripes in the gateway at once; others wait
   std::uint64_t device_memory = 64 << 20;   ///< bytes of chunks being read from one device at once, and as much again of chunks being written
+  std::size_t list_bytes = 4 << 20;         ///< of one answer to a list of columns; a column that is larger comes alone
   io::Duration peer_timeout = std::chrono::seconds(5);
   /// Called when the control plane has named the unit, before a device is marked with it.
   std::function<Status(std::uint64_t unit)> remember_unit;

@@ -197,15 +197,23 @@ class SledUnit {
   Result<Column> claim(std::uint32_t sled, VpId vp, Epoch epoch, std::uint32_t column = 0, std::uint32_t bytes = testing::slot_bytes(), std::uint16_t device = 0) {
     return claimed(call(sled, claim_frame(vp, epoch, device, column, bytes)));
   }
-  Result<std::vector<Column>> list(std::uint32_t sled, VpId vp, Epoch epoch) {
-    auto r = call(sled, wire::make_frame(wire::Kind::list_columns, [&](auto& b) { return fbs::CreateListColumns(b, vp, epoch); }));
-    if (!r.ok()) return r.status();
-    const auto* m = r->kind == wire::Kind::columns ? r->as<fbs::Columns>() : nullptr;
-    if (!m) return Status(Code::internal, "no columns");
-    if (m->code() != 0) return wire::make_status(m->code(), m->text());
+  /// pages: bytes of each answer.
+  Result<std::vector<Column>> list(std::uint32_t sled, VpId vp, Epoch epoch, std::vector<std::size_t>* pages = nullptr) {
     std::vector<Column> out;
-    for (const auto* c : *m->columns()) out.push_back(column_of(*c));
-    return out;
+    std::uint16_t device = 0;
+    std::uint32_t column = 0;
+    while (true) {
+      auto r = call(sled, wire::make_frame(wire::Kind::list_columns, [&](auto& b) { return fbs::CreateListColumns(b, vp, epoch, device, column); }));
+      if (!r.ok()) return r.status();
+      const auto* m = r->kind == wire::Kind::columns ? r->as<fbs::Columns>() : nullptr;
+      if (!m) return Status(Code::internal, "no columns");
+      if (m->code() != 0) return wire::make_status(m->code(), m->text());
+      for (const auto* c : *m->columns()) out.push_back(column_of(*c));
+      if (pages) pages->push_back(r->body.size());
+      if (!m->more()) return out;
+      device = m->next_device();
+      column = m->next_column();
+    }
   }
   Status release(std::uint32_t sled, VpId vp, Epoch epoch) {
     return plain(call(sled, wire::make_frame(wire::Kind::release_columns, [&](auto& b) { return fbs::CreateReleaseColumns(b, vp, epoch); })));
