@@ -60,7 +60,8 @@ struct Peer {
       std::vector<flatbuffers::Offset<fbs::Device>> rows;
       for (std::uint32_t i = 0; i < setup.devices; ++i)
         rows.push_back(fbs::CreateDevice(b, i, setup.columns * setup.column_bytes, setup.column_bytes, setup.columns,
-                                         setup.columns, b.CreateString("ok")));
+                                         free_columns.contains(i) ? free_columns[i] : setup.columns,
+                                         b.CreateString(device_state.contains(i) ? device_state[i] : "ok"), b.CreateString("so it is")));
       return rows;
     };
     c.designations = [this](flatbuffers::FlatBufferBuilder& b) {
@@ -115,6 +116,8 @@ struct Peer {
   Status answer, flush_answer;
   std::uint64_t unflushed = 0;
   std::vector<Designation> holds;
+  std::map<std::uint32_t, std::string> device_state;   // else "ok"
+  std::map<std::uint32_t, std::uint32_t> free_columns;  // else all
   int directories = 0, flushes = 0;
   std::set<NodeId> dead, ever_dead;
   std::map<NodeId, io::Time> death_heard;
@@ -394,7 +397,10 @@ TEST(PlacementTest, SandboxesDoNotOverlapWhileThereIsRoom) {
   std::vector<const Node*> up;
   for (NodeId i = 0; i < 6; ++i) {
     sleds[i].row = {101 + i, "s", "sled", ""};
-    sleds[i].devices = {{0, 1 << 30, 16 << 20, 10, 10, "ok"}, {1, 1 << 30, 16 << 20, 10, 10, "failed"}};
+    sleds[i].devices = {{0, 1 << 30, 16 << 20, 10, 10, "ok", ""}};
+    for (const char* state : {"failed", "in_use", "closed", "full", "", "what"})
+      sleds[i].devices.push_back({static_cast<std::uint16_t>(sleds[i].devices.size()), 1 << 30, 16 << 20, 10, 10, state, ""});
+    sleds[i].devices.push_back({7, 1 << 30, 16 << 20, 10, 0, "ok", "no column is free"});
     up.push_back(&sleds[i]);
   }
   std::set<SandboxRow> all;
@@ -409,6 +415,79 @@ TEST(PlacementTest, SandboxesDoNotOverlapWhileThereIsRoom) {
   EXPECT_EQ(more.size(), 30u) << "the other's columns, each once";
   all.insert(more.begin(), more.end());
   EXPECT_TRUE(recommend_columns(all, up, 65536, 1).empty());
+}
+
+// What a device is now counts, not what it was when its sled registered.
+TEST_F(ControlTest, ADeviceThatFailsLaterIsRecommendedNoMore) {
+  add_unit();
+  sim_.run_for(1s);
+  peer(101).device_state = {{0, "failed"}};
+  peer(102).device_state = {{0, "full"}, {1, "in_use"}};
+  peer(103).free_columns = {{1, 0}};
+  sim_.run_for(300ms);
+  create("v");
+  sim_.run_for(100ms);
+  std::set<std::pair<NodeId, std::uint16_t>> used;
+  auto note = [&] {
+    const Designation& d = image().designations.begin()->second;
+    for (const SandboxRow& s : peer(d.primary).sandbox.at(d.vp)) used.insert({s.sled, s.device});
+  };
+  note();
+  EXPECT_EQ(used.size(), 16u - 4u);
+  for (auto [sled, device] : {std::pair(101, 0), {102, 0}, {102, 1}, {103, 1}}) EXPECT_FALSE(used.contains({sled, device})) << sled << " " << device;
+  std::string events = json::serialize(http("GET", "/v1/events").body);
+  EXPECT_NE(events.find("sled-1: device 0 is failed: so it is"), std::string::npos) << events;
+  EXPECT_EQ(events.find("sled-3: device"), std::string::npos) << "a device that is in order and full of data is no event";
+  // Both directions: what is repaired is used again.
+  peer(102).device_state.clear();
+  sim_.run_for(300ms);
+  EXPECT_EQ(http("DELETE", "/v1/volumes/v").status, 200u);
+  create("w");
+  sim_.run_for(100ms);
+  note();
+  EXPECT_TRUE(used.contains({102, 0}) && used.contains({102, 1}));
+  EXPECT_EQ(json::serialize(http("GET", "/v1/status").body).find("\"state\":\"full\""), std::string::npos);
+}
+
+TEST_F(ControlTest, RoomIsWhatDevicesInOrderHave) {
+  add_unit(3, 6);
+  for (NodeId i = 101; i < 107; ++i) peer(i).device_state = {{0, "failed"}};
+  sim_.run_for(300ms);
+  // 6 sleds of one good GiB at 4+2 hold 4 GiB.
+  EXPECT_EQ(error_code(create("v", (4ull << 30) + 4096)), "invalid");
+  EXPECT_EQ(create("v", 4ull << 30).status, 201u);
+}
+
+TEST_F(ControlTest, AfterARestartTheNodesOfTheStoreAreUnknownUntilTheyRegister) {
+  add_unit();
+  sim_.crash(control_node_, sim::Crash::process);
+  sim_.crash(sim_node_[12], sim::Crash::process);
+  peers_.erase(12);
+  sim_.run_for(1s);
+  sim_.restart(control_node_);
+  auto states = [&] {
+    std::map<std::string, std::string> out;
+    Answer status = http("GET", "/v1/status");
+    for (const auto& n : status.body.at("nodes").as_array())
+      out[std::string(n.at("name").as_string())] = std::string(n.at("state").as_string());
+    return out;
+  };
+  auto at_start = states();
+  for (const auto& [name, state] : at_start) EXPECT_EQ(state, name == "control-1" ? "up" : "unknown") << name;
+  ASSERT_TRUE(sim_.run_until([&] { return control().registry().alive("head").size() == 3; }, 5s));
+  EXPECT_EQ(states()["head-1"], "up");
+  EXPECT_EQ(states()["head-2"], "unknown");
+  // Nothing is placed on it ...
+  EXPECT_EQ(error_code(http("POST", "/v1/volumes", R"({"name":"v","size":4096,"layout":"4+2","copies":4})")), "degraded");
+  // ... and nobody is told that it has failed before its time is up.
+  for (auto& [id, p] : peers_) EXPECT_TRUE(p->ever_dead.empty()) << id;
+  ASSERT_TRUE(sim_.run_until([&] { return peer(11).dead.contains(12); }, 12s));
+  EXPECT_EQ(states()["head-2"], "down");
+  // A connection that is lost later is another matter: it was heard of.
+  sim_.crash(sim_node_[13], sim::Crash::process);
+  peers_.erase(13);
+  sim_.run_for(50ms);
+  EXPECT_EQ(states()["head-3"], "away");
 }
 
 // Requirement: MC-22, P-4.1

@@ -10,6 +10,8 @@ namespace {
 constexpr std::uint64_t kMaxVolumeBytes = 1ull << 50;
 constexpr std::uint32_t kMaxVps = 1 << 16;
 constexpr std::uint32_t kMaxCopies = 8;
+// Counts the primary (protocol 3.3). With fewer, what is acknowledged would be on one head only; so a volume of two copies
+// waits while one of its heads is away.
 constexpr std::uint32_t kMinCopies = 2;
 constexpr std::uint32_t kMaxSandboxRequest = 4096;
 constexpr io::Duration kFreshReport = std::chrono::seconds(1);
@@ -62,7 +64,8 @@ void Volumes::stop() {
 std::uint64_t Volumes::usable_bytes(Layout layout) const {
   std::uint64_t raw = 0;
   for (const Node* s : registry_.alive("sled"))
-    for (const DeviceInfo& d : s->devices) raw += d.bytes;
+    for (const DeviceInfo& d : s->devices)
+      if (d.ok()) raw += d.bytes;
   return static_cast<std::uint64_t>(static_cast<unsigned __int128>(raw) * layout.k / layout.width());
 }
 
@@ -113,7 +116,7 @@ Result<Volume> Volumes::create(const Create& request) {
     d.epoch = d.revision = 1;
     d.history = world_.random() | 1;
     d.layout = v.layout;
-    d.min_copies = kMinCopies;
+    d.min_copies = std::min(kMinCopies, v.copies);
     d.blocks = bytes / kBlockBytes;
     d.required = place_replicas(placed, heads, v.copies);
     d.primary = d.required.front();

@@ -48,8 +48,10 @@ io::Task<Status> Device::raise(Fences fences) {
   co_return marked.ok() ? s : marked;
 }
 
-std::uint32_t Device::free_columns() const {
-  return static_cast<std::uint32_t>(std::count_if(columns_.begin(), columns_.end(), [](const Column& c) { return c.row.owner == 0 && !c.changing; }));
+void Device::set_row(Column& column, const ColumnRow& row) {
+  free_columns_ += column.row.owner != 0;
+  free_columns_ -= row.owner != 0;
+  column.row = row;
 }
 
 std::vector<std::uint32_t> Device::owned_by(VpId vp) const {
@@ -127,7 +129,7 @@ io::Task<Status> Device::claim(VpId vp, Epoch epoch, std::uint32_t column, std::
     s = co_await put(std::move(change));
   }
   if (s.ok()) {
-    c.row = next;
+    set_row(c, next);
     Slot fresh;
     fresh.generation = first_slot_generation(next.generation);
     c.slots.assign(slots_in(slot_bytes), fresh);
@@ -149,7 +151,7 @@ io::Task<Status> Device::release_column(std::uint32_t column) {
   Status s = health();
   if (s.ok()) s = co_await put(std::move(change));
   if (s.ok()) {
-    c.row = next;
+    set_row(c, next);
     c.slots = {};
     c.loaded = false;
   }

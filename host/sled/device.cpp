@@ -203,6 +203,7 @@ Status Device::adopt(const Superblock& s, const Expected& expected) {
   column_bytes_ = s.column_bytes;
   meta_bytes_ = s.meta_mib * kMiB;
   columns_ = std::vector<Column>(s.columns);
+  free_columns_ = s.columns;
   return Status();
 }
 
@@ -264,7 +265,7 @@ io::Task<Status> Device::load_tables() {
     else co_return Status(Code::corrupt, "the column table does not parse");
     bool sized = row.slot_bytes != 0 && row.slot_bytes % kBlockBytes == 0 && row.slot_bytes <= column_bytes_;
     if (row.owner != 0 && !sized) co_return Status(Code::corrupt, "the column table names a slot size that cannot be");
-    columns_[*n].row = row;
+    set_row(columns_[*n], row);
   }
   if (!read_fences(*meta_, fences_)) co_return Status(Code::corrupt, "the fence table does not parse");
   // There from the beginning, so that there is room for it when there is none for anything else.

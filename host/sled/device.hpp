@@ -86,7 +86,7 @@ class Device {
   io::Task<Status> raise(Fences fences);
 
   std::uint32_t columns() const { return static_cast<std::uint32_t>(columns_.size()); }
-  std::uint32_t free_columns() const;
+  std::uint32_t free_columns() const { return free_columns_; }
   std::vector<std::uint32_t> owned_by(VpId vp) const;
   /// REQUIRES: column < columns().
   const ColumnRow& row(std::uint32_t column) const { return columns_[column].row; }
@@ -152,6 +152,7 @@ class Device {
   // columns.cpp
   io::Task<Status> put(std::vector<io::MetaStore::Change> changes);
   Status metadata_error(const Status& status);
+  void set_row(Column& column, const ColumnRow& row);
   io::Task<Status> clear_headers(std::uint32_t column, std::uint32_t slot_bytes);
   io::Task<Status> release_column(std::uint32_t column);
   std::uint32_t slots_in(std::uint32_t slot_bytes) const;
@@ -183,6 +184,7 @@ class Device {
   std::unique_ptr<WatchedFile> file_;
   std::unique_ptr<io::MetaStore> meta_;
   std::vector<Column> columns_;
+  std::uint32_t free_columns_ = 0;
   Fences fences_;
   bool missed_fences_ = false;
   io::Mutex fencing_;

@@ -119,8 +119,8 @@ io::Task<Status> Service::take_in() {
 std::vector<flatbuffers::Offset<fbs::Device>> Service::device_rows(flatbuffers::FlatBufferBuilder& b) const {
   std::vector<flatbuffers::Offset<fbs::Device>> rows;
   for (const auto& d : devices_) {
-    auto state = b.CreateString(std::string(d->state_name()));
-    rows.push_back(fbs::CreateDevice(b, d->index(), d->bytes(), d->column_bytes(), d->columns(), d->free_columns(), state));
+    auto state = b.CreateString(std::string(d->state_name())), reason = b.CreateString(d->failure().text());
+    rows.push_back(fbs::CreateDevice(b, d->index(), d->bytes(), d->column_bytes(), d->columns(), d->free_columns(), state, reason));
   }
   return rows;
 }

@@ -146,7 +146,10 @@ void ControlLink::State::act(const std::shared_ptr<Channel>& channel, Frame fram
     case Kind::ping: {
       std::string report = callbacks.report ? callbacks.report() : "{}";
       channel->reply(frame, make_frame(Kind::pong, [&](auto& b) {
-                       return fbs::CreatePong(b, b.CreateString(report));
+                       auto text = b.CreateString(report);
+                       flatbuffers::Offset<flatbuffers::Vector<flatbuffers::Offset<fbs::Device>>> devices;
+                       if (callbacks.devices) devices = b.CreateVector(callbacks.devices(b));
+                       return fbs::CreatePong(b, text, devices);
                      }));
       return;
     }

@@ -34,7 +34,7 @@ class ControlLink {
   struct Callbacks {
     /// JSON object for `luge status` (docs/formats.md, "reports").
     std::function<std::string()> report;
-    /// What a sled adds to its registration.
+    /// What a sled adds to its registration and to each pong.
     std::function<std::vector<flatbuffers::Offset<fbs::Device>>(flatbuffers::FlatBufferBuilder&)> devices;
     /// What a head adds to it.
     std::function<std::vector<flatbuffers::Offset<fbs::Designation>>(flatbuffers::FlatBufferBuilder&)> designations;
