@@ -1,15 +1,18 @@
-// The attach daemon: volumes as NBD exports. Many volumes a process, one listener per volume, exports that survive a
-// restart. Uses nothing but its World; one event loop.
+// The attach daemon: volumes as NBD exports. Many volumes a process, one listener per volume. Uses nothing but its World;
+// one event loop.
+//
+// Invariant: the control plane alone says what is exported. Nothing of it is kept here: whenever this daemon registers, it
+// asks, opens what it is to export and does not, and closes what it exports and is not to. So an export outlives a restart
+// of the daemon, and one that was detached or given to another while the daemon was away, or cut off, does not.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
 
 #include "attach/nbd_connection.hpp"
 #include "client/volume.hpp"
-#include "io/files.hpp"
-#include "io/meta_store.hpp"
 #include "wire/control_link.hpp"
 
 namespace luge::attach {
@@ -20,6 +23,10 @@ struct Options {
   std::string control;
   std::uint64_t unit = 0;
   std::uint32_t pid = 0;
+  /// Called once, with the unit that the control plane names.
+  std::function<Status(std::uint64_t unit)> remember_unit;
+  /// Called when the control plane will never have this daemon, or what it says cannot be remembered.
+  std::function<void(Status)> fail;
 };
 
 class Attach {
@@ -38,7 +45,11 @@ class Attach {
     std::shared_ptr<NbdExport> served;
     std::unique_ptr<io::Listener> listener;
     std::vector<std::weak_ptr<NbdConnection>> connections;
-    bool closing = false;
+    bool read_only = false, closing = false;
+  };
+  struct Wanted {
+    std::string nbd;
+    bool read_only = false;
   };
   using ExportPtr = std::shared_ptr<Export>;
   void on_control(const std::shared_ptr<wire::Channel>& channel, wire::Frame frame);
@@ -47,17 +58,23 @@ class Attach {
   io::Task<Status> open_export(std::string name, std::string nbd, bool take_over, bool read_only);
   io::Task<Status> close_export(std::string name, bool detach);
   io::Task<void> accept_loop(ExportPtr e);
-  io::Task<void> restore();
+  io::Task<void> join_unit();
+  io::Task<void> follow_control();
+  io::Task<bool> settle();
+  io::Task<Status> ask_wanted();
+  void complain(const std::string& name, const Status& status);
 
   io::World& world_;
   Options options_;
   wire::Identity identity_;
   std::unique_ptr<wire::ControlLink> control_;
-  std::unique_ptr<io::BlockFile> file_;
-  std::unique_ptr<io::MetaStore> store_;
   std::map<std::string, ExportPtr> exports_;
   std::vector<ExportPtr> ended_;  // their connections may still run
   io::Mutex changing_;
+  std::uint64_t registrations_ = 0;
+  io::Event registered_;
+  std::map<std::string, Wanted> wanted_;           // as last listed, less what has been withdrawn since
+  std::map<std::string, std::string> complaints_;  // by volume: said once
 };
 
 }  // namespace luge::attach

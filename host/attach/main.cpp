@@ -17,7 +17,7 @@ class AttachDaemon {
     };
   }
   AttachDaemon(io::World& world, const io::DaemonOptions& o)
-      : attach_(world, {o.id, o.name, o.settings.text("control"), o.unit, static_cast<std::uint32_t>(::getpid())}) {}
+      : attach_(world, {o.id, o.name, o.settings.text("control"), o.unit, static_cast<std::uint32_t>(::getpid()), o.remember_unit, o.fail}) {}
   io::Task<Status> start() { return attach_.start(); }
   io::Task<void> drain() { return attach_.drain(); }
 

@@ -199,6 +199,23 @@ class ControlTest : public testing::Test {
     done = true;
   }
 
+  /// What `daemon` hears when it asks what it is to export: names and addresses.
+  std::map<std::string, std::string> listed(NodeId daemon) {
+    std::map<std::string, std::string> out;
+    bool done = false;
+    sim_.world(sim_node_[daemon]).spawn("list", run_list(peer(daemon), out, done));
+    EXPECT_TRUE(sim_.run_until([&] { return done; }, 10s));
+    return out;
+  }
+  static Task<void> run_list(Peer& p, std::map<std::string, std::string>& out, bool& done) {
+    auto r = co_await p.link.call(wire::make_frame(wire::Kind::list_exports, [](auto& b) { return fbs::CreateListExports(b); }), 2s);
+    const auto* m = r.ok() && r->kind == wire::Kind::exports ? r->as<fbs::Exports>() : nullptr;
+    EXPECT_NE(m, nullptr);
+    if (m && m->exports())
+      for (const auto* e : *m->exports()) out[e->name()->str()] = e->nbd()->str();
+    done = true;
+  }
+
   std::uint64_t vp_bytes_ = 64ull << 30;
   std::map<NodeId, Peer*> peers_;
   std::map<NodeId, sim::Node> sim_node_;
@@ -294,6 +311,17 @@ TEST_F(ControlTest, AConnectionThatComesBackAtOnceIsNoFailure) {
   sim_.run_for(3s);
   EXPECT_TRUE(peer(12).link.connected());
   EXPECT_TRUE(peer(11).ever_dead.empty());
+}
+
+// Cut before the first ping, so that nothing ever comes and nothing is ever sent: the daemon must notice all the same.
+TEST_F(ControlTest, AConnectionThatIsCutRightAfterItsRegistrationIsMadeAgain) {
+  add({11, "head-1", "head"});
+  ASSERT_TRUE(sim_.run_until([&] { return peer(11).link.connected(); }, 5s));
+  sim_.fabric().cut_both(control_node_, sim_node_[11]);
+  sim_.run_for(20s);
+  EXPECT_FALSE(peer(11).link.connected());
+  sim_.fabric().heal_all();
+  EXPECT_TRUE(sim_.run_until([&] { return peer(11).link.connected() && control().registry().find(11)->connected(); }, 30s));
 }
 
 TEST_F(ControlTest, TheAgentDoesNotBlameNodesForItsOwnPause) {
@@ -639,11 +667,24 @@ TEST_F(ControlTest, ExportsGoToAnAttachDaemonAndOutliveIt) {
   EXPECT_EQ(http("POST", "/v1/volumes/v/attach", R"({"nbd":"unix:/x"})").status, 200u);
   EXPECT_EQ(error_code(http("POST", "/v1/volumes/v/attach", R"({"nbd":"unix:/y"})")), "exists");
   EXPECT_EQ(peer(901).exports, std::vector<std::string>{"v"});
+  EXPECT_EQ(listed(901), (std::map<std::string, std::string>{{"v", "unix:/x"}}));
+  add({902, "attach-2", "attach"});
   sim_.crash(sim_node_[901], sim::Crash::process);
   sim_.restart(sim_node_[901]);
-  EXPECT_TRUE(sim_.run_until([&] { return peer(901).exports == std::vector<std::string>{"v"}; }, 5s));
+  ASSERT_TRUE(sim_.run_until([&] { return peer(901).link.connected() && peer(902).link.connected(); }, 5s));
+  EXPECT_EQ(listed(901), (std::map<std::string, std::string>{{"v", "unix:/x"}}));
+  EXPECT_TRUE(listed(902).empty()) << "another's";
   EXPECT_EQ(http("POST", "/v1/volumes/v/detach").status, 200u);
   EXPECT_EQ(peer(901).exports.back(), "-v");
+  EXPECT_TRUE(listed(901).empty());
+  // Detached while the daemon was away: nothing of it stands when it is back.
+  EXPECT_EQ(http("POST", "/v1/volumes/v/attach", R"({"nbd":"unix:/x","node":"attach-1"})").status, 200u);
+  sim_.crash(sim_node_[901], sim::Crash::process);
+  sim_.run_for(1s);
+  EXPECT_EQ(http("POST", "/v1/volumes/v/detach").status, 200u);
+  sim_.restart(sim_node_[901]);
+  ASSERT_TRUE(sim_.run_until([&] { return peer(901).link.connected(); }, 5s));
+  EXPECT_TRUE(listed(901).empty());
   EXPECT_EQ(error_code(http("POST", "/v1/volumes/v/detach")), "not_found");
 }
 

@@ -85,6 +85,7 @@ io::Task<bool> ControlLink::State::join(std::shared_ptr<Channel> channel) {
   world.spawn("control watch", watch(world, channel, heard));
   logging::info("registered with the control plane at {}", link.address());
   if (callbacks.directory) callbacks.directory();
+  if (callbacks.registered) callbacks.registered();
   for (Frame& f : std::exchange(early, {})) act(channel, std::move(f));
   changed.notify_all();
   co_return true;

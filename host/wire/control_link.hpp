@@ -40,6 +40,8 @@ class ControlLink {
     std::function<std::vector<flatbuffers::Offset<fbs::Designation>>(flatbuffers::FlatBufferBuilder&)> designations;
     /// The directory changed (also once after each registration).
     std::function<void()> directory;
+    /// Registered, for the first time or again: what the two told one another before may be out of date.
+    std::function<void()> registered;
     /// Sent by the control plane: after a swap, and after registration for each VP this node takes part in.
     std::function<void(const fbs::Designate&)> designate;
     /// Any other request (flush_vp, drop_vp, export_volume ...); answer with channel->reply().
