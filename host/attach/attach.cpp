@@ -15,7 +15,8 @@ Attach::Attach(io::World& world, Options options)
 Attach::~Attach() = default;
 
 io::Task<Status> Attach::start() {
-  wire::ControlLink::Self self{options_.id, options_.name, "attach", "", world_.random() | 1, options_.pid};
+  std::uint64_t incarnation = options_.incarnation != 0 ? options_.incarnation : world_.random() | 1;
+  wire::ControlLink::Self self{options_.id, options_.name, "attach", "", incarnation, options_.pid};
   wire::ControlLink::Callbacks callbacks;
   callbacks.report = [this] { return report(); };
   callbacks.request = [this](const std::shared_ptr<wire::Channel>& c, wire::Frame f) { on_control(c, std::move(f)); };
@@ -135,6 +136,7 @@ io::Task<void> Attach::unexport_and_reply(std::shared_ptr<wire::Channel> channel
 
 io::Task<Status> Attach::open_export(std::string name, std::string nbd, bool take_over, bool read_only) {
   auto guard = co_await changing_.lock();
+  if (draining_) co_return Status(Code::unavailable, "the attach daemon is going down");
   if (auto it = exports_.find(name); it != exports_.end()) {
     if (it->second->nbd == nbd) co_return Status();
     co_return Status(Code::exists, "volume '" + name + "' is exported already, at " + it->second->nbd);
@@ -199,15 +201,29 @@ io::Task<Status> Attach::close_export(std::string name, bool detach) {
 }
 
 io::Task<void> Attach::drain() {
-  for (auto& [name, e] : exports_) {
-    e->listener->close();
-    for (int i = 0; i < 100 && e->volume->open_requests() != 0; ++i) co_await world_.sleep(20ms);
+  draining_ = true;
+  for (auto& [name, e] : exports_) e->listener->close();
+  io::TaskGroup group(world_);
+  for (auto& [name, e] : exports_)
     for (auto& w : e->connections)
-      if (auto c = w.lock()) c->close();
-    e->volume->close();
-  }
+      if (auto c = w.lock()) group.spawn("drain connection", c->drain(c));
+  co_await group.join();
+  for (auto& [name, e] : exports_) e->volume->close();
   control_->stop();
   co_await world_.sleep(20ms);
+}
+
+std::string Attach::unfinished() const {
+  std::string s;
+  for (const auto& [name, e] : exports_) {
+    std::size_t open = 0;
+    for (const auto& w : e->connections)
+      if (auto c = w.lock()) open += c->unanswered();
+    if (open == 0) continue;
+    s += (s.empty() ? "" : ", ") + std::to_string(open) + " requests of volume '" + name + "'";
+    if (std::string why = e->volume->pause_reason(); !why.empty()) s += " (" + why + ")";
+  }
+  return s;
 }
 
 std::string Attach::report() const {

@@ -6,36 +6,28 @@
 // of the daemon, and one that was detached or given to another while the daemon was away, or cut off, does not.
 #pragma once
 
-#include <functional>
 #include <map>
 #include <memory>
 #include <string>
 
 #include "attach/nbd_connection.hpp"
 #include "client/volume.hpp"
+#include "io/node_options.hpp"
 #include "wire/control_link.hpp"
 
 namespace luge::attach {
 
-struct Options {
-  NodeId id = 0;
-  std::string name;
-  std::string control;
-  std::uint64_t unit = 0;
-  std::uint32_t pid = 0;
-  /// Called once, with the unit that the control plane names.
-  std::function<Status(std::uint64_t unit)> remember_unit;
-  /// Called when the control plane will never have this daemon, or what it says cannot be remembered.
-  std::function<void(Status)> fail;
-};
+/// `fail` is called when the control plane will never have this daemon, or what it says cannot be remembered.
+using Options = io::NodeOptions;
 
 class Attach {
  public:
   Attach(io::World& world, Options options);
   ~Attach();
   io::Task<Status> start();
-  /// Stops taking requests; open ones are answered.
+  /// Stops taking requests; open ones are answered. The attachments stay.
   io::Task<void> drain();
+  std::string unfinished() const;  ///< what drain() waits for
   std::string report() const;  ///< JSON object (docs/formats.md, "reports")
 
  private:
@@ -71,6 +63,7 @@ class Attach {
   std::map<std::string, ExportPtr> exports_;
   std::vector<ExportPtr> ended_;  // their connections may still run
   io::Mutex changing_;
+  bool draining_ = false;
   std::uint64_t registrations_ = 0;
   io::Event registered_;
   std::map<std::string, Wanted> wanted_;           // as last listed, less what has been withdrawn since

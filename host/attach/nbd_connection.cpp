@@ -28,6 +28,12 @@ void NbdConnection::close() {
   room_.notify_all();
 }
 
+io::Task<void> NbdConnection::drain(std::shared_ptr<NbdConnection> self) {
+  draining_ = true;
+  while (!closing_ && (open_requests_ != 0 || outstanding_ != 0)) co_await room_.wait();
+  close();
+}
+
 io::Task<void> NbdConnection::serve(std::shared_ptr<NbdConnection> self) {
   ++export_->stats.connections;
   struct Leave {
@@ -43,6 +49,7 @@ io::Task<void> NbdConnection::serve(std::shared_ptr<NbdConnection> self) {
   // What is queued still goes out when the client said goodbye properly.
   closing_ = true;
   wake_writer_.notify_all();
+  room_.notify_all();
   while (!writer_done_) co_await room_.wait();
   stream_->close();
 }
@@ -177,7 +184,7 @@ io::Task<void> NbdConnection::requests() {
 }
 
 io::Task<bool> NbdConnection::one_request() {
-  if (!co_await fill(nbd::kRequestBytes)) co_return false;
+  if (!co_await fill(nbd::kRequestBytes) || draining_) co_return false;
   auto r = nbd::parse_request(rx_.bytes().subspan(begin_, nbd::kRequestBytes));
   if (!r.ok()) {
     logging::warn("nbd client of '{}': {}; connection closed", export_->info.name, r.status().text());
@@ -202,7 +209,7 @@ io::Task<bool> NbdConnection::take_write(const nbd::Request& request) {
   nbd::Error error = nbd::judge(r, export_->info);
   if (error == nbd::ok && r.length != 0) {
     Buffer image = client::allocate_image(r.offset, r.length);
-    if (!co_await take(image.data() + r.offset % kBlockBytes, r.length)) co_return false;
+    if (!co_await take(image.data() + r.offset % kBlockBytes, r.length) || draining_) co_return false;
     start(r, std::move(image));
     co_return true;
   }

@@ -39,6 +39,10 @@ class NbdConnection : public std::enable_shared_from_this<NbdConnection> {
   /// Runs to the end of the connection and of all its requests.
   io::Task<void> serve(std::shared_ptr<NbdConnection> self);
   void close();
+  /// Takes no further request, waits until all that were taken have been answered and the answers are in the socket, and
+  /// closes. What the client has sent beyond that is not done, and it sees as much.
+  io::Task<void> drain(std::shared_ptr<NbdConnection> self);
+  std::size_t unanswered() const { return open_requests_; }
 
  private:
   struct Reply {
@@ -67,7 +71,7 @@ class NbdConnection : public std::enable_shared_from_this<NbdConnection> {
   Buffer rx_;
   std::size_t begin_ = 0, end_ = 0;
   std::vector<Reply> replies_;
-  bool negotiated_ = false, closing_ = false, writer_done_ = true;
+  bool negotiated_ = false, draining_ = false, closing_ = false, writer_done_ = true;
   std::size_t open_requests_ = 0;
   std::uint64_t outstanding_ = 0;  // bytes that requests cost, until their answers are written
   io::Event wake_writer_, room_;

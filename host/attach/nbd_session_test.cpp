@@ -565,6 +565,47 @@ TEST(NbdSession, ManyAtOnceKeepTheirCookiesAndBytes) {
   }
 }
 
+// What was taken is answered, what comes later is not done, however busy the client is.
+TEST(NbdSession, ADrainAnswersWhatIsOpenAndTakesNoMore) {
+  Bench b;
+  b.fill('d');
+  b.server->target.holding = true;
+  b.run([](Bench& b, io::World& w) -> io::Task<void> {
+    RawClient c(w), idle(w);
+    bool ok = co_await c.open("unix:nbd");
+    EXPECT_TRUE(ok);
+    ok = co_await idle.open("unix:nbd");
+    EXPECT_TRUE(ok);
+    co_await c.send(request(write_, 1, 0, 100) + std::string(100, 'x') + request(read_, 2, 8192, 4096));
+    co_await w.sleep(50ms);
+    io::World& server = b.sim.world(b.attach);
+    int drained = 0;
+    for (auto& weak : b.server->connections)
+      if (auto connection = weak.lock())
+        server.spawn("drain", [](std::shared_ptr<NbdConnection> n, int& drained) -> io::Task<void> {
+          co_await n->drain(n);
+          ++drained;
+        }(connection, drained));
+    co_await w.sleep(50ms);
+    EXPECT_EQ(drained, 1) << "the idle one at once";
+    bool end = co_await closed(idle);
+    EXPECT_TRUE(end);
+    co_await c.send(request(trim_, 5, 400, 100) + request(write_, 3, 200, 100) + std::string(100, 'y') + request(write_, 4, 300, 100) + std::string(100, 'z'));
+    co_await w.sleep(50ms);
+    b.server->target.release();
+    std::set<std::uint64_t> answered;
+    for (auto r = co_await c.reply(); r.open; r = co_await c.reply()) {
+      EXPECT_EQ(r.error, 0u);
+      answered.insert(r.cookie);
+      if (r.cookie == 2) co_await c.receive(4096);
+    }
+    EXPECT_EQ(answered, (std::set<std::uint64_t>{1, 2}));
+    EXPECT_EQ(drained, 2);
+    EXPECT_TRUE(b.disk_text(0, 100) == std::string(100, 'x'));
+    EXPECT_TRUE(b.disk_text(200, 300) == std::string(300, 'd'));
+  });
+}
+
 // The host of a client goes dark while its requests are open: nothing of the connection stays once they are answered.
 TEST(NbdSession, AClientWithoutPowerIsForgotten) {
   Bench b;

@@ -1,6 +1,4 @@
 // luge-sled: mass storage and the coding gateway of one sled.
-#include <unistd.h>
-
 #include "io/daemon.hpp"
 #include "sled/sled.hpp"
 
@@ -23,8 +21,8 @@ class SledDaemon {
   static std::vector<Option> options() {
     using T = Option::Type;
     return {
-        {"listen", T::text, "", "address for heads and other sleds: unix:PATH or tcp:HOST:PORT", true},
-        {"control", T::text, "", "address of the control plane", true},
+        io::listen_option("heads and other sleds"),
+        io::control_option(),
         {"devices", T::texts, "", "devices: PATH, or PATH:SIZE to make a file of that size if it is not there", true},
         {"replace-device", T::texts, "",
          "number of a device (0 is the first) that is lost for good: the blank one that stands at its path now, or is made there, takes its place; "
@@ -42,15 +40,7 @@ class SledDaemon {
 
   io::Task<Status> start() {
     const Settings& s = options_.settings;
-    Options o;
-    o.id = options_.id;
-    o.name = options_.name;
-    o.unit = options_.unit;
-    o.incarnation = options_.incarnation;
-    o.remember_unit = options_.remember_unit;
-    o.pid = static_cast<std::uint32_t>(::getpid());
-    o.listen = s.text("listen");
-    o.control = s.text("control");
+    Options o{options_};
     o.column_bytes = s.bytes("column-bytes");
     if (o.column_bytes < (1 << 20) || o.column_bytes % kBlockBytes != 0)
       co_return Status(Code::invalid, "column-bytes is at least 1MiB and a multiple of 4KiB");
@@ -75,6 +65,7 @@ class SledDaemon {
   }
 
   io::Task<void> drain() { return sled_->drain(); }
+  std::string unfinished() const { return sled_->unfinished(); }
 
  private:
   io::World& world_;

@@ -138,13 +138,12 @@ io::Task<void> Service::drain() {
   draining_ = true;
   server_.close();
   if (control_) control_->stop();
-  io::Time deadline = world_.now() + 10s;
-  while (requests_ != 0 && co_await work_done_.wait_until(deadline)) {
-  }
-  if (requests_ != 0) logging::warn("{} requests are still in progress after 10 s; leaving them", requests_);
+  while (requests_ != 0) co_await work_done_.wait();
   co_await world_.sleep(10ms);  // the last answers leave
   if (gateway_) gateway_->stop();
 }
+
+std::string Service::unfinished() const { return std::to_string(requests_) + " requests in progress"; }
 
 namespace {
 
@@ -180,6 +179,7 @@ Sled::Sled(io::World& world, Options options) : service_(std::make_unique<Servic
 Sled::~Sled() = default;
 io::Task<Status> Sled::start() { return service_->start(); }
 io::Task<void> Sled::drain() { return service_->drain(); }
+std::string Sled::unfinished() const { return service_->unfinished(); }
 std::string Sled::address() const { return service_->address(); }
 std::string Sled::report() const { return service_->report(); }
 

@@ -24,6 +24,7 @@ class Service {
   ~Service();
   io::Task<Status> start();
   io::Task<void> drain();
+  std::string unfinished() const;
   std::string address() const { return server_.address(); }
   std::string report() const;
 
