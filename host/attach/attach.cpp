@@ -10,49 +10,100 @@ namespace luge::attach {
 
 using namespace std::chrono_literals;
 
-namespace {
-constexpr std::uint64_t kStoreBytes = 256 << 10;
-}
-
 Attach::Attach(io::World& world, Options options)
-    : world_(world), options_(std::move(options)), identity_{options_.unit, options_.id}, changing_(world) {}
+    : world_(world), options_(std::move(options)), identity_{options_.unit, options_.id}, changing_(world), registered_(world) {}
 Attach::~Attach() = default;
 
 io::Task<Status> Attach::start() {
-  auto file = co_await world_.files().open("exports", {.create = true, .size = kStoreBytes, .prewrite = true});
-  if (!file.ok()) co_return file.status();
-  file_ = std::move(*file);
-  auto store = co_await io::MetaStore::open(world_, *file_, 0, kStoreBytes);
-  if (!store.ok()) co_return store.status();
-  store_ = std::move(*store);
-  wire::ControlLink::Self self{options_.id, options_.name, "attach", "", world_.random() | 1, options_.pid};
+  std::uint64_t incarnation = options_.incarnation != 0 ? options_.incarnation : world_.random() | 1;
+  wire::ControlLink::Self self{options_.id, options_.name, "attach", "", incarnation, options_.pid};
   wire::ControlLink::Callbacks callbacks;
   callbacks.report = [this] { return report(); };
   callbacks.request = [this](const std::shared_ptr<wire::Channel>& c, wire::Frame f) { on_control(c, std::move(f)); };
+  callbacks.registered = [this] {
+    ++registrations_;
+    registered_.notify_all();
+  };
   control_ = std::make_unique<wire::ControlLink>(world_, identity_, options_.control, std::move(self), std::move(callbacks));
   control_->start();
-  world_.spawn("restore exports", restore());
+  world_.spawn("join unit", join_unit());
+  world_.spawn("follow control", follow_control());
   co_return Status();
 }
 
-// Exports of before the restart come back as they were, as soon as the control plane grants the attachment again.
-io::Task<void> Attach::restore() {
-  std::vector<std::pair<std::string, std::string>> rows;
-  for (auto [key, value] : store_->list("export/")) rows.emplace_back(std::string(key.substr(7)), std::string(value));
-  for (auto& [name, value] : rows) {
-    while (true) {
-      while (!co_await control_->wait_registered(10s)) {
-      }
-      bool read_only = value.starts_with("ro ");
-      Status s = co_await open_export(name, value.substr(3), false, read_only);
-      if (s.ok() || s.code() == Code::exists || s.code() == Code::not_found) {
-        if (!s.ok()) logging::error("export '{}' is not restored: {}", name, s.to_string());
-        break;
-      }
-      logging::warn("export '{}': {}; trying again", name, s.to_string());
-      co_await world_.sleep(500ms);
-    }
+io::Task<void> Attach::join_unit() {
+  while (true) {
+    bool known = co_await control_->wait_registered(10s);
+    Status s = control_->refused();
+    if (s.ok() && known && options_.remember_unit) s = options_.remember_unit(identity_.unit);
+    if (!s.ok() && options_.fail) options_.fail(s);
+    if (!s.ok() || known) co_return;
+    logging::warn("waiting for the control plane at {}", options_.control);
   }
+}
+
+// What cannot be opened yet (an address that is still in use, an attachment that another still has) is tried again until
+// it can, or until the control plane wants something else.
+io::Task<void> Attach::follow_control() {
+  std::uint64_t settled = 0;
+  while (true) {
+    while (settled == registrations_) co_await registered_.wait();
+    std::uint64_t now = registrations_;
+    bool all = co_await settle();
+    if (all) settled = now;
+    else co_await registered_.wait_for(500ms);
+  }
+}
+
+// False: something is left to do.
+io::Task<bool> Attach::settle() {
+  // Only what was there before the question: what is exported meanwhile is newer than the answer.
+  std::vector<std::string> before;
+  for (const auto& [name, e] : exports_) before.push_back(name);
+  if (Status s = co_await ask_wanted(); !s.ok()) {
+    complain("", s);
+    co_return false;
+  }
+  complaints_.erase("");
+  for (const std::string& name : before) {
+    auto w = wanted_.find(name);
+    auto e = exports_.find(name);
+    if (e == exports_.end()) continue;
+    if (w != wanted_.end() && w->second.nbd == e->second->nbd && w->second.read_only == e->second->read_only) continue;
+    logging::warn("volume '{}' is not to be exported at {} any more: it was detached or moved while the control plane could not be heard", name, e->second->nbd);
+    Status s = co_await close_export(name, true);
+    (void)s;  // the attachment may well be another's by now
+  }
+  bool all = true;
+  const std::map<std::string, Wanted> now = wanted_;
+  for (const auto& [name, w] : now) {
+    if (!wanted_.contains(name)) continue;  // withdrawn meanwhile
+    Status s = co_await open_export(name, w.nbd, false, w.read_only);
+    if (s.ok()) complaints_.erase(name);
+    else complain(name, s);
+    all = all && s.ok();
+  }
+  co_return all;
+}
+
+io::Task<Status> Attach::ask_wanted() {
+  auto answer = co_await control_->call(wire::make_frame(wire::Kind::list_exports, [](auto& b) { return fbs::CreateListExports(b); }), 5s);
+  if (!answer.ok()) co_return answer.status();
+  const auto* m = answer->kind == wire::Kind::exports ? answer->as<fbs::Exports>() : nullptr;
+  Status s = m ? wire::make_status(m->code(), m->text()) : wire::status_of(*answer);
+  if (s.ok() && !m) s = Status(Code::corrupt, "the list of exports does not parse");
+  if (!s.ok()) co_return s;
+  wanted_.clear();
+  if (m->exports())
+    for (const fbs::ExportVolume* e : *m->exports())
+      if (e->name() && e->nbd()) wanted_[e->name()->str()] = {e->nbd()->str(), e->read_only()};
+  co_return Status();
+}
+
+void Attach::complain(const std::string& name, const Status& s) {
+  if (std::exchange(complaints_[name], s.text()) == s.text()) return;
+  if (name.empty()) logging::warn("asking the control plane what to export: {}; trying again", s.to_string());
+  else logging::warn("export '{}': {}; trying again", name, s.to_string());
 }
 
 void Attach::on_control(const std::shared_ptr<wire::Channel>& channel, wire::Frame frame) {
@@ -66,6 +117,7 @@ void Attach::on_control(const std::shared_ptr<wire::Channel>& channel, wire::Fra
     const auto* m = frame.as<fbs::UnexportVolume>();
     if (!m || !m->name()) return channel->close();
     std::string name = m->name()->str();
+    wanted_.erase(name);
     world_.spawn("unexport", unexport_and_reply(channel, std::move(frame), name));
   } else {
     channel->reply(frame, wire::reply_frame(Status(Code::invalid, "an attach daemon does not answer '" + std::string(wire::kind_name(frame.kind)) + "'")));
@@ -74,22 +126,17 @@ void Attach::on_control(const std::shared_ptr<wire::Channel>& channel, wire::Fra
 
 io::Task<void> Attach::export_and_reply(std::shared_ptr<wire::Channel> channel, wire::Frame frame, std::string name, std::string nbd, bool take_over, bool read_only) {
   Status s = co_await open_export(name, nbd, take_over, read_only);
-  if (s.ok()) s = co_await store_->put("export/" + name, (read_only ? "ro " : "rw ") + nbd);
   channel->reply(frame, wire::reply_frame(s));
 }
 
 io::Task<void> Attach::unexport_and_reply(std::shared_ptr<wire::Channel> channel, wire::Frame frame, std::string name) {
   Status s = co_await close_export(name, true);
-  if (s.ok()) {
-    std::vector<io::MetaStore::Change> change;
-    change.emplace_back("export/" + name, std::nullopt);
-    s = co_await store_->put(std::move(change));
-  }
   channel->reply(frame, wire::reply_frame(s));
 }
 
 io::Task<Status> Attach::open_export(std::string name, std::string nbd, bool take_over, bool read_only) {
   auto guard = co_await changing_.lock();
+  if (draining_) co_return Status(Code::unavailable, "the attach daemon is going down");
   if (auto it = exports_.find(name); it != exports_.end()) {
     if (it->second->nbd == nbd) co_return Status();
     co_return Status(Code::exists, "volume '" + name + "' is exported already, at " + it->second->nbd);
@@ -105,6 +152,7 @@ io::Task<Status> Attach::open_export(std::string name, std::string nbd, bool tak
   auto e = std::make_shared<Export>();
   e->volume_name = name;
   e->nbd = nbd;
+  e->read_only = read_only;
   e->volume = std::move(*volume);
   e->listener = std::move(*listener);
   e->served = std::make_shared<NbdExport>();
@@ -114,12 +162,7 @@ io::Task<Status> Attach::open_export(std::string name, std::string nbd, bool tak
     logging::error("volume '{}': {}; the export is closed", name, s.text());
     world_.spawn("lost export", [](Attach& a, std::string n) -> io::Task<void> {
       Status closed = co_await a.close_export(n, false);
-      if (!closed.ok()) co_return;
-      // Else a restart would export what somebody else has taken over and perhaps given up since.
-      std::vector<io::MetaStore::Change> change;
-      change.emplace_back("export/" + n, std::nullopt);
-      Status forgotten = co_await a.store_->put(std::move(change));
-      if (!forgotten.ok()) logging::error("export '{}' is still remembered: {}", n, forgotten.to_string());
+      if (!closed.ok()) logging::warn("{}", closed.to_string());
     }(*this, name));
   });
   exports_[name] = e;
@@ -148,6 +191,7 @@ io::Task<Status> Attach::close_export(std::string name, bool detach) {
   ended_.push_back(e);
   e->closing = true;
   e->listener->close();
+  e->volume->on_lost({});  // it is not lost, it is given back
   Status s;
   if (detach) s = co_await e->volume->detach();
   else e->volume->close();
@@ -157,15 +201,29 @@ io::Task<Status> Attach::close_export(std::string name, bool detach) {
 }
 
 io::Task<void> Attach::drain() {
-  for (auto& [name, e] : exports_) {
-    e->listener->close();
-    for (int i = 0; i < 100 && e->volume->open_requests() != 0; ++i) co_await world_.sleep(20ms);
+  draining_ = true;
+  for (auto& [name, e] : exports_) e->listener->close();
+  io::TaskGroup group(world_);
+  for (auto& [name, e] : exports_)
     for (auto& w : e->connections)
-      if (auto c = w.lock()) c->close();
-    e->volume->close();
-  }
+      if (auto c = w.lock()) group.spawn("drain connection", c->drain(c));
+  co_await group.join();
+  for (auto& [name, e] : exports_) e->volume->close();
   control_->stop();
   co_await world_.sleep(20ms);
+}
+
+std::string Attach::unfinished() const {
+  std::string s;
+  for (const auto& [name, e] : exports_) {
+    std::size_t open = 0;
+    for (const auto& w : e->connections)
+      if (auto c = w.lock()) open += c->unanswered();
+    if (open == 0) continue;
+    s += (s.empty() ? "" : ", ") + std::to_string(open) + " requests of volume '" + name + "'";
+    if (std::string why = e->volume->pause_reason(); !why.empty()) s += " (" + why + ")";
+  }
+  return s;
 }
 
 std::string Attach::report() const {

@@ -1,5 +1,9 @@
-// The attach daemon: volumes as NBD exports. Many volumes a process, one listener per volume, exports that survive a
-// restart. Uses nothing but its World; one event loop.
+// The attach daemon: volumes as NBD exports. Many volumes a process, one listener per volume. Uses nothing but its World;
+// one event loop.
+//
+// Invariant: the control plane alone says what is exported. Nothing of it is kept here: whenever this daemon registers, it
+// asks, opens what it is to export and does not, and closes what it exports and is not to. So an export outlives a restart
+// of the daemon, and one that was detached or given to another while the daemon was away, or cut off, does not.
 #pragma once
 
 #include <map>
@@ -8,27 +12,22 @@
 
 #include "attach/nbd_connection.hpp"
 #include "client/volume.hpp"
-#include "io/files.hpp"
-#include "io/meta_store.hpp"
+#include "io/node_options.hpp"
 #include "wire/control_link.hpp"
 
 namespace luge::attach {
 
-struct Options {
-  NodeId id = 0;
-  std::string name;
-  std::string control;
-  std::uint64_t unit = 0;
-  std::uint32_t pid = 0;
-};
+/// `fail` is called when the control plane will never have this daemon, or what it says cannot be remembered.
+using Options = io::NodeOptions;
 
 class Attach {
  public:
   Attach(io::World& world, Options options);
   ~Attach();
   io::Task<Status> start();
-  /// Stops taking requests; open ones are answered.
+  /// Stops taking requests; open ones are answered. The attachments stay.
   io::Task<void> drain();
+  std::string unfinished() const;  ///< what drain() waits for
   std::string report() const;  ///< JSON object (docs/formats.md, "reports")
 
  private:
@@ -38,7 +37,11 @@ class Attach {
     std::shared_ptr<NbdExport> served;
     std::unique_ptr<io::Listener> listener;
     std::vector<std::weak_ptr<NbdConnection>> connections;
-    bool closing = false;
+    bool read_only = false, closing = false;
+  };
+  struct Wanted {
+    std::string nbd;
+    bool read_only = false;
   };
   using ExportPtr = std::shared_ptr<Export>;
   void on_control(const std::shared_ptr<wire::Channel>& channel, wire::Frame frame);
@@ -47,17 +50,24 @@ class Attach {
   io::Task<Status> open_export(std::string name, std::string nbd, bool take_over, bool read_only);
   io::Task<Status> close_export(std::string name, bool detach);
   io::Task<void> accept_loop(ExportPtr e);
-  io::Task<void> restore();
+  io::Task<void> join_unit();
+  io::Task<void> follow_control();
+  io::Task<bool> settle();
+  io::Task<Status> ask_wanted();
+  void complain(const std::string& name, const Status& status);
 
   io::World& world_;
   Options options_;
   wire::Identity identity_;
   std::unique_ptr<wire::ControlLink> control_;
-  std::unique_ptr<io::BlockFile> file_;
-  std::unique_ptr<io::MetaStore> store_;
   std::map<std::string, ExportPtr> exports_;
   std::vector<ExportPtr> ended_;  // their connections may still run
   io::Mutex changing_;
+  bool draining_ = false;
+  std::uint64_t registrations_ = 0;
+  io::Event registered_;
+  std::map<std::string, Wanted> wanted_;           // as last listed, less what has been withdrawn since
+  std::map<std::string, std::string> complaints_;  // by volume: said once
 };
 
 }  // namespace luge::attach

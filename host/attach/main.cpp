@@ -1,6 +1,4 @@
 // luge-attach: volumes of a storage unit as NBD exports on this machine.
-#include <unistd.h>
-
 #include "attach/attach.hpp"
 #include "io/daemon.hpp"
 
@@ -13,13 +11,13 @@ class AttachDaemon {
     using T = Option::Type;
     return {
         {"listen", T::text, "", "not used: an attach daemon is reached over its own connection to the control plane"},
-        {"control", T::text, "", "address of the control plane", true},
+        io::control_option(),
     };
   }
-  AttachDaemon(io::World& world, const io::DaemonOptions& o)
-      : attach_(world, {o.id, o.name, o.settings.text("control"), o.unit, static_cast<std::uint32_t>(::getpid())}) {}
+  AttachDaemon(io::World& world, const io::DaemonOptions& options) : attach_(world, options) {}
   io::Task<Status> start() { return attach_.start(); }
   io::Task<void> drain() { return attach_.drain(); }
+  std::string unfinished() const { return attach_.unfinished(); }
 
  private:
   Attach attach_;

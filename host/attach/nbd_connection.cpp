@@ -28,13 +28,19 @@ void NbdConnection::close() {
   room_.notify_all();
 }
 
+io::Task<void> NbdConnection::drain(std::shared_ptr<NbdConnection> self) {
+  draining_ = true;
+  while (!closing_ && (open_requests_ != 0 || outstanding_ != 0)) co_await room_.wait();
+  close();
+}
+
 io::Task<void> NbdConnection::serve(std::shared_ptr<NbdConnection> self) {
   ++export_->stats.connections;
   struct Leave {
     NbdExport& e;
     ~Leave() { --e.stats.connections; }
   } leave{*export_};
-  if (co_await negotiate()) {
+  if (co_await negotiate_in_time(self)) {
     writer_done_ = false;
     world_.spawn("nbd writer", writer(self));
     co_await requests();
@@ -43,6 +49,7 @@ io::Task<void> NbdConnection::serve(std::shared_ptr<NbdConnection> self) {
   // What is queued still goes out when the client said goodbye properly.
   closing_ = true;
   wake_writer_.notify_all();
+  room_.notify_all();
   while (!writer_done_) co_await room_.wait();
   stream_->close();
 }
@@ -78,6 +85,32 @@ io::Task<bool> NbdConnection::take(std::byte* to, std::size_t bytes) {
 io::Task<bool> NbdConnection::send_now(std::string bytes) {
   Bytes part = as_bytes(bytes);
   co_return co_await stream_->write_all(std::span(&part, 1));
+}
+
+// A handshake takes milliseconds. Who does not finish it may hold a connection for so long, and only so many may.
+io::Task<bool> NbdConnection::negotiate_in_time(std::shared_ptr<NbdConnection> self) {
+  auto& waiting = export_->negotiating;
+  std::erase_if(waiting, [](const auto& w) { return w.expired(); });
+  if (waiting.size() >= kMaxNegotiating) {
+    if (auto oldest = waiting.front().lock()) oldest->close();
+    waiting.pop_front();
+  }
+  waiting.push_back(self);
+  world_.spawn("nbd negotiation", watch_negotiation(self));
+  bool ok = co_await negotiate();
+  negotiated_ = true;
+  room_.notify_all();
+  std::erase_if(waiting, [&](const auto& w) { return w.lock() == self; });
+  co_return ok && !closing_;
+}
+
+io::Task<void> NbdConnection::watch_negotiation(std::shared_ptr<NbdConnection> self) {
+  io::Time deadline = world_.now() + kNegotiationTime;
+  while (!negotiated_ && !closing_ && co_await room_.wait_until(deadline)) {
+  }
+  if (negotiated_ || closing_) co_return;
+  logging::info("nbd client of '{}' has not finished the handshake within {} s; connection closed", export_->info.name, kNegotiationTime / std::chrono::seconds(1));
+  close();
 }
 
 io::Task<bool> NbdConnection::negotiate() {
@@ -151,7 +184,7 @@ io::Task<void> NbdConnection::requests() {
 }
 
 io::Task<bool> NbdConnection::one_request() {
-  if (!co_await fill(nbd::kRequestBytes)) co_return false;
+  if (!co_await fill(nbd::kRequestBytes) || draining_) co_return false;
   auto r = nbd::parse_request(rx_.bytes().subspan(begin_, nbd::kRequestBytes));
   if (!r.ok()) {
     logging::warn("nbd client of '{}': {}; connection closed", export_->info.name, r.status().text());
@@ -162,7 +195,8 @@ io::Task<bool> NbdConnection::one_request() {
   if (command == nbd::Command::disconnect) co_return false;
   if (command == nbd::Command::write) co_return co_await take_write(*r);
   nbd::Error error = nbd::judge(*r, export_->info);
-  if (error != nbd::ok || command == nbd::Command::flush || command == nbd::Command::cache) {
+  bool nothing_to_do = command == nbd::Command::flush || command == nbd::Command::cache || r->length == 0;
+  if (error != nbd::ok || nothing_to_do) {
     outstanding_ += kRequestCost;
     reply(r->cookie, error, kRequestCost);
   }
@@ -173,14 +207,15 @@ io::Task<bool> NbdConnection::one_request() {
 io::Task<bool> NbdConnection::take_write(const nbd::Request& request) {
   nbd::Request r = request;
   nbd::Error error = nbd::judge(r, export_->info);
-  if (error == nbd::ok) {
+  if (error == nbd::ok && r.length != 0) {
     Buffer image = client::allocate_image(r.offset, r.length);
-    if (!co_await take(image.data() + r.offset % kBlockBytes, r.length)) co_return false;
+    if (!co_await take(image.data() + r.offset % kBlockBytes, r.length) || draining_) co_return false;
     start(r, std::move(image));
     co_return true;
   }
   // The payload of a refused write is read past, in bounded pieces.
-  Buffer sink = Buffer::allocate(64 << 10);
+  Buffer sink;
+  if (r.length != 0) sink = Buffer::allocate(64 << 10);
   for (std::uint32_t left = r.length; left != 0;) {
     auto n = static_cast<std::uint32_t>(std::min<std::size_t>(left, sink.size()));
     if (!co_await take(sink.data(), n)) co_return false;

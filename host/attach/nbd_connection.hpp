@@ -1,9 +1,12 @@
 // One NBD client. Reads requests in bulk, hands them to the target without waiting, answers in whatever order they
 // complete; one writer puts all that is ready into one gathered write.
+// A connection that does not finish its handshake within kNegotiationTime ends; of those that are in it, one more than
+// kMaxNegotiating ends the oldest, so that silent ones never keep an honest one out.
 // Memory: nothing but this object until the client sends something. At most kOutstanding bytes for requests that are
 // open and answers that are not yet in the socket; beyond that its socket is not read.
 #pragma once
 
+#include <deque>
 #include <memory>
 #include <vector>
 
@@ -17,11 +20,17 @@ struct NbdStats {
   std::uint64_t connections = 0, reads = 0, writes = 0, read_bytes = 0, written_bytes = 0, errors = 0;
 };
 
+inline constexpr io::Duration kNegotiationTime = std::chrono::seconds(10);
+inline constexpr std::size_t kMaxNegotiating = 64;  // of an export
+
+class NbdConnection;
+
 /// What a listener serves. Outlives its connections.
 struct NbdExport {
   nbd::ExportInfo info;
   client::BlockTarget* target = nullptr;
   NbdStats stats;
+  std::deque<std::weak_ptr<NbdConnection>> negotiating;  ///< in their handshake, oldest first
 };
 
 class NbdConnection : public std::enable_shared_from_this<NbdConnection> {
@@ -30,6 +39,10 @@ class NbdConnection : public std::enable_shared_from_this<NbdConnection> {
   /// Runs to the end of the connection and of all its requests.
   io::Task<void> serve(std::shared_ptr<NbdConnection> self);
   void close();
+  /// Takes no further request, waits until all that were taken have been answered and the answers are in the socket, and
+  /// closes. What the client has sent beyond that is not done, and it sees as much.
+  io::Task<void> drain(std::shared_ptr<NbdConnection> self);
+  std::size_t unanswered() const { return open_requests_; }
 
  private:
   struct Reply {
@@ -37,6 +50,8 @@ class NbdConnection : public std::enable_shared_from_this<NbdConnection> {
     std::uint64_t cost = 0;
     std::vector<Buffer> data;
   };
+  io::Task<bool> negotiate_in_time(std::shared_ptr<NbdConnection> self);
+  io::Task<void> watch_negotiation(std::shared_ptr<NbdConnection> self);
   io::Task<bool> negotiate();
   io::Task<bool> option(const nbd::OptionHeader& h, Bytes body, bool no_zeroes, bool& done);
   io::Task<void> requests();
@@ -56,7 +71,7 @@ class NbdConnection : public std::enable_shared_from_this<NbdConnection> {
   Buffer rx_;
   std::size_t begin_ = 0, end_ = 0;
   std::vector<Reply> replies_;
-  bool closing_ = false, writer_done_ = true;
+  bool negotiated_ = false, draining_ = false, closing_ = false, writer_done_ = true;
   std::size_t open_requests_ = 0;
   std::uint64_t outstanding_ = 0;  // bytes that requests cost, until their answers are written
   io::Event wake_writer_, room_;

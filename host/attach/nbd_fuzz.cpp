@@ -17,7 +17,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     in = in.subspan(nbd::kRequestBytes);
     auto command = static_cast<nbd::Command>(r->type);
     if (nbd::judge(*r, disk) == nbd::ok && command != nbd::Command::flush)
-      LUGE_CHECK(r->length != 0 && r->offset <= disk.bytes && r->length <= disk.bytes - r->offset);
+      LUGE_CHECK((r->flags & ~(nbd::flag_fua | nbd::flag_no_hole)) == 0 && r->offset <= disk.bytes && r->length <= disk.bytes - r->offset);
     if (command == nbd::Command::write) {
       LUGE_CHECK(r->length <= nbd::kMaxRequestBytes);
       in = in.subspan(std::min<std::size_t>(r->length, in.size()));

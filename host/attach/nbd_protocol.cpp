@@ -80,11 +80,14 @@ Result<Request> parse_request(Bytes b) {
 
 Error judge(const Request& r, const ExportInfo& e) {
   auto command = static_cast<Command>(r.type);
+  // A server that offers FUA takes it on every command. A flag that it does not know changes what the request means.
+  unsigned known = flag_fua | (command == Command::write_zeroes ? flag_no_hole : 0);
+  if ((r.flags & ~known) != 0) return einval;
   if (command == Command::flush) return r.offset == 0 && r.length == 0 ? ok : einval;
   bool changes = command == Command::write || command == Command::trim || command == Command::write_zeroes;
   if (!changes && command != Command::read && command != Command::cache) return einval;
   if (changes && e.read_only) return eperm;
-  if (r.length == 0 || r.offset > e.bytes || r.length > e.bytes - r.offset)
+  if (r.offset > e.bytes || r.length > e.bytes - r.offset)
     return command == Command::write || command == Command::write_zeroes ? enospc : einval;
   if (command == Command::read && r.length > kMaxRequestBytes) return einval;
   return ok;

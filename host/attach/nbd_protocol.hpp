@@ -24,6 +24,7 @@ inline constexpr std::uint32_t kMaxRequestBytes = 32u << 20;
 
 enum class Option : std::uint32_t { export_name = 1, abort = 2, list = 3, info = 6, go = 7 };
 enum class Command : std::uint16_t { read = 0, write = 1, disconnect = 2, flush = 3, trim = 4, cache = 5, write_zeroes = 6 };
+enum CommandFlag : std::uint16_t { flag_fua = 1, flag_no_hole = 2 };  // all that an export without structured replies knows
 enum Error : std::uint32_t { ok = 0, eperm = 1, eio = 5, einval = 22, enospc = 28, eshutdown = 108 };
 
 /// What the server says of an export.
@@ -61,7 +62,8 @@ struct Request {
 inline constexpr std::size_t kRequestBytes = 28;
 /// invalid: wrong magic, or a write longer than kMaxRequestBytes: the stream cannot be followed any further.
 Result<Request> parse_request(Bytes bytes);
-/// ok, or the error this request is answered with (its payload, if any, has been taken off the stream).
+/// ok, or the error this request is answered with (its payload, if any, has been taken off the stream). A request of length
+/// 0, which the protocol leaves open, is ok inside the export and does nothing, as qemu-nbd has it.
 Error judge(const Request& r, const ExportInfo& e);
 
 std::string greeting();

@@ -291,6 +291,120 @@ TEST(NbdSession, OutOfRangeIsAnErrorAndNoMore) {
   });
 }
 
+// FUA goes with every command, NO_HOLE with write-zeroes. Whatever else is set asks for something that would not be done.
+TEST(NbdSession, UnknownCommandFlagsAreRefused) {
+  Bench b;
+  b.fill('f');
+  b.run([](Bench& b, io::World& w) -> io::Task<void> {
+    RawClient c(w);
+    bool ok = co_await c.open("unix:nbd");
+    EXPECT_TRUE(ok);
+    for (std::uint16_t type : {read_, write_, flush_, trim_, cache_, zeroes_})
+      for (int bit = 0; bit < 16; ++bit) {
+        auto flag = static_cast<std::uint16_t>(1 << bit);
+        bool known = bit == 0 || (bit == 1 && type == zeroes_);
+        std::uint32_t length = type == flush_ ? 0 : 512;
+        // The payload would be obeyed as a write if it were not read past.
+        std::string payload = type == write_ ? request(write_, 66, 0, 1) + "!" : "";
+        payload.resize(type == write_ ? length : 0, 'p');
+        co_await c.send(request(type, 5, type == flush_ ? 0 : 4096, length, flag) + payload);
+        auto r = co_await c.reply();
+        EXPECT_TRUE(r.open);
+        EXPECT_EQ(r.cookie, 5u);
+        EXPECT_EQ(r.error, known ? 0u : nbd::einval) << type << " with bit " << bit;
+        if (type == read_ && known) co_await c.receive(length);
+      }
+    co_await in_step(b, c);
+    EXPECT_EQ(b.disk()[0], std::byte{'f'});
+  });
+}
+
+// Left open by the protocol; qemu-nbd does nothing and says so. An end-of-disk offset is inside, one beyond is not.
+TEST(NbdSession, NothingIsDoneForALengthOfZero) {
+  Bench b;
+  b.fill('z');
+  b.server->target.holding = true;  // whoever asks the volume is not answered
+  b.run([](Bench& b, io::World& w) -> io::Task<void> {
+    RawClient c(w);
+    bool ok = co_await c.open("unix:nbd");
+    EXPECT_TRUE(ok);
+    for (std::uint16_t type : {read_, write_, trim_, cache_, zeroes_})
+      for (std::uint64_t offset : {std::uint64_t{0}, std::uint64_t{5000}, std::uint64_t{kSize}, std::uint64_t{kSize} + 1, ~std::uint64_t{0}}) {
+        co_await c.send(request(type, 4, offset, 0));
+        auto r = co_await c.reply();
+        EXPECT_TRUE(r.open);
+        EXPECT_EQ(r.error, offset <= kSize ? 0u : type == write_ || type == zeroes_ ? nbd::enospc : nbd::einval) << type << " at " << offset;
+      }
+    b.server->target.release();
+    co_await in_step(b, c);
+    EXPECT_TRUE(b.disk_text(0, kSize) == std::string(kSize, 'z'));
+  });
+}
+
+TEST(NbdSession, AHandshakeHasALimit) {
+  Bench b;
+  b.run([](Bench& b, io::World& w) -> io::Task<void> {
+    std::string whole = flags(3) + option(3, "") + option(7, go("disk"));
+    for (std::size_t cut = 0; cut < whole.size(); cut += 5) {
+      RawClient c(w);
+      bool ok = co_await c.connect("unix:nbd");
+      EXPECT_TRUE(ok);
+      io::Time begin = w.now();
+      co_await c.send(whole.substr(0, cut));
+      std::string said;
+      do said = co_await c.receive(1);
+      while (!said.empty());
+      EXPECT_GE(w.now() - begin, kNegotiationTime - 100ms) << "cut at " << cut;
+      EXPECT_LE(w.now() - begin, kNegotiationTime + 1s) << "cut at " << cut;
+    }
+    // A drip of options does not prolong it.
+    RawClient drip(w);
+    co_await greet(drip);
+    io::Time begin = w.now();
+    bool open = true;
+    while (open && w.now() - begin < 60s) {
+      co_await drip.send(option(8, ""));
+      std::string r = co_await drip.receive(20);
+      open = r.size() == 20;
+      co_await w.sleep(500ms);
+    }
+    EXPECT_LE(w.now() - begin, kNegotiationTime + 1s);
+    // Who is through may be silent for as long as he likes.
+    RawClient c(w);
+    bool ok = co_await c.open("unix:nbd");
+    EXPECT_TRUE(ok);
+    co_await w.sleep(5 * kNegotiationTime);
+    co_await in_step(b, c);
+    EXPECT_EQ(b.server->served->stats.connections, 1u);
+  });
+}
+
+TEST(NbdSession, OnlySoManyMayBeInTheirHandshake) {
+  Bench b;
+  b.run([](Bench& b, io::World& w) -> io::Task<void> {
+    RawClient first(w);
+    bool ok = co_await first.open("unix:nbd");
+    EXPECT_TRUE(ok);
+    std::vector<std::unique_ptr<RawClient>> silent;
+    for (std::size_t i = 0; i < 5 * kMaxNegotiating; ++i) {
+      silent.push_back(std::make_unique<RawClient>(w));
+      ok = co_await silent.back()->connect("unix:nbd");
+      EXPECT_TRUE(ok);
+    }
+    co_await w.sleep(100ms);
+    EXPECT_EQ(b.server->served->stats.connections, 1 + kMaxNegotiating);
+    EXPECT_EQ(b.server->served->negotiating.size(), kMaxNegotiating);
+    RawClient honest(w);
+    ok = co_await honest.open("unix:nbd");
+    EXPECT_TRUE(ok);
+    co_await in_step(b, honest);
+    co_await in_step(b, first);
+    co_await w.sleep(kNegotiationTime + 1s);
+    EXPECT_EQ(b.server->served->stats.connections, 2u);
+    EXPECT_TRUE(b.server->served->negotiating.empty());
+  });
+}
+
 TEST(NbdSession, AWriteBeyondTheLimitEndsTheConnection) {
   Bench b;
   b.fill('w');
@@ -449,6 +563,47 @@ TEST(NbdSession, ManyAtOnceKeepTheirCookiesAndBytes) {
       }
     });
   }
+}
+
+// What was taken is answered, what comes later is not done, however busy the client is.
+TEST(NbdSession, ADrainAnswersWhatIsOpenAndTakesNoMore) {
+  Bench b;
+  b.fill('d');
+  b.server->target.holding = true;
+  b.run([](Bench& b, io::World& w) -> io::Task<void> {
+    RawClient c(w), idle(w);
+    bool ok = co_await c.open("unix:nbd");
+    EXPECT_TRUE(ok);
+    ok = co_await idle.open("unix:nbd");
+    EXPECT_TRUE(ok);
+    co_await c.send(request(write_, 1, 0, 100) + std::string(100, 'x') + request(read_, 2, 8192, 4096));
+    co_await w.sleep(50ms);
+    io::World& server = b.sim.world(b.attach);
+    int drained = 0;
+    for (auto& weak : b.server->connections)
+      if (auto connection = weak.lock())
+        server.spawn("drain", [](std::shared_ptr<NbdConnection> n, int& drained) -> io::Task<void> {
+          co_await n->drain(n);
+          ++drained;
+        }(connection, drained));
+    co_await w.sleep(50ms);
+    EXPECT_EQ(drained, 1) << "the idle one at once";
+    bool end = co_await closed(idle);
+    EXPECT_TRUE(end);
+    co_await c.send(request(trim_, 5, 400, 100) + request(write_, 3, 200, 100) + std::string(100, 'y') + request(write_, 4, 300, 100) + std::string(100, 'z'));
+    co_await w.sleep(50ms);
+    b.server->target.release();
+    std::set<std::uint64_t> answered;
+    for (auto r = co_await c.reply(); r.open; r = co_await c.reply()) {
+      EXPECT_EQ(r.error, 0u);
+      answered.insert(r.cookie);
+      if (r.cookie == 2) co_await c.receive(4096);
+    }
+    EXPECT_EQ(answered, (std::set<std::uint64_t>{1, 2}));
+    EXPECT_EQ(drained, 2);
+    EXPECT_TRUE(b.disk_text(0, 100) == std::string(100, 'x'));
+    EXPECT_TRUE(b.disk_text(200, 300) == std::string(300, 'd'));
+  });
 }
 
 // The host of a client goes dark while its requests are open: nothing of the connection stays once they are answered.

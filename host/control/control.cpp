@@ -65,6 +65,7 @@ void Control::on_frame(const std::shared_ptr<wire::Channel>& channel, wire::Fram
     case wire::Kind::lookup_vp: return channel->reply(frame, volumes_.lookup_vp(*from, frame));
     case wire::Kind::attach_volume: return channel->reply(frame, volumes_.attach_volume(*from, frame));
     case wire::Kind::detach_volume: return channel->reply(frame, volumes_.detach_volume(*from, frame));
+    case wire::Kind::list_exports: return channel->reply(frame, volumes_.list_exports(*from));
     default:
       channel->reply(frame, wire::reply_frame(Status(Code::invalid, "the control plane knows no requests of kind " +
                                                                         std::string(wire::kind_name(frame.kind)))));

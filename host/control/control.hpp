@@ -9,17 +9,16 @@
 #include <string>
 
 #include "control/failure_agent.hpp"
+#include "io/node_options.hpp"
 #include "control/registry.hpp"
 #include "control/store.hpp"
 #include "control/volumes.hpp"
 
 namespace luge::control {
 
-struct Options {
-  NodeId id = 1;
-  std::string name = "control-1";
-  std::string listen;     ///< where daemons connect: "unix:PATH" or "tcp:HOST:PORT"
-  std::uint32_t pid = 0;  ///< for `luge status`
+/// Its unit, remember_unit and fail are the store's business, and it has no control plane above it.
+struct Options : io::NodeOptions {
+  Options(io::NodeOptions node = {.id = 1, .name = "control-1"}) : io::NodeOptions(std::move(node)) {}
   io::Duration heartbeat = std::chrono::milliseconds(100);
   io::Duration suspicion = std::chrono::milliseconds(500);
   io::Duration close_grace = std::chrono::milliseconds(250);  ///< a connection that ended may come back within this

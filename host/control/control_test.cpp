@@ -60,7 +60,8 @@ struct Peer {
       std::vector<flatbuffers::Offset<fbs::Device>> rows;
       for (std::uint32_t i = 0; i < setup.devices; ++i)
         rows.push_back(fbs::CreateDevice(b, i, setup.columns * setup.column_bytes, setup.column_bytes, setup.columns,
-                                         setup.columns, b.CreateString("ok")));
+                                         free_columns.contains(i) ? free_columns[i] : setup.columns,
+                                         b.CreateString(device_state.contains(i) ? device_state[i] : "ok"), b.CreateString("so it is")));
       return rows;
     };
     c.designations = [this](flatbuffers::FlatBufferBuilder& b) {
@@ -115,6 +116,8 @@ struct Peer {
   Status answer, flush_answer;
   std::uint64_t unflushed = 0;
   std::vector<Designation> holds;
+  std::map<std::uint32_t, std::string> device_state;   // else "ok"
+  std::map<std::uint32_t, std::uint32_t> free_columns;  // else all
   int directories = 0, flushes = 0;
   std::set<NodeId> dead, ever_dead;
   std::map<NodeId, io::Time> death_heard;
@@ -193,6 +196,23 @@ class ControlTest : public testing::Test {
   static Task<void> run_propose(Peer& p, Revision expected, Designation d, Status& status, Designation& current, bool& done) {
     auto r = co_await p.propose(expected, d, &status);
     if (r.ok()) current = *r;
+    done = true;
+  }
+
+  /// What `daemon` hears when it asks what it is to export: names and addresses.
+  std::map<std::string, std::string> listed(NodeId daemon) {
+    std::map<std::string, std::string> out;
+    bool done = false;
+    sim_.world(sim_node_[daemon]).spawn("list", run_list(peer(daemon), out, done));
+    EXPECT_TRUE(sim_.run_until([&] { return done; }, 10s));
+    return out;
+  }
+  static Task<void> run_list(Peer& p, std::map<std::string, std::string>& out, bool& done) {
+    auto r = co_await p.link.call(wire::make_frame(wire::Kind::list_exports, [](auto& b) { return fbs::CreateListExports(b); }), 2s);
+    const auto* m = r.ok() && r->kind == wire::Kind::exports ? r->as<fbs::Exports>() : nullptr;
+    EXPECT_NE(m, nullptr);
+    if (m && m->exports())
+      for (const auto* e : *m->exports()) out[e->name()->str()] = e->nbd()->str();
     done = true;
   }
 
@@ -291,6 +311,17 @@ TEST_F(ControlTest, AConnectionThatComesBackAtOnceIsNoFailure) {
   sim_.run_for(3s);
   EXPECT_TRUE(peer(12).link.connected());
   EXPECT_TRUE(peer(11).ever_dead.empty());
+}
+
+// Cut before the first ping, so that nothing ever comes and nothing is ever sent: the daemon must notice all the same.
+TEST_F(ControlTest, AConnectionThatIsCutRightAfterItsRegistrationIsMadeAgain) {
+  add({11, "head-1", "head"});
+  ASSERT_TRUE(sim_.run_until([&] { return peer(11).link.connected(); }, 5s));
+  sim_.fabric().cut_both(control_node_, sim_node_[11]);
+  sim_.run_for(20s);
+  EXPECT_FALSE(peer(11).link.connected());
+  sim_.fabric().heal_all();
+  EXPECT_TRUE(sim_.run_until([&] { return peer(11).link.connected() && control().registry().find(11)->connected(); }, 30s));
 }
 
 TEST_F(ControlTest, TheAgentDoesNotBlameNodesForItsOwnPause) {
@@ -394,7 +425,10 @@ TEST(PlacementTest, SandboxesDoNotOverlapWhileThereIsRoom) {
   std::vector<const Node*> up;
   for (NodeId i = 0; i < 6; ++i) {
     sleds[i].row = {101 + i, "s", "sled", ""};
-    sleds[i].devices = {{0, 1 << 30, 16 << 20, 10, 10, "ok"}, {1, 1 << 30, 16 << 20, 10, 10, "failed"}};
+    sleds[i].devices = {{0, 1 << 30, 16 << 20, 10, 10, "ok", ""}};
+    for (const char* state : {"failed", "in_use", "closed", "full", "", "what"})
+      sleds[i].devices.push_back({static_cast<std::uint16_t>(sleds[i].devices.size()), 1 << 30, 16 << 20, 10, 10, state, ""});
+    sleds[i].devices.push_back({7, 1 << 30, 16 << 20, 10, 0, "ok", "no column is free"});
     up.push_back(&sleds[i]);
   }
   std::set<SandboxRow> all;
@@ -409,6 +443,79 @@ TEST(PlacementTest, SandboxesDoNotOverlapWhileThereIsRoom) {
   EXPECT_EQ(more.size(), 30u) << "the other's columns, each once";
   all.insert(more.begin(), more.end());
   EXPECT_TRUE(recommend_columns(all, up, 65536, 1).empty());
+}
+
+// What a device is now counts, not what it was when its sled registered.
+TEST_F(ControlTest, ADeviceThatFailsLaterIsRecommendedNoMore) {
+  add_unit();
+  sim_.run_for(1s);
+  peer(101).device_state = {{0, "failed"}};
+  peer(102).device_state = {{0, "full"}, {1, "in_use"}};
+  peer(103).free_columns = {{1, 0}};
+  sim_.run_for(300ms);
+  create("v");
+  sim_.run_for(100ms);
+  std::set<std::pair<NodeId, std::uint16_t>> used;
+  auto note = [&] {
+    const Designation& d = image().designations.begin()->second;
+    for (const SandboxRow& s : peer(d.primary).sandbox.at(d.vp)) used.insert({s.sled, s.device});
+  };
+  note();
+  EXPECT_EQ(used.size(), 16u - 4u);
+  for (auto [sled, device] : {std::pair(101, 0), {102, 0}, {102, 1}, {103, 1}}) EXPECT_FALSE(used.contains({sled, device})) << sled << " " << device;
+  std::string events = json::serialize(http("GET", "/v1/events").body);
+  EXPECT_NE(events.find("sled-1: device 0 is failed: so it is"), std::string::npos) << events;
+  EXPECT_EQ(events.find("sled-3: device"), std::string::npos) << "a device that is in order and full of data is no event";
+  // Both directions: what is repaired is used again.
+  peer(102).device_state.clear();
+  sim_.run_for(300ms);
+  EXPECT_EQ(http("DELETE", "/v1/volumes/v").status, 200u);
+  create("w");
+  sim_.run_for(100ms);
+  note();
+  EXPECT_TRUE(used.contains({102, 0}) && used.contains({102, 1}));
+  EXPECT_EQ(json::serialize(http("GET", "/v1/status").body).find("\"state\":\"full\""), std::string::npos);
+}
+
+TEST_F(ControlTest, RoomIsWhatDevicesInOrderHave) {
+  add_unit(3, 6);
+  for (NodeId i = 101; i < 107; ++i) peer(i).device_state = {{0, "failed"}};
+  sim_.run_for(300ms);
+  // 6 sleds of one good GiB at 4+2 hold 4 GiB.
+  EXPECT_EQ(error_code(create("v", (4ull << 30) + 4096)), "invalid");
+  EXPECT_EQ(create("v", 4ull << 30).status, 201u);
+}
+
+TEST_F(ControlTest, AfterARestartTheNodesOfTheStoreAreUnknownUntilTheyRegister) {
+  add_unit();
+  sim_.crash(control_node_, sim::Crash::process);
+  sim_.crash(sim_node_[12], sim::Crash::process);
+  peers_.erase(12);
+  sim_.run_for(1s);
+  sim_.restart(control_node_);
+  auto states = [&] {
+    std::map<std::string, std::string> out;
+    Answer status = http("GET", "/v1/status");
+    for (const auto& n : status.body.at("nodes").as_array())
+      out[std::string(n.at("name").as_string())] = std::string(n.at("state").as_string());
+    return out;
+  };
+  auto at_start = states();
+  for (const auto& [name, state] : at_start) EXPECT_EQ(state, name == "control-1" ? "up" : "unknown") << name;
+  ASSERT_TRUE(sim_.run_until([&] { return control().registry().alive("head").size() == 3; }, 5s));
+  EXPECT_EQ(states()["head-1"], "up");
+  EXPECT_EQ(states()["head-2"], "unknown");
+  // Nothing is placed on it ...
+  EXPECT_EQ(error_code(http("POST", "/v1/volumes", R"({"name":"v","size":4096,"layout":"4+2","copies":4})")), "degraded");
+  // ... and nobody is told that it has failed before its time is up.
+  for (auto& [id, p] : peers_) EXPECT_TRUE(p->ever_dead.empty()) << id;
+  ASSERT_TRUE(sim_.run_until([&] { return peer(11).dead.contains(12); }, 12s));
+  EXPECT_EQ(states()["head-2"], "down");
+  // A connection that is lost later is another matter: it was heard of.
+  sim_.crash(sim_node_[13], sim::Crash::process);
+  peers_.erase(13);
+  sim_.run_for(50ms);
+  EXPECT_EQ(states()["head-3"], "away");
 }
 
 // Requirement: MC-22, P-4.1
@@ -560,11 +667,24 @@ TEST_F(ControlTest, ExportsGoToAnAttachDaemonAndOutliveIt) {
   EXPECT_EQ(http("POST", "/v1/volumes/v/attach", R"({"nbd":"unix:/x"})").status, 200u);
   EXPECT_EQ(error_code(http("POST", "/v1/volumes/v/attach", R"({"nbd":"unix:/y"})")), "exists");
   EXPECT_EQ(peer(901).exports, std::vector<std::string>{"v"});
+  EXPECT_EQ(listed(901), (std::map<std::string, std::string>{{"v", "unix:/x"}}));
+  add({902, "attach-2", "attach"});
   sim_.crash(sim_node_[901], sim::Crash::process);
   sim_.restart(sim_node_[901]);
-  EXPECT_TRUE(sim_.run_until([&] { return peer(901).exports == std::vector<std::string>{"v"}; }, 5s));
+  ASSERT_TRUE(sim_.run_until([&] { return peer(901).link.connected() && peer(902).link.connected(); }, 5s));
+  EXPECT_EQ(listed(901), (std::map<std::string, std::string>{{"v", "unix:/x"}}));
+  EXPECT_TRUE(listed(902).empty()) << "another's";
   EXPECT_EQ(http("POST", "/v1/volumes/v/detach").status, 200u);
   EXPECT_EQ(peer(901).exports.back(), "-v");
+  EXPECT_TRUE(listed(901).empty());
+  // Detached while the daemon was away: nothing of it stands when it is back.
+  EXPECT_EQ(http("POST", "/v1/volumes/v/attach", R"({"nbd":"unix:/x","node":"attach-1"})").status, 200u);
+  sim_.crash(sim_node_[901], sim::Crash::process);
+  sim_.run_for(1s);
+  EXPECT_EQ(http("POST", "/v1/volumes/v/detach").status, 200u);
+  sim_.restart(sim_node_[901]);
+  ASSERT_TRUE(sim_.run_until([&] { return peer(901).link.connected(); }, 5s));
+  EXPECT_TRUE(listed(901).empty());
   EXPECT_EQ(error_code(http("POST", "/v1/volumes/v/detach")), "not_found");
 }
 

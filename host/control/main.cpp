@@ -1,6 +1,4 @@
 // luge-control: the control plane of one storage unit.
-#include <unistd.h>
-
 #include "base/logging.hpp"
 #include "control/control.hpp"
 #include "control/http_server.hpp"
@@ -17,7 +15,7 @@ class ControlDaemon {
   static std::vector<Option> options() {
     using T = Option::Type;
     return {
-        {"listen", T::text, "", "address for the daemons of the unit: unix:PATH or tcp:HOST:PORT", true},
+        io::listen_option("the daemons of the unit"),
         {"http", T::text, "", "address of the HTTP API: unix:PATH or tcp:HOST:PORT; default: none"},
         {"heartbeat", T::duration, "100ms", "time between two pings of a node"},
         {"suspicion", T::duration, "500ms", "a node whose pings are unanswered for this long has failed"},
@@ -30,11 +28,7 @@ class ControlDaemon {
 
   io::Task<Status> start() {
     const Settings& s = options_.settings;
-    Options o;
-    o.id = options_.id;
-    o.name = options_.name;
-    o.pid = static_cast<std::uint32_t>(::getpid());
-    o.listen = s.text("listen");
+    Options o{options_};
     o.heartbeat = s.duration("heartbeat");
     o.suspicion = s.duration("suspicion");
     o.vp_bytes = s.bytes("vp-bytes");

@@ -18,8 +18,6 @@ struct DeviceUse {
   std::uint32_t next = 0;      // columns below have been tried
 };
 
-bool usable(const DeviceInfo& d) { return d.columns > 0 && d.state != "failed"; }
-
 }  // namespace
 
 std::vector<NodeId> place_replicas(const std::map<VpId, Designation>& designations,
@@ -55,7 +53,7 @@ std::vector<SandboxRow> recommend_columns(const std::set<SandboxRow>& recommende
   std::vector<DeviceUse> devices;
   for (const Node* s : sleds)
     for (const DeviceInfo& d : s->devices)
-      if (usable(d)) devices.push_back({s->row.id, d.index, d.columns, 0, used[{s->row.id, d.index}], 0});
+      if (d.has_room()) devices.push_back({s->row.id, d.index, d.columns, 0, used[{s->row.id, d.index}], 0});
 
   std::vector<SandboxRow> out;
   for (bool overlapping : {false, true}) {
@@ -91,7 +89,7 @@ std::uint32_t initial_columns(std::uint64_t bytes, Layout layout, const std::vec
   std::uint64_t column_bytes = 0;
   for (const Node* s : sleds)
     for (const DeviceInfo& d : s->devices)
-      if (usable(d) && d.column_bytes > 0)
+      if (d.has_room() && d.column_bytes > 0)
         column_bytes = column_bytes == 0 ? d.column_bytes : std::min(column_bytes, d.column_bytes);
   std::uint64_t sets = kStripeSetsAtLeast;
   if (column_bytes > 0) sets += bytes / layout.k / column_bytes;

@@ -13,7 +13,8 @@ namespace luge::control {
 std::vector<NodeId> place_replicas(const std::map<VpId, Designation>& designations,
                                    const std::vector<const Node*>& heads, std::uint32_t copies);
 
-/// Up to `count` further columns for `vp`, spread over all devices of `sleds`. Columns that nobody has been
+/// Up to `count` further columns for `vp`, spread over all devices of `sleds` that are in order and have free columns.
+/// Columns that nobody has been
 /// recommended come first; when there are none left, columns of other VPs are recommended too (CP-07: it is no
 /// allocation, the sleds arbitrate).
 std::vector<SandboxRow> recommend_columns(const std::set<SandboxRow>& recommended, const std::vector<const Node*>& sleds,

@@ -14,12 +14,12 @@ std::string text(const flatbuffers::String* s) { return s ? s->str() : std::stri
 
 bool known_role(const std::string& role) { return role == "head" || role == "sled" || role == "attach"; }
 
-std::vector<DeviceInfo> devices_of(const fbs::RegisterNode& r) {
+std::vector<DeviceInfo> devices_of(const flatbuffers::Vector<flatbuffers::Offset<fbs::Device>>* rows) {
   std::vector<DeviceInfo> out;
-  if (r.devices() == nullptr) return out;
-  for (const fbs::Device* d : *r.devices()) {
+  if (rows == nullptr) return out;
+  for (const fbs::Device* d : *rows) {
     if (out.size() == kMaxDevices) break;
-    out.push_back({d->index(), d->bytes(), d->column_bytes(), d->columns(), d->free_columns(), text(d->state())});
+    out.push_back({d->index(), d->bytes(), d->column_bytes(), d->columns(), d->free_columns(), text(d->state()), text(d->reason())});
   }
   return out;
 }
@@ -90,14 +90,24 @@ Status Registry::bind(const std::shared_ptr<wire::Channel>& channel, const NodeR
   n.pid = r.pid();
   n.incarnation = r.incarnation();
   n.version = text(r.version());
-  n.devices = devices_of(r);
   n.alive = true;
+  n.heard = true;
   n.last_heard = world_.now();
   n.ping_open = false;
   if (restarted) n.report.clear();
   if (old && old != channel) old->close();
   events_.note(row.name + (restarted ? " registered (pid " + std::to_string(n.pid) + ")" : " reconnected"));
+  take_devices(n, devices_of(r.devices()));
   return Status();
+}
+
+void Registry::take_devices(Node& n, std::vector<DeviceInfo> devices) {
+  for (const DeviceInfo& d : devices) {
+    auto before = std::find_if(n.devices.begin(), n.devices.end(), [&](const DeviceInfo& old) { return old.index == d.index; });
+    if (before != n.devices.end() ? before->state == d.state : d.ok()) continue;
+    events_.note(n.row.name + ": device " + std::to_string(d.index) + " is " + d.state + (d.reason.empty() ? "" : ": " + d.reason));
+  }
+  n.devices = std::move(devices);
 }
 
 wire::Frame Registry::registered(const Status& status) const {
@@ -213,6 +223,7 @@ io::Task<void> Registry::ping(NodeId id, io::Duration timeout) {
   Node& n = it->second;
   n.last_heard = n.report_time = world_.now();
   if (pong->report() && pong->report()->size() <= kMaxReport) n.report = pong->report()->str();
+  if (pong->devices()) take_devices(n, devices_of(pong->devices()));
   set_alive(id, true, "it answers pings again");
 }
 

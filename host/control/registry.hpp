@@ -1,9 +1,14 @@
 // Which daemons there are, over which connection each is reached, and whether the failure agent takes it for alive.
 //
 // Invariant: every change of the list or of an `alive` goes out as a Directory to all connected nodes, in order.
-// A node counts as alive from its registration until the failure agent (failure_agent.hpp) says otherwise. After a start of the
-// control plane the nodes it knew are taken for alive until they have had time to come back: the word "failed" starts
-// failovers, so it is only said of a node that this control plane has waited for.
+// A node counts as alive from its registration until the failure agent (failure_agent.hpp) says otherwise.
+// After a start of the control plane it has heard nothing yet of the nodes in its store: they are `unknown` until they
+// register, or until the time that they are given for that is up. The directory says `alive` of them meanwhile, because
+// "not alive" is an instruction: survivors stand for the next epoch at once, and sleds are passed over. Were it said of
+// all nodes whenever the control plane starts, every VP would change hands. Nothing is fenced by it either way: epochs
+// fence, and a head that hears nothing of an unknown primary stands without this word, only later (head/takeover.cpp).
+// In this room nothing is decided in favour of a node that is unknown: placement, removals and attachments take only nodes
+// that are connected.
 #pragma once
 
 #include <functional>
@@ -23,7 +28,11 @@ struct DeviceInfo {
   std::uint16_t index = 0;
   std::uint64_t bytes = 0, column_bytes = 0;
   std::uint32_t columns = 0, free_columns = 0;
-  std::string state;
+  std::string state, reason;  ///< as the sled says; docs/operations.md has the states
+
+  bool ok() const { return state == "ok"; }
+  /// May columns of it be recommended?
+  bool has_room() const { return ok() && columns != 0 && free_columns != 0; }
 };
 
 struct Node {
@@ -31,9 +40,10 @@ struct Node {
   std::uint32_t pid = 0;
   std::uint64_t incarnation = 0;
   std::string version;
-  std::vector<DeviceInfo> devices;
+  std::vector<DeviceInfo> devices;  ///< as last reported
   std::shared_ptr<wire::Channel> channel;  ///< null: not connected
-  bool alive = true;
+  bool alive = true;    ///< the failure agent's word
+  bool heard = false;   ///< it has registered since our start
   io::Time last_heard;   ///< registration or pong
   io::Time silent_since; ///< not connected since then
   io::Duration patience{0};  ///< how long it may stay unconnected before it counts as failed
@@ -43,6 +53,7 @@ struct Node {
   io::Time report_time;
 
   bool connected() const { return channel != nullptr && channel->open(); }
+  bool unknown() const { return alive && !heard; }
   bool is(std::string_view role) const { return row.role == role; }
 };
 
@@ -83,6 +94,7 @@ class Registry {
   Result<NodeRow> check(const std::shared_ptr<wire::Channel>& channel, const wire::Frame& frame,
                         const fbs::RegisterNode* r) const;
   Status bind(const std::shared_ptr<wire::Channel>& channel, const NodeRow& row, const fbs::RegisterNode& r);
+  void take_devices(Node& node, std::vector<DeviceInfo> devices);
   wire::Frame registered(const Status& status) const;
   void push_directory();
   std::vector<flatbuffers::Offset<fbs::NodeInfo>> node_infos(flatbuffers::FlatBufferBuilder& b) const;

@@ -204,8 +204,10 @@ json::object volume_json(const Control& control, const Reports& reports, const V
   return o;
 }
 
-// "up": connected and answering; "silent": connected, no answer; "away": not connected, not yet given up; "down".
+// "up": connected and answering; "silent": connected, no answer; "away": not connected, not yet given up; "unknown": the
+// same, and not heard of since this control plane started; "down".
 std::string_view state_of(const Node& n) {
+  if (n.unknown()) return "unknown";
   if (!n.alive) return n.connected() ? "silent" : "down";
   return n.connected() ? "up" : "away";
 }
@@ -218,7 +220,7 @@ json::object node_json(const Node& n) {
     json::array devices;
     for (const DeviceInfo& d : n.devices)
       devices.push_back(json::object{{"index", d.index}, {"bytes", d.bytes}, {"columns", d.columns},
-                                     {"free_columns", d.free_columns}, {"state", d.state}});
+                                     {"free_columns", d.free_columns}, {"state", d.state}, {"reason", d.reason}});
     o["devices"] = std::move(devices);
   }
   if (n.report.empty()) return o;

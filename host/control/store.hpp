@@ -43,7 +43,7 @@ struct Attachment {
   bool operator==(const Attachment&) const = default;
 };
 
-/// What an attach daemon was asked to export; it is asked again when it comes back.
+/// What an attach daemon is to export. The one place that says so: the daemon asks for it whenever it registers.
 struct Export {
   VolumeId volume = 0;
   NodeId node = 0;

@@ -10,6 +10,8 @@ namespace {
 constexpr std::uint64_t kMaxVolumeBytes = 1ull << 50;
 constexpr std::uint32_t kMaxVps = 1 << 16;
 constexpr std::uint32_t kMaxCopies = 8;
+// Counts the primary (protocol 3.3). With fewer, what is acknowledged would be on one head only; so a volume of two copies
+// waits while one of its heads is away.
 constexpr std::uint32_t kMinCopies = 2;
 constexpr std::uint32_t kMaxSandboxRequest = 4096;
 constexpr io::Duration kFreshReport = std::chrono::seconds(1);
@@ -62,7 +64,8 @@ void Volumes::stop() {
 std::uint64_t Volumes::usable_bytes(Layout layout) const {
   std::uint64_t raw = 0;
   for (const Node* s : registry_.alive("sled"))
-    for (const DeviceInfo& d : s->devices) raw += d.bytes;
+    for (const DeviceInfo& d : s->devices)
+      if (d.ok()) raw += d.bytes;
   return static_cast<std::uint64_t>(static_cast<unsigned __int128>(raw) * layout.k / layout.width());
 }
 
@@ -113,7 +116,7 @@ Result<Volume> Volumes::create(const Create& request) {
     d.epoch = d.revision = 1;
     d.history = world_.random() | 1;
     d.layout = v.layout;
-    d.min_copies = kMinCopies;
+    d.min_copies = std::min(kMinCopies, v.copies);
     d.blocks = bytes / kBlockBytes;
     d.required = place_replicas(placed, heads, v.copies);
     d.primary = d.required.front();
@@ -155,12 +158,6 @@ void Volumes::joined(const Node& node, const fbs::RegisterNode& r) {
     for (const auto& [vp, d] : store_.image().designations)
       if (d.has_member(node.row.id)) registry_.send(node.row.id, designate(d));
     removal_.notify_all();
-  }
-  if (node.is("attach")) {
-    std::vector<Export> exports;
-    for (const auto& [id, e] : store_.image().exports)
-      if (e.node == node.row.id) exports.push_back(e);
-    if (!exports.empty()) world_.spawn("export again", export_again(node.row.id, std::move(exports)));
   }
 }
 
@@ -313,6 +310,18 @@ wire::Frame Volumes::detach_volume(const Node& from, const wire::Frame& request)
   return wire::reply_frame(store_.commit(c));
 }
 
+wire::Frame Volumes::list_exports(const Node& from) const {
+  return wire::make_frame(wire::Kind::exports, [&](flatbuffers::FlatBufferBuilder& b) {
+    std::vector<flatbuffers::Offset<fbs::ExportVolume>> rows;
+    for (const auto& [id, e] : store_.image().exports) {
+      if (e.node != from.row.id || gone(id)) continue;
+      auto name = b.CreateString(store_.image().volumes.at(id).name), nbd = b.CreateString(e.nbd);
+      rows.push_back(fbs::CreateExportVolume(b, name, nbd, false, e.read_only));
+    }
+    return fbs::CreateExports(b, 0, 0, b.CreateVector(rows));
+  });
+}
+
 io::Task<Status> Volumes::ask(NodeId node, wire::Frame request, io::Duration timeout) {
   auto answer = co_await registry_.call(node, std::move(request), timeout);
   co_return answer.ok() ? wire::status_of(*answer) : answer.status();
@@ -388,22 +397,6 @@ io::Task<Status> Volumes::detach(std::string name) {
   if (Status stored = store_.commit(c); !stored.ok()) co_return stored;
   events_.note("volume " + name + " detached from " + registry_.name(node));
   co_return Status();
-}
-
-io::Task<void> Volumes::export_again(NodeId node, std::vector<Export> exports) {
-  for (const Export& e : exports) {
-    auto now = store_.image().exports.find(e.volume);
-    if (now == store_.image().exports.end() || now->second != e || gone(e.volume)) continue;
-    std::string name = store_.image().volumes.at(e.volume).name;
-    Status s = co_await ask(node, wire::make_frame(wire::Kind::export_volume, [&](auto& b) {
-                              auto name_offset = b.CreateString(name);
-                              auto nbd = b.CreateString(e.nbd);
-                              return fbs::CreateExportVolume(b, name_offset, nbd, false, e.read_only);
-                            }), kExportTimeout);
-    // exists: the daemon has only reconnected and never stopped exporting it.
-    if (!s.ok() && s.code() != Code::exists)
-      events_.note("volume " + name + " is not exported again by " + registry_.name(node) + ": " + s.text());
-  }
 }
 
 io::Task<Result<std::uint64_t>> Volumes::flush(std::string name, io::Duration timeout) {

@@ -49,9 +49,10 @@ class Volumes {
   wire::Frame lookup_vp(const Node& from, const wire::Frame& request);
   wire::Frame attach_volume(const Node& from, const wire::Frame& request);
   wire::Frame detach_volume(const Node& from, const wire::Frame& request);
+  wire::Frame list_exports(const Node& from) const;
 
-  /// A node has registered: adopt greater designations that it knows, tell it those it takes part in, the removals it
-  /// missed and the exports it is to serve.
+  /// A node has registered: adopt greater designations that it knows, tell it those it takes part in and the removals it
+  /// missed. What an attach daemon is to export it asks itself (list_exports).
   void joined(const Node& node, const fbs::RegisterNode& r);
 
  private:
@@ -68,7 +69,6 @@ class Volumes {
   io::Task<bool> drop(VpId vp, NodeId node, Epoch epoch);
   io::Task<void> flush_vp(VpId vp, io::Time deadline, Result<std::uint64_t>* out);
   io::Task<Status> ask(NodeId node, wire::Frame request, io::Duration timeout);
-  io::Task<void> export_again(NodeId node, std::vector<Export> exports);
 
   io::World& world_;
   Store& store_;

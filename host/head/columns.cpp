@@ -37,19 +37,34 @@ io::Task<Status> Columns::prepare(NodeId id) {
   const auto* f = fenced->as<fbs::FenceReply>();
   if (fenced->kind != wire::Kind::fence_reply || !f) co_return wire::status_of(*fenced).ok() ? Status(Code::corrupt, "fence answer does not parse") : wire::status_of(*fenced);
   if (f->code() != 0) co_return wire::make_status(f->code(), f->text());
-  auto listed = co_await ctx_.connections->call(id, wire::make_frame(wire::Kind::list_columns, [&](auto& b) {
-    return fbs::CreateListColumns(b, vp, epoch_);
-  }), 5s);
-  if (!listed.ok()) co_return listed.status();
-  const auto* l = listed->as<fbs::Columns>();
-  if (listed->kind != wire::Kind::columns || !l) co_return Status(Code::corrupt, "column list does not parse");
-  if (l->code() != 0) co_return wire::make_status(l->code(), l->text());
+  Sled fresh;
+  Status s = co_await list(id, fresh);
+  if (!s.ok()) co_return s;
   Sled& sled = sleds_[id];
-  sled.columns.clear();
-  if (l->columns())
-    for (const fbs::Column* c : *l->columns()) learn(sled, *c);
+  sled.columns = std::move(fresh.columns);
   sled.listed = true;
   co_return Status();
+}
+
+// Page by page.
+io::Task<Status> Columns::list(NodeId id, Sled& into) {
+  VpId vp = partition_.replica.vp();
+  std::pair<std::uint16_t, std::uint32_t> from{0, 0};
+  while (true) {
+    auto listed = co_await ctx_.connections->call(id, wire::make_frame(wire::Kind::list_columns, [&](auto& b) {
+      return fbs::CreateListColumns(b, vp, epoch_, from.first, from.second);
+    }), 5s);
+    if (!listed.ok()) co_return listed.status();
+    const auto* l = listed->as<fbs::Columns>();
+    if (listed->kind != wire::Kind::columns || !l) co_return Status(Code::corrupt, "column list does not parse");
+    if (l->code() != 0) co_return wire::make_status(l->code(), l->text());
+    if (l->columns())
+      for (const fbs::Column* c : *l->columns()) learn(into, *c);
+    if (!l->more()) co_return Status();
+    std::pair<std::uint16_t, std::uint32_t> next{l->next_device(), l->next_column()};
+    if (next <= from) co_return Status(Code::corrupt, "column list does not go on");
+    from = next;
+  }
 }
 
 io::Task<void> Columns::more_sandbox() {

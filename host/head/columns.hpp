@@ -49,6 +49,7 @@ class Columns {
   /// Usable sleds, those with the fewest chunks of this VP first; `missing` gets the names of the others.
   std::vector<NodeId> candidates(std::string& missing) const;
   io::Task<Status> take_on(NodeId sled, std::uint32_t slot_bytes, fbs::ChunkPlace& place);
+  io::Task<Status> list(NodeId sled, Sled& into);
   io::Task<Status> claim(NodeId sled, std::uint32_t slot_bytes);
   io::Task<void> more_sandbox();
   bool take(NodeId sled, std::uint32_t slot_bytes, fbs::ChunkPlace& place);

@@ -3,6 +3,7 @@
 #include <malloc.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <limits>
@@ -10,11 +11,12 @@
 #include "base/logging.hpp"
 #include "io/data_directory.hpp"
 #include "io/real_world.hpp"
+#include "io/within.hpp"
 
 namespace luge::io {
 namespace {
 
-constexpr int kFailed = 1, kBadUsage = 2, kBadDirectory = 3;
+constexpr int kFailed = 1, kBadUsage = 2, kBadDirectory = 3, kNotDrained = 4;
 
 // Payload buffers come and go by the megabyte: keep them in the heap instead of mapping and faulting each anew.
 void keep_memory() {
@@ -54,9 +56,21 @@ struct Life {
     logging::info("{} is ready (node {}, version {})", options.name, options.id, LUGE_VERSION);
   }
 
-  Task<void> drain() {
+  Task<bool> drained() {
     co_await daemon.drain();
-    logging::info("{} has drained", options.name);
+    co_return true;
+  }
+
+  // Somebody waits for the program to end, and will lose patience and kill it without hearing what it waited for.
+  Task<void> drain() {
+    auto done = co_await within(world, kind.drain_limit, drained());
+    if (done) {
+      logging::info("{} has drained", options.name);
+    } else {
+      std::string what = daemon.unfinished ? daemon.unfinished() : "";
+      logging::error("{} has not drained within {} s and ends now{}{}", options.name, kind.drain_limit / std::chrono::seconds(1), what.empty() ? "" : "; given up: ", what);
+      if (exit_code == 0) exit_code = kNotDrained;
+    }
     world.stop();
   }
 
@@ -82,6 +96,22 @@ std::vector<Option> common_options(const DaemonKind& kind) {
   };
 }
 
+Option control_option() { return {"control", Option::Type::text, "", "address of the control plane", true}; }
+
+Option listen_option(const std::string& whom) {
+  return {"listen", Option::Type::text, "", "address for " + whom + ": unix:PATH or tcp:HOST:PORT", true};
+}
+
+namespace {
+
+// The text of a setting that not every daemon has.
+std::string text_if_any(const Settings& s, const std::vector<Option>& table, std::string_view name) {
+  auto row = std::find_if(table.begin(), table.end(), [&](const Option& o) { return o.name == name; });
+  return row != table.end() ? s.text(name) : std::string();
+}
+
+}  // namespace
+
 int run_daemon(int argc, char** argv, const DaemonKind& kind, std::vector<Option> table,
                const std::function<DaemonCalls(World&, const DaemonOptions&)>& make) {
   std::vector<Option> all = common_options(kind);
@@ -99,6 +129,9 @@ int run_daemon(int argc, char** argv, const DaemonKind& kind, std::vector<Option
   options.id = static_cast<NodeId>(s.number("id"));
   options.name = s.text("name").empty() ? kind.role + "-" + std::to_string(options.id) : s.text("name");
   options.unit = s.number("unit");
+  options.listen = text_if_any(s, all, "listen");
+  options.control = text_if_any(s, all, "control");
+  options.pid = static_cast<std::uint32_t>(::getpid());
   if (!logging::setup(options.name, s.text("log-level")))
     return complain(kind, kBadUsage, "--log-level: '" + s.text("log-level") + "' is none of trace, debug, info, warn, error");
   keep_memory();

@@ -12,6 +12,8 @@
 namespace luge::io {
 namespace {
 
+std::string* log_file = nullptr;  // of the daemons that are started
+
 struct TestDaemon {
   static std::vector<Option> options() { return {{"how", Option::Type::text, "well", "how it ends", false}}; }
   TestDaemon(World& w, const DaemonOptions& o) : world(w), options_(o) {}
@@ -35,6 +37,12 @@ struct TestDaemon {
   const DaemonOptions& options_;
 };
 
+struct TalkativeDaemon : TestDaemon {
+  using TestDaemon::TestDaemon;
+  std::string unfinished() const { return "7 things"; }
+};
+
+template <class D = TestDaemon>
 pid_t start(std::vector<std::string> args) {
   pid_t pid = ::fork();
   if (pid != 0) return pid;
@@ -42,7 +50,10 @@ pid_t start(std::vector<std::string> args) {
   std::vector<char*> argv;
   for (std::string& a : args) argv.push_back(a.data());
   argv.push_back(nullptr);
-  ::_exit(daemon_main<TestDaemon>(static_cast<int>(args.size()), argv.data(), {"luge-test", "test", "Tests."}));
+  if (std::string* log = log_file; log) ::freopen(log->c_str(), "w", stderr);
+  DaemonKind kind{"luge-test", "test", "Tests."};
+  kind.drain_limit = 1s;
+  ::_exit(daemon_main<D>(static_cast<int>(args.size()), argv.data(), kind));
 }
 
 int wait_for(pid_t pid) {
@@ -74,6 +85,44 @@ TEST(Daemon, ASecondSignalStopsAStuckDrain) {
   ::usleep(200'000);
   ::kill(pid, SIGTERM);
   EXPECT_EQ(wait_for(pid), 0);
+}
+
+// Whoever waits for the end gets it, with the reason, and not an exit code that says that all was well.
+TEST(Daemon, ADrainThatDoesNotEndIsGivenUp) {
+  testing::TemporaryDirectory d;
+  std::string log = d / "log";
+  log_file = &log;
+  for (bool talks : {false, true}) {
+    std::string data = d / (talks ? "a" : "b");
+    std::vector<std::string> args{"--id", "3", "--dir", data, "--how", "stuck"};
+    pid_t pid = talks ? start<TalkativeDaemon>(args) : start(args);
+    await_file(data + "/ready");
+    ::kill(pid, SIGTERM);
+    EXPECT_EQ(wait_for(pid), 4);
+    std::ifstream in(log);
+    std::string text((std::istreambuf_iterator<char>(in)), {});
+    EXPECT_NE(text.find("has not drained within 1 s"), std::string::npos) << text;
+    EXPECT_EQ(text.find("given up: 7 things") != std::string::npos, talks) << text;
+  }
+  log_file = nullptr;
+}
+
+TEST(Daemon, TellsItWhatItIs) {
+  struct Checks : TestDaemon {
+    static std::vector<Option> options() { return {control_option(), listen_option("tests")}; }
+    Checks(World& w, const DaemonOptions& o) : TestDaemon(w, o), o_(o) {}
+    Task<Status> start() {
+      co_await world.yield();
+      const NodeOptions& n = o_;
+      bool right = n.id == 3 && n.name == "test-3" && n.unit == 9 && n.listen == "unix:/l" && n.control == "unix:/c" && n.incarnation != 0 &&
+                   n.pid == static_cast<std::uint32_t>(::getpid()) && n.remember_unit && n.fail;
+      co_return Status(right ? Code::wrong_unit : Code::internal, "so it is");
+    }
+    const DaemonOptions& o_;
+  };
+  testing::TemporaryDirectory d;
+  EXPECT_EQ(wait_for(start<Checks>({"--id", "3", "--dir", d / "a", "--unit", "9", "--listen", "unix:/l", "--control", "unix:/c"})), 3);
+  EXPECT_EQ(wait_for(start<Checks>({"--id", "3", "--dir", d / "a", "--unit", "9", "--listen", "unix:/l"})), 2) << "control is required";
 }
 
 TEST(Daemon, ExitCodes) {

@@ -1,5 +1,5 @@
 // A bound on memory held by work in progress; who finds it used up waits, first come first served. A piece larger than
-// the whole budget gets in alone.
+// the whole budget gets in alone. With crowded() asked before each take(), about five times the budget is held at most.
 #pragma once
 
 #include <cstdint>
@@ -41,6 +41,8 @@ class Budget {
   }
   std::uint64_t used() const { return used_; }
   std::uint64_t waiting() const { return waiting_; }
+  /// So much waits already that one more had better be refused: what waits holds memory too.
+  bool crowded() const { return waiting_ > 4 * bytes_; }
 
  private:
   std::uint64_t bytes_;

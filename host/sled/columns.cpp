@@ -1,6 +1,7 @@
 // A device's fences and its column table: who owns which column, durably before anybody acts upon it.
 #include <algorithm>
 
+#include "base/logging.hpp"
 #include "sled/device.hpp"
 
 namespace luge::sled {
@@ -16,28 +17,41 @@ std::string column_key(std::uint32_t n) { return "column/" + std::to_string(n); 
 
 }  // namespace
 
-// A full metadata region refuses this change only; anything else that goes wrong with it fails the device.
+// A full metadata region refuses this change, and others that need room; anything else that goes wrong with it fails the
+// device.
+Status Device::metadata_error(const Status& status) {
+  if (status.code() != Code::no_space) return fail(status);
+  Status s = status.with(spec_.path);
+  if (state_ != State::ok) return s;
+  state_ = State::full;
+  failure_ = s;
+  logging::error("{}: it keeps no more fences and should get no new columns; what is on it stays usable", s.text());
+  return s;
+}
+
 io::Task<Status> Device::put(std::vector<io::MetaStore::Change> changes) {
   Status s = co_await meta_->put(std::move(changes));
-  if (s.ok() || s.code() == Code::no_space) co_return s.ok() ? s : s.with(spec_.path);
-  co_return fail(s);
+  co_return s.ok() ? s : metadata_error(s);
 }
 
 // One at a time: of two epochs on their way to the medium the lower might land last.
-io::Task<Status> Device::fence(VpId vp, Epoch epoch) {
+io::Task<Status> Device::raise(Fences fences) {
   io::Mutex::Guard guard = co_await fencing_.lock();
   if (Status s = health(); !s.ok()) co_return s;
-  auto held = fences_.find(vp);
-  if (held != fences_.end() && held->second >= epoch) co_return Status();
+  Status s = co_await write_fences(*meta_, fences_, std::move(fences));
+  if (s.ok()) co_return s;
+  s = metadata_error(s);
+  if (s.code() != Code::no_space || std::exchange(missed_fences_, true)) co_return s;
   std::vector<io::MetaStore::Change> change;
-  change.emplace_back("fence/" + std::to_string(vp), value_of(epoch));
-  Status s = co_await put(std::move(change));
-  if (s.ok()) fences_[vp] = epoch;
-  co_return s;
+  change.emplace_back(kMissedFences, "1");
+  Status marked = co_await put(std::move(change));
+  co_return marked.ok() ? s : marked;
 }
 
-std::uint32_t Device::free_columns() const {
-  return static_cast<std::uint32_t>(std::count_if(columns_.begin(), columns_.end(), [](const Column& c) { return c.row.owner == 0 && !c.changing; }));
+void Device::set_row(Column& column, const ColumnRow& row) {
+  free_columns_ += column.row.owner != 0;
+  free_columns_ -= row.owner != 0;
+  column.row = row;
 }
 
 std::vector<std::uint32_t> Device::owned_by(VpId vp) const {
@@ -81,10 +95,9 @@ io::Task<Status> Device::clear_headers(std::uint32_t column, std::uint32_t slot_
   static const Buffer zeros = Buffer::zeros(kBlockBytes);
   auto clear = [this](std::uint32_t, std::uint64_t offset) -> io::Task<Status> {
     Buffer b = Buffer::allocate(kBlockBytes);
-    if (Status s = co_await file_->read(offset, b.mutable_bytes()); !s.ok()) co_return fail(s);
+    if (Status s = co_await file_->read(offset, b); !s.ok()) co_return fail(s);
     if (std::memcmp(b.data(), zeros.data(), b.size()) == 0) co_return Status();
-    Bytes part = zeros.bytes();
-    Status s = co_await file_->write(offset, std::span(&part, 1), io::Durability::durable);
+    Status s = co_await file_->write(offset, zeros, io::Durability::durable);
     co_return s.ok() ? s : fail(s);
   };
   std::function<io::Task<Status>(std::uint32_t, std::uint64_t)> f = clear;  // keeps the closure while its tasks run
@@ -93,9 +106,13 @@ io::Task<Status> Device::clear_headers(std::uint32_t column, std::uint32_t slot_
 }
 
 io::Task<Status> Device::claim(VpId vp, Epoch epoch, std::uint32_t column, std::uint32_t slot_bytes, Permit permit) {
+  if (Status s = health(); !s.ok()) co_return s;
   if (column >= columns_.size()) co_return Status(Code::invalid, spec_.path + " has " + std::to_string(columns_.size()) + " columns");
   if (slot_bytes < 2 * kBlockBytes || slot_bytes % kBlockBytes != 0 || slot_bytes > column_bytes_)
     co_return Status(Code::invalid, "slots of " + std::to_string(slot_bytes) + " bytes do not fit a column of " + std::to_string(column_bytes_));
+  if (slots_in(slot_bytes) > kMaxSlots)
+    co_return Status(Code::invalid, "a column of " + std::to_string(column_bytes_) + " bytes has more than " + std::to_string(kMaxSlots) +
+                                        " slots of " + std::to_string(slot_bytes) + ": use larger chunks, or format with smaller columns");
   Column& c = columns_[column];
   while (c.changing) co_await changed_.wait();
   if (Status s = health(); !s.ok()) co_return s;
@@ -112,7 +129,7 @@ io::Task<Status> Device::claim(VpId vp, Epoch epoch, std::uint32_t column, std::
     s = co_await put(std::move(change));
   }
   if (s.ok()) {
-    c.row = next;
+    set_row(c, next);
     Slot fresh;
     fresh.generation = first_slot_generation(next.generation);
     c.slots.assign(slots_in(slot_bytes), fresh);
@@ -134,7 +151,7 @@ io::Task<Status> Device::release_column(std::uint32_t column) {
   Status s = health();
   if (s.ok()) s = co_await put(std::move(change));
   if (s.ok()) {
-    c.row = next;
+    set_row(c, next);
     c.slots = {};
     c.loaded = false;
   }

@@ -30,13 +30,14 @@ std::optional<std::uint64_t> number_after(std::string_view key, std::string_view
 
 }  // namespace
 
-Device::Device(io::World& world, DeviceSpec spec, std::uint16_t index, std::uint64_t unit, NodeId sled, std::uint64_t column_bytes)
-    : world_(world), spec_(std::move(spec)), index_(index), unit_(unit), sled_(sled), column_bytes_(column_bytes),
-      fencing_(world), changed_(world) {}
+Device::Device(io::World& world, DeviceSpec spec, std::uint16_t index, DeviceOptions options)
+    : world_(world), spec_(std::move(spec)), index_(index), unit_(options.unit), sled_(options.sled), column_bytes_(options.column_bytes),
+      io_timeout_(options.io_timeout), fencing_(world), read_memory_(world, options.memory), write_memory_(world, options.memory), changed_(world) {}
 
 std::string_view Device::state_name() const {
   switch (state_) {
     case State::ok: return "ok";
+    case State::full: return "full";
     case State::in_use: return "in_use";
     case State::closed: return "closed";
     default: return "failed";
@@ -44,7 +45,7 @@ std::string_view Device::state_name() const {
 }
 
 Status Device::health() const {
-  if (state_ == State::ok) return Status();
+  if (usable()) return Status();
   return Status(Code::io_error, failure_.ok() ? spec_.path + ": the device is not open" : failure_.text());
 }
 
@@ -52,17 +53,14 @@ Status Device::fail(const Status& status) {
   ++counters_.errors;
   if (state_ != State::failed) {
     state_ = State::failed;
-    failure_ = Status(Code::io_error, spec_.path + ": " + status.text());
+    failure_ = Status(Code::io_error, status.text().starts_with(spec_.path) ? status.text() : spec_.path + ": " + status.text());
     logging::error("device {} has failed and is left out from now on: {}", spec_.path, status.to_string());
   }
   return failure_;
 }
 
-io::Task<Status> Device::open() {
-  Status s = co_await open_file();
-  bool found = false;
-  if (s.ok()) s = co_await find_superblock(found);
-  if (s.ok() && !found) s = co_await format();
+io::Task<Status> Device::open(Expected expected) {
+  Status s = co_await recognise(expected);
   if (s.ok()) s = co_await load_tables();
   if (s.ok()) {
     state_ = State::ok;
@@ -75,9 +73,38 @@ io::Task<Status> Device::open() {
   co_return s;
 }
 
-io::Task<Status> Device::open_file() {
-  io::OpenOptions options{.create = spec_.create_bytes != 0, .size = spec_.create_bytes, .lock = true};
-  auto file = co_await world_.files().open(spec_.path, options);
+std::string Device::place_name() const { return "device " + std::to_string(index_) + " of sled " + std::to_string(sled_); }
+
+namespace {
+
+std::string how_to_replace(std::uint16_t index) {
+  return "; if it is lost for good, give it up with --replace-device " + std::to_string(index) + " and a blank device in its place";
+}
+
+}  // namespace
+
+// What stands at the path is the device that the sled knows, or becomes a device if the sled knows none. A known device
+// that is not there is never made anew unasked: what it knew, and what was on it, would be gone without a word.
+io::Task<Status> Device::recognise(const Expected& expected) {
+  const auto& known = expected.known;
+  bool may_format = !known || expected.replacement;
+  Status s = co_await open_file(may_format);
+  if (s.code() == Code::not_found && !may_format)
+    co_return Status(s.code(), s.text() + ": " + place_name() + ", formatted as " + to_string_id(*known) + ", was here; put it back" + how_to_replace(index_));
+  if (!s.ok()) co_return s;
+  bool found = false;
+  s = co_await find_superblock(expected, found);
+  if (!s.ok() || found) co_return s;
+  if (!may_format)
+    co_return Status(Code::invalid, "the device has no superblock, but " + place_name() + " was formatted as " + to_string_id(*known) +
+                                        ": it has been wiped, or is another one; put the old one back" + how_to_replace(index_));
+  if (known) logging::warn("{}: takes the place of {}, which was formatted as {}, by the operator's word", spec_.path, place_name(), to_string_id(*known));
+  co_return co_await format(expected.replacement.value_or(world_.random() | 1));
+}
+
+io::Task<Status> Device::open_file(bool create) {
+  io::OpenOptions options{.create = create && spec_.create_bytes != 0, .size = spec_.create_bytes, .lock = true};
+  auto file = co_await WatchedFile::open(world_, spec_.path, options, io_timeout_);
   if (!file.ok()) co_return file.status();
   file_ = std::move(*file);
   std::uint64_t least = kMetaOffset + meta_mib_for(1) * kMiB + column_bytes_;
@@ -87,28 +114,67 @@ io::Task<Status> Device::open_file() {
   co_return Status();
 }
 
-// Either copy will do: a copy that was cut off while it was written is passed over.
-io::Task<Status> Device::find_superblock(bool& found) {
+/// One copy of the superblock as it stands on the medium.
+struct Device::Copy {
+  enum class Kind { none, good, damaged, other_version };
+  Kind kind = Kind::none;
+  Superblock content;
+};
+
+io::Task<Result<Device::Copy>> Device::read_copy(std::uint64_t at) {
   Buffer b = Buffer::allocate(kBlockBytes);
-  bool damaged = false;
-  std::uint32_t other_version = 0;
-  for (std::uint64_t at : {std::uint64_t{0}, kSecondSuperblock}) {
-    if (Status s = co_await file_->read(at, b.mutable_bytes()); !s.ok()) co_return s;
-    Superblock s;
-    std::memcpy(&s, b.data(), sizeof s);
-    if (s.magic != kSuperMagic) continue;
-    if (s.version != kSuperVersion) other_version = s.version;
-    else if (super_crc(s) != s.crc) damaged = true;
-    else {
-      found = true;
-      co_return adopt(s);
-    }
+  if (Status s = co_await file_->read(at, b); !s.ok()) co_return s;
+  Copy c;
+  std::memcpy(&c.content, b.data(), sizeof c.content);
+  if (c.content.magic != kSuperMagic) c.kind = Copy::Kind::none;
+  else if (c.content.version != kSuperVersion) c.kind = Copy::Kind::other_version;
+  else c.kind = super_crc(c.content) == c.content.crc ? Copy::Kind::good : Copy::Kind::damaged;
+  co_return c;
+}
+
+// Either copy will do: one that was cut off while it was written, or has gone bad, is passed over.
+io::Task<Status> Device::find_superblock(const Expected& expected, bool& found) {
+  Copy copies[2];
+  const Copy* good = nullptr;
+  for (int i = 0; i < 2; ++i) {
+    auto c = co_await read_copy(i == 0 ? 0 : kSecondSuperblock);
+    if (!c.ok()) co_return c.status();
+    copies[i] = *c;
+    if (!good && copies[i].kind == Copy::Kind::good) good = &copies[i];
   }
-  if (other_version != 0)
-    co_return Status(Code::wrong_version, "device format " + std::to_string(other_version) + " is not known to this program, which knows format " +
+  auto any = [&](Copy::Kind k) { return copies[0].kind == k || copies[1].kind == k; };
+  if (good) {
+    found = true;
+    bool both = copies[0].kind == copies[1].kind;
+    if (both && copies[0].content.crc != copies[1].content.crc) co_return Status(Code::corrupt, "its two superblocks contradict one another; the device is left as it is");
+    if (Status s = adopt(good->content, expected); !s.ok()) co_return s;
+    co_return co_await repair_copies(*good, copies);
+  }
+  if (any(Copy::Kind::other_version)) {
+    const Copy& other = copies[copies[0].kind == Copy::Kind::other_version ? 0 : 1];
+    co_return Status(Code::wrong_version, "device format " + std::to_string(other.content.version) + " is not known to this program, which knows format " +
                                               std::to_string(kSuperVersion));
-  if (damaged) co_return Status(Code::corrupt, "the superblock is damaged; the device is left as it is");
+  }
+  if (any(Copy::Kind::damaged)) co_return Status(Code::corrupt, "the superblock is damaged; the device is left as it is");
   co_return Status();
+}
+
+// The next damage must find two copies again. A copy of another version is left alone: it is not known what it says.
+io::Task<Status> Device::repair_copies(const Copy& good, const Copy copies[2]) {
+  for (int i = 0; i < 2; ++i) {
+    if (copies[i].kind == Copy::Kind::good) continue;
+    bool unknown = copies[i].kind == Copy::Kind::other_version;
+    logging::warn("{}: superblock {} of 2 {}", spec_.path, i + 1, unknown ? "is of an unknown version; left as it is" : "is damaged; written anew from the other");
+    if (unknown) continue;
+    if (Status s = co_await write_superblock(i == 0 ? 0 : kSecondSuperblock, good.content); !s.ok()) co_return s;
+  }
+  co_return Status();
+}
+
+io::Task<Status> Device::write_superblock(std::uint64_t at, const Superblock& s) {
+  Buffer b = Buffer::zeros(kBlockBytes);
+  std::memcpy(b.data(), &s, sizeof s);
+  co_return co_await file_->write(at, b, io::Durability::durable);
 }
 
 // The checksum may be right and the bytes hostile: nothing is allocated or divided by before this.
@@ -122,23 +188,29 @@ Status Device::check_geometry(const Superblock& s) {
   return Status();
 }
 
-Status Device::adopt(const Superblock& s) {
+Status Device::adopt(const Superblock& s, const Expected& expected) {
   if (s.unit != unit_)
     return Status(Code::wrong_unit, "the device belongs to storage unit " + std::to_string(s.unit) + ", this sled to " + std::to_string(unit_));
   if (s.sled != sled_ || s.device != index_)
-    return Status(Code::invalid, "this is device " + std::to_string(s.device) + " of sled " + std::to_string(s.sled) + ", not device " +
-                                     std::to_string(index_) + " of sled " + std::to_string(sled_) + ": check the order of the devices");
+    return Status(Code::invalid, "this is device " + std::to_string(s.device) + " of sled " + std::to_string(s.sled) + ", not " + place_name() +
+                                     ": check the order of the devices");
+  if (expected.known && s.id != *expected.known && s.id != expected.replacement)
+    return Status(Code::invalid, "this device was formatted as " + to_string_id(s.id) + ", but " + place_name() + " is " + to_string_id(*expected.known) +
+                                     ": one of an earlier life, or a copy; put the right one back" + how_to_replace(index_));
+  if (s.id == 0) return Status(Code::corrupt, "the superblock has no id");
   if (Status g = check_geometry(s); !g.ok()) return g;
+  id_ = s.id;
   column_bytes_ = s.column_bytes;
   meta_bytes_ = s.meta_mib * kMiB;
   columns_ = std::vector<Column>(s.columns);
+  free_columns_ = s.columns;
   return Status();
 }
 
 io::Task<Result<bool>> Device::blank() {
   Buffer b = Buffer::allocate(kMiB);
   for (std::uint64_t at : {std::uint64_t{0}, (file_->size() - b.size()) / kBlockBytes * kBlockBytes}) {
-    if (Status s = co_await file_->read(at, b.mutable_bytes()); !s.ok()) co_return s;
+    if (Status s = co_await file_->read(at, b); !s.ok()) co_return s;
     if (!all_zero(b)) co_return false;
   }
   co_return true;
@@ -147,17 +219,16 @@ io::Task<Result<bool>> Device::blank() {
 // What stood in the middle of a device that was wiped at its ends may be an old metadata store: it must not be found.
 io::Task<Status> Device::clear_metadata() {
   Buffer b = Buffer::allocate(kMiB), zeros = Buffer::zeros(kMiB);
-  Bytes part = zeros.bytes();
   for (std::uint64_t at = 0; at < meta_bytes_; at += b.size()) {
-    if (Status s = co_await file_->read(kMetaOffset + at, b.mutable_bytes()); !s.ok()) co_return s;
+    if (Status s = co_await file_->read(kMetaOffset + at, b); !s.ok()) co_return s;
     if (all_zero(b)) continue;
-    if (Status s = co_await file_->write(kMetaOffset + at, std::span(&part, 1), io::Durability::durable); !s.ok()) co_return s;
+    if (Status s = co_await file_->write(kMetaOffset + at, zeros, io::Durability::durable); !s.ok()) co_return s;
   }
   co_return Status();
 }
 
 // The superblock comes last: a device whose formatting was cut off is blank still.
-io::Task<Status> Device::format() {
+io::Task<Status> Device::format(DeviceId id) {
   auto empty = co_await blank();
   if (!empty.ok()) co_return empty.status();
   if (!*empty)
@@ -167,20 +238,19 @@ io::Task<Status> Device::format() {
   s.unit = unit_;
   s.sled = sled_;
   s.device = index_;
+  s.id = id;
   s.column_bytes = column_bytes_;
   s.meta_mib = meta_mib_for(std::min<std::uint64_t>(most, kMaxColumns));
   s.columns = static_cast<std::uint32_t>(std::min<std::uint64_t>((file_->size() - kMetaOffset - s.meta_mib * kMiB) / column_bytes_, kMaxColumns));
   s.crc = super_crc(s);
   if (most > kMaxColumns)
     logging::warn("{}: only {} columns are used; format it with larger column-bytes to use all of it", spec_.path, s.columns);
-  if (Status a = adopt(s); !a.ok()) co_return a;
+  if (Status a = adopt(s, {}); !a.ok()) co_return a;
   if (Status c = co_await clear_metadata(); !c.ok()) co_return c;
-  Buffer b = Buffer::zeros(kBlockBytes);
-  std::memcpy(b.data(), &s, sizeof s);
-  Bytes part = b.bytes();
   for (std::uint64_t at : {kSecondSuperblock, std::uint64_t{0}})
-    if (Status w = co_await file_->write(at, std::span(&part, 1), io::Durability::durable); !w.ok()) co_return w;
-  logging::info("{}: formatted, {} columns of {} bytes", spec_.path, s.columns, s.column_bytes);
+    if (Status w = co_await write_superblock(at, s); !w.ok()) co_return w;
+  formatted_ = true;
+  logging::info("{}: formatted as {}, {} columns of {} bytes", spec_.path, to_string_id(s.id), s.columns, s.column_bytes);
   co_return Status();
 }
 
@@ -195,14 +265,14 @@ io::Task<Status> Device::load_tables() {
     else co_return Status(Code::corrupt, "the column table does not parse");
     bool sized = row.slot_bytes != 0 && row.slot_bytes % kBlockBytes == 0 && row.slot_bytes <= column_bytes_;
     if (row.owner != 0 && !sized) co_return Status(Code::corrupt, "the column table names a slot size that cannot be");
-    columns_[*n].row = row;
+    set_row(columns_[*n], row);
   }
-  for (auto [key, value] : meta_->list("fence/")) {
-    auto vp = number_after(key, "fence/");
-    if (!vp || value.size() != sizeof(Epoch)) co_return Status(Code::corrupt, "the fence table does not parse");
-    std::memcpy(&fences_[*vp], value.data(), sizeof(Epoch));
-  }
-  co_return Status();
+  if (!read_fences(*meta_, fences_)) co_return Status(Code::corrupt, "the fence table does not parse");
+  // There from the beginning, so that there is room for it when there is none for anything else.
+  auto missed = meta_->get(kMissedFences);
+  missed_fences_ = missed == "1";
+  if (missed) co_return Status();
+  co_return co_await meta_->put(std::string(kMissedFences), "0");
 }
 
 }  // namespace luge::sled

@@ -6,7 +6,10 @@
 // - The column table and the fences are durable before they are acted upon.
 // - A column is cleared of what earlier owners left before it gets a new one, and changes hands only when nothing is in
 //   progress in it.
-// - An I/O error fails this device and no other: from then on everything answers io_error.
+// - An I/O error fails this device and no other: from then on everything answers io_error. So does an operation that does
+//   not return within the I/O timeout.
+// - A metadata region that is full keeps no further fences, and says so (`full`, knows_all_fences()): what is there goes on
+//   being read, written and freed. The sled's own metadata (sled_meta.hpp) has the fences that are not here.
 //
 // Errors: io_error: the device has failed; stale: the slot is not what the caller names; exists: another's column;
 // no_space: the metadata region is full; corrupt: a checksum does not match; invalid: a request that cannot be.
@@ -22,18 +25,31 @@
 #include "coding/chunk_header.hpp"
 #include "io/files.hpp"
 #include "io/meta_store.hpp"
+#include "sled/budget.hpp"
 #include "sled/device_format.hpp"
+#include "sled/sled_meta.hpp"
+#include "sled/watched_file.hpp"
 
 namespace luge::sled {
 
 struct DeviceSpec {
   std::string path;
   std::uint64_t create_bytes = 0;  ///< 0: must be there already
+  /// An operator's word that the device known by this index is lost for good: a blank one takes its place.
+  bool replace = false;
+};
+
+struct DeviceOptions {
+  std::uint64_t unit = 0;
+  NodeId sled = 0;
+  std::uint64_t column_bytes = 32 << 20;               ///< used when it is formatted
+  io::Duration io_timeout = std::chrono::seconds(15);  ///< an operation that takes longer fails the device
+  std::uint64_t memory = 64 << 20;                     ///< payloads of reads in progress, and as much again of writes
 };
 
 class Device {
  public:
-  enum class State { closed, ok, failed, in_use };
+  enum class State { closed, ok, full, failed, in_use };
   enum class SlotState : std::uint8_t { free = 0, written = 1, unreadable = 2 };  // as on the wire
   struct Slot {
     SlotState state = SlotState::free;
@@ -48,18 +64,29 @@ class Device {
   /// the request was looked at.
   using Permit = std::function<Status()>;
 
-  Device(io::World& world, DeviceSpec spec, std::uint16_t index, std::uint64_t unit, NodeId sled, std::uint64_t column_bytes);
+  Device(io::World& world, DeviceSpec spec, std::uint16_t index, DeviceOptions options);
 
-  /// Opens, and formats a blank device. io_error, not_found, corrupt: failed. exists: another process has it.
-  /// wrong_unit, wrong_version, invalid: not ours to touch, a person must look. Call once, before all else.
-  io::Task<Status> open();
+  /// Which device is expected in its place.
+  struct Expected {
+    std::optional<DeviceId> known;        ///< as the sled knows it; none: it knows none in this place
+    std::optional<DeviceId> replacement;  ///< given: one that is formatted as this may stand here instead
+  };
+  /// Opens the device that is expected. Where none is known, or a replacement may stand, a blank device is formatted; never
+  /// anything else. io_error, not_found, corrupt: failed. exists: another process has it. wrong_unit, wrong_version,
+  /// invalid: not ours to touch, or not the one that stood here: a person must look, and the device is as it was. Call
+  /// once, before all else.
+  io::Task<Status> open(Expected expected);
+  DeviceId id() const { return id_; }            ///< 0: not open
+  bool formatted() const { return formatted_; }  ///< by this open(): nothing of value is on it
 
-  const std::map<VpId, Epoch>& fences() const { return fences_; }
-  /// Durable when it returns; never lowers. Concurrent calls are put in order.
-  io::Task<Status> fence(VpId vp, Epoch epoch);
+  const Fences& fences() const { return fences_; }
+  /// False: there have been fences for which its metadata region had no room.
+  bool knows_all_fences() const { return usable() && !missed_fences_; }
+  /// Durable when it returns; never lowers. Concurrent calls are put in order. no_space: the device is `full` now.
+  io::Task<Status> raise(Fences fences);
 
   std::uint32_t columns() const { return static_cast<std::uint32_t>(columns_.size()); }
-  std::uint32_t free_columns() const;
+  std::uint32_t free_columns() const { return free_columns_; }
   std::vector<std::uint32_t> owned_by(VpId vp) const;
   /// REQUIRES: column < columns().
   const ColumnRow& row(std::uint32_t column) const { return columns_[column].row; }
@@ -70,7 +97,7 @@ class Device {
   io::Task<Result<std::vector<Slot>>> slots(VpId vp, std::uint32_t column);
 
   /// `header` is what `header_area` parses to; its and the chunk's checksums are the caller's business.
-  io::Task<Status> write_chunk(fbs::ChunkPlace place, const coding::ChunkHeader& header, Bytes header_area, Bytes chunk,
+  io::Task<Status> write_chunk(fbs::ChunkPlace place, const coding::ChunkHeader& header, Buffer header_area, Buffer chunk,
                                Permit permit);
   struct ReadResult {
     Buffer blocks;
@@ -82,6 +109,7 @@ class Device {
   io::Task<Status> free_slot(VpId vp, fbs::ChunkPlace place, StripeId stripe, Permit permit);
 
   State state() const { return state_; }
+  bool usable() const { return state_ == State::ok || state_ == State::full; }
   std::string_view state_name() const;
   const Status& failure() const { return failure_; }  ///< why it is not ok
   const DeviceSpec& spec() const { return spec_; }
@@ -89,6 +117,9 @@ class Device {
   std::uint64_t bytes() const { return file_ ? file_->size() : 0; }
   std::uint64_t column_bytes() const { return column_bytes_; }
   const Counters& counters() const { return counters_; }
+  /// Memory for the payloads of its requests: of its own, so that a device that is slow, or hangs, starves no other.
+  Budget& read_memory() { return read_memory_; }
+  Budget& write_memory() { return write_memory_; }
 
  private:
   struct Column {
@@ -100,19 +131,28 @@ class Device {
   };
   class Use;
 
+  struct Copy;
+
   // device.cpp
-  io::Task<Status> open_file();
-  io::Task<Status> find_superblock(bool& found);
+  io::Task<Status> recognise(const Expected& expected);
+  io::Task<Status> open_file(bool create);
+  io::Task<Result<Copy>> read_copy(std::uint64_t at);
+  io::Task<Status> find_superblock(const Expected& expected, bool& found);
+  io::Task<Status> repair_copies(const Copy& good, const Copy copies[2]);
+  io::Task<Status> write_superblock(std::uint64_t at, const Superblock& s);
   Status check_geometry(const Superblock& s);
-  Status adopt(const Superblock& s);
+  Status adopt(const Superblock& s, const Expected& expected);
+  std::string place_name() const;
   io::Task<Result<bool>> blank();
   io::Task<Status> clear_metadata();
-  io::Task<Status> format();
+  io::Task<Status> format(DeviceId id);
   io::Task<Status> load_tables();
   Status health() const;
   Status fail(const Status& status);
   // columns.cpp
   io::Task<Status> put(std::vector<io::MetaStore::Change> changes);
+  Status metadata_error(const Status& status);
+  void set_row(Column& column, const ColumnRow& row);
   io::Task<Status> clear_headers(std::uint32_t column, std::uint32_t slot_bytes);
   io::Task<Status> release_column(std::uint32_t column);
   std::uint32_t slots_in(std::uint32_t slot_bytes) const;
@@ -135,14 +175,20 @@ class Device {
   std::uint64_t unit_;
   NodeId sled_;
   std::uint64_t column_bytes_;
+  io::Duration io_timeout_;
   std::uint64_t meta_bytes_ = 0;
   State state_ = State::closed;
   Status failure_;
-  std::unique_ptr<io::BlockFile> file_;
+  DeviceId id_ = 0;
+  bool formatted_ = false;
+  std::unique_ptr<WatchedFile> file_;
   std::unique_ptr<io::MetaStore> meta_;
   std::vector<Column> columns_;
-  std::map<VpId, Epoch> fences_;
+  std::uint32_t free_columns_ = 0;
+  Fences fences_;
+  bool missed_fences_ = false;
   io::Mutex fencing_;
+  Budget read_memory_, write_memory_;
   io::Event changed_;  // a column's changing, loading or users
   Counters counters_;
 };

@@ -4,15 +4,17 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 
 namespace luge::sled {
 
 inline constexpr std::uint32_t kSuperMagic = 0x564c534c;  // "LSLV"
-inline constexpr std::uint32_t kSuperVersion = 1;
+inline constexpr std::uint32_t kSuperVersion = 2;
 inline constexpr std::uint64_t kSecondSuperblock = 64 << 10;
 inline constexpr std::uint64_t kMetaOffset = 1 << 20;
 inline constexpr std::uint64_t kMiB = 1 << 20;
 inline constexpr std::uint32_t kMaxColumns = 1 << 20;
+inline constexpr std::uint32_t kMaxSlots = 1 << 16;  // of a column: the list of them must fit one message
 
 struct Superblock {
   std::uint32_t magic = kSuperMagic;
@@ -25,11 +27,13 @@ struct Superblock {
   std::uint16_t reserved = 0;
   std::uint32_t crc = 0;           // CRC32C of this struct with crc = 0
   std::uint32_t meta_mib = 0;      // size of the metadata region in MiB
+  std::uint64_t id = 0;            // drawn when it is formatted: tells this device from all others that stood in its place
 };
-static_assert(sizeof(Superblock) == 48);
+static_assert(sizeof(Superblock) == 56);
 static_assert(offsetof(Superblock, unit) == 8);
 static_assert(offsetof(Superblock, columns) == 32);
 static_assert(offsetof(Superblock, crc) == 40);
+static_assert(offsetof(Superblock, id) == 48);
 
 /// MetaStore value of "column/N": the column's present owner. A column with no row, or owner 0, is free.
 struct ColumnRow {
@@ -41,6 +45,9 @@ struct ColumnRow {
 };
 static_assert(sizeof(ColumnRow) == 32);
 static_assert(offsetof(ColumnRow, slot_bytes) == 24);
+
+/// MetaStore key, value "0" or "1": there have been fences for which the region had no room.
+inline constexpr std::string_view kMissedFences = "missed-fences";
 
 /// The metadata region of a device with that many columns: room for a row of each, and fences, in half of it.
 inline constexpr std::uint32_t meta_mib_for(std::uint64_t columns) {

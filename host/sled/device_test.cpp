@@ -1,6 +1,8 @@
 // Devices: format, reopen, refusals; column ownership; a failed device.
 #include "sled/device.hpp"
 
+#include <array>
+
 #include "sled/unit_fixture.hpp"
 
 namespace luge::sled::testing {
@@ -13,11 +15,17 @@ struct Bench {
     node = sim.add_node("n");
   }
   ~Bench() { device.reset(); }
-  Status open(DeviceSpec spec, std::uint64_t unit = kUnit, NodeId sled = 41, std::uint16_t index = 0, std::uint64_t column = kColumnBytes) {
+  Status open(DeviceSpec spec, std::uint64_t unit = kUnit, NodeId sled = 41, std::uint16_t index = 0, std::uint64_t column = kColumnBytes,
+              Device::Expected expected = {}) {
     device.reset();
-    device = std::make_unique<Device>(sim.world(node), std::move(spec), index, unit, sled, column);
-    return run(device->open());
+    device = std::make_unique<Device>(sim.world(node), std::move(spec), index, DeviceOptions{.unit = unit, .sled = sled, .column_bytes = column});
+    return run(device->open(expected));
   }
+  /// As the sled does that knows the device by `known`.
+  Status open_known(DeviceSpec spec, DeviceId known, std::optional<DeviceId> replacement = {}) {
+    return open(std::move(spec), kUnit, 41, 0, kColumnBytes, {known, replacement});
+  }
+  Status fence(VpId vp, Epoch epoch) { return run(device->raise({{vp, epoch}})); }
   Status run(io::Task<Status> t) {
     Status out;
     sim.run(node, [](io::Task<Status> t, Status& out) -> io::Task<void> { out = co_await std::move(t); }(std::move(t), out));
@@ -36,13 +44,18 @@ struct Bench {
   std::unique_ptr<Device> device;
 };
 
+std::uint32_t seal(Superblock& s) {
+  s.crc = 0;
+  return s.crc = crc32c({reinterpret_cast<const std::byte*>(&s), sizeof s});
+}
+
 TEST(Device, FormatsABlankOneAndKnowsItAgain) {
   Bench b;
   ASSERT_TRUE(b.open({"disk", kDeviceBytes}).ok());
   EXPECT_EQ(b.device->columns(), 11u);  // 16 MiB less 1 MiB less 4 MiB of metadata
   EXPECT_EQ(b.device->free_columns(), 11u);
   ASSERT_TRUE(b.claim(7, 3).ok());
-  ASSERT_TRUE(b.run(b.device->fence(7, 12)).ok());
+  ASSERT_TRUE(b.fence(7, 12).ok());
   b.device.reset();
   b.sim.crash(b.node, sim::Crash::power);
   b.sim.restart(b.node);
@@ -72,8 +85,8 @@ TEST(Device, RefusesOneInUseTooSmallOrNotBlank) {
   auto& disk = b.sim.disk(b.node);
   disk.make_file("/d", kDeviceBytes);
   ASSERT_TRUE(b.open({"/d"}).ok());
-  Device second(b.sim.world(b.node), {"/d"}, 0, kUnit, 41, kColumnBytes);
-  EXPECT_EQ(b.run(second.open()).code(), Code::exists);
+  Device second(b.sim.world(b.node), {"/d"}, 0, DeviceOptions{.unit = kUnit, .sled = 41, .column_bytes = kColumnBytes});
+  EXPECT_EQ(b.run(second.open({})).code(), Code::exists);
   EXPECT_EQ(second.state(), Device::State::in_use);
 
   disk.make_file("/small", 5 << 20);
@@ -99,11 +112,6 @@ TEST(Device, RefusesAnUnknownVersion) {
   EXPECT_EQ(b.open({"/d"}).code(), Code::wrong_version);
 }
 
-std::uint32_t seal(Superblock& s) {
-  s.crc = 0;
-  return s.crc = crc32c({reinterpret_cast<const std::byte*>(&s), sizeof s});
-}
-
 // A superblock with the right checksum is hostile input all the same.
 TEST(Device, RefusesAGeometryThatCannotBe) {
   Bench b;
@@ -113,6 +121,7 @@ TEST(Device, RefusesAGeometryThatCannotBe) {
   good.column_bytes = kColumnBytes;
   good.columns = 11;
   good.meta_mib = 4;
+  good.id = 77;
   std::vector<std::function<void(Superblock&)>> lies = {
       [](Superblock& s) { s.columns = 0xffffffff; }, [](Superblock& s) { s.columns = 12; },
       [](Superblock& s) { s.columns = 0; },          [](Superblock& s) { s.column_bytes = 0; },
@@ -143,9 +152,86 @@ TEST(Device, OneGoodSuperblockIsEnough) {
     b.sim.disk(b.node).rot("/d", lost + 12);
     ASSERT_TRUE(b.open({"/d"}).ok());
     EXPECT_EQ(b.device->owned_by(7).size(), 1u);
+    // The damaged copy has been written anew: it serves when the other one goes.
     b.sim.disk(b.node).rot("/d", (kSecondSuperblock - lost) + 12);
+    ASSERT_TRUE(b.open({"/d"}).ok());
+    EXPECT_EQ(b.device->owned_by(7).size(), 1u);
+    for (std::uint64_t at : {std::uint64_t{0}, kSecondSuperblock}) b.sim.disk(b.node).rot("/d", at + 12);
     EXPECT_EQ(b.open({"/d"}).code(), Code::corrupt) << "never formatted over";
   }
+}
+
+// A copy of a version that this program does not know may be the newer one: it stays.
+TEST(Device, ASuperblockOfAnotherVersionIsNotWrittenOver) {
+  Bench b;
+  b.sim.disk(b.node).make_file("/d", kDeviceBytes);
+  ASSERT_TRUE(b.open({"/d"}).ok());
+  b.device.reset();
+  Superblock other;
+  other.version = kSuperVersion + 1;
+  b.poke(kSecondSuperblock, {reinterpret_cast<std::byte*>(&other), sizeof other});
+  ASSERT_TRUE(b.open({"/d"}).ok());
+  Superblock now;
+  std::array<std::byte, 512> sector;
+  b.sim.disk(b.node).file("/d")->read(kSecondSuperblock, sector);
+  std::memcpy(&now, sector.data(), sizeof now);
+  EXPECT_EQ(now.version, kSuperVersion + 1);
+}
+
+TEST(Device, SuperblocksThatContradictOneAnotherAreRefused) {
+  Bench b;
+  b.sim.disk(b.node).make_file("/d", kDeviceBytes);
+  ASSERT_TRUE(b.open({"/d"}).ok());
+  b.device.reset();
+  Superblock s;
+  std::array<std::byte, 512> sector;
+  b.sim.disk(b.node).file("/d")->read(0, sector);
+  std::memcpy(&s, sector.data(), sizeof s);
+  ++s.id;
+  seal(s);
+  b.poke(kSecondSuperblock, {reinterpret_cast<std::byte*>(&s), sizeof s});
+  EXPECT_EQ(b.open({"/d"}).code(), Code::corrupt);
+}
+
+// The sled knows the device: it is never made anew, whatever is or is not in its place (protocol 8.2).
+TEST(Device, AKnownOneIsNeverMadeAnewUnasked) {
+  Bench b;
+  ASSERT_TRUE(b.open({"disk", kDeviceBytes}).ok());
+  DeviceId id = b.device->id();
+  ASSERT_NE(id, 0u);
+  EXPECT_TRUE(b.device->formatted());
+  ASSERT_TRUE(b.open_known({"disk", kDeviceBytes}, id).ok());
+  EXPECT_EQ(b.device->id(), id);
+  EXPECT_FALSE(b.device->formatted());
+
+  // Gone, though a size is given.
+  EXPECT_EQ(b.open_known({"elsewhere", kDeviceBytes}, id).code(), Code::not_found);
+  EXPECT_EQ(b.device->state(), Device::State::failed);
+  EXPECT_NE(b.device->failure().text().find("--replace-device 0"), std::string::npos) << b.device->failure().text();
+  EXPECT_FALSE(b.sim.disk(b.node).exists("elsewhere"));
+  // Blank.
+  b.sim.disk(b.node).make_file("/blank", kDeviceBytes);
+  EXPECT_EQ(b.open_known({"/blank"}, id).code(), Code::invalid);
+  EXPECT_NE(b.device->failure().text().find("--replace-device 0"), std::string::npos) << b.device->failure().text();
+  // Another one that stood here once.
+  ASSERT_TRUE(b.open({"/blank"}).ok());
+  EXPECT_EQ(b.open_known({"/blank"}, id).code(), Code::invalid);
+  EXPECT_EQ(b.device->id(), 0u);
+}
+
+TEST(Device, IsReplacedByTheOperatorsWord) {
+  Bench b;
+  ASSERT_TRUE(b.open({"disk", kDeviceBytes}).ok());
+  DeviceId id = b.device->id();
+  ASSERT_TRUE(b.open_known({"disk", kDeviceBytes}, id, 55).ok());
+  EXPECT_EQ(b.device->id(), id) << "the flag left in a configuration wipes nothing";
+  ASSERT_TRUE(b.open_known({"new", kDeviceBytes}, id, 55).ok());
+  EXPECT_EQ(b.device->id(), 55u);
+  EXPECT_TRUE(b.device->formatted());
+  ASSERT_TRUE(b.open_known({"new", kDeviceBytes}, id, 55).ok()) << "cut off before the sled remembered it";
+  EXPECT_FALSE(b.device->formatted());
+  // What is not blank is not written over, not even then.
+  EXPECT_EQ(b.open_known({"new", kDeviceBytes}, id, 56).code(), Code::invalid);
 }
 
 // A device that was wiped only at its ends holds an old metadata store: its fences and columns are not ours.
@@ -154,7 +240,7 @@ TEST(Device, FormattingForgetsAnEarlierLife) {
   b.sim.disk(b.node).make_file("/d", kDeviceBytes);
   ASSERT_TRUE(b.open({"/d"}).ok());
   ASSERT_TRUE(b.claim(7, 3).ok());
-  ASSERT_TRUE(b.run(b.device->fence(7, 12)).ok());
+  ASSERT_TRUE(b.fence(7, 12).ok());
   std::vector<std::byte> zeros(kMiB);
   b.device.reset();
   b.sim.disk(b.node).file("/d")->write(0, zeros, true);
@@ -169,9 +255,9 @@ TEST(Device, FormattingMayBeCutOffAnywhere) {
   for (std::uint64_t seed = 1; seed <= 60; ++seed) {
     Bench b(seed);
     b.sim.disk(b.node).make_file("/d", kDeviceBytes);
-    auto d = std::make_shared<Device>(b.sim.world(b.node), DeviceSpec{"/d"}, 0, kUnit, 41, kColumnBytes);
+    auto d = std::make_shared<Device>(b.sim.world(b.node), DeviceSpec{"/d"}, 0, DeviceOptions{.unit = kUnit, .sled = 41, .column_bytes = kColumnBytes});
     b.sim.world(b.node).spawn("open", [](std::shared_ptr<Device> d) -> io::Task<void> {
-      Status s = co_await d->open();
+      Status s = co_await d->open({});
       (void)s;
     }(d));
     b.sim.run_for(sim::Duration(b.sim.random().below(4'000'000)));
@@ -236,7 +322,7 @@ TEST(Device, FencesNeverGoBack) {
       io::TaskGroup group(b.sim.world(b.node));
       for (Epoch e : {4, 9, 3, 7, 9, 5})
         group.spawn("fence", [](Bench& b, Epoch e) -> io::Task<void> {
-          Status s = co_await b.device->fence(7, e);
+          Status s = co_await b.device->raise({{7, e}});
           EXPECT_TRUE(s.ok());
         }(b, e));
       co_await group.join();
@@ -249,17 +335,22 @@ TEST(Device, FencesNeverGoBack) {
   }
 }
 
-TEST(Device, AFullMetadataRegionRefusesButDoesNotFail) {
+TEST(Device, AFullMetadataRegionIsDegradedAndSaysSo) {
   Bench b;
   ASSERT_TRUE(b.open({"disk", kDeviceBytes}).ok());
-  Status s;
-  VpId vp = 1;
-  b.sim.run(b.node, [](Bench& b, Status& s, VpId& vp) -> io::Task<void> {
-    for (; s.ok() && vp < 200'000; ++vp) s = co_await b.device->fence(vp << 16, 1);
-  }(b, s, vp), std::chrono::hours(100));
-  EXPECT_EQ(s.code(), Code::no_space);
-  EXPECT_EQ(b.device->state(), Device::State::ok);
-  EXPECT_TRUE(b.run(b.device->fence(1 << 16, 2)).ok()) << "a row that is there can still be raised";
+  ASSERT_TRUE(b.claim(7, 3).ok());
+  EXPECT_TRUE(b.device->knows_all_fences());
+  Fences many;
+  for (VpId vp = 1; vp < 100'000; ++vp) many[vp << 16] = 1;
+  EXPECT_EQ(b.run(b.device->raise(many)).code(), Code::no_space);
+  EXPECT_EQ(b.device->state(), Device::State::full);
+  EXPECT_TRUE(b.device->usable());
+  EXPECT_FALSE(b.device->knows_all_fences());
+  EXPECT_TRUE(b.fence(1 << 16, 2).ok()) << "a row that is there can still be raised";
+  EXPECT_TRUE(b.claim(7, 3).ok());
+  ASSERT_TRUE(b.open({"disk", 0}).ok());
+  EXPECT_FALSE(b.device->knows_all_fences()) << "it remembers that there is something it does not know";
+  EXPECT_EQ(b.device->owned_by(7), std::vector<std::uint32_t>{3});
 }
 
 TEST(Device, AnErrorFailsItForGood) {
@@ -271,7 +362,7 @@ TEST(Device, AnErrorFailsItForGood) {
   b.sim.disk(b.node).faults.write_error = 0;
   EXPECT_EQ(b.device->state(), Device::State::failed);
   EXPECT_EQ(b.claim(7, 3).code(), Code::io_error) << "nothing is answered ok from memory";
-  EXPECT_EQ(b.run(b.device->fence(7, 3)).code(), Code::io_error);
+  EXPECT_EQ(b.fence(7, 3).code(), Code::io_error);
   EXPECT_EQ(b.run(b.device->release(7, [] { return Status(); })).code(), Code::io_error);
 }
 

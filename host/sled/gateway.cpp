@@ -186,7 +186,7 @@ io::Task<void> Gateway::send_chunk(std::shared_ptr<Job> job, std::uint32_t chunk
   coding::ChunkHeaderFields f{self_.unit, job->stripe, job->layout, job->chunk_bytes, chunk, place.generation(), true};
   Buffer header = coding::encode_chunk_header(f, job->blocks, job->parity_crcs);
   if (place.sled() == self_.node) {
-    job->results[chunk] = co_await local_(place, job->epoch, header.bytes(), job->chunks[chunk].bytes());
+    job->results[chunk] = co_await local_(place, job->epoch, header, job->chunks[chunk]);
     co_return;
   }
   fbs::StripeId id(job->stripe.vp, job->stripe.epoch, job->stripe.counter);
@@ -226,7 +226,7 @@ Status overall(const std::vector<Status>& results, const Places& places) {
 
 io::Task<wire::Frame> Gateway::write_stripe(const wire::Frame& request) {
   auto job = std::make_shared<Job>();
-  Status s = memory_.waiting() > 4 * options_.stripe_memory ? Status(Code::unavailable, "the gateway has more stripes than it can hold; try another")
+  Status s = memory_.crowded() ? Status(Code::unavailable, "the gateway has more stripes than it can hold; try another")
                                                             : parse(request, *job);
   if (s.ok()) s = permitted_(job->vp, job->epoch);
   if (s.ok()) {

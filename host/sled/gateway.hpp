@@ -20,7 +20,7 @@ class Gateway {
   /// fenced, if this sled knows of a greater epoch.
   using Permitted = std::function<Status(VpId, Epoch)>;
   /// Writes one chunk to this sled itself.
-  using LocalWrite = std::function<io::Task<Status>(const fbs::ChunkPlace&, Epoch, Bytes header_area, Bytes chunk)>;
+  using LocalWrite = std::function<io::Task<Status>(const fbs::ChunkPlace&, Epoch, Buffer header_area, Buffer chunk)>;
   /// All references outlive the gateway.
   Gateway(io::World& world, const wire::Identity& self, const Options& options, Counters& counters, Permitted permitted, LocalWrite local);
   ~Gateway();

@@ -1,6 +1,4 @@
 // luge-sled: mass storage and the coding gateway of one sled.
-#include <unistd.h>
-
 #include "io/daemon.hpp"
 #include "sled/sled.hpp"
 
@@ -23,10 +21,14 @@ class SledDaemon {
   static std::vector<Option> options() {
     using T = Option::Type;
     return {
-        {"listen", T::text, "", "address for heads and other sleds: unix:PATH or tcp:HOST:PORT", true},
-        {"control", T::text, "", "address of the control plane", true},
+        io::listen_option("heads and other sleds"),
+        io::control_option(),
         {"devices", T::texts, "", "devices: PATH, or PATH:SIZE to make a file of that size if it is not there", true},
+        {"replace-device", T::texts, "",
+         "number of a device (0 is the first) that is lost for good: the blank one that stands at its path now, or is made there, takes its place; "
+         "without this a known device that is gone, blank or another one is left out"},
         {"column-bytes", T::bytes, "32MiB", "allocation piece of a device; used when a device is formatted"},
+        {"io-timeout", T::duration, "15s", "a device whose operation takes longer has failed and is left out"},
         {"verify", T::text, "all",
          "all: compare the parity of every stripe with software's before it is written; sample: of every 16th, so that a "
          "faulty coder may write parity that rebuilds nothing until it is found out"},
@@ -38,18 +40,12 @@ class SledDaemon {
 
   io::Task<Status> start() {
     const Settings& s = options_.settings;
-    Options o;
-    o.id = options_.id;
-    o.name = options_.name;
-    o.unit = options_.unit;
-    o.incarnation = options_.incarnation;
-    o.remember_unit = options_.remember_unit;
-    o.pid = static_cast<std::uint32_t>(::getpid());
-    o.listen = s.text("listen");
-    o.control = s.text("control");
+    Options o{options_};
     o.column_bytes = s.bytes("column-bytes");
     if (o.column_bytes < (1 << 20) || o.column_bytes % kBlockBytes != 0)
       co_return Status(Code::invalid, "column-bytes is at least 1MiB and a multiple of 4KiB");
+    o.io_timeout = s.duration("io-timeout");
+    if (o.io_timeout < std::chrono::seconds(1)) co_return Status(Code::invalid, "io-timeout is at least 1s");
     if (s.text("verify") != "all" && s.text("verify") != "sample") co_return Status(Code::invalid, "verify is 'all' or 'sample'");
     o.verify_all = s.text("verify") == "all";
     if (s.text("coding") != "isal") co_return Status(Code::invalid, "coding is 'isal'; nothing else codes in this version");
@@ -58,11 +54,18 @@ class SledDaemon {
       if (!spec.ok()) co_return spec.status();
       o.devices.push_back(*spec);
     }
+    for (const std::string& r : s.texts("replace-device")) {
+      auto index = parse_number(r);
+      if (!index.ok() || *index >= o.devices.size())
+        co_return Status(Code::invalid, "replace-device: '" + r + "' is no device of this sled: give 0 to " + std::to_string(o.devices.size() - 1));
+      o.devices[*index].replace = true;
+    }
     sled_ = std::make_unique<Sled>(world_, std::move(o));
     co_return co_await sled_->start();
   }
 
   io::Task<void> drain() { return sled_->drain(); }
+  std::string unfinished() const { return sled_->unfinished(); }
 
  private:
   io::World& world_;

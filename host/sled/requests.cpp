@@ -73,18 +73,29 @@ void Service::count(const Status& s) {
   if (s.code() == Code::io_error) ++counters_.io_errors;
 }
 
+// In the sled's own metadata, which decides, and beside it on every device. One that cannot keep it is degraded by itself,
+// at the latest when the I/O timeout is up.
+io::Task<Status> Service::keep_fence(VpId vp, Epoch epoch) {
+  Status kept;
+  io::TaskGroup group(world_);
+  group.spawn("keep fence", [](SledMeta& meta, Fences f, Status& kept) -> io::Task<void> { kept = co_await meta.raise(std::move(f)); }(*meta_, {{vp, epoch}}, kept));
+  for (auto& d : devices_) {
+    if (!d->usable()) continue;
+    group.spawn("copy fence", [](Device& d, Fences f) -> io::Task<void> {
+      if (Status s = co_await d.raise(std::move(f)); !s.ok()) logging::debug("{}", s.to_string());
+    }(*d, {{vp, epoch}}));
+  }
+  co_await group.join();
+  if (!kept.ok()) co_return kept.with("the sled's data directory cannot keep the epoch");
+  bool any = std::any_of(devices_.begin(), devices_.end(), [](const auto& d) { return d->usable(); });
+  co_return any ? Status() : Status(Code::io_error, "all devices of this sled have failed");
+}
+
 io::Task<Status> Service::raise_epoch(VpId vp, Epoch epoch) {
   if (vp == 0 || epoch == 0) co_return Status(Code::invalid, "neither volume partition nor epoch is ever 0");
   if (epoch < held(vp)) co_return check_epoch(vp, epoch);
   if (held(vp) != 0 && epoch >= held(vp) + 2) reached(Path::sled_back_after_epochs);
-  bool durable = false;
-  for (auto& d : devices_) {
-    if (d->state() != Device::State::ok) continue;
-    Status s = co_await d->fence(vp, epoch);
-    if (s.ok()) durable = true;
-    else if (s.code() == Code::no_space) co_return s;
-  }
-  if (!durable) co_return Status(Code::io_error, "no device of this sled can keep the epoch");
+  if (Status s = co_await keep_fence(vp, epoch); !s.ok()) co_return s;
   reached(Path::fence_persisted);
   Epoch& now = epochs_[vp];
   now = std::max(now, epoch);
@@ -113,25 +124,29 @@ io::Task<wire::Frame> Service::list(const fbs::ListColumns& m) {
   flatbuffers::FlatBufferBuilder b;
   std::vector<flatbuffers::Offset<fbs::Column>> rows;
   VpId vp = m.vp();
+  std::pair<std::uint16_t, std::uint32_t> next{m.device(), m.column()};
+  bool more = false;
   Status s = check_epoch(vp, m.epoch());
-  for (auto& d : devices_) {
-    if (!s.ok() || d->state() != Device::State::ok) continue;
-    std::vector<std::uint32_t> mine = d->owned_by(vp);
+  for (std::size_t i = next.first; s.ok() && !more && i < devices_.size(); ++i) {
+    Device& d = *devices_[i];
+    if (!d.usable()) continue;
+    std::vector<std::uint32_t> mine = d.owned_by(vp);
     for (std::uint32_t n : mine) {
-      if (b.GetSize() > wire::kMaxBodyBytes / 2) break;
-      auto slots = co_await d->slots(vp, n);
-      if (slots.ok()) rows.push_back(column_row(b, *d, n, *slots));
+      if (std::pair(d.index(), n) < next) continue;
+      auto slots = co_await d.slots(vp, n);
+      if (!slots.ok()) continue;
+      more = !rows.empty() && b.GetSize() + slots->size() * sizeof(fbs::SlotState) > options_.list_bytes;
+      if (more) next = {d.index(), n};
+      if (more) break;
+      rows.push_back(column_row(b, d, n, *slots));
     }
-  }
-  if (b.GetSize() > wire::kMaxBodyBytes / 2) {
-    logging::warn("VP {:x} has more columns on this sled than fit one answer; {} are listed", vp, rows.size());
   }
   if (s.ok()) s = check_epoch(vp, m.epoch());
   if (!s.ok()) rows.clear();
   count(s);
   auto text = b.CreateString(s.text());
   auto list = b.CreateVector(rows);
-  b.Finish(fbs::CreateColumns(b, static_cast<std::uint16_t>(s.code()), text, list));
+  b.Finish(fbs::CreateColumns(b, static_cast<std::uint16_t>(s.code()), text, list, s.ok() && more, next.first, next.second));
   co_return wire::finish_frame(wire::Kind::columns, b);
 }
 
@@ -165,8 +180,15 @@ io::Task<Status> Service::release(const fbs::ReleaseColumns& m) {
   Status s = check_epoch(vp, epoch);
   if (!s.ok()) co_return s;
   Work work(*this, vp, epoch);
-  for (auto& d : devices_)
-    if (s.ok() && d->state() == Device::State::ok) s = co_await d->release(vp, [this, vp, epoch] { return check_epoch(vp, epoch); });
+  io::TaskGroup group(world_);
+  for (auto& d : devices_) {
+    if (!d->usable()) continue;
+    group.spawn("release", [](Device& d, VpId vp, Device::Permit permit, Status& s) -> io::Task<void> {
+      Status one = co_await d.release(vp, std::move(permit));
+      if (s.ok()) s = one;
+    }(*d, vp, [this, vp, epoch] { return check_epoch(vp, epoch); }, s));
+  }
+  co_await group.join();
   co_return s;
 }
 
@@ -177,8 +199,12 @@ io::Task<Status> Service::write_chunk(const wire::Frame& frame, const fbs::Write
   auto header = coding::parse_chunk_header(header_area);
   if (header.ok() && (header->stripe() != stripe_of(*m.stripe()) || m.vp() != m.stripe()->vp() || header->fields().chunk_index != m.chunk_index()))
     co_return Status(Code::invalid, "the chunk's header is another chunk's");
-  Status s = co_await store_chunk(*m.place(), m.epoch(), header_area, data.bytes().subspan(m.header_bytes()));
-  co_return s;
+  auto d = device(m.place()->sled(), m.place()->device());
+  if (!d.ok()) co_return d.status();
+  Budget& memory = (*d)->write_memory();
+  if (memory.crowded()) co_return Status(Code::unavailable, (*d)->spec().path + ": more chunks wait to be written than this sled holds; use another");
+  Budget::Lease lease = co_await memory.take(data.size());
+  co_return co_await store_chunk(*m.place(), m.epoch(), data.slice(0, m.header_bytes()), data.slice(m.header_bytes(), data.size() - m.header_bytes()));
 }
 
 // Everything that makes a chunk acceptable, whoever sent it.
@@ -195,14 +221,14 @@ Status Service::check_chunk(const coding::ChunkHeader& header, const fbs::ChunkP
   return Status();
 }
 
-io::Task<Status> Service::store_chunk(fbs::ChunkPlace place, Epoch epoch, Bytes header_area, Bytes chunk) {
-  auto header = coding::parse_chunk_header(header_area);
+io::Task<Status> Service::store_chunk(fbs::ChunkPlace place, Epoch epoch, Buffer header_area, Buffer chunk) {
+  auto header = coding::parse_chunk_header(header_area.bytes());
   if (header.code() == Code::not_found) co_return Status(Code::invalid, "the chunk has no header");
   if (!header.ok()) co_return header.status();
   VpId vp = header->stripe().vp;
   if (Status s = check_epoch(vp, epoch); !s.ok()) co_return s;
   Work work(*this, vp, epoch);
-  if (Status s = check_chunk(*header, place, epoch, header_area, chunk); !s.ok()) co_return s;
+  if (Status s = check_chunk(*header, place, epoch, header_area.bytes(), chunk.bytes()); !s.ok()) co_return s;
   auto d = device(place.sled(), place.device());
   if (!d.ok()) co_return d.status();
   auto permit = [this, vp, epoch] { return check_epoch(vp, epoch); };
@@ -219,10 +245,10 @@ io::Task<wire::Frame> Service::read_chunk(const fbs::ReadChunk& m) {
   bool want_header = m.want_header();
   std::uint32_t first = m.first_block(), blocks = m.blocks(), chunk = m.chunk_index();
   std::uint64_t bytes = std::min<std::uint64_t>(std::uint64_t{blocks} * kBlockBytes, coding::kMaxChunkBytes);
-  Budget::Lease lease = co_await reads_.take(bytes + kBlockBytes);
   if (!m.stripe() || !m.place()) {
     s = Status(Code::invalid, "the request does not parse");
   } else if (auto d = device(m.place()->sled(), m.place()->device()); d.ok()) {
+    Budget::Lease lease = co_await (*d)->read_memory().take(bytes + kBlockBytes);
     auto r = co_await (*d)->read_chunk(*m.place(), stripe_of(*m.stripe()), chunk, first, blocks);
     if (r.ok()) got = std::move(*r);
     else s = r.status();

@@ -12,7 +12,7 @@ using namespace std::chrono_literals;
 
 Service::Service(io::World& world, Options options)
     : world_(world), options_(std::move(options)), identity_{options_.unit, options_.id}, server_(world, identity_),
-      work_done_(world), reads_(world, options_.read_memory) {}
+      work_done_(world) {}
 Service::~Service() = default;
 
 io::Task<Status> Service::start() {
@@ -26,11 +26,12 @@ io::Task<Status> Service::start() {
   if (!options_.control.empty()) make_control_link();
   if (identity_.unit == 0) s = co_await learn_unit();
   if (s.ok()) s = co_await open_devices();
+  if (s.ok()) s = check_devices();
+  if (s.ok()) s = co_await take_in();
   if (!s.ok()) co_return s;
-  co_await spread_fences();
   gateway_ = std::make_unique<Gateway>(
       world_, identity_, options_, counters_, [this](VpId vp, Epoch epoch) { return epoch < held(vp) ? check_epoch(vp, epoch) : Status(); },
-      [this](const fbs::ChunkPlace& place, Epoch epoch, Bytes header_area, Bytes chunk) { return store_chunk(place, epoch, header_area, chunk); });
+      [this](const fbs::ChunkPlace& place, Epoch epoch, Buffer header_area, Buffer chunk) { return store_chunk(place, epoch, header_area, chunk); });
   if (control_) {
     control_->stop();  // registers once more, now with the devices
     control_->start();
@@ -49,44 +50,77 @@ io::Task<Status> Service::learn_unit() {
   co_return options_.remember_unit ? options_.remember_unit(identity_.unit) : Status();
 }
 
+// All at once: one that hangs holds up none of the others.
 io::Task<Status> Service::open_devices() {
-  Status last;
-  bool any = false;
+  auto meta = co_await SledMeta::open(world_, options_.io_timeout);
+  if (!meta.ok()) co_return meta.status();
+  meta_ = std::move(*meta);
+  DeviceOptions o{identity_.unit, options_.id, options_.column_bytes, options_.io_timeout, options_.device_memory};
+  std::vector<Device::Expected> expected;
   for (std::size_t i = 0; i < options_.devices.size(); ++i) {
-    devices_.push_back(std::make_unique<Device>(world_, options_.devices[i], static_cast<std::uint16_t>(i), identity_.unit, options_.id,
-                                                options_.column_bytes));
-    Device& d = *devices_.back();
-    Status s = co_await d.open();
-    if (s.code() == Code::wrong_unit || s.code() == Code::wrong_version || s.code() == Code::invalid) co_return s;
-    if (!s.ok()) {
-      logging::error("{}; the device is left out", s.to_string());
-      last = s;
-      continue;
-    }
-    for (auto [vp, epoch] : d.fences()) epochs_[vp] = std::max(epochs_[vp], epoch);
-    any = true;
+    auto index = static_cast<std::uint16_t>(i);
+    devices_.push_back(std::make_unique<Device>(world_, options_.devices[i], index, o));
+    expected.push_back({meta_->device(index), {}});
+    if (!options_.devices[i].replace) continue;
+    auto id = co_await meta_->replacement(index);
+    if (!id.ok()) co_return id.status().with("the sled's data directory");
+    expected.back().replacement = *id;
   }
-  co_return any ? Status() : last.with("no device can be used");
+  io::TaskGroup group(world_);
+  for (std::size_t i = 0; i < devices_.size(); ++i) {
+    group.spawn("open device", [](Device& d, Device::Expected e) -> io::Task<void> {
+      Status s = co_await d.open(e);
+      if (!s.ok()) logging::error("{}; device {} is left out", s.to_string(), d.index());
+    }(*devices_[i], expected[i]));
+  }
+  co_await group.join();
+  co_return Status();
 }
 
-// A device that was away when an epoch began learns of it now, so that any one of them is enough to remember it.
-io::Task<void> Service::spread_fences() {
-  for (auto& d : devices_) {
-    if (d->state() != Device::State::ok) continue;
-    for (auto [vp, epoch] : epochs_) {
-      Status s = co_await d->fence(vp, epoch);
-      if (s.ok()) continue;
-      logging::warn("{}", s.to_string());
-      break;
-    }
+// May the sled serve with the devices that are usable?
+Status Service::check_devices() const {
+  const Device* out = nullptr;     // the first that is left out
+  const Device* unsure = nullptr;  // may know fences that nothing else knows
+  bool any = false, adopted = false;
+  for (const auto& d : devices_) {
+    any = any || d->usable();
+    adopted = adopted || (d->usable() && !d->formatted());
+    if (!d->usable() && !out) out = d.get();
+    bool given_up = !d->usable() && d->spec().replace;
+    if (!unsure && !given_up && !d->knows_all_fences()) unsure = d.get();
   }
+  if (!any) return out->failure().with("no device can be used");
+  // A sled that remembers its fences needs no device for them; and what is blank has nothing that an old primary could harm.
+  if (meta_->complete() || !adopted || !unsure) return Status();
+  return Status(Code::invalid, "the data directory is new, but the devices are not: until all of them have told which epochs they were fenced in, an old "
+                               "primary might be let in; missing is device " + std::to_string(unsure->index()) + " (" +
+                                   (unsure->usable() ? unsure->spec().path + ": its metadata region had no room for all fences" : unsure->failure().text()) +
+                                   "); put it or the old data directory back" +
+                                   (unsure->usable() ? "" : ", or give it up with --replace-device " + std::to_string(unsure->index())));
+}
+
+// Devices and fences become the sled's own before anything is done with them; and every device learns all fences.
+io::Task<Status> Service::take_in() {
+  epochs_ = meta_->fences();
+  for (const auto& d : devices_) {
+    if (!d->usable()) continue;
+    for (auto [vp, epoch] : d->fences()) epochs_[vp] = std::max(epochs_[vp], epoch);
+    if (Status s = co_await meta_->remember(d->index(), d->id()); !s.ok()) co_return s.with("the sled's data directory");
+  }
+  if (Status s = co_await meta_->raise(epochs_); !s.ok()) co_return s.with("the sled's data directory");
+  if (Status s = co_await meta_->set_complete(); !s.ok()) co_return s.with("the sled's data directory");
+  for (auto& d : devices_) {
+    if (!d->usable()) continue;
+    if (Status s = co_await d->raise(epochs_); !s.ok()) logging::warn("{}", s.to_string());
+  }
+  co_return Status();
 }
 
 std::vector<flatbuffers::Offset<fbs::Device>> Service::device_rows(flatbuffers::FlatBufferBuilder& b) const {
   std::vector<flatbuffers::Offset<fbs::Device>> rows;
   for (const auto& d : devices_) {
-    auto state = b.CreateString(std::string(d->state_name()));
-    rows.push_back(fbs::CreateDevice(b, d->index(), d->bytes(), d->column_bytes(), d->columns(), d->free_columns(), state));
+    auto state = b.CreateString(std::string(d->state_name())), reason = b.CreateString(d->failure().text());
+    rows.push_back(fbs::CreateDevice(b, d->index(), d->bytes(), d->column_bytes(), d->columns(), d->free_columns(), state, reason));
   }
   return rows;
 }
@@ -104,21 +138,20 @@ io::Task<void> Service::drain() {
   draining_ = true;
   server_.close();
   if (control_) control_->stop();
-  io::Time deadline = world_.now() + 10s;
-  while (requests_ != 0 && co_await work_done_.wait_until(deadline)) {
-  }
-  if (requests_ != 0) logging::warn("{} requests are still in progress after 10 s; leaving them", requests_);
+  while (requests_ != 0) co_await work_done_.wait();
   co_await world_.sleep(10ms);  // the last answers leave
   if (gateway_) gateway_->stop();
 }
+
+std::string Service::unfinished() const { return std::to_string(requests_) + " requests in progress"; }
 
 namespace {
 
 std::string device_json(const Device& d) {
   return fmt::format(
-      R"({{"path":"{}","state":"{}","reason":"{}","bytes":{},"column_bytes":{},"columns":{},"free_columns":{},"errors":{}}})",
-      json_text(d.spec().path), d.state_name(), json_text(d.failure().text()), d.bytes(), d.column_bytes(), d.columns(), d.free_columns(),
-      d.counters().errors);
+      R"({{"path":"{}","state":"{}","reason":"{}","id":"{}","bytes":{},"column_bytes":{},"columns":{},"free_columns":{},"errors":{}}})",
+      json_text(d.spec().path), d.state_name(), json_text(d.failure().text()), d.id() != 0 ? to_string_id(d.id()) : "", d.bytes(), d.column_bytes(),
+      d.columns(), d.free_columns(), d.counters().errors);
 }
 
 }  // namespace
@@ -146,6 +179,7 @@ Sled::Sled(io::World& world, Options options) : service_(std::make_unique<Servic
 Sled::~Sled() = default;
 io::Task<Status> Sled::start() { return service_->start(); }
 io::Task<void> Sled::drain() { return service_->drain(); }
+std::string Sled::unfinished() const { return service_->unfinished(); }
 std::string Sled::address() const { return service_->address(); }
 std::string Sled::report() const { return service_->report(); }
 

@@ -1,7 +1,9 @@
 // What a sled answers (wire/sled.fbs). Epochs are checked here and, through a permit, again at the moment of the write.
 //
-// Invariant of the fence: its answer means that the epoch is durable on every healthy device, that nothing older is
-// permitted any more, and that nothing older is still on its way to a device.
+// Invariant of the fence: its answer means that the epoch is durable in the sled's own metadata (and on every device that
+// has room for it), that nothing older is permitted any more, and that nothing older is still on its way to a device that
+// is in use. What hangs in a device that was given up may land there yet: this process uses that device no more, and as
+// long as the kernel has the operation no other can lock it.
 #pragma once
 
 #include <map>
@@ -22,6 +24,7 @@ class Service {
   ~Service();
   io::Task<Status> start();
   io::Task<void> drain();
+  std::string unfinished() const;
   std::string address() const { return server_.address(); }
   std::string report() const;
 
@@ -32,19 +35,21 @@ class Service {
   // service.cpp
   io::Task<Status> learn_unit();
   io::Task<Status> open_devices();
-  io::Task<void> spread_fences();
+  Status check_devices() const;
+  io::Task<Status> take_in();
   void make_control_link();
   std::vector<flatbuffers::Offset<fbs::Device>> device_rows(flatbuffers::FlatBufferBuilder& b) const;
   // requests.cpp
   io::Task<void> answer(ChannelPtr channel, wire::Frame frame);
   io::Task<wire::Frame> answer_to(const wire::Frame& frame);
   io::Task<wire::Frame> fence(const fbs::Fence& m);
+  io::Task<Status> keep_fence(VpId vp, Epoch epoch);
   io::Task<Status> raise_epoch(VpId vp, Epoch epoch);
   io::Task<wire::Frame> list(const fbs::ListColumns& m);
   io::Task<wire::Frame> claim(const fbs::ClaimColumn& m);
   io::Task<Status> release(const fbs::ReleaseColumns& m);
   io::Task<Status> write_chunk(const wire::Frame& frame, const fbs::WriteChunk& m);
-  io::Task<Status> store_chunk(fbs::ChunkPlace place, Epoch epoch, Bytes header_area, Bytes chunk);
+  io::Task<Status> store_chunk(fbs::ChunkPlace place, Epoch epoch, Buffer header_area, Buffer chunk);
   Status check_chunk(const coding::ChunkHeader& header, const fbs::ChunkPlace& place, Epoch epoch, Bytes header_area, Bytes chunk) const;
   io::Task<wire::Frame> read_chunk(const fbs::ReadChunk& m);
   io::Task<Status> free_slot(const fbs::FreeSlot& m);
@@ -59,12 +64,12 @@ class Service {
   wire::Server server_;
   std::unique_ptr<wire::ControlLink> control_;
   std::vector<std::unique_ptr<Device>> devices_;
-  std::map<VpId, Epoch> epochs_;  // the greatest that any device holds
+  std::unique_ptr<SledMeta> meta_;
+  Fences epochs_;  // as `meta_` holds them, less what has no durable answer yet
   std::map<std::pair<VpId, Epoch>, std::uint32_t> working_;  // changes in progress
   io::Event work_done_;
   Counters counters_;
   std::unique_ptr<Gateway> gateway_;
-  Budget reads_;
   std::uint64_t requests_ = 0;
   bool draining_ = false;
 };

@@ -2,7 +2,6 @@
 // event loop; the World outlives it and is stopped before it.
 #pragma once
 
-#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -10,28 +9,23 @@
 #include "base/ids.hpp"
 #include "base/status.hpp"
 #include "coding/erasure_coder.hpp"
+#include "io/node_options.hpp"
 #include "io/world.hpp"
 #include "sled/device.hpp"
 
 namespace luge::sled {
 
-struct Options {
-  NodeId id = 0;
-  std::string name;
-  std::string listen;                       ///< where heads and other sleds reach this one
-  std::string control;                      ///< empty: none, the unit must be given then
-  std::uint64_t incarnation = 0;            ///< 0: drawn
-  std::uint32_t pid = 0;                    ///< for status
-  std::uint64_t unit = 0;                   ///< 0: learned at the first registration, before a device is formatted
+/// The unit is learned at the first registration if it is not given, before a device is marked with it.
+struct Options : io::NodeOptions {
   std::vector<DeviceSpec> devices;
   std::uint64_t column_bytes = 32 << 20;
+  io::Duration io_timeout = std::chrono::seconds(15);  ///< a device whose operation takes longer has failed
   bool verify_all = true;                   ///< re-encode every stripe in software and compare before it is written; else every 16th
   std::shared_ptr<coding::ErasureCoder> coder;  ///< null: ISA-L
   std::uint64_t stripe_memory = 64 << 20;   ///< bytes of stripes in the gateway at once; others wait
-  std::uint64_t read_memory = 64 << 20;     ///< bytes of chunks being read at once
+  std::uint64_t device_memory = 64 << 20;   ///< bytes of chunks being read from one device at once, and as much again of chunks being written
+  std::size_t list_bytes = 4 << 20;         ///< of one answer to a list of columns; a column that is larger comes alone
   io::Duration peer_timeout = std::chrono::seconds(5);
-  /// Called when the control plane has named the unit, before a device is marked with it.
-  std::function<Status(std::uint64_t unit)> remember_unit;
 };
 
 struct Counters {
@@ -45,12 +39,13 @@ class Sled {
  public:
   Sled(io::World& world, Options options);
   ~Sled();
-  /// Listens, opens the devices, registers. A device that is broken, gone, or in use by another process is left out;
-  /// all of them: an error. One that somebody must look at (another unit's, another sled's, an unknown format, not
-  /// blank, too small) is an error too: wrong_unit, wrong_version, invalid.
+  /// Listens, opens the devices, registers. A device that is broken, gone, in use by another process, or not the one that
+  /// stood in its place, is left out: the report says why. An error if none can be used (the first one's), or if one that is
+  /// left out may know of fences that nothing else here knows of.
   io::Task<Status> start();
-  /// Takes no more requests and waits until those in progress have been answered, at most 10 s.
+  /// Takes no more requests and waits until those in progress have been answered.
   io::Task<void> drain();
+  std::string unfinished() const;  ///< what drain() waits for
   std::string address() const;
   std::string report() const;  ///< JSON object (docs/formats.md, "reports")
 

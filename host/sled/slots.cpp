@@ -41,11 +41,11 @@ Status Device::enter(const fbs::ChunkPlace& p, Use& use) {
 
 io::Task<Result<coding::ChunkHeader>> Device::read_header(std::uint64_t offset, std::uint32_t slot_bytes, Buffer* area) {
   Buffer b = Buffer::allocate(kBlockBytes);
-  if (Status s = co_await file_->read(offset, b.mutable_bytes()); !s.ok()) co_return fail(s);
+  if (Status s = co_await file_->read(offset, b); !s.ok()) co_return fail(s);
   std::uint32_t bytes = coding::claimed_header_bytes(b.bytes(), slot_bytes);
   if (bytes > b.size()) {
     Buffer whole = Buffer::allocate(bytes);
-    if (Status s = co_await file_->read(offset, whole.mutable_bytes()); !s.ok()) co_return fail(s);
+    if (Status s = co_await file_->read(offset, whole); !s.ok()) co_return fail(s);
     b = std::move(whole);
   }
   if (area) *area = b;
@@ -106,13 +106,13 @@ io::Task<Result<std::vector<Device::Slot>>> Device::slots(VpId vp, std::uint32_t
 // write that was cut off may have left the header alone.
 io::Task<Status> Device::same_chunk(std::uint64_t offset, Bytes header_area, Bytes chunk) {
   Buffer b = Buffer::allocate(header_area.size() + chunk.size());
-  if (Status s = co_await file_->read(offset, b.mutable_bytes()); !s.ok()) co_return fail(s);
+  if (Status s = co_await file_->read(offset, b); !s.ok()) co_return fail(s);
   bool same = std::memcmp(b.data(), header_area.data(), header_area.size()) == 0 &&
               std::memcmp(b.data() + header_area.size(), chunk.data(), chunk.size()) == 0;
   co_return same ? Status() : Status(Code::stale, "the slot holds other bytes under this stripe's name");
 }
 
-io::Task<Status> Device::write_chunk(fbs::ChunkPlace place, const coding::ChunkHeader& header, Bytes header_area, Bytes chunk, Permit permit) {
+io::Task<Status> Device::write_chunk(fbs::ChunkPlace place, const coding::ChunkHeader& header, Buffer header_area, Buffer chunk, Permit permit) {
   Use use;
   if (Status s = enter(place, use); !s.ok()) co_return s;
   Column& c = use.column();
@@ -124,7 +124,7 @@ io::Task<Status> Device::write_chunk(fbs::ChunkPlace place, const coding::ChunkH
   std::uint64_t offset = slot_offset(place.column(), place.slot(), c.row.slot_bytes);
   if (slot.busy) co_return Status(Code::unavailable, "the slot is being written");
   if (slot.state == SlotState::written && slot.stripe == header.stripe() && slot.generation == place.generation()) {
-    Status s = co_await same_chunk(offset, header_area, chunk);
+    Status s = co_await same_chunk(offset, header_area.bytes(), chunk.bytes());
     co_return s;
   }
   if (slot.state == SlotState::unreadable) co_return Status(Code::stale, "the slot's header cannot be read; it is not used until its column is released");
@@ -133,8 +133,8 @@ io::Task<Status> Device::write_chunk(fbs::ChunkPlace place, const coding::ChunkH
                                       std::to_string(slot.generation) + ", not free in " + std::to_string(place.generation()));
   if (Status s = permit(); !s.ok()) co_return s;
   slot.busy = true;
-  Bytes parts[2] = {header_area, chunk};
-  Status s = co_await file_->write(offset, parts, io::Durability::durable);
+  std::vector<Buffer> parts{header_area, chunk};
+  Status s = co_await file_->write(offset, std::move(parts), io::Durability::durable);
   slot.busy = false;
   if (!s.ok()) {
     slot.state = SlotState::unreadable;
@@ -164,7 +164,7 @@ io::Task<Status> Device::free_slot(VpId vp, fbs::ChunkPlace place, StripeId stri
   Status s = co_await mark_free(slot_offset(place.column(), place.slot(), c.row.slot_bytes), next, permit);
   slot.busy = false;
   if (s.ok()) slot = Slot{SlotState::free, false, next, {}};
-  else if (state_ != State::ok) slot.state = SlotState::unreadable;
+  else if (!usable()) slot.state = SlotState::unreadable;
   co_return s;
 }
 
@@ -172,12 +172,11 @@ io::Task<Status> Device::free_slot(VpId vp, fbs::ChunkPlace place, StripeId stri
 // the old mark over half a header, and the slot unreadable.
 io::Task<Status> Device::mark_free(std::uint64_t offset, Generation generation, const Permit& permit) {
   Buffer b = Buffer::allocate(kBlockBytes);
-  if (Status s = co_await file_->read(offset, b.mutable_bytes()); !s.ok()) co_return fail(s);
+  if (Status s = co_await file_->read(offset, b); !s.ok()) co_return fail(s);
   Buffer mark = coding::encode_free_header(unit_, generation);
   std::memcpy(b.data(), mark.data(), sizeof(coding::ChunkHeaderHead));
   if (Status s = permit(); !s.ok()) co_return s;
-  Bytes part = b.bytes();
-  Status s = co_await file_->write(offset, std::span(&part, 1), io::Durability::durable);
+  Status s = co_await file_->write(offset, b, io::Durability::durable);
   co_return s.ok() ? s : fail(s);
 }
 
@@ -208,14 +207,14 @@ io::Task<Result<Device::ReadResult>> Device::read_chunk(fbs::ChunkPlace place, S
 
 io::Task<Status> Device::read_blocks(std::uint64_t slot, std::uint32_t chunk, std::uint32_t first, std::uint32_t blocks, ReadResult& out) {
   out.blocks = Buffer::allocate(std::size_t{blocks} * kBlockBytes);
-  Status s = co_await file_->read(slot + out.header.header_bytes() + std::uint64_t{first} * kBlockBytes, out.blocks.mutable_bytes());
+  Status s = co_await file_->read(slot + out.header.header_bytes() + std::uint64_t{first} * kBlockBytes, out.blocks);
   if (!s.ok()) co_return fail(s);
   std::uint32_t good = 0;
   while (good < blocks && crc32c(out.blocks.bytes().subspan(std::size_t{good} * kBlockBytes, kBlockBytes)) == out.header.block_crc(chunk, first + good)) ++good;
   if (good == blocks) co_return Status();
   // Freed and written again since its header was read: not damage.
   Buffer now = Buffer::allocate(kBlockBytes);
-  if (Status again = co_await file_->read(slot, now.mutable_bytes()); !again.ok()) co_return fail(again);
+  if (Status again = co_await file_->read(slot, now); !again.ok()) co_return fail(again);
   if (std::memcmp(now.data(), out.header_area.data(), now.size()) != 0) co_return Status(Code::stale, "the slot was freed while it was read");
   co_return Status(Code::corrupt, spec_.path + ": block " + std::to_string(first + good) + " of the chunk does not match its checksum");
 }

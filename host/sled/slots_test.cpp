@@ -477,6 +477,7 @@ TEST(Start, RefusesAnotherUnitsDeviceAndMoreThanOnePath) {
   s.column_bytes = kColumnBytes;
   s.columns = 11;
   s.meta_mib = 4;
+  s.id = 77;
   s.crc = crc32c({reinterpret_cast<const std::byte*>(&s), sizeof s});
   std::vector<std::byte> sector(512);
   std::memcpy(sector.data(), &s, sizeof s);

@@ -104,13 +104,15 @@ class SledUnit {
     o.column_bytes = kColumnBytes;
     for (std::uint32_t d = 0; d < devices; ++d) o.devices.push_back({"/dev/disk" + std::to_string(d)});
     if (tweak) tweak(o);
+    options.push_back(o);
     daemons.emplace_back();
     auto node = static_cast<sim::Node>(sim.nodes());
     auto first = std::make_shared<bool>(true);
-    nodes.push_back(sim.add_node(o.name, [this, i, o, node, first](io::World& w) {
+    nodes.push_back(sim.add_node(o.name, [this, i, node, first](io::World& w) {
       if (std::exchange(*first, false))
-        for (const DeviceSpec& d : o.devices) sim.disk(node).make_file(d.path, kDeviceBytes);
-      return daemons[i] = std::make_shared<SledDaemon>(w, o);
+        for (const DeviceSpec& d : options[i].devices)
+          if (d.create_bytes == 0) sim.disk(node).make_file(d.path, kDeviceBytes);
+      return daemons[i] = std::make_shared<SledDaemon>(w, options[i]);
     }));
   }
 
@@ -157,7 +159,7 @@ class SledUnit {
     return wire::make_frame(wire::Kind::fence, [&](auto& b) { return fbs::CreateFence(b, vp, epoch); });
   }
   static Status fence_status(const Result<wire::Frame>& r, Epoch* held = nullptr) {
-    if (!r.ok()) return r.status();
+    if (!r.ok() || r->kind == wire::Kind::reply) return plain(r);
     const auto* m = r->kind == wire::Kind::fence_reply ? r->as<fbs::FenceReply>() : nullptr;
     if (!m) return Status(Code::internal, "no fence reply");
     if (held) *held = m->epoch();
@@ -195,15 +197,23 @@ class SledUnit {
   Result<Column> claim(std::uint32_t sled, VpId vp, Epoch epoch, std::uint32_t column = 0, std::uint32_t bytes = testing::slot_bytes(), std::uint16_t device = 0) {
     return claimed(call(sled, claim_frame(vp, epoch, device, column, bytes)));
   }
-  Result<std::vector<Column>> list(std::uint32_t sled, VpId vp, Epoch epoch) {
-    auto r = call(sled, wire::make_frame(wire::Kind::list_columns, [&](auto& b) { return fbs::CreateListColumns(b, vp, epoch); }));
-    if (!r.ok()) return r.status();
-    const auto* m = r->kind == wire::Kind::columns ? r->as<fbs::Columns>() : nullptr;
-    if (!m) return Status(Code::internal, "no columns");
-    if (m->code() != 0) return wire::make_status(m->code(), m->text());
+  /// pages: bytes of each answer.
+  Result<std::vector<Column>> list(std::uint32_t sled, VpId vp, Epoch epoch, std::vector<std::size_t>* pages = nullptr) {
     std::vector<Column> out;
-    for (const auto* c : *m->columns()) out.push_back(column_of(*c));
-    return out;
+    std::uint16_t device = 0;
+    std::uint32_t column = 0;
+    while (true) {
+      auto r = call(sled, wire::make_frame(wire::Kind::list_columns, [&](auto& b) { return fbs::CreateListColumns(b, vp, epoch, device, column); }));
+      if (!r.ok()) return r.status();
+      const auto* m = r->kind == wire::Kind::columns ? r->as<fbs::Columns>() : nullptr;
+      if (!m) return Status(Code::internal, "no columns");
+      if (m->code() != 0) return wire::make_status(m->code(), m->text());
+      for (const auto* c : *m->columns()) out.push_back(column_of(*c));
+      if (pages) pages->push_back(r->body.size());
+      if (!m->more()) return out;
+      device = m->next_device();
+      column = m->next_column();
+    }
   }
   Status release(std::uint32_t sled, VpId vp, Epoch epoch) {
     return plain(call(sled, wire::make_frame(wire::Kind::release_columns, [&](auto& b) { return fbs::CreateReleaseColumns(b, vp, epoch); })));
@@ -332,6 +342,7 @@ class SledUnit {
 
   sim::Simulation sim;
   std::vector<Status> at_start;  // what each sled said when it was started first
+  std::vector<Options> options;  // of each sled, from its next start on
   std::vector<sim::Node> nodes;
   std::vector<std::shared_ptr<SledDaemon>> daemons;
   sim::Node client_node = 0;

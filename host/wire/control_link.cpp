@@ -85,6 +85,7 @@ io::Task<bool> ControlLink::State::join(std::shared_ptr<Channel> channel) {
   world.spawn("control watch", watch(world, channel, heard));
   logging::info("registered with the control plane at {}", link.address());
   if (callbacks.directory) callbacks.directory();
+  if (callbacks.registered) callbacks.registered();
   for (Frame& f : std::exchange(early, {})) act(channel, std::move(f));
   changed.notify_all();
   co_return true;
@@ -146,7 +147,10 @@ void ControlLink::State::act(const std::shared_ptr<Channel>& channel, Frame fram
     case Kind::ping: {
       std::string report = callbacks.report ? callbacks.report() : "{}";
       channel->reply(frame, make_frame(Kind::pong, [&](auto& b) {
-                       return fbs::CreatePong(b, b.CreateString(report));
+                       auto text = b.CreateString(report);
+                       flatbuffers::Offset<flatbuffers::Vector<flatbuffers::Offset<fbs::Device>>> devices;
+                       if (callbacks.devices) devices = b.CreateVector(callbacks.devices(b));
+                       return fbs::CreatePong(b, text, devices);
                      }));
       return;
     }

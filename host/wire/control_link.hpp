@@ -34,12 +34,14 @@ class ControlLink {
   struct Callbacks {
     /// JSON object for `luge status` (docs/formats.md, "reports").
     std::function<std::string()> report;
-    /// What a sled adds to its registration.
+    /// What a sled adds to its registration and to each pong.
     std::function<std::vector<flatbuffers::Offset<fbs::Device>>(flatbuffers::FlatBufferBuilder&)> devices;
     /// What a head adds to it.
     std::function<std::vector<flatbuffers::Offset<fbs::Designation>>(flatbuffers::FlatBufferBuilder&)> designations;
     /// The directory changed (also once after each registration).
     std::function<void()> directory;
+    /// Registered, for the first time or again: what the two told one another before may be out of date.
+    std::function<void()> registered;
     /// Sent by the control plane: after a swap, and after registration for each VP this node takes part in.
     std::function<void(const fbs::Designate&)> designate;
     /// Any other request (flush_vp, drop_vp, export_volume ...); answer with channel->reply().

@@ -75,6 +75,15 @@ FileState* Disk::file(const std::string& path) {
   return it == files_.end() ? nullptr : it->second.get();
 }
 
+std::shared_ptr<FileState> Disk::take_out(const std::string& path) {
+  auto it = files_.find(path);
+  if (it == files_.end()) return nullptr;
+  std::shared_ptr<FileState> file = std::move(it->second);
+  LUGE_CHECK(file->locked_by == nullptr);
+  files_.erase(it);
+  return file;
+}
+
 void Disk::rot(const std::string& path, std::uint64_t offset) {
   FileState* f = file(path);
   LUGE_CHECK(f != nullptr && offset < f->size);
@@ -145,6 +154,7 @@ class SimFile final : public io::BlockFile {
   io::Task<Status> read(std::uint64_t offset, MutableBytes into) override {
     check(offset, into.size());
     co_await world_.sleep(latency(disk_.random_, disk_.faults, 20us, 160us));
+    while (state_->hung) co_await world_.sleep(10ms);
     if (offset + into.size() > state_->size) co_return outside(offset, into.size());
     if (disk_.random_.chance(disk_.faults_for(path_).read_error)) co_return error("read", offset);
     state_->read(offset, into);
@@ -166,6 +176,7 @@ class SimFile final : public io::BlockFile {
       co_await world_.sleep(latency(r, disk_.faults, 50us, 400us));
     else
       co_await world_.sleep(latency(r, disk_.faults, 5us, 40us));
+    while (state_->hung) co_await world_.sleep(10ms);
     w = std::move(*it);
     state_->in_flight.erase(it);
     if (r.chance(disk_.faults_for(path_).write_error)) {
@@ -188,6 +199,7 @@ class SimFile final : public io::BlockFile {
     std::vector<std::vector<std::byte>> contents(numbers.size(), std::vector<std::byte>(4096));
     for (std::size_t i = 0; i < numbers.size(); ++i) state_->read(numbers[i] * 4096, contents[i]);
     co_await world_.sleep(latency(disk_.random_, disk_.faults, 100us, 2ms));
+    while (state_->hung) co_await world_.sleep(10ms);
     if (disk_.random_.chance(disk_.faults_for(path_).sync_error)) co_return error("sync", 0);
     for (std::size_t i = 0; i < numbers.size(); ++i) {
       auto old = state_->durable.find(numbers[i]);

@@ -52,6 +52,7 @@ class FileState {
   };
 
   std::uint64_t size;
+  bool hung = false;  ///< an operation that begins or is in progress does not return before this is false again
   std::list<InFlight> in_flight;
   std::map<std::uint64_t, std::unique_ptr<Block>> durable;  // by block number
   void* locked_by = nullptr;
@@ -74,6 +75,9 @@ class Disk {
   std::vector<std::string> paths() const;
   /// Null if there is none.
   FileState* file(const std::string& path);
+  /// It is gone, or comes back as what it was: a device pulled out and put in somewhere. REQUIRES: nobody has it open.
+  std::shared_ptr<FileState> take_out(const std::string& path);
+  void put_in(const std::string& path, std::shared_ptr<FileState> file) { files_[path] = std::move(file); }
   /// Flips one bit on the medium and in what reads see.
   void rot(const std::string& path, std::uint64_t offset);
   /// Puts `bytes` there, on the medium and in what reads see. REQUIRES: sector multiples inside the file.

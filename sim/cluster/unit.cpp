@@ -101,6 +101,7 @@ void Unit::add_sled(std::size_t i) {
   s.listen = "tcp:" + s.name + ":1";
   s.control = kControlAddress;
   s.column_bytes = 2 << 20;
+  s.list_bytes = 8 << 10;  // so that lists come in pages
   for (std::uint32_t d = 0; d < shape_.devices; ++d) s.devices.push_back({device_path(d)});
   Node n = static_cast<Node>(sim_.nodes());
   sled_nodes_.push_back(n);
