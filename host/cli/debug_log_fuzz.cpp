@@ -1,9 +1,11 @@
-// Any bytes as a file of a head, and any body under any record header with a right checksum: both are printed.
+// Any bytes as a file of a head, a log of batches that are wrong in places under right checksums, and any body under any
+// record header with a right checksum: all are printed.
 #include <cstring>
 #include <sstream>
 
 #include "cli/debug_log.hpp"
 #include "cli/log_records.hpp"
+#include "head/batch_testing.hpp"
 
 namespace {
 
@@ -52,11 +54,27 @@ void describe(Bytes bytes) {
   (void)describe_pair("segment/data/1", text);
 }
 
+// Batches one behind the other, now and then with a gap or in the next segment.
+std::vector<std::byte> made_log(Bytes bytes) {
+  constexpr std::size_t kSegment = 64 * kBlockBytes;
+  head::testing::Input in(bytes);
+  std::vector<std::byte> log;
+  while (!in.empty() && log.size() < 4 * kSegment) {
+    std::size_t gap = in.take<std::uint8_t>();
+    if (gap > 250) log.resize((log.size() / kSegment + 1) * kSegment);
+    else if (gap > 230) log.resize(log.size() + (gap - 230) * kBlockBytes);
+    std::vector<std::byte> batch = head::testing::made_batch(in, static_cast<std::uint32_t>(log.size() % kSegment / kBlockBytes));
+    log.insert(log.end(), batch.begin(), batch.end());
+  }
+  return log;
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   Buffer bytes = Buffer::copy_of(Bytes(reinterpret_cast<const std::byte*>(data), size));
   print(bytes.bytes(), size % 2 == 0);
+  print(made_log(bytes.bytes()), size % 2 == 0);
   describe(bytes.bytes());
   return 0;
 }
