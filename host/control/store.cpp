@@ -100,6 +100,9 @@ Status check_proposal(const Designation& stored, const Designation& proposed, No
   if (proposed.history != stored.history || proposed.layout != stored.layout || proposed.blocks != stored.blocks ||
       proposed.min_copies != stored.min_copies)
     return refuse("history, layout, size and min_copies cannot be changed by a proposal");
+  // A new epoch may begin with one complete member (protocol 4.2); within an epoch nobody is let go below min_copies.
+  if (proposed.epoch == stored.epoch && proposed.required.size() < std::min<std::size_t>(stored.min_copies, stored.required.size()))
+    return refuse("required would shrink below min_copies");
   if (proposed.epoch == stored.epoch) {
     if (proposed.primary != stored.primary) return refuse("another primary needs another epoch");
     if (source != stored.primary) return refuse("within an epoch only its primary proposes");
