@@ -20,7 +20,7 @@ namespace luge::cli {
 
 struct UnitShape {
   std::uint32_t heads = 4, sleds = 8, devices = 2;
-  std::uint64_t device_bytes = 512ull << 20;
+  std::uint64_t device_bytes = 4ull << 30;  ///< sparse files
   std::uint64_t log_bytes = 512ull << 20;   ///< volume-data portion of a head's log
   std::uint64_t meta_bytes = 64ull << 20;
   std::uint64_t column_bytes = 16ull << 20;

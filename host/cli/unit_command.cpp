@@ -280,7 +280,7 @@ void add_unit_commands(CLI::App& app, Context& context) {
     sub->add_option("--heads", a->heads, "default 4")->check(CLI::Range(1, 64));
     sub->add_option("--sleds", a->sleds, "default 8")->check(CLI::Range(1, 256));
     sub->add_option("--devices", a->devices, "mass storage devices per sled; default 2")->check(CLI::Range(1, 64));
-    sub->add_option("--device-bytes", a->device_bytes, "size of a device (a sparse file); default 512MiB");
+    sub->add_option("--device-bytes", a->device_bytes, "size of a device (a sparse file); default 4GiB");
     sub->add_option("--log-bytes", a->log_bytes, "data portion of a head's log, written in full; default 512MiB");
     sub->add_option("--meta-bytes", a->meta_bytes, "metadata portion of a head's log; default 64MiB");
     sub->add_option("--column-bytes", a->column_bytes, "allocation unit on a device; default 16MiB");
