@@ -504,7 +504,7 @@ def devices(b):
         for at in (0, 65536):
             with open(copy, "r+b") as f:
                 f.seek(at)
-                block = bytearray(f.read(48))
+                block = bytearray(f.read(56))  # docs/formats.md, "Device of a sled"
                 if "unit" in change:
                     struct.pack_into("<Q", block, 8, change["unit"])
                 if "version" in change:
