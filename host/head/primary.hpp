@@ -116,6 +116,7 @@ class Primary : public std::enable_shared_from_this<Primary> {
   /// The op gets its LSN (or an error) now.
   void unqueue(Op& op);
   bool room_for_data(bool& slow) const;
+  bool too_much_in_flight() const;
   /// Below min_copies nothing new is taken and nothing is acknowledged (protocol 3.3).
   bool enough_copies() const;
   bool begin_op(Op& op);
@@ -176,6 +177,8 @@ class Primary : public std::enable_shared_from_this<Primary> {
   // (incarnation, sequence) of ops without an LSN yet, and where their answer goes now
   std::map<std::pair<std::uint64_t, std::uint64_t>, std::weak_ptr<wire::Channel>> queued_;
   std::deque<PendingAck> pending_acks_;
+  std::deque<std::pair<Lsn, std::size_t>> in_flight_;  // payloads appended and not committed yet
+  std::size_t in_flight_bytes_ = 0;
   struct Answer { std::weak_ptr<wire::Channel> channel; RequestId request; Code code; };
   std::vector<Answer> answers_;
   bool answers_posted_ = false;

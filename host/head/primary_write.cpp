@@ -13,7 +13,7 @@ using namespace std::chrono_literals;
 
 namespace {
 
-constexpr std::size_t kQueuedForLog = 16u << 20;  // appended and not yet handed to the disk
+constexpr std::size_t kInFlight = 16u << 20;  // payload appended and not committed yet
 
 wire::Frame session_reply(const Status& s, Epoch epoch) {
   return wire::make_frame(wire::Kind::session_reply, [&](auto& b) {
@@ -53,6 +53,10 @@ RecordPtr Primary::append(RecordKind kind, Lba lba, std::uint32_t blocks, const 
   Replica& replica = partition_.replica;
   auto record = make_record(replica.vp(), {epoch_, replica.last().lsn + 1}, kind, lba, blocks, request, std::move(body), std::move(payload));
   counters_.written_log += record->payload.size();
+  if (!record->payload.empty()) {
+    in_flight_.emplace_back(record->lsn(), record->payload.size());
+    in_flight_bytes_ += record->payload.size();
+  }
   partition_.append(record);
   fbs::VpState state(replica.vp(), epoch_, replica.commit());
   for (auto& [id, m] : members_)
@@ -152,7 +156,13 @@ bool Primary::room_for_data(bool& slow) const {
   slow = fill >= ctx_.options.slow_fill;
   // The last part of the metadata portion belongs to index records, epochs and cleaning (protocol 10.3).
   std::uint32_t meta_high = broken(Switch::index_without_reserve) ? 1000 : 750;
-  return fill < ctx_.options.high_fill && meta < meta_high && ctx_.data_log->queued_bytes() < kQueuedForLog;
+  return fill < ctx_.options.high_fill && meta < meta_high;
+}
+
+// What is on its way to the reserves is not in the fills they have reported. It must fit above their high mark: a reserve
+// whose log is full could not take the index record either that would free it.
+bool Primary::too_much_in_flight() const {
+  return in_flight_bytes_ >= std::min<std::size_t>(kInFlight, ctx_.data_log->bytes() / 16);
 }
 
 bool Primary::enough_copies() const {
@@ -170,6 +180,7 @@ void Primary::pump() {
       partition_.waits.set(Wait::copies, "writes wait: " + std::to_string(d.required.size()) + " of the " + std::to_string(d.min_copies) + " copies that they need are complete");
       break;
     }
+    if (too_much_in_flight()) break;
     if (!room_for_data(slow)) {
       partition_.waits.set(Wait::log_space, "the log is full: writes wait for the flush to the sleds");
       flush_wake_.notify_all();
@@ -388,6 +399,11 @@ void Primary::recompute_commit() {
     pending_acks_.pop_front();
   }
   if (replica.commit() == before) return;
+  while (!in_flight_.empty() && in_flight_.front().first <= replica.commit()) {
+    in_flight_bytes_ -= in_flight_.front().second;
+    in_flight_.pop_front();
+  }
+  if (!incoming_.empty()) pump();
   commit_changed_.notify_all();
 }
 

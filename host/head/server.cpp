@@ -400,7 +400,9 @@ io::Task<void> HeadServer::housekeeping() {
   while (true) {
     co_await ctx_.world.sleep(100ms);
     bound_memory();
-    bool data_waits = ctx_.data_log->drained() >= 2 && ctx_.data_log->fill() >= ctx_.options.image_fill;
+    // An image for a single segment only when space is short: it is the whole metadata each time.
+    std::uint32_t fill = ctx_.data_log->fill(), worth = fill >= ctx_.options.slow_fill ? 1 : 2;
+    bool data_waits = ctx_.data_log->drained() >= worth && fill >= ctx_.options.image_fill;
     if (ctx_.meta_log->fill() >= ctx_.options.clean_fill || data_waits) co_await clean_metadata();
   }
 }
