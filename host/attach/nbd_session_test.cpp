@@ -292,6 +292,7 @@ TEST(NbdSession, OutOfRangeIsAnErrorAndNoMore) {
 }
 
 // FUA goes with every command, NO_HOLE with write-zeroes. Whatever else is set asks for something that would not be done.
+// Requirement: B-08
 TEST(NbdSession, UnknownCommandFlagsAreRefused) {
   Bench b;
   b.fill('f');

@@ -446,6 +446,7 @@ TEST(PlacementTest, SandboxesDoNotOverlapWhileThereIsRoom) {
 }
 
 // What a device is now counts, not what it was when its sled registered.
+// Requirement: CP-05
 TEST_F(ControlTest, ADeviceThatFailsLaterIsRecommendedNoMore) {
   add_unit();
   sim_.run_for(1s);

@@ -28,6 +28,7 @@ void expect_fenced(SledUnit& u, Epoch old) {
 }
 
 // The hole: a file that is gone was made anew, and with it went the fences of a sled of one device.
+// Requirement: FN-08, P-8.2
 TEST(KnownDevices, AFileThatIsGoneIsNotMadeAnew) {
   SledUnit u(1, 1, 1, made_by_the_sled);
   ASSERT_TRUE(u.fence(0, kVp, 7).ok());
@@ -67,6 +68,7 @@ TEST(KnownDevices, AReplacedDeviceLearnsTheFencesOfTheOldOne) {
 
 // The schedule that needs no operator at all: the first device is out when epoch 7 begins, the second is lost after it,
 // the first is back and has never heard of epoch 7.
+// Requirement: FN-08, FN-12, P-8.2 switch=sled-forgets-fences
 TEST(KnownDevices, ADeviceThatMissedTheFenceDoesNotLetTheOldPrimaryIn) {
   SledUnit u(1, 2);
   ASSERT_TRUE(u.fence(0, kVp, 6).ok());
@@ -87,6 +89,21 @@ TEST(KnownDevices, ADeviceThatMissedTheFenceDoesNotLetTheOldPrimaryIn) {
   expect_fenced(u, 6);
   EXPECT_EQ(u.free(0, a.id, p, 6).code(), Code::fenced) << "epoch 7 may be counting on this chunk";
   EXPECT_TRUE(u.read(0, a.id, 0, p).ok());
+}
+
+TEST(Mutant, SledForgetsFences) {
+  SledUnit u(1, 2);
+  ASSERT_TRUE(u.fence(0, kVp, 6).ok());
+  u.crash(0);
+  auto first = u.disk(0).take_out(path(0));
+  ASSERT_TRUE(u.restart(0).ok());
+  ASSERT_TRUE(u.fence(0, kVp, 7).ok());
+  u.crash(0);
+  u.disk(0).put_in(path(0), first);
+  ASSERT_NE(u.disk(0).take_out(path(1)), nullptr);
+  Broken rule(Switch::sled_forgets_fences);
+  ASSERT_TRUE(u.restart(0).ok());
+  EXPECT_TRUE(u.claim(0, kVp, 6).ok()) << "the mutant is what ADeviceThatMissedTheFence... notices";
 }
 
 // The same with a data directory that is lost too: nothing here can know of epoch 7, and the sled says so.
@@ -117,6 +134,7 @@ TEST(KnownDevices, ANewDataDirectoryNeedsAllDevicesOnce) {
   expect_fenced(u, 6);
 }
 
+// Requirement: B-05
 TEST(KnownDevices, AWipedOrSwappedDeviceIsLeftOut) {
   SledUnit u(2, 3);
   ASSERT_TRUE(u.fence(0, kVp, 7).ok());

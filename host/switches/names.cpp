@@ -11,7 +11,7 @@ std::string_view switch_name(Switch s) {
       "diverged-unchecked", "read-at-append", "free-at-append", "no-session-fence", "no-duplicate-table",
       "merge-without-block-lock", "ack-before-shrink", "join-before-acks", "acknowledges-one-copy", "longest-log-by-length",
       "truncate-not-durable", "open-before-all-hold-tail", "restarted-primary-keeps-epoch", "reads-unconfirmed",
-      "unconditional-index-record", "retry-on-same-slots", "free-without-generation", "no-sled-fence",
+      "unconditional-index-record", "retry-on-same-slots", "free-without-generation", "no-sled-fence", "sled-forgets-fences",
       "segment-generation-unchecked", "suspect-promoted", "torn-end-forgotten", "reuse-before-image", "index-without-reserve",
       "store-loses-last-transaction"};
   return names[static_cast<std::size_t>(s)];

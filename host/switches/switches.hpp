@@ -32,6 +32,7 @@ enum class Switch {
   retry_on_same_slots,           // 8.1
   free_without_generation,       // 8.1
   no_sled_fence,                 // 8.2
+  sled_forgets_fences,           // 8.2: only devices remember them, and those that are there may be the wrong ones
   segment_generation_unchecked,  // 10.2
   suspect_promoted,              // 10.2
   torn_end_forgotten,            // 10.2: where a recovery found the log's end is not written down

@@ -528,6 +528,35 @@ def devices(b):
     b.end(sled)
 
 
+# Requirement: B-05, P-8.2
+@check
+def known_devices(b):
+    """a device that the sled knows is gone, or blank, or an old one: it is not made anew unless an operator says so"""
+    home = os.path.join(b.work, "known")
+    device = os.path.join(home, "device")
+    args = b.arguments("sled", "known", 143)  # PATH:SIZE, which makes the file the first time
+
+    def serves(*more):
+        sled = b.spawn("sled", *args, *more, stderr=subprocess.DEVNULL)
+        b.unit.wait("sled-143 is up with its device", lambda: any(
+            n["name"] == "sled-143" and n["pid"] == sled.pid and [d["state"] for d in n["devices"]] == ["ok"] for n in b.unit.json("status")["nodes"]), 30)
+        b.end(sled)
+
+    serves()
+    os.rename(device, device + ".old")
+    b.daemon_refuses(1, ["known/device", "device 0 of sled 143", "--replace-device 0"], "sled", *args)
+    expect(not os.path.exists(device), "the device has been made anew")
+    with open(device, "wb") as f:
+        f.truncate(64 * MIB)
+    b.daemon_refuses(1, ["wiped", "--replace-device 0"], "sled", *args)
+    os.unlink(device)
+    b.daemon_refuses(1, ["replace-device: '1' is no device"], "sled", *args, "--replace-device", "1")
+    serves("--replace-device", "0")
+    serves()
+    os.replace(device + ".old", device)
+    b.daemon_refuses(1, ["earlier life", "--replace-device 0"], "sled", *args)
+
+
 # Requirement: B-06
 @check
 def two_daemons_on_one_directory(b):
