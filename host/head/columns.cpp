@@ -162,6 +162,8 @@ io::Task<Result<std::vector<fbs::ChunkPlace>>> Columns::allocate(Layout layout, 
     co_return Status(Code::degraded, "a stripe of " + to_string(layout) + " needs at least " + std::to_string(layout.k + 1) +
                                          " sleds with free columns, there are " + std::to_string(places.size()) + "; not usable:" + missing);
   if (places.size() < layout.width()) reached(Path::narrow_stripe);
+  // Each sled takes its turn at every position: data and parity spread over all of them.
+  std::rotate(places.begin(), places.begin() + static_cast<std::ptrdiff_t>(turn_++ % places.size()), places.end());
   places.resize(layout.width());  // the rest have sled = 0
   co_return places;
 }

@@ -61,6 +61,7 @@ class Columns {
   io::Mutex one_;  // asks at a time: listing a sled anew beside one that takes its slots would hand them out twice
   std::map<NodeId, Sled> sleds_;
   std::map<NodeId, io::Time> avoid_until_;
+  std::uint64_t turn_ = 0;  // of the stripes allocated
   std::set<std::pair<NodeId, std::pair<std::uint16_t, std::uint32_t>>> tried_;  // sandbox columns asked for already
 };
 

@@ -37,7 +37,8 @@ std::optional<Node> Damage::bad_node() {
 }
 
 bool Damage::may_rot(const head::StripeRow& row, std::uint32_t chunk) const {
-  if (row.places[chunk].sled() == 0) return false;
+  // A slot whose header has been zeroed may have another stripe's chunk by now: only what is this one's still.
+  if (row.places[chunk].sled() == 0 || !media_.chunk(row, chunk)) return false;
   if (reckless_) return true;
   std::uint32_t others = 0;
   for (std::uint32_t i = 0; i < row.places.size(); ++i) {
