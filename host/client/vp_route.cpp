@@ -18,8 +18,8 @@ constexpr io::Duration kLookupTimeout = std::chrono::seconds(1);
 constexpr io::Duration kOpenTimeout = std::chrono::seconds(2);
 constexpr io::Duration kConnectNew = std::chrono::milliseconds(500);
 constexpr io::Duration kConnectAgain = std::chrono::milliseconds(50);
-constexpr io::Duration kTick = std::chrono::milliseconds(500);
-constexpr io::Duration kStall = std::chrono::seconds(2);
+constexpr io::Duration kTick = std::chrono::milliseconds(200);
+constexpr io::Duration kStall = std::chrono::milliseconds(600);  // a little more than the failure agent's patience
 constexpr io::Duration kAskAgain = std::chrono::seconds(10);
 constexpr io::Duration kWorthSaying = std::chrono::seconds(1);
 

@@ -194,11 +194,11 @@ void Primary::on_ack(NodeId id, const fbs::AckState& ack, std::uint16_t data_fil
   Member* m = member(id);
   if (!m || deposed_) return;
   auto code = static_cast<Code>(ack.code());
-  if (code == Code::fenced || ack.epoch() > epoch_) {
+  if (ack.epoch() > epoch_) {
     depose("node " + std::to_string(id) + " has fenced this epoch off");
     return;
   }
-  if (ack.epoch() != epoch_ || m->state == MemberState::away) return;
+  if (ack.epoch() != epoch_ || code == Code::fenced || m->state == MemberState::away) return;
   m->last_ack = ctx_.world.now();
   m->data_fill = data_fill;
   m->meta_fill = meta_fill;

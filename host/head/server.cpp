@@ -181,6 +181,7 @@ void HeadServer::on_replicate(const ChannelPtr& channel, const wire::Frame& fram
       AckTarget& ack = acks_[s->vp()];
       ack.channel = channel;
       ack.code = code;
+      ack.epoch = s->epoch();
       if (code == Code::ok) accepted.insert(s->vp());
     }
   }
@@ -228,7 +229,9 @@ void HeadServer::on_log_durable(const std::vector<RecordPtr>& records) {
     Partition* p = ctx_.partition(vp);
     if (p->primary) {
       p->primary->on_own_durable();
-    } else if (auto it = acks_.find(vp); it != acks_.end()) {
+    } else if (auto it = acks_.find(vp); it != acks_.end() && it->second.epoch == p->designation().epoch && it->second.code == Code::ok) {
+      // Only to a sender of this epoch whose last message was taken: what an old primary was told says nothing to a new one
+      // on the same connection.
       it->second.due = true;
       if (!std::exchange(acks_posted_, true)) ctx_.world.post([this] { send_acks(); });
     }

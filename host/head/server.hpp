@@ -47,7 +47,8 @@ class HeadServer {
   struct AckTarget {
     std::weak_ptr<wire::Channel> channel;
     bool due = false;
-    Code code = Code::ok;
+    Epoch epoch = 0;        // that the sender claimed
+    Code code = Code::ok;   // of its last message
   };
   std::map<VpId, AckTarget> acks_;
   bool acks_posted_ = false;
