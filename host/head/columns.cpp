@@ -81,7 +81,7 @@ io::Task<Status> Columns::claim(NodeId id, std::uint32_t slot_bytes) {
   for (int round = 0; round < 2; ++round) {
     std::vector<fbs::SandboxColumn> candidates;
     for (const fbs::SandboxColumn& c : partition_.sandbox)
-      if (c.sled() == id && !tried_.contains({id, {c.device(), c.column()}})) candidates.push_back(c);
+      if (c.sled() == id && !tried_.contains({id, {c.device(), c.column()}}) && !known(id, c)) candidates.push_back(c);
     for (const fbs::SandboxColumn& c : candidates) {
       tried_.insert({id, {c.device(), c.column()}});
       auto answer = co_await ctx_.connections->call(id, wire::make_frame(wire::Kind::claim_column, [&](auto& b) {
@@ -93,11 +93,17 @@ io::Task<Status> Columns::claim(NodeId id, std::uint32_t slot_bytes) {
       if (r->code() == static_cast<std::uint16_t>(Code::fenced)) co_return wire::make_status(r->code(), r->text());
       if (r->code() != 0 || !r->column()) continue;  // somebody else's: the sled arbitrates
       learn(sleds_[id], *r->column());
-      co_return Status();
+      if (!sleds_[id].columns.back().free.empty()) co_return Status();
     }
     if (round == 0) co_await more_sandbox();
   }
   co_return Status(Code::no_space, "sled " + std::to_string(id) + " has no free column to recommend");
+}
+
+// The list has it already: what it has free is known, and would be handed out twice if it were learnt again.
+bool Columns::known(NodeId id, const fbs::SandboxColumn& c) {
+  const std::vector<Column>& columns = sleds_[id].columns;
+  return std::any_of(columns.begin(), columns.end(), [&](const Column& own) { return own.device == c.device() && own.number == c.column(); });
 }
 
 bool Columns::take(NodeId id, std::uint32_t slot_bytes, fbs::ChunkPlace& place) {

@@ -52,6 +52,7 @@ class Columns {
   io::Task<Status> list(NodeId sled, Sled& into);
   io::Task<Status> claim(NodeId sled, std::uint32_t slot_bytes);
   io::Task<void> more_sandbox();
+  bool known(NodeId sled, const fbs::SandboxColumn& column);
   bool take(NodeId sled, std::uint32_t slot_bytes, fbs::ChunkPlace& place);
   void learn(Sled& sled, const fbs::Column& column);
 

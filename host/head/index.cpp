@@ -94,10 +94,10 @@ std::vector<std::uint64_t> Index::changed_since(Lsn base) const {
 void Index::load_page(std::uint64_t number, const Page& page, Lsn at) { writable(number, at) = page; }
 
 void Index::drop_page(std::uint64_t number, Lsn at) {
-  if (page(number) == nullptr) return;
   Node& node = writable_node(number);
-  node.pages[number % kFanOut].reset();
   node.changed[number % kFanOut] = at;
+  if (!node.pages[number % kFanOut]) return;
+  node.pages[number % kFanOut].reset();
   --node.used;
   --page_count_;
 }

@@ -111,7 +111,7 @@ io::Task<bool> Primary::sync_once(NodeId id) {
   LogPoint agreed = replica.common_point(starts, last);
   bool whole = c->suspect() || (agreed.lsn == 0 && last.lsn != 0) || agreed.lsn < c->commit();
   bool image = whole || agreed.lsn + 1 < replica.window();
-  if (agreed.lsn == 0) whole = true;
+  if (agreed.lsn == 0 || agreed.lsn < replica.lowest_base()) whole = true;
   replica.pin(std::max<Lsn>(1, image ? replica.commit() + 1 : agreed.lsn + 1));
   Status s = sync_status(co_await ctx_.connections->call(id, sync_begin_frame(vp, epoch_, agreed, image && whole), 5s));
   if (deposed_ || !s.ok()) co_return false;
@@ -149,8 +149,12 @@ io::Task<bool> Primary::send_image(NodeId id, Lsn base, LogPoint& point) {
   replica.pin(image.point.lsn + 1);
   reached(Path::image_sent);
   std::vector<RecordPtr> unflushed;
-  for (const auto& [lsn, r] : replica.records())
-    if (lsn > base && lsn <= image.point.lsn && r->kind() == RecordKind::data && r->live > 0) unflushed.push_back(r);
+  std::vector<std::shared_ptr<void>> held;  // their log space, should they be flushed or overwritten before they are sent
+  for (const auto& [lsn, r] : replica.records()) {
+    if (lsn <= base || lsn > image.point.lsn || r->kind() != RecordKind::data || r->live == 0) continue;
+    unflushed.push_back(r);
+    held.push_back(partition_.hold(*r));
+  }
   logging::info("VP {:x}: {} node {} from LSN {} to {}: {} index pages, {} stripes, {} unflushed records", vp,
                 base == 0 ? "rebuilding" : "catching up", id, base, image.point.lsn, image.pages, image.stripes, unflushed.size());
   auto send_part = [](Primary& p, NodeId to, PackedRecords packed) -> io::Task<bool> {

@@ -102,6 +102,7 @@ io::Task<Status> Partition::append_local(RecordPtr record, std::uint32_t* segmen
   log.append(record);
   while (!record->durable) {
     if (log.failed()) co_return Status(Code::io_error, "the log has failed");
+    if (dropped) co_return Status(Code::unavailable, "the volume was removed");
     co_await durable_changed.wait();
   }
   if (segment) *segment = record->position.segment;
@@ -111,6 +112,7 @@ io::Task<Status> Partition::append_local(RecordPtr record, std::uint32_t* segmen
 io::Task<Status> Partition::wait_durable(Lsn lsn) {
   while (replica.durable() < lsn) {
     if (ctx.data_log->failed() || ctx.meta_log->failed()) co_return Status(Code::io_error, "the log has failed");
+    if (dropped) co_return Status(Code::unavailable, "the volume was removed");
     co_await durable_changed.wait();
   }
   co_return Status();

@@ -82,6 +82,7 @@ class Partition {
 
  private:
   io::Task<Status> log_truncate(LogPoint to, Lsn voided);
+  void forget_incoming_image();
   io::Task<Status> begin_image(const RecordPtr& record);
   io::Task<Status> image_record(const RecordPtr& record);
   io::Task<Status> unflushed_records(std::vector<RecordPtr> records);

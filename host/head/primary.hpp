@@ -173,12 +173,12 @@ class Primary : public std::enable_shared_from_this<Primary> {
   bool proposing_ = false;
   std::deque<Op> incoming_;         // admitted in order, waiting for space
   std::vector<Op> blocked_;         // touch a block that a merge holds
-  std::set<Lba> locked_;
+  std::map<Lba, Lba> locked_;       // ranges [first, end) that a merge holds; they never overlap
   // (incarnation, sequence) of ops without an LSN yet, and where their answer goes now
   std::map<std::pair<std::uint64_t, std::uint64_t>, std::weak_ptr<wire::Channel>> queued_;
   std::deque<PendingAck> pending_acks_;
   std::deque<std::pair<Lsn, std::size_t>> in_flight_;  // payloads appended and not committed yet
-  std::size_t in_flight_bytes_ = 0;
+  std::size_t in_flight_bytes_ = 0, merging_bytes_ = 0;  // merging: writes that have no record yet
   struct Answer { std::weak_ptr<wire::Channel> channel; RequestId request; Code code; };
   std::vector<Answer> answers_;
   bool answers_posted_ = false;

@@ -219,6 +219,10 @@ io::Task<Status> Primary::fetch(std::vector<Source> sources, Lba lba, Buffer out
   } shared;
   auto read_run = [](Primary& p, StripeRun run, Lba first, Buffer out, Shared& shared) -> io::Task<void> {
     const StripeRow* row = p.partition_.replica.stripe(run.stripe);
+    if (row == nullptr) {
+      shared.status = Status(Code::unavailable, "this replica is being rebuilt");
+      co_return;
+    }
     StripeReader reader(p.ctx_);
     Buffer part = out.slice(std::size_t{run.at} * kBlockBytes, std::size_t{run.count} * kBlockBytes);
     bool reconstructed = false;

@@ -162,7 +162,7 @@ bool Primary::room_for_data(bool& slow) const {
 // What is on its way to the reserves is not in the fills they have reported. It must fit above their high mark: a reserve
 // whose log is full could not take the index record either that would free it.
 bool Primary::too_much_in_flight() const {
-  return in_flight_bytes_ >= std::min<std::size_t>(kInFlight, ctx_.data_log->bytes() / 16);
+  return in_flight_bytes_ + merging_bytes_ >= std::min<std::size_t>(kInFlight, ctx_.data_log->bytes() / 16);
 }
 
 bool Primary::enough_copies() const {
@@ -207,8 +207,9 @@ void Primary::pump() {
 
 bool Primary::touches_locked(const Op& op) const {
   if (locked_.empty()) return false;
-  auto it = locked_.lower_bound(op.first_lba());
-  return it != locked_.end() && *it < op.end_lba();
+  auto next = locked_.lower_bound(op.first_lba());
+  if (next != locked_.end() && next->first < op.end_lba()) return true;
+  return next != locked_.begin() && std::prev(next)->second > op.first_lba();
 }
 
 bool Primary::begin_op(Op& op) {
@@ -224,13 +225,11 @@ bool Primary::begin_op(Op& op) {
     return true;
   }
   if (!broken(Switch::merge_without_block_lock)) {
-    // Edges are merged with their newest version; until that has its LSN nobody else writes these blocks (2.4). The
-    // blocks between are locked for a write, which is one record with its edges.
-    Lba first = op.first_lba(), last = op.end_lba() - 1;
-    locked_.insert(first);
-    locked_.insert(last);
-    for (Lba l = first; op.kind == fbs::OpKind::write && l < last; ++l) locked_.insert(l);
+    // Edges are merged with their newest version; until that has its LSN nobody else writes any of its blocks (2.4): one that
+    // has read its base before a trim gets its LSN would bring back what the trim clears.
+    locked_[op.first_lba()] = op.end_lba();
   }
+  merging_bytes_ += op.payload.size();
   ctx_.world.spawn("merge", merge(shared_from_this(), std::move(op)));
   return true;
 }
@@ -306,6 +305,7 @@ io::Task<Result<Buffer>> Primary::merged_block(const Op& op, Lba lba) {
 // Read, modify, write of an op with ragged edges: what is logged is whole blocks. The op is answered with its last record.
 io::Task<void> Primary::merge(std::shared_ptr<Primary> self, Op op) {
   ++counters_.merges;
+  std::size_t bytes = op.payload.size();
   Lba first = op.first_lba(), end = op.end_lba();
   bool is_write = op.kind == fbs::OpKind::write;
   std::map<Lba, Buffer> blocks;  // a write: all; trims and zeroes: just the ragged ones
@@ -322,7 +322,8 @@ io::Task<void> Primary::merge(std::shared_ptr<Primary> self, Op op) {
     else s = block.status();
   }
   unqueue(op);
-  locked_.erase(locked_.lower_bound(first), locked_.lower_bound(end));
+  merging_bytes_ -= bytes;
+  locked_.erase(first);
   if (s.ok() && partition_.replica.sessions.incarnation(op.request.attachment) != op.request.incarnation)
     s = Status(Code::closed_session, "taken over");
   if (deposed_) s = Status(Code::unavailable, "no longer primary");

@@ -423,7 +423,7 @@ bool Replica::load_image(RecordKind kind, const std::string& body) {
     sessions.merge_from(newer);
   }
   window_ = std::max(window_, commit_ + 1);
-  image_point_ = done->point.lsn;
+  image_point_ = lowest_base_ = done->point.lsn;
   return true;
 }
 
@@ -541,6 +541,7 @@ void Replica::reset() {
   last_ = {};
   durable_ = commit_ = known_commit_ = 0;
   window_ = 1;
+  lowest_base_ = 0;
   abandon_loading();
 }
 

@@ -131,6 +131,8 @@ class Replica {
     std::size_t pages = 0, stripes = 0;
   };
   Image save_image(Lsn base = 0) const;
+  /// Lowest base that save_image() can tell all changes after: an image that was loaded says nothing of pages dropped before.
+  Lsn lowest_base() const { return lowest_base_; }
   /// Feeds one record of an image; the state changes only when image_end completes it. False: not acceptable.
   bool load_image(RecordKind kind, const std::string& body);
   /// Data record that an image's index names by LSN: below the image's point, so not part of the sequence.
@@ -200,6 +202,7 @@ class Replica {
   std::uint64_t unflushed_blocks_ = 0;
   std::vector<MetaRecord> meta_records_;
   Lsn image_point_ = 0;
+  Lsn lowest_base_ = 0;
   std::vector<std::uint32_t> image_segments_;
   struct Loading;
   std::optional<std::shared_ptr<Loading>> loading_;

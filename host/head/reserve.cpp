@@ -117,23 +117,30 @@ Status not_in_epoch(Epoch epoch, Epoch held) {
 io::Task<wire::Frame> Partition::sync_begin(Epoch epoch, LogPoint agreed, bool reset) {
   if (epoch != designation().epoch) co_return sync_reply(not_in_epoch(epoch, designation().epoch), replica.last());
   synced_epoch = 0;
-  ++sync_turn_;
+  std::uint64_t turn = ++sync_turn_;
   replica.abandon_loading();
   Status s;
   if (reset) {
     // What is held stays readable in the log until the image that replaces it is complete; it just no longer counts.
     replica.suspect = true;
     replica.suspect_reason = "being rebuilt from the primary";
-    incoming_image_segments_.clear();
+    forget_incoming_image();
   } else if (agreed.lsn < replica.commit()) {
     reached(Path::diverged_refused);
     s = Status(Code::diverged, "record " + std::to_string(agreed.lsn + 1) + " is committed here");
   } else {
     s = co_await truncate(agreed);
   }
+  // From here the primary counts what is held as acknowledged: it must be on the medium.
+  if (s.ok() && !reset) s = co_await wait_durable(replica.last().lsn);
   if (s.ok() && epoch != designation().epoch) s = not_in_epoch(epoch, designation().epoch);
+  if (s.ok() && turn != sync_turn_) s = Status(Code::unavailable, "another synchronisation has begun");
   if (s.ok() && !reset) synced_epoch = epoch;
   co_return sync_reply(s, replica.last());
+}
+
+void Partition::forget_incoming_image() {
+  for (std::uint32_t segment : std::exchange(incoming_image_segments_, {})) ctx.meta_log->release(segment);
 }
 
 // A whole image replaces all that this replica has; one with a base adds to what it has up to there.
@@ -142,6 +149,7 @@ io::Task<Status> Partition::begin_image(const RecordPtr& record) {
   flatbuffers::Verifier v(reinterpret_cast<const std::uint8_t*>(record->body.data()), record->body.size());
   if (!v.VerifyBuffer<fbs::ImageBegin>(nullptr)) co_return Status(Code::corrupt, "the image does not parse");
   Lsn base = begin->base();
+  synced_epoch = 0;  // nothing is appended in between
   // Nothing in flight may end up behind the image.
   if (Status s = co_await wait_durable(replica.last().lsn); !s.ok()) co_return s;
   if (base != 0) {
@@ -152,7 +160,7 @@ io::Task<Status> Partition::begin_image(const RecordPtr& record) {
   // Nothing from before it may be replayed on top of it.
   if (Status s = co_await void_everything(); !s.ok()) co_return s;
   replica.reset();
-  incoming_image_segments_.clear();
+  forget_incoming_image();
   co_return Status();
 }
 
@@ -184,7 +192,7 @@ io::Task<Status> Partition::unflushed_records(std::vector<RecordPtr> records) {
     ctx.data_log->append(r);
   }
   for (const RecordPtr& r : records) {
-    while (!r->durable && !ctx.data_log->failed()) co_await durable_changed.wait();
+    while (!r->durable && !ctx.data_log->failed() && !dropped) co_await durable_changed.wait();
     if (!r->durable) co_return Status(Code::io_error, "the log has failed");
   }
   co_return Status();

@@ -389,6 +389,7 @@ io::Task<void> HeadServer::drop_vp(ChannelPtr channel, wire::Frame frame, VpId v
       p->primary.reset();
       p->dropped = true;  // its tasks end by themselves; the object stays until the head does
       p->replica.release_everything();
+      p->durable_changed.notify_all();
       ctx_.data_log->recheck();
       p->wake();
       acks_.erase(vp);

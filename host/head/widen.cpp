@@ -30,14 +30,15 @@ io::Task<void> Primary::widen_loop(std::shared_ptr<Primary> self) {
 
 io::Task<Status> Primary::widen(std::uint64_t number) {
   StripeRow row = *partition_.replica.stripe(number);
+  StripeReader reader(ctx_);
+  auto whole = co_await reader.read_whole(row);  // first: an unreadable stripe must not use up slots
+  if (!whole.ok() || deposed_) co_return whole.status();
   auto places = co_await columns_.allocate_missing(row);
+  if (deposed_) co_return Status(Code::unavailable, "the epoch has ended");
   if (!places.ok()) {
     if (places.code() == Code::fenced) depose(places.status().text());
     co_return places.status();
   }
-  StripeReader reader(ctx_);
-  auto whole = co_await reader.read_whole(row);
-  if (!whole.ok() || deposed_) co_return whole.status();
   StripeWrite w{row.id.vp, epoch_, row.id, row.layout, row.chunk_bytes, std::move(whole->identities), {whole->data}, *places, true};
   NodeId gateway = 0;
   for (const fbs::ChunkPlace& p : *places)
@@ -45,7 +46,11 @@ io::Task<Status> Primary::widen(std::uint64_t number) {
   Status s = co_await write_stripe(ctx_, w, gateway);
   if (deposed_) co_return s;
   if (s.code() == Code::fenced) depose(s.text());
-  if (!s.ok()) co_return s;
+  if (!s.ok()) {
+    for (const fbs::ChunkPlace& p : *places)
+      if (p.sled() != 0) columns_.avoid(p.sled());
+    co_return s;
+  }
   for (std::size_t i = 0; i < places->size(); ++i)
     if ((*places)[i].sled() != 0) row.places[i] = (*places)[i];
   Lsn lsn = append(RecordKind::index, 0, 0, {}, row_record(number, row), {})->lsn();
