@@ -175,12 +175,9 @@ std::shared_ptr<void> Partition::hold(const Record& record) {
   return std::shared_ptr<void>(&ctx, [segment](void* c) { static_cast<Context*>(c)->data_log->release(segment); });
 }
 
-io::Task<Result<Buffer>> Partition::payload(RecordPtr record, std::uint32_t first, std::uint32_t count, bool* from_memory) {
-  if (!record->payload.empty()) {
-    if (from_memory) *from_memory = true;
+io::Task<Result<Buffer>> Partition::payload(RecordPtr record, std::uint32_t first, std::uint32_t count, bool ask_others) {
+  if (!record->payload.empty())
     co_return record->payload.slice(std::size_t{first} * kBlockBytes, std::size_t{count} * kBlockBytes);
-  }
-  if (from_memory) *from_memory = false;
   if (!record->durable) co_return Status(Code::internal, "record is neither in memory nor in the log");
   std::shared_ptr<void> held = hold(*record);
   auto read = co_await ctx.data_log->read(*record, first, count);
@@ -188,6 +185,7 @@ io::Task<Result<Buffer>> Partition::payload(RecordPtr record, std::uint32_t firs
   for (std::uint32_t i = 0; good && i < count; ++i)
     good = crc32c(read->bytes().subspan(std::size_t{i} * kBlockBytes, kBlockBytes)) == record->block_crc(first + i);
   if (good) co_return std::move(*read);
+  if (!ask_others) co_return Status(Code::corrupt, "LSN " + std::to_string(record->lsn()) + " does not read back here either");
   logging::error("VP {:x}: LSN {} does not read back from this head's log; asking another replica", replica.vp(), record->lsn());
   auto other = co_await fetch_from_member(record);
   if (!other.ok()) co_return other.status();
@@ -198,25 +196,26 @@ io::Task<Result<Buffer>> Partition::payload(RecordPtr record, std::uint32_t firs
 
 io::Task<Result<Buffer>> Partition::fetch_from_member(RecordPtr record) {
   Status last(Code::corrupt, "no other replica is there");
+  bool all_asked = true;
   std::vector<NodeId> members = designation().required;
   for (NodeId n : members) {
     if (n == ctx.options.id) continue;
     auto answer = co_await ctx.connections->call(n, wire::make_frame(wire::Kind::fetch_tail, [&](auto& b) {
-      return fbs::CreateFetchTail(b, replica.vp(), designation().epoch, record->lsn() - 1, 1);
+      return fbs::CreateFetchTail(b, replica.vp(), designation().epoch, record->lsn() - 1, kOneRecord);
     }), 2s);
-    if (!answer.ok()) {
-      last = answer.status();
+    const auto* tail = answer.ok() && answer->kind == wire::Kind::tail ? answer->as<fbs::Tail>() : nullptr;
+    if (!tail || tail->code() != 0) {
+      last = tail ? wire::make_status(tail->code(), tail->text()) : answer.ok() ? wire::status_of(*answer) : answer.status();
+      all_asked = all_asked && last.code() == Code::corrupt;
       continue;
     }
-    const auto* tail = answer->as<fbs::Tail>();
-    if (answer->kind != wire::Kind::tail || !tail || tail->code() != 0) continue;
     auto records = unpack_records(tail->records(), tail->bodies(), answer->data());
     if (!records.ok()) continue;
     for (const RecordPtr& r : *records)
       if (r->lsn() == record->lsn() && r->epoch() == record->epoch() && r->header.crc() == record->header.crc())
         co_return r->payload;
   }
-  co_return Status(Code::corrupt, "VP " + std::to_string(replica.vp()) + " LSN " + std::to_string(record->lsn()) +
+  co_return Status(all_asked ? Code::corrupt : Code::degraded, "VP " + std::to_string(replica.vp()) + " LSN " + std::to_string(record->lsn()) +
                                       " cannot be read here nor from another replica: " + last.text());
 }
 

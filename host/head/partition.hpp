@@ -49,7 +49,9 @@ class Partition {
   void replicate_state(const fbs::VpState& state, NodeId from);
   Code replicate_record(RecordPtr record);
   fbs::AckState ack_state(Code code) const;
+  /// `limit` kOneRecord: the asker's own copy is bad; what is bad here too is not asked for elsewhere again.
   io::Task<wire::Frame> fetch_tail(Epoch epoch, Lsn after, std::uint32_t limit);
+  static constexpr std::uint32_t kOneRecord = 1;
   io::Task<wire::Frame> sync_begin(Epoch epoch, LogPoint agreed, bool reset);
   io::Task<wire::Frame> sync_part(Epoch epoch, std::vector<RecordPtr> records);
   io::Task<wire::Frame> sync_end(Epoch epoch, LogPoint point);
@@ -72,8 +74,9 @@ class Partition {
   io::Task<Status> complete_delta();
   /// Writes the committed metadata as an image into the metadata portion and frees what it covers.
   io::Task<Status> write_image();
-  /// Payload of blocks [first, first + count) of a record: memory, log, or (rot) another member.
-  io::Task<Result<Buffer>> payload(RecordPtr record, std::uint32_t first, std::uint32_t count, bool* from_memory = nullptr);
+  /// Payload of blocks [first, first + count) of a record: memory, log, or (rot) another member. degraded: the copy here is
+  /// bad, and a member that may have a good one does not answer. corrupt: no copy is good.
+  io::Task<Result<Buffer>> payload(RecordPtr record, std::uint32_t first, std::uint32_t count, bool ask_others = true);
 
   /// Keeps a durable record's log space until the last copy of the answer is gone; null if it is not durable.
   std::shared_ptr<void> hold(const Record& record);

@@ -76,7 +76,7 @@ io::Task<wire::Frame> Partition::fetch_tail(Epoch epoch, Lsn after, std::uint32_
     }
     Buffer blocks;
     if (r->payload_blocks() != 0) {
-      auto p = co_await payload(r, 0, r->payload_blocks());
+      auto p = co_await payload(r, 0, r->payload_blocks(), limit != kOneRecord);
       if (!p.ok()) {
         s = p.status();
         break;

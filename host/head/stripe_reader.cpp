@@ -59,12 +59,15 @@ io::Task<Status> StripeReader::read(StripeRow row, std::uint32_t block, std::uin
     logging::error("stripe {}: chunk {} holds other blocks than the index says; rebuilding", to_string(row.id), chunk);
   }
   reconstructed = true;
-  std::string why = piece.ok() ? "holds other blocks" : piece.status().text();
-  Status s = co_await rebuild(row, chunk, first, count, lba, out, "chunk " + std::to_string(chunk) + ": " + why + "; ");
+  Status why = piece.ok() ? Status(Code::stale, "it holds other blocks") : piece.status();
+  Status s = co_await rebuild(row, chunk, first, count, lba, out, std::move(why));
   co_return s;
 }
 
 namespace {
+
+// What the sled has said of the chunk will not change; that it could not be asked may.
+bool lost_for_good(Code code) { return code == Code::corrupt || code == Code::stale || code == Code::not_found; }
 
 // Next combination of k out of n in lexicographic order; false when it was the last.
 bool next_combination(std::vector<std::uint32_t>& c, std::uint32_t n) {
@@ -87,7 +90,8 @@ io::Task<void> StripeReader::gather(const StripeRow& row, std::uint32_t without,
   auto fetch = [](StripeReader& r, const StripeRow& row, std::uint32_t i, std::uint32_t first, std::uint32_t count, Gathered& got, std::string& why) -> io::Task<void> {
     auto p = co_await r.read_chunk(row, i, first, count, true);
     if (p.ok()) got.pieces[i] = std::move(*p);
-    else why = "chunk " + std::to_string(i) + " on sled " + std::to_string(row.places[i].sled()) + ": " + p.status().text() + "; ";
+    else if (!lost_for_good(p.code())) got.may_come_back = true;
+    if (!p.ok()) why = "chunk " + std::to_string(i) + " on sled " + std::to_string(row.places[i].sled()) + ": " + p.status().text() + "; ";
   };
   io::TaskGroup group(ctx_.world);
   for (std::uint32_t i = 0; i < width; ++i)
@@ -132,10 +136,11 @@ io::Task<Result<StripeReader::Whole>> StripeReader::read_whole(StripeRow row) {
 }
 
 io::Task<Status> StripeReader::rebuild(const StripeRow& row, std::uint32_t chunk, std::uint32_t first, std::uint32_t count, Lba lba, Buffer out,
-                                      std::string why) {
+                                      Status why) {
   std::uint32_t width = row.layout.width();
   Gathered got;
-  got.missing = std::move(why);
+  got.missing = "chunk " + std::to_string(chunk) + ": " + why.text() + "; ";
+  got.may_come_back = !lost_for_good(why.code());
   co_await gather(row, chunk, first, count, got);
   const std::optional<coding::ChunkHeader>& header = got.header;
   std::vector<std::uint32_t> have;
@@ -167,7 +172,9 @@ io::Task<Status> StripeReader::rebuild(const StripeRow& row, std::uint32_t chunk
     reached(Path::decode_with_another_set);
     logging::error("stripe {}: a rebuilt block does not match its CRC; trying other chunks", to_string(row.id));
   } while (next_combination(choice, static_cast<std::uint32_t>(have.size())));
-  co_return Status(Code::corrupt, "stripe " + std::to_string(row.id.counter) + ": no set of chunks gives the block that was written");
+  std::string none = "stripe " + std::to_string(row.id.counter) + ": no set of chunks gives the block that was written";
+  if (got.may_come_back) co_return Status(Code::degraded, none + "; not all could be read: " + got.missing);
+  co_return Status(Code::corrupt, none);
 }
 
 }  // namespace luge::head

@@ -15,7 +15,8 @@ class StripeReader {
  public:
   explicit StripeReader(Context& ctx) : ctx_(ctx) {}
   /// Blocks [block, block + count) of the stripe (all in one data chunk), which must be LBAs [lba, lba + count).
-  /// degraded: fewer than k chunks can be read; the text names the sleds.
+  /// degraded: fewer than k chunks can be read now; the text names the sleds. corrupt: all that were written have been
+  /// asked for, and no k of them give the blocks.
   io::Task<Status> read(StripeRow row, std::uint32_t block, std::uint32_t count, Lba lba, Buffer out, bool& reconstructed);
   /// All data chunks of the stripe behind each other, and the identity of each block. Errors as read().
   struct Whole {
@@ -35,12 +36,13 @@ class StripeReader {
     std::vector<std::optional<Piece>> pieces;  // by chunk
     std::optional<coding::ChunkHeader> header;
     std::string missing;
+    bool may_come_back = false;                // some could not be asked for, or their device fails: they may be whole
   };
   /// Blocks [first, first + count) of every chunk that can be read, but `without`, and a header of the stripe.
   io::Task<void> gather(const StripeRow& row, std::uint32_t without, std::uint32_t first, std::uint32_t count, Gathered& got);
-  /// `why` the chunk itself could not be read, for the text of an error.
+  /// `why`: the chunk itself could not be read.
   io::Task<Status> rebuild(const StripeRow& row, std::uint32_t chunk, std::uint32_t first, std::uint32_t count, Lba lba,
-                           Buffer out, std::string why);
+                           Buffer out, Status why);
   Context& ctx_;
   std::vector<fbs::BlockIdentity> identities_;  // of the blocks of the data chunk last read
 };
