@@ -55,12 +55,12 @@ io::Task<void> Partition::supervise() {
     const Designation& d = designation();
     io::Duration wait = 1s;
     bool mine = d.primary == ctx.options.id;
-    bool lost_at_restart = d.epoch <= start_epoch && !broken(Switch::restarted_primary_keeps_epoch);
+    bool role_is_over = d.epoch <= ended_epoch;
+    if (primary && primary->deposed()) primary.reset();
     if (ctx.data_log->failed() || ctx.meta_log->failed()) {
       if (primary) primary->depose("this head's log has failed");
       primary.reset();
-    } else if (mine && !lost_at_restart) {
-      if (primary && primary->deposed()) primary.reset();
+    } else if (mine && !role_is_over) {
       if (!primary && !replica.suspect) {
         primary = std::make_shared<Primary>(ctx, *this, d.epoch);
         primary->start();

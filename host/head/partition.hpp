@@ -2,7 +2,8 @@
 //
 // Invariants
 // - A designation is persisted before it is acted upon; an older one is never adopted (FN-08's rule at a head).
-// - A head that restarts has lost its primary role: it is primary only in epochs above `start_epoch` (protocol 4.5).
+// - A head that restarts, or that has been deposed, has lost its primary role: it is primary only in epochs above
+//   `ended_epoch` (protocol 4.5).
 // - A reserve takes records only in the epoch in which its primary has synchronised it (`synced_epoch`).
 #pragma once
 
@@ -27,7 +28,7 @@ class Partition {
 
   Context& ctx;
   Replica replica;
-  Epoch start_epoch = 0;    ///< held durably when this process started
+  Epoch ended_epoch = 0;    ///< held durably when this process started, or one in which it was deposed since
   Epoch synced_epoch = 0;
   io::Time heard_primary{}; ///< last message of the present primary
   std::shared_ptr<Primary> primary;

@@ -26,6 +26,7 @@ void Primary::depose(const std::string& why) {
   if (deposed_) return;
   deposed_ = true;
   open_ = false;
+  partition_.ended_epoch = std::max(partition_.ended_epoch, epoch_);
   state_ = "closed";
   logging::info("VP {:x}: no longer primary of epoch {}: {}", partition_.replica.vp(), epoch_, why);
   for (Op& op : incoming_) answer(op.channel, op.request, Code::unavailable);
@@ -60,7 +61,9 @@ io::Task<void> Primary::run(std::shared_ptr<Primary> self) {
   if (!co_await adopt_greatest_log()) co_return;
   Replica& replica = partition_.replica;
   LogPoint start{epoch_, replica.last().lsn + 1};
-  bool tail = replica.last().lsn > replica.commit();
+  // The last record is the start of an epoch that never opened: its primary was lost while it gave its tail to the others.
+  if (!replica.starts().empty() && replica.starts().back().lsn == replica.last().lsn && replica.commit() < replica.last().lsn)
+    reached(Path::second_promotion_during_tail);
   partition_.append(make_record(replica.vp(), start, RecordKind::epoch_start, 0, 0, {}, {}, {}));
   reached(Path::epoch_start_appended);
   partition_.synced_epoch = epoch_;
@@ -70,7 +73,6 @@ io::Task<void> Primary::run(std::shared_ptr<Primary> self) {
     recompute_commit();
     co_await members_changed_.wait_for(100ms);
   }
-  if (deposed_ && tail) reached(Path::second_promotion_during_tail);
   if (deposed_) co_return;
   if (broken(Switch::open_before_all_hold_tail)) replica.advance_commit(start.lsn);
   recompute_commit();

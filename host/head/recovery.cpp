@@ -227,7 +227,7 @@ io::Task<Status> recover(Context& ctx) {
     auto d = Designation::parse(value);
     if (!d.ok()) co_return d.status().with(key);
     auto p = std::make_unique<Partition>(ctx, d->vp);
-    p->start_epoch = d->epoch;
+    if (!broken(Switch::restarted_primary_keeps_epoch)) p->ended_epoch = d->epoch;
     p->replica.designation = std::move(*d);
     ctx.partitions[p->replica.vp()] = std::move(p);
   }
