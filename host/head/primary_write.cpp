@@ -415,6 +415,7 @@ io::Task<bool> Primary::wait_commit(Lsn lsn) {
 
 // Answers of one turn of the loop leave in one message per connection.
 void Primary::answer(const std::weak_ptr<wire::Channel>& channel, const RequestId& request, Code code) {
+  if (code == Code::ok) witnessed(Fact::acknowledged, partition_.replica.vp(), partition_.designation().required.size());
   answers_.push_back({channel, request, code});
   if (std::exchange(answers_posted_, true)) return;
   ctx_.world.post([self = shared_from_this()] { self->flush_answers(); });

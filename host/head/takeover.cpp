@@ -2,6 +2,7 @@
 #include "base/logging.hpp"
 #include "head/partition.hpp"
 #include "head/primary.hpp"
+#include "switches/paths.hpp"
 #include "switches/switches.hpp"
 
 namespace luge::head {
@@ -114,6 +115,7 @@ io::Task<void> Partition::stand() {
   } else if (p->current()) {
     Designation current = Designation::from(*p->current());
     if (current.vp == d.vp) {
+      if (current.epoch == d.epoch) reached(Path::swaps_collide);
       Status s = co_await adopt(current);
       (void)s;
     }

@@ -20,7 +20,7 @@ std::string_view switch_name(Switch s) {
 std::string_view path_name(Path p) {
   static constexpr std::array<std::string_view, static_cast<std::size_t>(Path::count_)> names = {
       "diverged-refused", "reader-waits-for-commit", "late-write-of-old-session", "retry-over-promotion",
-      "write-waits-for-merge", "proposal-answer-lost", "reserve-fuller-than-primary", "promotion-beats-shrink",
+      "write-waits-for-merge", "proposal-answer-lost", "reserve-fuller-than-primary", "swaps-collide",
       "newer-than-store", "second-promotion-during-tail", "longer-tail-dropped", "index-record-dropped",
       "trim-during-flush", "sled-back-after-epochs", "decode-with-another-set",
       "image-rebuild", "suspect-after-replay", "repaired-from-member", "narrow-stripe", "attempt-of-unknown-end",

@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "base/ids.hpp"
+#include "switches/paths.hpp"
 
 namespace luge {
 
@@ -23,7 +24,7 @@ enum class Path {
   write_waits_for_merge,         // 2.4  a write of whole blocks meets the block lock of a partial one
   proposal_answer_lost,          // 3.2  the union of both sets is waited for
   reserve_fuller_than_primary,   // 10.3 a reserve's log, not the primary's own, asks for the flush
-  promotion_beats_shrink,        // 4.1  a proposal of the primary meets an epoch that has begun
+  swaps_collide,                 // 4.1  a primary's proposal and a promotion meet in the store; either may be first
   newer_than_store,              // 4.1  a member knows a greater revision than the store
   second_promotion_during_tail,  // 4.4  an epoch ends while its adopted tail is being given to the others
   longer_tail_dropped,           // 4.3  a primary of the past returns with records that nobody else has
@@ -59,13 +60,14 @@ enum class Fact {
   record_taken,     // a head has taken a record from the primary of that epoch
   sled_fenced,      // a sled has answered that the epoch is durable there
   sled_changed,     // a sled has changed a slot or a column under that epoch
+  acknowledged,     // a primary answers that a write is durable; the value is how many copies are required
 };
-/// The product: nothing.
-void witnessed(Fact fact, VpId vp, Epoch epoch);
+/// The product: nothing. `value`: the epoch, unless the fact says otherwise.
+void witnessed(Fact fact, VpId vp, std::uint64_t value);
 
 // Only in the builds with switches; elsewhere they end the process.
 std::uint64_t times_reached(Path p);
 void on_reached(std::function<void(Path)> f);
-void on_witnessed(std::function<void(Fact, VpId, Epoch)> f);
+void on_witnessed(std::function<void(Fact, VpId, std::uint64_t)> f);
 
 }  // namespace luge

@@ -36,25 +36,31 @@ std::vector<Chaos::Fault> Chaos::own_faults() {
     // Longer than any time-out: who wakes up finds that the world has gone on without it.
     if (random_.chance(0.3)) pause(any(options_.crashable), Duration(random_.spread(3'000'000'000, 80'000'000'000)));
   }});
-  faults.push_back({"cut", [this, &net, node](Chaos&) {
-    Node a = node(), b = node();
+  faults.push_back({"cut", [this, &net](Chaos&) {
+    auto [a, b] = pair();
     net.cut_both(a, b);
-    undo_later([&net, a, b] { net.heal(a, b), net.heal(b, a); });
+    undo_later([&net, a = a, b = b] { net.heal(a, b), net.heal(b, a); });
   }});
-  faults.push_back({"one-way cut", [this, &net, node](Chaos&) {
-    Node a = node(), b = node();
+  faults.push_back({"one-way cut", [this, &net](Chaos&) {
+    auto [a, b] = pair();
     net.cut(a, b);
-    undo_later([&net, a, b] { net.heal(a, b); });
+    undo_later([&net, a = a, b = b] { net.heal(a, b); });
   }});
   faults.push_back({"isolation", [this, node](Chaos&) { isolate(node()); }});
   faults.push_back({"bridge", [this, node](Chaos&) { bridge(node()); }});
-  faults.push_back({"slow link", [this, &net, node](Chaos&) {
-    Node a = node(), b = node();
+  faults.push_back({"slow link", [this, &net](Chaos&) {
+    auto [a, b] = pair();
     net.slow(a, b, Duration(random_.spread(1'000'000, 400'000'000)));
-    undo_later([&net, a, b] { net.slow(a, b, Duration(0)); });
+    undo_later([&net, a = a, b = b] { net.slow(a, b, Duration(0)); });
   }});
-  faults.push_back({"reset", [&net, node](Chaos&) { net.reset(node(), node()); }});
-  faults.push_back({"late messages", [this, &net, node](Chaos&) { net.strand(node(), node(), how_long()); }});
+  faults.push_back({"reset", [this, &net](Chaos&) {
+    auto [a, b] = pair();
+    net.reset(a, b);
+  }});
+  faults.push_back({"late messages", [this](Chaos&) {
+    auto [a, b] = pair();
+    late_messages(a, b);
+  }});
   faults.push_back({"slow disk", [this, node](Chaos&) {
     Node a = node();
     sim_.disk(a).faults.slow = static_cast<double>(random_.between(3, 100));
@@ -114,6 +120,24 @@ void Chaos::pause(Node n, Duration for_how_long) {
   if (!sim_.up(n)) return;
   sim_.pause(n);
   undo_after(for_how_long, [this, n] { sim_.resume(n); });
+}
+
+std::pair<Node, Node> Chaos::pair() {
+  if (options_.pair) return options_.pair(random_);
+  Node a = any(options_.networked);
+  return {a, any(options_.networked)};
+}
+
+// The link slows down until something is on its way, then the connection breaks: what was sent over it arrives after what
+// is sent again over the next one.
+void Chaos::late_messages(Node a, Node b) {
+  auto& net = sim_.fabric();
+  Duration slow = Duration(random_.spread(1'000'000, 200'000'000));
+  net.slow(a, b, 2 * slow);
+  undo_after(slow, [this, &net, a, b] {
+    net.slow(a, b, Duration(0));
+    net.strand(a, b, how_long());
+  });
 }
 
 void Chaos::isolate(Node a) {

@@ -23,6 +23,8 @@ class Chaos {
   struct Options {
     std::vector<Node> crashable;   ///< nodes that are killed, switched off and paused
     std::vector<Node> networked;   ///< nodes whose links are cut, slowed and reset
+    /// Two of them that have something to say to each other; empty: any two.
+    std::function<std::pair<Node, Node>(Random&)> pair;
     std::vector<Node> all_at_once; ///< nodes that a power cut of the whole unit takes
     std::vector<Fault> more;
     std::function<void()> healing; ///< ends what `more` has begun; runs before nodes that are down are started
@@ -62,7 +64,9 @@ class Chaos {
   void inject();
   void isolate(Node a);
   void bridge(Node a);
+  void late_messages(Node a, Node b);
   Node any(const std::vector<Node>& from) { return from[random_.below(from.size())]; }
+  std::pair<Node, Node> pair();
 
   Simulation& sim_;
   Options options_;

@@ -44,6 +44,7 @@ class Cluster {
   ClusterOptions o_;
   Simulation sim_;
   Unit unit_;
+  Media media_;
   std::vector<std::size_t> full_;  // heads that meet a full disk at first
   std::vector<std::unique_ptr<Tenant>> tenants_;
   std::unique_ptr<Damage> damage_;
@@ -72,7 +73,8 @@ Unit::Shape shape_of(const ClusterOptions& o, Random r) {
 
 Cluster::Cluster(const ClusterOptions& o)
     : o_(o), sim_(o.seed), unit_(sim_, shape_of(o, sim_.random().fork()),
-                                 [this](Node n, const std::string& who, const Status& s) { could_not_start(n, who, s); }) {
+                                 [this](Node n, const std::string& who, const Status& s) { could_not_start(n, who, s); }),
+      media_(sim_, unit_) {
   sim_.trace(o.trace);
   on_witnessed([this](Fact f, VpId vp, Epoch e) { if (judge_) judge_->witness(f, vp, e); });
   on_reached([this](Path p) { if (unit_faults_) unit_faults_->on_path(p); });
@@ -122,9 +124,11 @@ bool Cluster::until(const std::function<bool()>& done, Duration limit, const std
 
 std::string Cluster::open_requests() const {
   std::string text;
-  for (auto& t : tenants_)
+  for (auto& t : tenants_) {
     for (auto op : t->load->history().open_ops())
       if (text.size() < 2000) text += "\n  open: " + t->load->history().describe(op);
+    if (t->present) text += "\n  " + t->name + ": " + t->present->waiting();
+  }
   for (std::size_t i = 0; i < unit_.heads().size(); ++i)
     if (head::Head* h = unit_.heads()[i]) text += "\n  head " + std::to_string(kFirstHead + i) + ": " + h->report();
   return text;
@@ -157,7 +161,10 @@ void Cluster::make_chaos() {
   std::vector<Node> crashable = all;
   for (int i = 0; i < 3; ++i) crashable.insert(crashable.end(), unit_.head_nodes().begin(), unit_.head_nodes().end());
   unit_faults_ = std::make_unique<UnitFaults>(sim_, unit_, *damage_);
+  std::vector<Node> clients;
+  for (auto& t : tenants_) clients.insert(clients.end(), t->clients.begin(), t->clients.end());
   Chaos::Options c{.crashable = crashable, .networked = all, .all_at_once = storage};
+  c.pair = [this, clients](Random& r) { return unit_.talking(r, clients); };
   c.more = damage_->faults();
   for (Chaos::Fault& f : unit_faults_->faults()) c.more.push_back(std::move(f));
   c.healing = [this] { damage_->heal(), unit_faults_->heal(); };
@@ -205,8 +212,10 @@ void Cluster::settle() {
   phase("healed: everything is answered");
   for (auto& t : tenants_) t->load->stop();
   for (auto& t : tenants_) {
-    until([&] { return t->load->open() == 0 && t->present != nullptr; }, 60s, t->name + " has open requests");
-    if (!t->load->error().empty() && !damage_->reckless()) fail("a client saw an error: " + t->load->error());
+    auto quiet = [&] { return t->load->open() == 0 && t->present != nullptr; };
+    auto error = [&] { return !t->load->error().empty() && !damage_->reckless(); };
+    until([&] { return error() || quiet(); }, 60s, t->name + " has open requests");
+    if (error()) return fail("a client saw an error: " + t->load->error());
   }
 }
 
@@ -219,8 +228,9 @@ void Cluster::read_back(const char* when) {
       co_await l.read_back(w, target);
       *done = true;
     }(sim_.world(t->present_node), *t->load, *t->present, done));
-    until([&] { return *done; }, 60s, t->name + " cannot be read " + when);
-    if (!t->load->error().empty() && !damage_->reckless()) return fail(std::string("a client saw an error ") + when + ": " + t->load->error());
+    auto error = [&] { return !t->load->error().empty() && !damage_->reckless(); };
+    until([&] { return error() || *done; }, 60s, t->name + " cannot be read " + when);
+    if (error()) return fail(std::string("a client saw an error ") + when + ": " + t->load->error());
     if (failed()) return;
     if (auto bad = t->load->history().check()) return fail(t->name + ", seen " + when + ": " + *bad);
   }
@@ -300,8 +310,8 @@ ClusterResult Cluster::run() {
   if (sim_.random().chance(0.1)) full_.push_back(sim_.random().below(o_.heads));
   unit_.start(full_);
   make_tenants();
-  damage_ = std::make_unique<Damage>(sim_, unit_, o_.layout);
-  judge_ = std::make_unique<Judge>(sim_, unit_, *damage_);
+  damage_ = std::make_unique<Damage>(sim_, unit_, media_, o_.layout);
+  judge_ = std::make_unique<Judge>(sim_, unit_, media_, *damage_);
   make_chaos();
   make_volumes();
   if (!failed()) work();
@@ -312,6 +322,7 @@ ClusterResult Cluster::run() {
     flush();
     read_back("after a flush");
     replicas_agree();
+    if (o_.faults && sim_.random().chance(0.5)) damage_->rot_chunks();
     stripes_whole();
   }
   cold_start();

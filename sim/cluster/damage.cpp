@@ -4,8 +4,8 @@
 
 namespace luge::sim {
 
-Damage::Damage(Simulation& sim, Unit& unit, Layout layout)
-    : sim_(sim), unit_(unit), media_(sim, unit), random_(sim.random().fork()) {
+Damage::Damage(Simulation& sim, Unit& unit, Media& media, Layout layout)
+    : sim_(sim), unit_(unit), media_(media), random_(sim.random().fork()) {
   reckless_ = random_.chance(0.05);
   if (random_.chance(0.4)) bad_head_ = unit.head_nodes()[random_.below(unit.head_nodes().size())];
   bool sleds_suffice = unit.sled_nodes().size() >= layout.k + 2;
@@ -18,10 +18,8 @@ void Damage::log(const std::string& text) {
 
 std::vector<Chaos::Fault> Damage::faults() {
   std::vector<Chaos::Fault> f;
-  f.push_back({"rot in a chunk", [this](Chaos& c) { rot_chunk(c); }});
-  if (bad_head_) {
-    f.push_back({"rot in a log", [this](Chaos&) { rot_log(); }});
-  }
+  f.push_back({"rot in a chunk", [this](Chaos& c) { rot_chunks(); }});
+  if (bad_head_ || reckless_) f.push_back({"rot in a log", [this](Chaos&) { rot_log(); }});
   if (bad_head_ || bad_sled_) {
     f.push_back({"rot in tables", [this](Chaos& c) { if (c.random().chance(0.1)) rot_tables(); }});
     f.push_back({"lying disk", [this](Chaos& c) { lie(c); }});
@@ -49,7 +47,7 @@ bool Damage::may_rot(const head::StripeRow& row, std::uint32_t chunk) const {
 }
 
 // One of the stripes that the primary knows to be live loses a chunk; some at once, as a bad spell of a disk does.
-void Damage::rot_chunk(Chaos& chaos) {
+void Damage::rot_chunks() {
   for (const auto& [vp, d] : unit_.store().designations) {
     head::Head* h = unit_.head(d.primary);
     const head::Replica* r = h ? h->replica(vp) : nullptr;
@@ -61,7 +59,9 @@ void Damage::rot_chunk(Chaos& chaos) {
       const head::StripeRow& row = *live[random_.below(live.size())];
       auto chunk = static_cast<std::uint32_t>(random_.below(row.places.size()));
       auto slot = may_rot(row, chunk) ? media_.slot(row, chunk) : std::nullopt;
-      if (slot) spoil(*slot);
+      if (slot && chunk >= row.layout.k && random_.chance(0.6) && media_.forge_parity(row, chunk))
+        log(sim_.name(slot->node) + " holds wrong parity of stripe " + to_string(row.id));
+      else if (slot) spoil(*slot);
     }
   }
 }
@@ -84,24 +84,27 @@ void Damage::spoil(const Media::Slot& slot) {
 
 // Half of the time where it hurts most: in what was logged last. Then, often, a restart that must read it.
 void Damage::rot_log() {
-  Node n = *bad_head_;
+  const auto& heads = unit_.head_nodes();
+  Node n = reckless_ ? heads[random_.below(heads.size())] : *bad_head_;
+  for (std::uint64_t times = random_.spread(1, 8); times != 0; --times) rot_log_once(n);
+  if (sim_.up(n) && random_.chance(0.3)) {
+    sim_.crash(n, Crash::process);
+    sim_.restart(n);
+  }
+}
+
+void Damage::rot_log_once(Node n) {
   Disk& disk = sim_.disk(n);
   const char* files[] = {"log-data", "log-meta"};
   std::string path = files[random_.below(2)];
   FileState* file = disk.file(path);
   if (file == nullptr) return;
   std::uint64_t at = random_.below(file->size);
-  head::Head* h = unit_.heads()[n - unit_.head_nodes()[0]];
-  std::vector<head::RecordPtr> records;
-  if (h)
-    for (const auto& [vp, d] : unit_.store().designations)
-      if (const head::Replica* r = h->replica(vp))
-        for (const auto& [lsn, record] : r->records())
-          if (record->durable && record->kind() == head::RecordKind::data) records.push_back(record);
+  // Two copies of the end of a log gone unnoticed are an acknowledged write gone unnoticed: what nobody can tell.
+  if (reckless_) return rot_payload(n);
+  auto records = logged_data(n);
   if (!records.empty() && random_.chance(0.8)) {
-    bool last = random_.chance(0.5);
-    if (last) std::sort(records.begin(), records.end(), [](auto& a, auto& b) { return a->lsn() < b->lsn(); });
-    const head::Record& r = last ? *records.back() : *records[random_.below(records.size())];
+    const head::Record& r = random_.chance(0.5) ? *records.back() : *records[random_.below(records.size())];
     path = "log-data";
     // Its payload, or the header of its batch in front of that.
     at = random_.chance(0.3) ? r.position.offset - std::min<std::uint64_t>(r.position.offset, 1 + random_.below(kBlockBytes))
@@ -109,10 +112,35 @@ void Damage::rot_log() {
   }
   log(sim_.name(n) + " " + path + " offset " + std::to_string(at));
   disk.rot(path, at);
-  if (sim_.up(n) && random_.chance(0.3)) {
-    sim_.crash(n, Crash::process);
-    sim_.restart(n);
-  }
+}
+
+void Damage::rot_payload(Node n) {
+  auto records = logged_data(n);
+  if (records.empty()) return;
+  const head::Record& r = *records[random_.below(records.size())];
+  // The end of the log would pass for a torn write. Where that is the head knows; the newest segments are near enough.
+  for (const auto& newer : records)
+    if (newer->header.vp() == r.header.vp() && newer->lsn() >= r.lsn() + 8 && newer->position.segment != r.position.segment) return rot_at(n, r);
+}
+
+void Damage::rot_at(Node n, const head::Record& r) {
+  std::uint64_t at = r.position.offset + random_.below(std::uint64_t{r.payload_blocks()} * kBlockBytes);
+  log(sim_.name(n) + " log-data offset " + std::to_string(at));
+  sim_.disk(n).rot("log-data", at);
+}
+
+// Durable data records that a head keeps, of all VPs, the newest last.
+std::vector<head::RecordPtr> Damage::logged_data(Node n) const {
+  std::vector<head::RecordPtr> records;
+  head::Head* h = unit_.heads()[n - unit_.head_nodes()[0]];
+  for (const auto& [vp, d] : unit_.store().designations)
+    if (const head::Replica* r = h ? h->replica(vp) : nullptr)
+      for (const auto& [lsn, record] : r->records())
+        if (record->durable && record->kind() == head::RecordKind::data) records.push_back(record);
+  std::sort(records.begin(), records.end(), [](auto& a, auto& b) {
+    return a->lsn() != b->lsn() ? a->lsn() < b->lsn() : a->header.vp() < b->header.vp();
+  });
+  return records;
 }
 
 void Damage::rot_tables() {
@@ -140,7 +168,7 @@ void Damage::lie(Chaos& chaos) {
 
 void Damage::new_disk(Chaos& chaos) {
   Node n = *bad_node();
-  if (chaos.given_up(n)) return;
+  if (chaos.given_up(n) || !others_hold(n)) return;
   if (sim_.up(n)) sim_.crash(n, Crash::power);
   log(sim_.name(n) + ": its disk is replaced by an empty one");
   unit_.replace_disk(n);
@@ -149,8 +177,17 @@ void Damage::new_disk(Chaos& chaos) {
 
 // One node of the two: with both gone the rest has no room for any other fault.
 void Damage::end(Chaos& chaos) {
-  if (std::exchange(ended_, true)) return;
-  chaos.give_up(*bad_node());
+  Node n = *bad_node();
+  if (ended_ || !others_hold(n)) return;
+  ended_ = true;
+  chaos.give_up(n);
+}
+
+// Of every VP that requires the head. One that has opened alone is the only one that is known to be complete.
+bool Damage::others_hold(Node n) const {
+  for (const auto& [vp, d] : unit_.store().designations)
+    if (d.required.size() < 2 && unit_.node_of_head(d.required[0]) == n) return false;
+  return true;
 }
 
 void Damage::could_not_start(Node n) {

@@ -1,9 +1,11 @@
 // Damage to what disks hold, never more than the unit's redundancy is there for, so that the oracles may demand the data:
 //  - at most one head has a bad disk: rot in its logs and tables, lost and misdirected writes, a replacement by an empty disk,
-//    or its end. Every acknowledged write is on another required head as well.
+//    or its end; these two only while another is required with it. So every acknowledged write is on another required head.
 //  - at most one sled has such a disk, and only where the others suffice for stripes of k + 1 chunks;
-//  - chunks on other sleds rot one by one, each only while k others of its stripe are whole and not on the bad sled.
-// A seed may be `reckless`: then chunks rot beyond that. Reads may wait for ever or fail, but wrong bytes stay wrong.
+//  - chunks on other sleds rot one by one, or are parity that was wrong from the start, each only while k others of its stripe
+//    are whole and not on the bad sled.
+// A seed may be `reckless`: then chunks and logged payloads rot beyond that. Reads may wait for ever or fail, but never
+// return wrong bytes.
 #pragma once
 
 #include <optional>
@@ -16,10 +18,12 @@ namespace luge::sim {
 
 class Damage {
  public:
-  Damage(Simulation& sim, Unit& unit, Layout layout);
+  Damage(Simulation& sim, Unit& unit, Media& media, Layout layout);
 
   std::vector<Chaos::Fault> faults();
   void heal();
+  /// Some of the chunks that may rot do. For when no fault comes any more, before everything is read.
+  void rot_chunks();
   bool reckless() const { return reckless_; }
   /// Its disk has been, or may have been, damaged.
   bool bad(Node n) const { return bad_head_ == n || bad_sled_ == n; }
@@ -29,8 +33,11 @@ class Damage {
   std::optional<Node> bad_sled() const { return bad_sled_; }
 
  private:
-  void rot_chunk(Chaos& chaos);
   void rot_log();
+  void rot_log_once(Node n);
+  void rot_payload(Node n);
+  void rot_at(Node n, const head::Record& r);
+  std::vector<head::RecordPtr> logged_data(Node n) const;
   void rot_tables();
   void lie(Chaos& chaos);
   void new_disk(Chaos& chaos);
@@ -38,11 +45,12 @@ class Damage {
   bool may_rot(const head::StripeRow& row, std::uint32_t chunk) const;
   void spoil(const Media::Slot& slot);
   std::optional<Node> bad_node();
+  bool others_hold(Node n) const;
   void log(const std::string& text);
 
   Simulation& sim_;
   Unit& unit_;
-  Media media_;
+  Media& media_;
   Random random_;
   std::optional<Node> bad_head_, bad_sled_;
   bool reckless_ = false;

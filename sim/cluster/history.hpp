@@ -58,6 +58,7 @@ class History {
   std::size_t open() const { return open_; }
   std::vector<Op> open_ops() const;
   std::string describe(Op op) const;
+  Kind kind(Op op) const { return ops_.at(op).kind; }
 
   /// Nothing, or the first block (by number) whose history no order explains, with that history in readable form.
   std::optional<std::string> check() const;

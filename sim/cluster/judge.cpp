@@ -3,9 +3,19 @@
 #include <algorithm>
 
 namespace luge::sim {
+namespace {
 
-void Judge::witness(Fact fact, VpId vp, Epoch epoch) {
+constexpr std::uint64_t kMinCopies = 2;  // of every volume (control::Volumes)
+
+}  // namespace
+
+void Judge::witness(Fact fact, VpId vp, std::uint64_t epoch) {
   auto n = sim_.current();
+  if (fact == Fact::acknowledged) {
+    if (epoch < kMinCopies && broken_promise_.empty())
+      broken_promise_ = "a write of VP " + std::to_string(vp) + " was acknowledged with " + std::to_string(epoch) + " required copies";
+    return;
+  }
   if (!n || damage_.bad(*n)) return;  // a disk that forgets breaks its owner's promises
   Epoch& promised = promised_[{*n, vp}];
   bool is_promise = fact == Fact::epoch_adopted || fact == Fact::sled_fenced;

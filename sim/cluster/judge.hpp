@@ -1,5 +1,6 @@
 // What must hold of a unit, whatever happened to it, beyond what clients see (history.hpp):
 //  - who has promised an epoch takes nothing under an older one, also after a crash: heads records, sleds changes;
+//  - no write is acknowledged while fewer than min_copies are required to hold it;
 //  - required replicas of a VP are equal up to the commit LSN: index, stripes, and the records that only logs hold;
 //  - every live stripe can be read from the media of the sleds, and its parity is that of its data.
 #pragma once
@@ -15,10 +16,11 @@ namespace luge::sim {
 
 class Judge {
  public:
-  Judge(Simulation& sim, const Unit& unit, const Damage& damage) : sim_(sim), unit_(unit), damage_(damage), media_(sim, unit) {}
+  Judge(Simulation& sim, const Unit& unit, const Media& media, const Damage& damage)
+      : sim_(sim), unit_(unit), damage_(damage), media_(media) {}
 
   /// From on_witnessed(). The first broken promise stays in broken_promise().
-  void witness(Fact fact, VpId vp, Epoch epoch);
+  void witness(Fact fact, VpId vp, std::uint64_t value);
   const std::string& broken_promise() const { return broken_promise_; }
 
   /// Empty, or how the required replicas of some VP differ. Meaningful when nothing is written.
@@ -35,7 +37,7 @@ class Judge {
   Simulation& sim_;
   const Unit& unit_;
   const Damage& damage_;
-  Media media_;
+  const Media& media_;
   std::map<std::pair<Node, VpId>, Epoch> promised_;
   std::string broken_promise_;
 };

@@ -27,7 +27,7 @@ std::optional<Media::Slot> Media::slot(const head::StripeRow& row, std::uint32_t
 
 std::optional<Buffer> Media::chunk(const head::StripeRow& row, std::uint32_t i) const {
   auto s = slot(row, i);
-  if (!s) return std::nullopt;
+  if (!s || forged_.count({row.id, i}) != 0) return std::nullopt;
   Buffer raw = Buffer::allocate(s->bytes);
   sim_.disk(s->node).file(s->path)->read(s->offset, raw.mutable_bytes());
   auto header = coding::parse_chunk_header(raw.bytes());
@@ -42,10 +42,27 @@ std::optional<Buffer> Media::chunk(const head::StripeRow& row, std::uint32_t i) 
   return chunk;
 }
 
-std::uint32_t Media::intact(const head::StripeRow& row) const {
-  std::uint32_t n = 0;
-  for (std::uint32_t i = 0; i < row.places.size(); ++i) n += chunk(row, i).has_value();
-  return n;
+bool Media::forge_parity(const head::StripeRow& row, std::uint32_t i) {
+  if (!chunk(row, i)) return false;
+  Slot s = *slot(row, i);
+  Disk& disk = sim_.disk(s.node);
+  Buffer raw = Buffer::allocate(s.bytes);
+  disk.file(s.path)->read(s.offset, raw.mutable_bytes());
+  coding::ChunkHeader old = *coding::parse_chunk_header(raw.bytes());
+  raw.data()[old.header_bytes() + kBlockBytes / 2] ^= std::byte{0x55};
+  std::vector<fbs::BlockIdentity> identities;
+  std::vector<std::uint32_t> crcs;
+  for (std::uint32_t c = 0; c < row.layout.width(); ++c)
+    for (std::uint32_t b = 0; b < old.blocks_per_chunk(); ++b) {
+      if (c < row.layout.k) identities.push_back(old.identity(c, b));
+      else crcs.push_back(c == i ? crc32c(raw.bytes().subspan(old.header_bytes() + std::size_t{b} * kBlockBytes, kBlockBytes))
+                                 : old.parity_crc(c, b));
+    }
+  Buffer header = coding::encode_chunk_header(old.fields(), identities, crcs);
+  std::memcpy(raw.data(), header.data(), header.size());
+  disk.overwrite(s.path, s.offset, raw.bytes());
+  forged_.insert({row.id, i});
+  return true;
 }
 
 namespace {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <optional>
+#include <set>
 #include <string>
 
 #include "head/replica.hpp"
@@ -23,7 +24,9 @@ class Media {
   std::optional<Slot> slot(const head::StripeRow& row, std::uint32_t i) const;
   /// Chunk `i`, if its slot holds it whole: right header, right stripe, every block as its checksum says.
   std::optional<Buffer> chunk(const head::StripeRow& row, std::uint32_t i) const;
-  std::uint32_t intact(const head::StripeRow& row) const;
+  /// Chunk `i` now holds something else under right checksums: parity that a coder got wrong and nobody compared. It counts
+  /// as gone from here on. False: there is no whole chunk to do that to. REQUIRES: i >= k.
+  bool forge_parity(const head::StripeRow& row, std::uint32_t i);
 
   /// Nothing, or what is wrong with the stripe: fewer than k chunks are whole (unless it `may_lack` them), or the parity is
   /// not that of the data.
@@ -32,6 +35,7 @@ class Media {
  private:
   Simulation& sim_;
   const Unit& unit_;
+  std::set<std::pair<StripeId, std::uint32_t>> forged_;
 };
 
 }  // namespace luge::sim

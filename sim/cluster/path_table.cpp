@@ -18,7 +18,7 @@ constexpr Expected kExpected[] = {
     {Path::write_waits_for_merge, 10},
     {Path::proposal_answer_lost, 1},
     {Path::reserve_fuller_than_primary, 1},
-    {Path::promotion_beats_shrink, 1},
+    {Path::swaps_collide, 1},
     {Path::newer_than_store, 1},
     {Path::second_promotion_during_tail, 1},
     {Path::longer_tail_dropped, 10},

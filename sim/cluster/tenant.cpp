@@ -38,6 +38,10 @@ class ClientDaemon final : public Target {
     co_return co_await client::zero(world_, *volume_, offset, static_cast<std::uint32_t>(bytes));
   }
 
+  std::string waiting() const override {
+    return std::to_string(volume_->open_requests()) + " requests open" + (volume_->paused() ? ", paused: " + volume_->pause_reason() : "");
+  }
+
  private:
   void forget() {
     if (tenant_.present != this) return;

@@ -116,6 +116,27 @@ void Unit::add_sled(std::size_t i) {
 bool Unit::is_head(Node n) const { return std::find(head_nodes_.begin(), head_nodes_.end(), n) != head_nodes_.end(); }
 bool Unit::is_sled(Node n) const { return std::find(sled_nodes_.begin(), sled_nodes_.end(), n) != sled_nodes_.end(); }
 
+std::pair<Node, Node> Unit::talking(Random& random, const std::vector<Node>& clients) const {
+  auto any = [&](const std::vector<Node>& v) { return v[random.below(v.size())]; };
+  const auto& all = store().designations;
+  std::vector<Node> members;  // of some VP, its primary first
+  if (!all.empty()) {
+    auto it = all.begin();
+    std::advance(it, static_cast<std::ptrdiff_t>(random.below(all.size())));
+    for (NodeId id : it->second.members()) members.push_back(node_of_head(id));
+  }
+  if (members.empty()) members = head_nodes_;
+  Node a = members[0], b = any(members);
+  double kind = random.unit();
+  if (kind < 0.25) a = any(clients), b = members[0];
+  else if (kind < 0.45) b = any(sled_nodes_);
+  else if (kind < 0.55) a = any(sled_nodes_), b = any(sled_nodes_);
+  else if (kind < 0.65) b = control_node_;
+  else if (kind < 0.70) a = any(clients), b = control_node_;
+  if (random.chance(0.5)) std::swap(a, b);
+  return {a, b};
+}
+
 void Unit::replace_disk(Node n) {
   LUGE_CHECK(!sim_.up(n));
   sim_.disk(n).wipe();

@@ -52,6 +52,8 @@ class Unit {
   head::Head* head(NodeId id) const { return heads_.at(id - kFirstHead); }
   const std::vector<head::Head*>& heads() const { return heads_; }
   const std::vector<sled::Sled*>& sleds() const { return sleds_; }
+  /// Two nodes that have something to say to each other. `clients` are nodes beyond the unit's.
+  std::pair<Node, Node> talking(Random& random, const std::vector<Node>& clients) const;
   /// What the control plane knows, or would know when it starts.
   const control::Image& store() const { return control_ ? control_->store().image() : *image_; }
 

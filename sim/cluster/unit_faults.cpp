@@ -5,37 +5,78 @@ namespace luge::sim {
 UnitFaults::UnitFaults(Simulation& sim, Unit& unit, Damage& damage)
     : sim_(sim), unit_(unit), damage_(damage), random_(sim.random().fork()) {}
 
+namespace {
+
+// Where a crash of the node that is there, or of all heads, is of interest.
+constexpr Path kMoments[] = {Path::epoch_start_appended, Path::truncate_logged, Path::proposal_sent, Path::image_sent,
+                             Path::image_rebuild, Path::index_record_appended, Path::segment_begun, Path::stripe_spread,
+                             Path::fence_persisted, Path::longer_tail_dropped, Path::reader_waits_for_commit,
+                             Path::retry_over_promotion, Path::write_waits_for_merge};
+
+}  // namespace
+
 std::vector<Chaos::Fault> UnitFaults::faults() {
-  static constexpr Path moments[] = {Path::epoch_start_appended, Path::truncate_logged, Path::proposal_sent,
-                                     Path::image_sent, Path::image_rebuild, Path::index_record_appended, Path::segment_begun,
-                                     Path::stripe_spread, Path::fence_persisted, Path::longer_tail_dropped};
   std::vector<Chaos::Fault> f;
+  auto moment = [](Chaos& c) { return kMoments[c.random().below(std::size(kMoments))]; };
   f.push_back({"disk errors", [this](Chaos& c) { disk_errors(c); }});
   f.push_back({"control plane away", [this](Chaos& c) { control_lost(c, false); }});
   f.push_back({"store set back", [this](Chaos& c) { control_lost(c, true); }});
+  f.push_back({"grey primary", [this](Chaos& c) { grey_primary(c); }});
+  f.push_back({"shrink meets promotion", [this](Chaos& c) { shrink_meets_promotion(c); }});
+  f.push_back({"last one left", [this](Chaos& c) { last_one_left(c); }});
   f.push_back({"gateway stopped", [this](Chaos& c) {
-    chaos_ = &c;
-    set_trap({Path::stripe_spread, true, Crash::process, Duration(c.random().below(1'000'000))});
+    // For a moment, or beyond the time for which a stripe's gateway is waited for.
+    set_trap(c, Path::stripe_spread, [this, &c](Node n) { c.pause(n, Duration(random_.spread(10'000'000, 20'000'000'000))); });
   }});
-  f.push_back({"crash at a moment", [this](Chaos& c) {
-    chaos_ = &c;
-    set_trap({moments[c.random().below(std::size(moments))], false, c.random().chance(0.5) ? Crash::process : Crash::power,
-              Duration(c.random().chance(0.5) ? 0 : c.random().below(2'000'000))});
+  f.push_back({"crash at a moment", [this, moment](Chaos& c) {
+    Crash how = c.random().chance(0.5) ? Crash::process : Crash::power;
+    set_trap(c, moment(c), [&c, how](Node n) { c.down(n, how, c.how_long()); });
+  }});
+  f.push_back({"power cut of all heads at a moment", [this, moment](Chaos& c) {
+    set_trap(c, moment(c), [this, &c](Node) { all_heads_lose_power(c); });
   }});
   return f;
+}
+
+void UnitFaults::set_trap(Chaos& chaos, Path path, std::function<void(Node)> spring) {
+  chaos_ = &chaos;
+  trap_ = Trap{path, Duration(chaos.random().chance(0.5) ? 0 : chaos.random().below(2'000'000)), std::move(spring)};
 }
 
 void UnitFaults::on_path(Path p) {
   auto n = sim_.current();
   if (!trap_ || trap_->path != p || !n || chaos_ == nullptr || !chaos_->active()) return;
-  Trap trap = *trap_;
+  Trap trap = std::move(*trap_);
   trap_.reset();
   sim_.after(trap.delay, [this, trap, n = *n] {
     if (!chaos_->active()) return;
     if (sim_.tracing()) sim_.log("at " + std::string(path_name(trap.path)) + ":");
-    // Beyond the time for which a stripe's gateway is waited for, or just a moment.
-    if (trap.pause) chaos_->pause(n, Duration(random_.spread(10'000'000, 20'000'000'000)));
-    else chaos_->down(n, trap.how, chaos_->how_long());
+    trap.spring(n);
+  });
+}
+
+// They come back one by one: whoever is first may have to decide alone.
+void UnitFaults::all_heads_lose_power(Chaos& chaos) {
+  for (Node n : unit_.head_nodes()) chaos.down(n, Crash::power, Duration(random_.spread(50'000'000, 8'000'000'000)));
+}
+
+// A reserve is cut off while the control plane is away, so that nobody can say that it is not required any more. Then the
+// others die, the control plane and the reserve come back, and it is the only one left.
+void UnitFaults::last_one_left(Chaos& chaos) {
+  auto d = some_vp();
+  if (!d || d->reserves.empty()) return;
+  auto& net = sim_.fabric();
+  Node last = unit_.node_of_head(d->reserves[random_.below(d->reserves.size())]);
+  std::vector<Node> others;
+  for (NodeId id : d->members())
+    if (unit_.node_of_head(id) != last) others.push_back(unit_.node_of_head(id));
+  if (random_.chance(0.8)) chaos.down(unit_.control_node(), Crash::process, 3s);
+  for (Node n : others) net.cut_both(n, last);
+  chaos.undo_after(Duration(500'000'000 + random_.below(2'500'000'000)), [this, &net, &chaos, others, last] {
+    for (Node n : others) {
+      chaos.down(n, Crash::power, Duration(random_.spread(1'000'000'000, 8'000'000'000)));
+      net.heal(n, last), net.heal(last, n);
+    }
   });
 }
 
@@ -81,6 +122,57 @@ void UnitFaults::control_lost(Chaos& chaos, bool old_store) {
     if (!sim_.up(n)) sim_.restart(n);
   });
   if (old_store) unit_.set_store_back(random_);
+}
+
+// Clients see it and write to it; the others, or the control plane, do not, or only in one direction. So tails grow that nobody
+// else has, and proposals of two epochs meet in the store.
+void UnitFaults::grey_primary(Chaos& chaos) {
+  auto vp = some_vp();
+  if (!vp) return;
+  const control::Designation& d = *vp;
+  Node primary = unit_.node_of_head(d.primary);
+  std::vector<std::pair<Node, Node>> cuts;
+  for (NodeId id : d.reserves) {
+    if (random_.chance(0.2)) continue;
+    if (random_.chance(0.8)) cuts.emplace_back(primary, unit_.node_of_head(id));
+    if (random_.chance(0.8)) cuts.emplace_back(unit_.node_of_head(id), primary);
+  }
+  if (random_.chance(0.8)) cuts.emplace_back(unit_.control_node(), primary);
+  if (random_.chance(0.3)) cuts.emplace_back(primary, unit_.control_node());
+  auto& net = sim_.fabric();
+  for (auto [a, b] : cuts) net.cut(a, b);
+  chaos.undo_after(Duration(random_.spread(300'000'000, 6'000'000'000)), [&net, cuts] {
+    for (auto [a, b] : cuts) net.heal(a, b);
+  });
+}
+
+// The primary misses one reserve and is about to remove it when the other one, which still sees that reserve, is about to
+// take over: both proposals are on their way at once.
+void UnitFaults::shrink_meets_promotion(Chaos& chaos) {
+  auto d = some_vp();
+  if (!d || d->reserves.size() < 2) return;
+  bool first = random_.chance(0.5);
+  Node primary = unit_.node_of_head(d->primary), control = unit_.control_node();
+  Node candidate = unit_.node_of_head(d->reserves[first ? 0 : 1]), missed = unit_.node_of_head(d->reserves[first ? 1 : 0]);
+  auto& net = sim_.fabric();
+  net.cut_both(primary, missed);
+  // A member is removed after 1.5 s of silence, a primary is taken for failed after 0.5 s.
+  chaos.undo_after(Duration(600'000'000 + random_.below(700'000'000)), [this, &net, &chaos, primary, candidate, missed, control] {
+    net.cut_both(primary, candidate);
+    net.cut(control, primary);
+    chaos.undo_after(Duration(400'000'000 + random_.below(1'200'000'000)), [&net, primary, candidate, missed, control] {
+      net.heal(control, primary);
+      for (Node n : {candidate, missed}) net.heal(primary, n), net.heal(n, primary);
+    });
+  });
+}
+
+std::optional<control::Designation> UnitFaults::some_vp() {
+  const auto& all = unit_.store().designations;
+  if (all.empty()) return std::nullopt;
+  auto it = all.begin();
+  std::advance(it, static_cast<std::ptrdiff_t>(random_.below(all.size())));
+  return it->second;
 }
 
 void UnitFaults::heal() {

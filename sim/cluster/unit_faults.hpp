@@ -1,7 +1,9 @@
 // Faults that need to know what a node is: disk errors that an operator ends, a control plane that is away for long or
-// restored from an old copy, and crashes or pauses at moments of particular interest (switches/paths.hpp).
+// restored from an old copy, a primary that only some can see, heads that come back one by one, and crashes or pauses at
+// moments of particular interest (switches/paths.hpp).
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <set>
 #include <vector>
@@ -24,14 +26,18 @@ class UnitFaults {
  private:
   struct Trap {
     Path path;
-    bool pause = false;
-    Crash how = Crash::process;
-    Duration delay{0};
+    Duration delay;
+    std::function<void(Node)> spring;  ///< gets the node that came there
   };
+  void set_trap(Chaos& chaos, Path path, std::function<void(Node)> spring);
+  void all_heads_lose_power(Chaos& chaos);
+  void last_one_left(Chaos& chaos);
   void disk_errors(Chaos& chaos);
   void end_errors(Node n);
   void control_lost(Chaos& chaos, bool old_store);
-  void set_trap(Trap trap) { trap_ = trap; }
+  void grey_primary(Chaos& chaos);
+  void shrink_meets_promotion(Chaos& chaos);
+  std::optional<control::Designation> some_vp();
 
   Simulation& sim_;
   Unit& unit_;

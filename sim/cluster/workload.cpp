@@ -21,6 +21,7 @@ io::Task<void> Workload::worker(io::World& world, Target& target, std::uint32_t 
 void Workload::answer(History::Op op, const Status& s, Bytes read) {
   if (!s.ok()) {
     // Whether it happened is unknown. A newer attachment has taken over: expected; anything else is not.
+    if (history_.kind(op) == History::Kind::read) history_.failed(op);
     if (s.code() != Code::closed_session && error_.empty()) error_ = history_.describe(op) + ": " + s.to_string();
     return;
   }

@@ -19,6 +19,8 @@ class Target {
   virtual io::Task<Status> write(std::uint64_t offset, Bytes bytes) = 0;
   virtual io::Task<Status> trim(std::uint64_t offset, std::uint64_t bytes) = 0;
   virtual io::Task<Status> zero(std::uint64_t offset, std::uint64_t bytes) = 0;
+  /// For reports: what it waits for.
+  virtual std::string waiting() const { return ""; }
 };
 
 class Workload {
