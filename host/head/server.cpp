@@ -366,18 +366,23 @@ io::Task<void> HeadServer::flush_vp(ChannelPtr channel, wire::Frame frame, VpId 
   }));
 }
 
+io::Task<void> HeadServer::give_columns_back(NodeId sled, VpId vp, Epoch epoch) {
+  auto fenced = co_await ctx_.connections->call(sled, wire::make_frame(wire::Kind::fence, [&](auto& b) { return fbs::CreateFence(b, vp, epoch); }), 2s);
+  auto released =
+      co_await ctx_.connections->call(sled, wire::make_frame(wire::Kind::release_columns, [&](auto& b) { return fbs::CreateReleaseColumns(b, vp, epoch); }), 5s);
+  if (!fenced.ok() || !released.ok()) logging::warn("sled {} did not give back the columns of VP {:x}; they stay claimed", sled, vp);
+}
+
 // The primary gives the columns back before anybody forgets the VP.
 io::Task<void> HeadServer::drop_vp(ChannelPtr channel, wire::Frame frame, VpId vp, Epoch epoch) {
   Partition* p = ctx_.partition(vp);
   Status s;
   if (p && p->designation().primary == ctx_.options.id) {
     Epoch e = std::max(epoch, p->designation().epoch);
-    for (const auto& [id, node] : ctx_.control->nodes()) {
-      if (node.role != "sled" || !node.alive) continue;
-      auto fenced = co_await ctx_.connections->call(id, wire::make_frame(wire::Kind::fence, [&](auto& b) { return fbs::CreateFence(b, vp, e); }), 2s);
-      auto released = co_await ctx_.connections->call(id, wire::make_frame(wire::Kind::release_columns, [&](auto& b) { return fbs::CreateReleaseColumns(b, vp, e); }), 5s);
-      if (!fenced.ok() || !released.ok()) logging::warn("sled {} did not give back the columns of VP {:x}; they stay claimed", id, vp);
-    }
+    std::vector<NodeId> sleds;  // a copy: the control plane's list is replaced while these calls wait
+    for (const auto& [id, node] : ctx_.control->nodes())
+      if (node.role == "sled" && node.alive) sleds.push_back(id);
+    for (NodeId id : sleds) co_await give_columns_back(id, vp, e);
   }
   p = ctx_.partition(vp);
   if (p) {

@@ -31,6 +31,7 @@ class HeadServer {
   void on_peer_frame(NodeId peer, wire::Frame frame);
   void on_control(const ChannelPtr& channel, wire::Frame frame);
   io::Task<void> flush_vp(ChannelPtr channel, wire::Frame frame, VpId vp);
+  io::Task<void> give_columns_back(NodeId sled, VpId vp, Epoch epoch);
   io::Task<void> drop_vp(ChannelPtr channel, wire::Frame frame, VpId vp, Epoch epoch);
   io::Task<void> designate(Designation d, std::vector<fbs::SandboxColumn> sandbox);
   io::Task<void> housekeeping();
