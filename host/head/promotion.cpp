@@ -35,6 +35,8 @@ void Primary::depose(const std::string& why) {
   incoming_.clear();
   blocked_.clear();
   pending_acks_.clear();
+  in_flight_.clear();
+  ctx_.in_flight -= std::exchange(in_flight_bytes_, 0);
   flush_answers();
   commit_changed_.notify_all();
   members_changed_.notify_all();
@@ -164,7 +166,12 @@ io::Task<bool> Primary::adopt_greatest_log() {
       lost_records("node " + std::to_string(best->node) + " has let go of records, flushed and committed, that are not here");
       co_return false;
     }
-    if (Status s = co_await partition_.truncate(agreed); !s.ok()) co_return false;
+    Status cut = co_await partition_.truncate(agreed);
+    if (cut.code() == Code::unavailable && !deposed_) {
+      co_await members_changed_.wait_for(50ms);
+      continue;
+    }
+    if (!cut.ok() || deposed_) co_return false;
     if (co_await fetch_tail_from(best->node, agreed, best->last)) co_return true;
   }
   co_return false;

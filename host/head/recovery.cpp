@@ -84,6 +84,7 @@ class Replay {
       replica.advance_commit(std::min(known, replica.last().lsn));
       if (replica.missing_unflushed() != 0) suspect(*p, "the index names records that the log does not have");
       replica.recount();
+      if (p->stranger) suspect(*p, "it holds a history that was given up");
       if (replica.suspect) reached(Path::suspect_after_replay);
       logging::info("VP {:x}: recovered, log up to {}, committed to {}, epoch {}{}", vp, to_string(replica.last()),
                     replica.commit(), replica.designation.epoch, replica.suspect ? ", SUSPECT: " + replica.suspect_reason : "");
@@ -229,6 +230,7 @@ io::Task<Status> recover(Context& ctx) {
     auto p = std::make_unique<Partition>(ctx, d->vp);
     if (!broken(Switch::restarted_primary_keeps_epoch)) p->ended_epoch = d->epoch;
     p->replica.designation = std::move(*d);
+    p->stranger = ctx.meta_store->get(stranger_key(p->replica.vp())).has_value();
     ctx.partitions[p->replica.vp()] = std::move(p);
   }
   auto data = co_await ctx.data_log->open();

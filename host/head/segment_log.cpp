@@ -238,7 +238,7 @@ io::Task<Status> SegmentLog::next_segment() {
   // Written down before the first batch of this use: recovery never guesses which content is current.
   std::vector<io::MetaStore::Change> rows;
   rows.emplace_back(meta_key(s), row_of(next));
-  if (auto last = std::exchange(recovered_last_, std::nullopt); last && *last != s && segments_[*last].sequence != 0)
+  if (auto last = std::exchange(recovered_last_, std::nullopt); last && *last != s)
     rows.emplace_back(meta_key(*last), row_of(segments_[*last]));
   if (Status st = co_await meta_.put(std::move(rows)); !st.ok()) co_return st;
   segments_[s] = next;

@@ -27,6 +27,8 @@ enum class Switch {
   truncate_not_durable,          // 4.3
   open_before_all_hold_tail,     // 4.4
   restarted_primary_keeps_epoch, // 4.5
+  late_sync_taken,               // 3.4: a synchronisation that was given up goes on
+  history_unchecked,             // 4.6: a replica of a history given up is built upon
   reads_unconfirmed,             // 6
   unconditional_index_record,    // 7.2
   retry_on_same_slots,           // 8.1
