@@ -10,6 +10,12 @@ namespace luge::head {
 
 using namespace std::chrono_literals;
 
+namespace {
+
+constexpr io::Duration kAlonePatience = 2s;  // a partner that merely restarts is back by then
+
+}  // namespace
+
 void Primary::make_members() {
   for (NodeId n : partition_.designation().reserves) {
     Member& m = members_[n];
@@ -29,6 +35,16 @@ void Primary::set_state(Member& m, MemberState s) {
   m.state = s;
   m.since = m.last_ack = ctx_.world.now();
   members_changed_.notify_all();
+}
+
+std::string Primary::members_report() const {
+  std::string s;
+  for (const auto& [id, m] : members_) {
+    const char* state = m.state == MemberState::live ? "live" : m.state == MemberState::syncing ? "catching_up" : "away";
+    s += fmt::format(R"({}{{"node":{},"state":"{}","acked":{},"awaited":{}}})", s.empty() ? "" : ",", id, state, m.acked,
+                     partition_.designation().requires_node(id) || also_required_.contains(id));
+  }
+  return s;
 }
 
 void Primary::on_connected(NodeId id) { start_sync(id); }
@@ -139,6 +155,7 @@ io::Task<bool> Primary::sync_once(NodeId id) {
   }
   ctx_.outbox->add(id, fbs::VpState(vp, epoch_, replica.commit()));
   set_state(*m, MemberState::live);
+  recompute_commit();  // it may hold everything already, and then its acknowledgements say nothing new
   co_return true;
 }
 
@@ -262,6 +279,23 @@ std::vector<NodeId> Primary::wanted_required(std::string& why) const {
   return d.required;
 }
 
+// Too few of `required` are left to let the others go by a revision: writes wait (protocol 3.3), and reads would wait for
+// members that are gone. Whoever holds everything may begin an epoch alone, and serve reads in it.
+bool Primary::left_alone() {
+  const Designation& d = partition_.designation();
+  bool alone = d.epoch == epoch_ && d.required.size() > 1 && ctx_.control->connected();
+  std::size_t gone = 0;
+  for (NodeId n : d.required) {
+    if (n == ctx_.options.id) continue;
+    auto it = members_.find(n);
+    gone += it != members_.end() && it->second.state == MemberState::away && !ctx_.alive(n) && !ctx_.connections->connected(n);
+  }
+  alone = alone && gone != 0 && d.required.size() - gone < d.min_copies;
+  if (!alone) alone_since_.reset();
+  else if (!alone_since_) alone_since_ = ctx_.world.now();
+  return alone && ctx_.world.now() - *alone_since_ > kAlonePatience;
+}
+
 io::Task<void> Primary::tend(std::shared_ptr<Primary> self) {
   while (!deposed_) {
     for (auto& [id, m] : members_) start_sync(id);
@@ -272,6 +306,7 @@ io::Task<void> Primary::tend(std::shared_ptr<Primary> self) {
     if (!why.empty() && d.epoch == epoch_) co_await propose(std::move(want), why);
     else if (!also_required_.empty()) co_await inform_kept();
     if (deposed_) break;
+    if (left_alone()) depose("the other members are gone: a new epoch begins without them");
     pump();
     co_await ctx_.world.sleep(ctx_.options.heartbeat);
   }

@@ -53,6 +53,8 @@ class Primary : public std::enable_shared_from_this<Primary> {
     std::uint64_t written_user = 0, written_log = 0, data_chunks = 0, parity_chunks = 0;
     std::uint64_t stripes = 0, widened = 0, duplicates = 0, merges = 0;
   };
+  /// JSON objects {node, state, acked}, separated by commas: how far each member has confirmed.
+  std::string members_report() const;
   const Counters& counters() const { return counters_; }
   Counters& counters() { return counters_; }
   std::uint64_t degraded_stripes() const;
@@ -105,6 +107,7 @@ class Primary : public std::enable_shared_from_this<Primary> {
   io::Task<void> propose(std::vector<NodeId> required, const std::string& why);
   io::Task<bool> inform_kept();
   std::vector<NodeId> wanted_required(std::string& why) const;
+  bool left_alone();
   void start_sync(NodeId id);
   void set_state(Member& m, MemberState s);
   Member* member(NodeId id);
@@ -171,6 +174,7 @@ class Primary : public std::enable_shared_from_this<Primary> {
   std::map<NodeId, Member> members_;
   std::set<NodeId> also_required_;  // while a proposal's fate or its spreading is open: the union with the old set
   bool proposing_ = false;
+  std::optional<io::Time> alone_since_;
   std::uint64_t sync_turns_ = 0;    // begun, of all members
   std::deque<Op> incoming_;         // admitted in order, waiting for space
   std::vector<Op> blocked_;         // touch a block that a merge holds
