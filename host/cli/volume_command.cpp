@@ -223,7 +223,7 @@ void add_volume_commands(CLI::App& app, Context& context) {
     auto [sub, a] = add("recover", "Serve a closed volume again from one head's replica, giving up what that head lacks", recover);
     sub->add_option("NAME", a->name)->required();
     sub->add_option("--accept-loss", a->head, "the head whose replica becomes the truth, complete or not")->required();
-    sub->add_flag("--force", a->force, "also if a head that holds everything is up, or the chosen one holds nothing");
+    sub->add_flag("--force", a->force, "also if a head that holds everything is up");
     sub->footer("A volume is closed when no head that holds everything is up. `luge volume show NAME` says which heads would open\n"
                 "it without any loss, and how far each of the others reaches: start those first. Writes that were acknowledged and\n"
                 "that the chosen head lacks are gone for good; heads that come back later are rebuilt from it.\n"

@@ -13,6 +13,7 @@ std::string describe(const Registry& registry, const Reach& m) {
   std::string s = registry.name(m.node);
   if (!m.up) return s + (m.last == 0 ? " (down)" : " (down; reached LSN " + std::to_string(m.last) + ")");
   s += m.suspect ? " (" + (m.reason.empty() ? std::string("suspect") : m.reason) + "; " : " (";
+  if (m.last == 0) return s + "holds nothing)";
   return s + "reaches LSN " + std::to_string(m.last) + ", committed to " + std::to_string(m.commit) + ")";
 }
 
@@ -44,6 +45,7 @@ std::vector<Reach> reach_of(const Registry& registry, const Reports& reports, co
       r.suspect = r.state == "suspect";
       r.serving = r.state == "open" || r.state == "waiting" || r.state == "opening";
     });
+    r.unknown = r.unknown || (there && !r.up);
     out.push_back(std::move(r));
   }
   return out;
@@ -72,12 +74,12 @@ Status check_loss(const Registry& registry, const Designation& d, const std::vec
     return Status(Code::invalid, registry.name(head) + " has no replica of " + vp + "; these have: " + names);
   }
   if (!it->up) return Status(Code::unavailable, registry.name(head) + " is not up, or has not said yet what it holds of " + vp + ": start it");
+  if (it->last == 0) return Status(Code::conflict, registry.name(head) + " holds nothing of " + vp + ": choose a head that reaches further, or remove the volume");
   if (force) return Status();
   for (const Reach& m : members)
     if (m.complete())
       return Status(Code::conflict, registry.name(m.node) + " holds everything of " + vp + " and is up: it opens by itself, with no loss (" +
                                         (m.reason.empty() ? "state " + m.state : m.reason) + ")");
-  if (it->last == 0) return Status(Code::conflict, registry.name(head) + " holds nothing of " + vp + ": every block would be lost; --force to do that");
   return Status();
 }
 

@@ -15,13 +15,13 @@ struct Reach {
   NodeId node = 0;
   bool required = false;  ///< holds all that was acknowledged, unless it is suspect
   bool up = false;        ///< and has said how far it reaches
-  bool unknown = false;   ///< the control plane has just started and has not heard of it yet
+  bool unknown = false;   ///< it is there, or may be (the control plane has just started), and has not said what it holds
   bool suspect = false;
   bool serving = false;   ///< is the primary, open or about to be
   std::string state, reason;
   Lsn last = 0, commit = 0;
   /// Opens the VP by itself, or helps to, without any loss.
-  bool complete() const { return required && up && !suspect; }
+  bool complete() const { return required && up && !suspect && last != 0; }
 };
 
 /// Of all members, primary first.
@@ -31,7 +31,7 @@ bool closed(const std::vector<Reach>& members);
 /// A sentence for an operator: who would open it, and how far the others reach.
 std::string why_closed(const Registry& registry, const std::vector<Reach>& members);
 
-/// May `head`'s replica be made the truth? `force`: also where a complete member is up, or the head holds nothing.
+/// May `head`'s replica be made the truth? `force`: also where a complete member is up.
 Status check_loss(const Registry& registry, const Designation& d, const std::vector<Reach>& members, NodeId head, bool force);
 /// The designation that begins a new history with `head`'s replica. Its epoch lies above any that the old history can have
 /// reached without the store's knowledge; the other members catch up from nothing.

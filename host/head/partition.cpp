@@ -31,7 +31,7 @@ io::Task<Status> Partition::adopt(Designation d) {
   bool new_history = designation().history != 0 && d.history != designation().history && !broken(Switch::history_unchecked);
   std::vector<io::MetaStore::Change> changes;
   changes.emplace_back("designation/" + std::to_string(d.vp), d.serialize());
-  if (new_history) changes.emplace_back(stranger_key(d.vp), std::to_string(designation().history));
+  if (new_history) changes.emplace_back(unsound_key(d.vp), kGivenUp);
   Status s = co_await ctx.meta_store->put(std::move(changes));
   if (!s.ok()) co_return s;
   if (new_history) become_stranger(d);
@@ -226,7 +226,7 @@ io::Task<Result<Buffer>> Partition::payload(RecordPtr record, std::uint32_t firs
 io::Task<Result<Buffer>> Partition::fetch_from_member(RecordPtr record) {
   Status last(Code::corrupt, "no other replica is there");
   bool all_asked = true;
-  std::vector<NodeId> members = designation().required;
+  std::vector<NodeId> members = designation().members();  // who is not in `required` may have it all the same
   for (NodeId n : members) {
     if (n == ctx.options.id) continue;
     auto answer = co_await ctx.connections->call(n, wire::make_frame(wire::Kind::fetch_tail, [&](auto& b) {
@@ -235,7 +235,7 @@ io::Task<Result<Buffer>> Partition::fetch_from_member(RecordPtr record) {
     const auto* tail = answer.ok() && answer->kind == wire::Kind::tail ? answer->as<fbs::Tail>() : nullptr;
     if (!tail || tail->code() != 0) {
       last = tail ? wire::make_status(tail->code(), tail->text()) : answer.ok() ? wire::status_of(*answer) : answer.status();
-      all_asked = all_asked && last.code() == Code::corrupt;
+      all_asked = all_asked && (last.code() == Code::corrupt || last.code() == Code::not_found);
       continue;
     }
     auto records = unpack_records(tail->records(), tail->bodies(), answer->data());

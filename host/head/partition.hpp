@@ -24,8 +24,10 @@ namespace luge::head {
 
 class Primary;
 
-/// In the head's metadata store: present while what it holds of the VP belongs to a history given up.
-std::string stranger_key(VpId vp);
+/// In the head's metadata store: present, with the reason, while what it holds of the VP is known not to count, whatever its
+/// log says: it belongs to a history given up, or the log was found damaged where it could not be told whose records are gone.
+std::string unsound_key(VpId vp);
+inline constexpr const char* kGivenUp = "it holds a history that was given up";
 
 class Partition {
  public:
@@ -41,7 +43,8 @@ class Partition {
   std::vector<fbs::SandboxColumn> sandbox;
   Reasons waits;            ///< why the VP does not serve, for status
   bool dropped = false;
-  bool stranger = false;  ///< holds a history that has been given up
+  bool unsound = false;   ///< durably suspect (unsound_key), until it has been rebuilt
+  bool stranger = false;  ///< so, because it holds a history that has been given up
 
   const Designation& designation() const { return replica.designation; }
   /// Persists `d` if it is newer than what is held, then acts on it. Ok also if it was not newer.
@@ -89,8 +92,8 @@ class Partition {
   io::Task<Status> complete_delta();
   /// A stranger that is designated primary begins the new history with what it has (history.cpp). Durable when it returns.
   io::Task<Status> begin_history();
-  /// What is held now belongs to the history of the designation, durably. REQUIRES: it is an image of that history.
-  io::Task<Status> no_stranger();
+  /// What is held now counts again, durably. REQUIRES: it is an image of the designation's history.
+  io::Task<Status> sound_again();
   /// Writes the committed metadata as an image into the metadata portion and frees what it covers.
   io::Task<Status> write_image();
   /// Payload of blocks [first, first + count) of a record: memory, log, or (rot) another member. degraded: the copy here is
@@ -103,6 +106,8 @@ class Partition {
   io::Event durable_changed;
 
  private:
+  io::Task<std::vector<std::pair<Lba, Lsn>>> unreadable_blocks(bool ask_others);
+  io::Task<bool> sound();
   void become_stranger(const Designation& d);
   Status refused(SyncTurn turn) const;
   io::Task<Status> begin_sync(SyncTurn turn, LogPoint agreed, bool reset);

@@ -154,6 +154,11 @@ io::Task<bool> Primary::adopt_greatest_log() {
         greatest = r.last;
       }
     }
+    if (greatest.lsn == 0 && d.required.size() < d.members().size() && !broken(Switch::blank_promoted)) {
+      state_ = "opening: every copy that answers is empty; the other heads of the VP are waited for";
+      co_await members_changed_.wait_for(100ms);
+      continue;
+    }
     if (best == nullptr) co_return true;
     LogPoint agreed = replica.common_point(best->starts, best->last);
     if (agreed.lsn < replica.commit()) {

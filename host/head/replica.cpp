@@ -492,7 +492,7 @@ std::uint64_t Replica::missing_in(const Index& index, const std::map<Lsn, Record
   return missing;
 }
 
-std::uint64_t Replica::begin_history(LogPoint start) {
+std::uint64_t Replica::begin_history(LogPoint start, const std::vector<std::pair<Lba, Lsn>>& unreadable) {
   LUGE_CHECK(durable_ == last_.lsn && start.lsn > last_.lsn && start.epoch > last_.epoch);
   advance_commit(last_.lsn);
   abandon_loading();
@@ -501,6 +501,8 @@ std::uint64_t Replica::begin_history(LogPoint start) {
     for (std::uint32_t i = 0; i < Index::kFanOut; ++i)
       if (page[i].is_lsn() && !records_.contains(page[i].lsn())) lost.push_back(number * Index::kFanOut + i);
   });
+  for (const auto& [lba, lsn] : unreadable)
+    if (index_.get(lba) == Entry::at_lsn(lsn)) lost.push_back(lba);
   for (Lba lba : lost) index_.set(lba, Entry::lost(), start.lsn);
   starts_.push_back({start.epoch, start.lsn});
   last_ = start;

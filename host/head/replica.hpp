@@ -71,9 +71,12 @@ class Replica {
   Lsn window() const { return window_; }
   const std::vector<EpochStart>& starts() const { return starts_; }
   /// Loss was accepted for this replica's sake (protocol 4.6): all it holds is committed, what its index names and the log
-  /// has not is marked as lost, and a new history begins at `start`. Returns the number of blocks lost.
+  /// has not is marked as lost, and so are the blocks `unreadable` (LBA and the LSN that they have gone bad in); a new history
+  /// begins at `start`. Returns the number of blocks lost.
   /// REQUIRES: durable() == last().lsn, start beyond last() and beyond any LSN of a history given up.
-  std::uint64_t begin_history(LogPoint start);
+  std::uint64_t begin_history(LogPoint start, const std::vector<std::pair<Lba, Lsn>>& unreadable);
+  /// Holds nothing at all. Whoever is in `required` then has lost its disk, or nobody has ever opened the VP.
+  bool blank() const { return last_.lsn == 0; }
   bool suspect = false;       ///< lost acknowledged records; never promoted, repaired from another (protocol 10.2)
   std::string suspect_reason;
 

@@ -258,7 +258,7 @@ io::Task<Status> Partition::complete_image(LogPoint point) {
     co_return Status(Code::corrupt, "the image is not complete");
   replica.recount();
   replica.image_durable(point, std::exchange(incoming_image_segments_, {}));
-  if (Status s = co_await no_stranger(); !s.ok()) co_return s;
+  if (Status s = co_await sound_again(); !s.ok()) co_return s;
   replica.suspect = false;
   replica.suspect_reason.clear();
   reached(Path::image_rebuild);

@@ -24,6 +24,7 @@ enum class Switch {
   join_before_acks,              // 3.2
   acknowledges_one_copy,         // 3.3: also below min_copies
   longest_log_by_length,         // 4.2
+  blank_promoted,                // 4.2: an empty replica opens the VP without the others
   truncate_not_durable,          // 4.3
   open_before_all_hold_tail,     // 4.4
   restarted_primary_keeps_epoch, // 4.5
