@@ -210,6 +210,22 @@ TEST_F(LossTest, ALogDamagedWhereverItIsDamagedClosesTheVolumeOnce) {
   EXPECT_EQ(contents(), kept);
 }
 
+// Requirement: P-4.2, P-4.6 switch=blank-promoted
+TEST_F(LossTest, AnEmptyHeadOpensNothingWithoutTheOthers) {
+  write(0, 4, 'A');
+  std::vector<NodeId> heads = designation().members();
+  for (NodeId n : heads) sim_.crash(node(n), Crash::power);
+  unit_->replace_disk(node(heads[1]));
+  sim_.restart(node(heads[1]));
+  sim_.run_for(10s);
+  ASSERT_EQ(text("state"), "closed");
+  EXPECT_NE(text("reason").find("holds nothing"), std::string::npos) << text("reason");
+  EXPECT_EQ(unit_->control()->volumes().accept_loss("v", name(heads[1]), true).status().code(), Code::conflict) << "there is nothing to go on with";
+  sim_.restart(node(heads[2]));
+  ASSERT_TRUE(wait_for_state("open"));
+  EXPECT_EQ(contents().substr(0, 5), "AAAA0");
+}
+
 // Requirement: P-4.6
 TEST_F(LossTest, NoLossIsAcceptedWhereNoneIsNeeded) {
   write(0, 4, 'A');
