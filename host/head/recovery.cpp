@@ -10,8 +10,6 @@
 namespace luge::head {
 namespace {
 
-constexpr std::uint64_t kMetaStoreBytes = 4 << 20;
-
 // Which image of a VP counts: the last complete one. Everything before its begin is history.
 struct Images {
   struct Span {
@@ -209,10 +207,10 @@ class Replay {
 };
 
 io::Task<Status> open_stores(Context& ctx) {
-  auto file = co_await ctx.world.files().open("meta", {.create = true, .size = kMetaStoreBytes, .prewrite = true});
+  auto file = co_await ctx.world.files().open("meta", {.create = true, .size = ctx.options.meta_store_bytes, .prewrite = true});
   if (!file.ok()) co_return file.status();
   ctx.meta_file = std::move(*file);
-  auto store = co_await io::MetaStore::open(ctx.world, *ctx.meta_file, 0, kMetaStoreBytes);
+  auto store = co_await io::MetaStore::open(ctx.world, *ctx.meta_file, 0, ctx.options.meta_store_bytes);
   if (!store.ok()) co_return store.status();
   ctx.meta_store = std::move(*store);
   const Options& o = ctx.options;

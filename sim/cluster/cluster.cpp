@@ -59,6 +59,7 @@ Unit::Shape shape_of(const ClusterOptions& o, Random r) {
   Unit::Shape s{o.heads, o.sleds, o.devices, o.volume_bytes / o.partitions, {}};
   head::Options& h = s.head;
   h.segment_bytes = 512 << 10;
+  h.meta_store_bytes = 256 << 10;  // so that its halves change often; each start reads it whole
   h.log_bytes = r.between(8, 32) * h.segment_bytes;
   if (!o.flush) h.log_bytes = 64 << 20;  // nothing will make room
   h.meta_segment_bytes = 256 << 10;
