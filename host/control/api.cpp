@@ -161,7 +161,7 @@ io::Task<Answer> ControlApi::volume(std::string method, std::string name, std::s
     co_return error_answer(Status(Code::not_found, "a volume knows flush, attach, detach and recover"));
   if (method != "POST") co_return wrong_method("POST");
   if (action == "flush") co_return co_await flush(std::move(name), std::move(body));
-  if (action == "recover") co_return recover(name, body);
+  if (action == "recover") co_return co_await recover(std::move(name), std::move(body));
   if (action == "attach") co_return co_await attach(std::move(name), std::move(body));
   Status s = co_await control_.volumes().detach(name);
   if (!s.ok()) co_return error_answer(s);
@@ -202,15 +202,16 @@ io::Task<Answer> ControlApi::flush(std::string name, json::object body) {
   }
 }
 
-Answer ControlApi::recover(const std::string& name, const json::object& body) {
+io::Task<Answer> ControlApi::recover(std::string name, json::object body) {
   Fields f(body);
   std::string head = f.text("accept_loss");
   bool force = f.flag("force");
-  if (Status s = f.status(); !s.ok()) return error_answer(s);
-  if (head.empty()) return error_answer(Status(Code::invalid, "'accept_loss' must name the head whose replica becomes the truth"));
+  if (Status s = f.status(); !s.ok()) co_return error_answer(s);
+  if (head.empty()) co_return error_answer(Status(Code::invalid, "'accept_loss' must name the head whose replica becomes the truth"));
+  co_await control_.volumes().fresh_reports();
   auto vps = control_.volumes().accept_loss(name, head, force);
-  if (!vps.ok()) return error_answer(vps.status());
-  return {200, json::object{{"name", name}, {"head", head}, {"vps", *vps}}};
+  if (!vps.ok()) co_return error_answer(vps.status());
+  co_return Answer{200, json::object{{"name", name}, {"head", head}, {"vps", *vps}}};
 }
 
 io::Task<Answer> ControlApi::attach(std::string name, json::object body) {

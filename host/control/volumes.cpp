@@ -418,6 +418,12 @@ io::Task<Result<std::uint64_t>> Volumes::flush(std::string name, io::Duration ti
   co_return sum;
 }
 
+io::Task<void> Volumes::fresh_reports() {
+  io::TaskGroup group(world_);
+  for (const Node* n : registry_.alive("head")) group.spawn("ping", registry_.ping(n->row.id, kFreshReport));
+  co_await group.join();
+}
+
 Result<std::uint32_t> Volumes::accept_loss(const std::string& name, const std::string& head, bool force) {
   const Volume* v = store_.image().find_volume(name);
   if (v == nullptr) return Status(Code::not_found, "there is no volume " + name);
