@@ -24,6 +24,7 @@ struct Context {
   io::World& world;
   Options options;
   wire::Identity identity;
+  const io::Time started;       ///< of this process
   std::uint64_t log_order = 1;  ///< next batch's order over both portions
   std::unique_ptr<io::BlockFile> meta_file;
   std::unique_ptr<io::MetaStore> meta_store;

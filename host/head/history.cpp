@@ -22,6 +22,7 @@ void Partition::become_stranger(const Designation& d) {
   replica.suspect = true;
   replica.suspect_reason = kGivenUp;
   synced_epoch = 0;
+  granted_until = std::max(granted_until, ctx.world.now() + kLease);  // who was primary need not have had a grant from here
   logging::warn("VP {:x}: loss has been accepted: a new history begins with node {} in epoch {}", d.vp, d.primary, d.epoch);
 }
 

@@ -232,6 +232,9 @@ void Primary::on_ack(NodeId id, const fbs::AckState& ack, std::uint16_t data_fil
     }
     return;
   }
+  io::Time now = ctx_.world.now();
+  io::Time granted = broken(Switch::lease_from_receipt) && ack.granted() != 0 ? now : io::Time(io::Duration(static_cast<std::int64_t>(ack.granted())));
+  if (granted <= now) m->granted = std::max(m->granted, granted);
   if (ack.durable() <= m->acked) return;
   m->acked = std::min(ack.durable(), partition_.replica.last().lsn);
   recompute_commit();

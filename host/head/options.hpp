@@ -34,6 +34,7 @@ struct Options {
   std::uint32_t image_fill = 250;         ///< data portion: from here images are written so that drained segments can be used again
   std::uint32_t clean_fill = 500;         ///< metadata portion: images are written, old segments freed
 
+  bool lease_reads = true;                ///< else each batch of reads is confirmed by a round to `required`
   io::Duration heartbeat = 100ms;
   io::Duration short_loss = 300ms;        ///< a member away for less is waited for, not removed (protocol 3.1)
   io::Duration silent_member = 1500ms;    ///< a connected member that answers nothing for this long is removed

@@ -19,6 +19,7 @@ Partition::Partition(Context& c, VpId vp)
     : ctx(c), replica(vp), durable_changed(c.world), wake_(c.world), adopting_(c.world), rebuilding_(c.world) {
   replica.release = [this](Portion p, std::uint32_t segment, Lsn at) { ctx.log(p).release(segment, replica.vp(), at); };
   heard_primary = c.world.now();
+  if (!broken(Switch::lease_forgotten_at_restart)) granted_until = ctx.started + kLease;
 }
 
 Partition::~Partition() = default;

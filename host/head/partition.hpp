@@ -15,6 +15,7 @@
 #include <string>
 
 #include "head/context.hpp"
+#include "head/lease.hpp"
 #include "head/reasons.hpp"
 #include "head/replica.hpp"
 #include "wire/control_generated.h"
@@ -39,6 +40,7 @@ class Partition {
   Epoch ended_epoch = 0;    ///< held durably when this process started, or one in which it was deposed since
   Epoch synced_epoch = 0;
   io::Time heard_primary{}; ///< last message of the present primary
+  io::Time granted_until{}; ///< until then another may answer reads (lease.hpp): no epoch is opened here
   std::shared_ptr<Primary> primary;
   std::vector<fbs::SandboxColumn> sandbox;
   Reasons waits;            ///< why the VP does not serve, for status
@@ -57,9 +59,11 @@ class Partition {
   // --- reserve.cpp: what a primary asks of its reserves
   Code check_epoch(Epoch epoch) const;
   io::Task<wire::Frame> collect(const fbs::Collect& request);
-  void replicate_state(const fbs::VpState& state, NodeId from);
+  /// Grants the sender a lease too.
+  void replicate_state(const fbs::VpState& state);
   Code replicate_record(RecordPtr record);
-  fbs::AckState ack_state(Code code) const;
+  /// `granted`: see AckState.
+  fbs::AckState ack_state(Code code, std::uint64_t granted = 0) const;
   /// `limit` kOneRecord: the asker's own copy is bad; what is bad here too is not asked for elsewhere again.
   io::Task<wire::Frame> fetch_tail(Epoch epoch, Lsn after, std::uint32_t limit);
   static constexpr std::uint32_t kOneRecord = 1;

@@ -68,6 +68,7 @@ class Primary : public std::enable_shared_from_this<Primary> {
     Lsn acked = 0;
     io::Time since{};         // of the present state
     io::Time last_ack{};
+    io::Time granted{};       // sending of the newest message that this member has granted a lease for; 0: none
     bool sync_running = false;
     std::uint16_t data_fill = 0, meta_fill = 0;
   };
@@ -96,6 +97,7 @@ class Primary : public std::enable_shared_from_this<Primary> {
   io::Task<bool> adopt_greatest_log();
   io::Task<bool> fetch_tail_from(NodeId member, LogPoint agreed, LogPoint theirs);
   bool everybody_holds(Lsn lsn) const;
+  io::Task<bool> wait_out_leases();
   void lost_records(const std::string& why);
 
   // membership.cpp
@@ -137,6 +139,7 @@ class Primary : public std::enable_shared_from_this<Primary> {
 
   // primary_read.cpp
   io::Task<void> serve(std::shared_ptr<Primary> self, std::shared_ptr<ReadJob> job);
+  bool lease_holds() const;
   io::Task<bool> confirm();
   io::Task<void> run_rounds(std::shared_ptr<Primary> self);
 

@@ -76,6 +76,7 @@ io::Task<void> Primary::run(std::shared_ptr<Primary> self) {
     co_await members_changed_.wait_for(100ms);
   }
   if (deposed_) co_return;
+  if (!co_await wait_out_leases()) co_return;
   if (broken(Switch::open_before_all_hold_tail)) replica.advance_commit(start.lsn);
   recompute_commit();
   open_ = true;
@@ -87,6 +88,14 @@ io::Task<void> Primary::run(std::shared_ptr<Primary> self) {
   ctx_.world.spawn("widen", widen_loop(self));
   ctx_.world.spawn("read rounds", run_rounds(self));
   pump();
+}
+
+// The primary before may answer reads by a lease until then.
+io::Task<bool> Primary::wait_out_leases() {
+  if (ctx_.world.now() < ctx_.started + kLease) reached(Path::restarted_inside_lease);
+  if (ctx_.world.now() < partition_.granted_until) state_ = "opening: waiting until the lease of the primary before has run out";
+  while (!deposed_ && ctx_.world.now() < partition_.granted_until) co_await members_changed_.wait_until(partition_.granted_until);
+  co_return !deposed_;
 }
 
 // What is let go of was committed, and so durable here too, once: an empty disk in place of the old one. Another member

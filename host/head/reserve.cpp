@@ -35,8 +35,9 @@ io::Task<wire::Frame> Partition::collect(const fbs::Collect& request) {
   });
 }
 
-void Partition::replicate_state(const fbs::VpState& state, NodeId) {
+void Partition::replicate_state(const fbs::VpState& state) {
   heard_primary = ctx.world.now();
+  granted_until = std::max(granted_until, heard_primary + kLease);
   replica.advance_commit(std::min(state.commit(), replica.last().lsn));
 }
 
@@ -57,8 +58,8 @@ Code Partition::replicate_record(RecordPtr record) {
   return Code::diverged;
 }
 
-fbs::AckState Partition::ack_state(Code code) const {
-  return fbs::AckState(replica.vp(), designation().epoch, replica.durable(), replica.oldest_unflushed(),
+fbs::AckState Partition::ack_state(Code code, std::uint64_t granted) const {
+  return fbs::AckState(replica.vp(), designation().epoch, replica.durable(), replica.oldest_unflushed(), granted,
                        static_cast<std::uint16_t>(code), 0, 0);
 }
 

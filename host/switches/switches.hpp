@@ -31,6 +31,9 @@ enum class Switch {
   late_sync_taken,               // 3.4: a synchronisation that was given up goes on
   history_unchecked,             // 4.6: a replica of a history given up is built upon
   reads_unconfirmed,             // 6
+  lease_from_receipt,            // 6.1: counted from the answer, not from the sending of what was answered
+  lease_of_any_one,              // 6.1: the greatest over `required` instead of the smallest
+  lease_forgotten_at_restart,    // 6.2
   unconditional_index_record,    // 7.2
   retry_on_same_slots,           // 8.1
   free_without_generation,       // 8.1
