@@ -82,7 +82,11 @@ class Replay {
       replica.advance_commit(std::min(known, replica.last().lsn));
       if (replica.missing_unflushed() != 0) suspect(*p, "the index names records that the log does not have");
       replica.recount();
-      if (replica.suspect) reached(Path::suspect_after_replay);
+      if (replica.suspect) {
+        reached(Path::suspect_after_replay);
+        witnessed(Fact::found_suspect, vp, 0);
+      }
+      witnessed(Fact::recovered, vp, replica.last().lsn, replica.last().epoch);
       logging::info("VP {:x}: recovered, log up to {}, committed to {}, epoch {}{}", vp, to_string(replica.last()),
                     replica.commit(), replica.designation.epoch, replica.suspect ? ", SUSPECT: " + replica.suspect_reason : "");
     }

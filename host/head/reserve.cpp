@@ -124,6 +124,7 @@ io::Task<wire::Frame> Partition::sync_begin(Epoch epoch, LogPoint agreed, bool r
     // What is held stays readable in the log until the image that replaces it is complete; it just no longer counts.
     replica.suspect = true;
     replica.suspect_reason = "being rebuilt from the primary";
+    witnessed(Fact::rebuild_begun, replica.vp(), epoch);
     forget_incoming_image();
   } else if (agreed.lsn < replica.commit()) {
     reached(Path::diverged_refused);
@@ -251,6 +252,7 @@ io::Task<wire::Frame> Partition::sync_end(Epoch epoch, LogPoint point) {
     reached(Path::image_rebuild);
     logging::info("VP {:x}: rebuilt from the primary up to LSN {}", replica.vp(), point.lsn);
   }
+  if (s.ok()) witnessed(Fact::image_taken, replica.vp(), epoch);
   if (s.ok() && epoch != designation().epoch) s = not_in_epoch(epoch, designation().epoch);
   if (s.ok()) synced_epoch = epoch;
   co_return sync_reply(s, replica.last());

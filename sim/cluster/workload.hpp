@@ -21,6 +21,8 @@ class Target {
   virtual io::Task<Status> zero(std::uint64_t offset, std::uint64_t bytes) = 0;
   /// For reports: what it waits for.
   virtual std::string waiting() const { return ""; }
+  /// Rises with each attachment; 0: the present one has learned that another has taken its place.
+  virtual std::uint64_t attachment() const { return 1; }
 };
 
 class Workload {
@@ -32,6 +34,7 @@ class Workload {
     std::uint64_t requests = ~std::uint64_t{0};  ///< in all; then the workers end
     std::uint32_t longest = 8;      ///< blocks a request
     Duration pause = 3ms;           ///< longest time between a worker's requests
+    bool linger = false;            ///< an attachment that has been replaced and does not know it goes on reading
     double reads = 0.4, sub_block = 0.15, trims = 0.03, zeroes = 0.03;
   };
 
