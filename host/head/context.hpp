@@ -36,6 +36,7 @@ struct Context {
   std::vector<std::unique_ptr<Partition>> removed;  ///< their tasks may still run; destroyed with the head
 
   std::uint64_t next_stripe_counter = 1;
+  std::size_t in_flight = 0;  ///< payload that this head's primaries have admitted and not committed yet
   bool draining = false;
 
   Partition* partition(VpId vp);

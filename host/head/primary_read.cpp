@@ -187,6 +187,8 @@ io::Task<Status> Primary::fetch(std::vector<Source> sources, Lba lba, Buffer out
     Entry e = sources[i].entry;
     if (e.hole()) {
       std::memset(target, 0, kBlockBytes);
+    } else if (e.is_lost()) {
+      co_return Status(Code::corrupt, "block " + std::to_string(lba + i) + " was lost when a loss was accepted: write it again");
     } else if (e.is_lsn()) {
       while (j < n && sources[j].entry == e) ++j;
       RecordPtr r = sources[i].record;

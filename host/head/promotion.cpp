@@ -35,6 +35,8 @@ void Primary::depose(const std::string& why) {
   incoming_.clear();
   blocked_.clear();
   pending_acks_.clear();
+  in_flight_.clear();
+  ctx_.in_flight -= std::exchange(in_flight_bytes_, 0);
   flush_answers();
   commit_changed_.notify_all();
   members_changed_.notify_all();
@@ -153,6 +155,11 @@ io::Task<bool> Primary::adopt_greatest_log() {
         greatest = r.last;
       }
     }
+    if (greatest.lsn == 0 && d.required.size() < d.members().size() && !broken(Switch::blank_promoted)) {
+      state_ = "opening: every copy that answers is empty; the other heads of the VP are waited for";
+      co_await members_changed_.wait_for(100ms);
+      continue;
+    }
     if (best == nullptr) co_return true;
     LogPoint agreed = replica.common_point(best->starts, best->last);
     if (agreed.lsn < replica.commit()) {
@@ -165,7 +172,12 @@ io::Task<bool> Primary::adopt_greatest_log() {
       lost_records("node " + std::to_string(best->node) + " has let go of records, flushed and committed, that are not here");
       co_return false;
     }
-    if (Status s = co_await partition_.truncate(agreed); !s.ok()) co_return false;
+    Status cut = co_await partition_.truncate(agreed);
+    if (cut.code() == Code::unavailable && !deposed_) {
+      co_await members_changed_.wait_for(50ms);
+      continue;
+    }
+    if (!cut.ok() || deposed_) co_return false;
     if (co_await fetch_tail_from(best->node, agreed, best->last)) co_return true;
   }
   co_return false;

@@ -297,7 +297,7 @@ io::Task<void> HeadServer::answer_peer(ChannelPtr channel, wire::Frame frame) {
     if (!m || !m->agreed()) co_return channel->close();
     Partition* p = ctx_.partition(m->vp());
     if (!p) co_return not_here(m->vp());
-    answer = co_await p->sync_begin(m->epoch(), {m->agreed()->epoch(), m->agreed()->lsn()}, m->reset());
+    answer = co_await p->sync_begin({m->epoch(), m->turn()}, {m->agreed()->epoch(), m->agreed()->lsn()}, m->reset());
   } else if (frame.kind == wire::Kind::sync_part) {
     const auto* m = frame.as<fbs::SyncPart>();
     if (!m) co_return channel->close();
@@ -306,13 +306,13 @@ io::Task<void> HeadServer::answer_peer(ChannelPtr channel, wire::Frame frame) {
     auto records = unpack_records(m->records(), m->bodies(), frame.data());
     bool ours = records.ok() && std::all_of(records->begin(), records->end(), [&](const RecordPtr& r) { return r->header.vp() == m->vp(); });
     if (!ours) co_return channel->close();
-    answer = co_await p->sync_part(m->epoch(), std::move(*records));
+    answer = co_await p->sync_part({m->epoch(), m->turn()}, std::move(*records));
   } else if (frame.kind == wire::Kind::sync_end) {
     const auto* m = frame.as<fbs::SyncEnd>();
     if (!m || !m->point()) co_return channel->close();
     Partition* p = ctx_.partition(m->vp());
     if (!p) co_return not_here(m->vp());
-    answer = co_await p->sync_end(m->epoch(), {m->point()->epoch(), m->point()->lsn()});
+    answer = co_await p->sync_end({m->epoch(), m->turn()}, {m->point()->epoch(), m->point()->lsn()});
   } else {
     const auto* m = frame.as<fbs::AliveQuery>();
     if (!m) co_return channel->close();

@@ -18,7 +18,7 @@ Chaos::Chaos(Simulation& sim, Options options) : sim_(sim), options_(std::move(o
     bool others = random_.chance(0.25);
     mix_.resize(others ? std::min<std::size_t>(mix_.size(), 2) : 0);
     for (std::size_t i = 0, share = 2 * mix_.size() + 1; i < share; ++i) mix_.push_back(*options_.directed);
-    interval_ = Duration(random_.between(4'500'000'000, 9'000'000'000));
+    interval_ = options_.interval != Duration(0) ? options_.interval : Duration(random_.between(4'500'000'000, 9'000'000'000));
     return;
   }
   interval_ = options_.interval != Duration(0) ? options_.interval : Duration(random_.spread(20'000'000, 1'280'000'000));

@@ -67,6 +67,7 @@ Unit::Shape shape_of(const ClusterOptions& o, Random r) {
   if (!o.flush) h.log_bytes = 64 << 20;  // nothing will make room
   h.meta_segment_bytes = 256 << 10;
   h.meta_bytes = r.between(8, 24) * h.meta_segment_bytes;
+  if (o.schedule == "trim-storm") h.meta_bytes = 8 * h.meta_segment_bytes;
   h.chunk_bytes = static_cast<std::uint32_t>(8192u << r.below(4));
   h.memory_bytes = r.chance(0.5) ? 1 << 20 : 64 << 20;
   h.flush_bytes = r.spread(64 << 10, 4 << 20);
@@ -151,6 +152,7 @@ void Cluster::make_tenants() {
         .volume_bytes = o_.volume_bytes, .hot_blocks = r.spread(4, 128), .workers = static_cast<std::uint32_t>(r.between(2, 8)),
         .pause = o_.calm ? Duration(r.spread(20'000'000, 80'000'000)) : Duration(r.spread(1'000'000, 60'000'000)),
         .linger = o_.rival});
+    if (o_.schedule == "trim-storm") t->load->storm();
     for (int rival = 0; rival <= (o_.rival ? 1 : 0); ++rival) add_client(sim_, *t, client++, rival != 0);
     tenants_.push_back(std::move(t));
   }
@@ -175,7 +177,8 @@ void Cluster::make_chaos() {
   for (Chaos::Fault& f : unit_faults_->faults()) c.more.push_back(std::move(f));
   c.healing = [this] { traps_.clear(), damage_->heal(), unit_faults_->heal(); };
   if (!o_.schedule.empty()) c.directed = schedules_->fault(o_.schedule);
-  if (o_.least >= 60s) c.interval = Duration(sim_.random().spread(40'000'000, 10'000'000'000));
+  if (o_.schedule == "log-reused" || o_.schedule == "trim-storm") c.interval = 1500ms;
+  else if (o_.least >= 60s) c.interval = Duration(sim_.random().spread(40'000'000, 10'000'000'000));
   chaos_ = std::make_unique<Chaos>(sim_, std::move(c));
 }
 
@@ -387,10 +390,11 @@ ClusterOptions ClusterOptions::from_seed(std::uint64_t seed, bool is_long) {
 
 // These take some seconds each and want to be tried several times.
 void ClusterOptions::direct(const std::string& name) {
+  bool storm = name == "log-reused" || name == "trim-storm";
   schedule = name;
-  least = std::max<io::Duration>(least, 18s);
+  least = std::max<io::Duration>(least, storm ? 6s : 18s);
   most = std::max<io::Duration>(most, 30s);
-  calm = name != "log-reused";
+  calm = !storm;
   if (name == "two-views") rival = true;
 }
 

@@ -24,7 +24,7 @@ const std::vector<std::string>& Schedules::names() {
   static const std::vector<std::string> all = {
       "lost-reserve", "store-forgets", "joiner-alone", "dropped-tail", "seen-before-commit", "two-views", "opened-early",
       "late-flush", "index-record-lost", "two-promotions", "shrink-meets-promotion", "store-behind", "log-reused",
-      "volumes-come-and-go"};
+      "volumes-come-and-go", "trim-storm"};
   return all;
 }
 
@@ -35,7 +35,8 @@ Chaos::Fault Schedules::fault(const std::string& name) {
       [](Schedules& s, Chaos& c) { s.lost_reserve(c, true); },
       &Schedules::joiner_alone, &Schedules::dropped_tail, &Schedules::seen_before_commit, &Schedules::two_views,
       &Schedules::opened_early, &Schedules::late_flush, &Schedules::index_record_lost, &Schedules::two_promotions,
-      &Schedules::shrink_meets_promotion, &Schedules::store_behind, &Schedules::log_reused, &Schedules::volumes_come_and_go};
+      &Schedules::shrink_meets_promotion, &Schedules::store_behind, &Schedules::log_reused, &Schedules::volumes_come_and_go,
+      &Schedules::trim_storm};
   auto at = std::find(names().begin(), names().end(), name);
   LUGE_CHECK(at != names().end() && run.size() == names().size());
   return {name, [this, f = run[static_cast<std::size_t>(at - names().begin())]](Chaos& c) { f(*this, c); }};
@@ -249,6 +250,11 @@ void Schedules::log_reused(Chaos& c) {
     if (random_.chance(0.5)) return power_off(c, {n}, 50ms, 500ms);
     power_off(c, unit_.head_nodes(), 50ms, 500ms);
   });
+}
+
+// 10.3: the storm is the workload's (Workload::storm); a head that comes back has to clean its metadata in the midst of it.
+void Schedules::trim_storm(Chaos& c) {
+  if (random_.chance(0.3)) power_off(c, {unit_.head_nodes()[random_.below(unit_.head_nodes().size())]}, 50ms, 500ms);
 }
 
 // Volumes that nobody uses are made and removed while nodes go and come.

@@ -47,6 +47,7 @@ class Schedules {
   void store_behind(Chaos& c);
   void log_reused(Chaos& c);
   void volumes_come_and_go(Chaos& c);
+  void trim_storm(Chaos& c);
 
   void cut(const std::vector<Node>& a, const std::vector<Node>& b);
   void mend(const std::vector<Node>& a, const std::vector<Node>& b);

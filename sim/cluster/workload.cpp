@@ -14,6 +14,10 @@ io::Task<void> Workload::worker(io::World& world, Target& target, std::uint32_t 
   std::uint64_t attachment = target.attachment();
   while (!stopped_ && started_ < options_.requests && target.attachment() == attachment) {
     if (client != client_ && !options_.linger) break;
+    if (options_.rest != Duration(0) && sim_.now() % (options_.rest + 300ms) > 300ms) {
+      co_await world.sleep(50ms);
+      continue;
+    }
     ++started_;
     co_await request(target, client);
     co_await world.sleep(Duration(random_.below(static_cast<std::uint64_t>(options_.pause.count()))));
