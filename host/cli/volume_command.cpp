@@ -130,7 +130,7 @@ int attach(const Context& c, const Arguments& a) {
   if (!v.ok()) return complain(v.status());
   if (c.json) return print_json(*v), kOk;
   std::string uri = a->nbd.starts_with("unix:") ? "nbd+unix:///" + a->name + "?socket=" + a->nbd.substr(5)
-                                                : "nbd://" + a->nbd.substr(4) + "/" + a->name;
+                                                : (a->nbd.starts_with("tls:") ? "nbds://" : "nbd://") + a->nbd.substr(4) + "/" + a->name;
   std::cout << "volume " << a->name << " attached by " << text_of(*v, "node") << ": " << uri << "\n";
   return kOk;
 }
@@ -197,7 +197,7 @@ void add_attach_commands(CLI::App& app, Context& context) {
     auto a = std::make_shared<VolumeArguments>();
     auto* sub = app.add_subcommand("attach", "Export a volume over NBD");
     sub->add_option("NAME", a->name)->required();
-    sub->add_option("--nbd", a->nbd, "where: unix:PATH or tcp:HOST:PORT")->required();
+    sub->add_option("--nbd", a->nbd, "where: unix:PATH, tcp:HOST:PORT or tls:HOST:PORT (several volumes may share one)")->required();
     sub->add_flag("--take-over", a->take_over, "shut out whoever has it attached");
     sub->add_flag("--read-only", a->read_only);
     sub->add_option("--node", a->node, "the attach daemon that shall do it; default: the least busy");

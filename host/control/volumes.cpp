@@ -43,8 +43,8 @@ Status check_nbd(const std::string& nbd) {
     if (nbd.size() - 5 > kMaxUnixPath) return Status(Code::invalid, "NBD address: a socket's path has at most 107 characters");
     return Status();
   }
-  if (nbd.starts_with("tcp:") && nbd.find(':', 4) != std::string::npos && nbd.size() < 300) return Status();
-  return Status(Code::invalid, "NBD address '" + nbd.substr(0, 80) + "': give unix:PATH or tcp:HOST:PORT");
+  if ((nbd.starts_with("tcp:") || nbd.starts_with("tls:")) && nbd.find(':', 4) != std::string::npos && nbd.size() < 300) return Status();
+  return Status(Code::invalid, "NBD address '" + nbd.substr(0, 80) + "': give unix:PATH, tcp:HOST:PORT or tls:HOST:PORT");
 }
 
 // Greater than the one before, and a number that no other history of this store has given out: after a restore of an old

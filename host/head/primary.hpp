@@ -4,6 +4,7 @@
 //   open (promotion.cpp): collect -> adopt the greatest log -> EpochStart -> all of required hold it -> serve
 //   write (primary_write.cpp): admit -> (merge) -> LSN -> own log and reserves in the same breath -> commit -> answer
 //   read (primary_read.cpp): wait for commit -> look up -> confirm the epoch with required -> fetch -> answer
+//   map (primary_map.cpp): which blocks hold data, as a read would find them
 //   members (membership.cpp): synchronise, leave and join required
 //   flush (flush.cpp): full stripes to the sleds, then an index record through the same log
 //   widen (widen.cpp): the chunks that a stripe lacks, when their sleds are back
@@ -38,6 +39,7 @@ class Primary : public std::enable_shared_from_this<Primary> {
   void open_session(ChannelPtr channel, wire::Frame frame, const fbs::OpenSession& request);
   void write(const ChannelPtr& channel, const fbs::WriteBatch& batch, const Buffer& payload);
   void read(const ChannelPtr& channel, const fbs::ReadBatch& batch);
+  void map(const ChannelPtr& channel, const fbs::MapQuery& query);
   io::Task<Status> flush_everything(std::shared_ptr<Primary> self);
 
   // --- events
@@ -136,6 +138,10 @@ class Primary : public std::enable_shared_from_this<Primary> {
   io::Task<void> serve(std::shared_ptr<Primary> self, std::shared_ptr<ReadJob> job);
   io::Task<bool> confirm();
   io::Task<void> run_rounds(std::shared_ptr<Primary> self);
+
+  // primary_map.cpp
+  struct MapJob;
+  io::Task<void> answer_map(std::shared_ptr<Primary> self, MapJob job);
 
   // flush.cpp
   io::Task<void> flush_loop(std::shared_ptr<Primary> self);

@@ -112,7 +112,8 @@ void HeadServer::on_request(const ChannelPtr& channel, wire::Frame frame) {
   switch (frame.kind) {
     case wire::Kind::open_session:
     case wire::Kind::write_batch:
-    case wire::Kind::read_batch: on_client(channel, std::move(frame)); return;
+    case wire::Kind::read_batch:
+    case wire::Kind::map_query: on_client(channel, std::move(frame)); return;
     case wire::Kind::replicate: on_replicate(channel, frame); return;
     case wire::Kind::confirm: on_confirm(channel, frame); return;
     case wire::Kind::collect:
@@ -154,6 +155,11 @@ void HeadServer::on_client(const ChannelPtr& channel, wire::Frame frame) {
       auto list = b.CreateVectorOfStructs(results);
       return fbs::CreateWriteReplies(b, m->vp(), epoch_of(m->vp()), m->attachment(), m->incarnation(), list);
     }));
+  } else if (frame.kind == wire::Kind::map_query) {
+    const auto* m = frame.as<fbs::MapQuery>();
+    if (!m) return channel->close();
+    if (Primary* primary = primary_of(m->vp())) return primary->map(channel, *m);
+    channel->send(wire::make_frame(wire::Kind::map_reply, [&](auto& b) { return fbs::CreateMapReply(b, m->vp(), epoch_of(m->vp()), m->tag(), refused); }));
   } else {
     const auto* m = frame.as<fbs::ReadBatch>();
     if (!m) return channel->close();

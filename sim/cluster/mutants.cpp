@@ -16,6 +16,7 @@ namespace {
 // Switches whose code the simulated unit does not come to, because what would call it is not built. A unit test has each.
 const std::map<Switch, const char*> kNotReached = {
     {Switch::free_without_generation, "nothing frees slots yet: the sweep is not built; see sled_slots_test"},
+    {Switch::no_tls_demand, "no NBD client in the simulated unit; see nbd_structured_test"},
     {Switch::sled_forgets_fences, "no sled loses one device and keeps the other; see sled_known_devices_test"},
 };
 
