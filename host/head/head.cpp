@@ -12,7 +12,7 @@ namespace luge::head {
 
 using namespace std::chrono_literals;
 
-Context::Context(io::World& w, Options o) : world(w), options(std::move(o)), identity{options.unit, options.id} {}
+Context::Context(io::World& w, Options o) : world(w), options(std::move(o)), identity{options.unit, options.id}, started(w.now()) {}
 Context::~Context() = default;
 
 Head::Head(io::World& world, Options options) : ctx_(std::make_unique<Context>(world, std::move(options))) {}

@@ -1,5 +1,6 @@
-// Reads with `reads = confirmed` (architecture A4): look up, then one round to `required` proves that at the time of
-// the look-up no other primary had opened; only then is anything answered. Needs no clock.
+// Reads: look up, then make sure that at the time of the look-up no other primary had opened; only then is anything answered.
+// A lease says so without a message (lease.hpp); without one, or with `reads = confirmed` (architecture A4), one round to
+// `required` does, and needs no clock.
 #include <absl/container/flat_hash_map.h>
 
 #include "base/crc32c.hpp"
@@ -75,8 +76,9 @@ io::Task<void> Primary::serve(std::shared_ptr<Primary> self, std::shared_ptr<Rea
       p.sources.push_back(source_of(n.committed));
     }
   }
-  bool confirmed = true;
-  if (!broken(Switch::reads_unconfirmed)) confirmed = co_await confirm();
+  bool confirmed = ctx_.options.lease_reads && lease_holds();
+  if (!confirmed && !broken(Switch::reads_unconfirmed)) confirmed = co_await confirm();
+  else confirmed = true;
   for (ReadJob::Part& p : job->parts) {
     if (p.status.ok() && (!confirmed || deposed_)) p.status = Status(Code::unavailable, "this head is not the primary any more");
     if (!p.status.ok()) continue;
@@ -107,6 +109,22 @@ io::Task<void> Primary::serve(std::shared_ptr<Primary> self, std::shared_ptr<Rea
   });
   f.payload = std::move(blocks);
   job->channel->send(std::move(f));
+}
+
+bool Primary::lease_holds() const {
+  io::Time least = io::Time::max(), greatest{};
+  auto look = [&](NodeId n) {
+    if (n == ctx_.options.id) return;
+    auto it = members_.find(n);
+    io::Time granted = it == members_.end() ? io::Time{} : it->second.granted;
+    least = std::min(least, granted);
+    greatest = std::max(greatest, granted);
+  };
+  for (NodeId n : partition_.designation().required) look(n);
+  for (NodeId n : also_required_) look(n);
+  if (least == io::Time::max()) return true;  // alone: nobody else may become primary
+  if (broken(Switch::lease_of_any_one)) least = greatest;
+  return least != io::Time{} && ctx_.world.now() < least + kPrimaryLease;
 }
 
 io::Task<bool> Primary::confirm() {
@@ -187,6 +205,8 @@ io::Task<Status> Primary::fetch(std::vector<Source> sources, Lba lba, Buffer out
     Entry e = sources[i].entry;
     if (e.hole()) {
       std::memset(target, 0, kBlockBytes);
+    } else if (e.is_lost()) {
+      co_return Status(Code::corrupt, "block " + std::to_string(lba + i) + " was lost when a loss was accepted: write it again");
     } else if (e.is_lsn()) {
       while (j < n && sources[j].entry == e) ++j;
       RecordPtr r = sources[i].record;

@@ -37,6 +37,10 @@ enum class Path {
   suspect_after_replay,          // 10.2
   repaired_from_member,          // a payload that has gone bad in a head's own log
   narrow_stripe,                 // 8.5
+  stranger,                      // 4.6  a replica learns that its history was given up
+  blank_waits,                   // 4.2  a head that has lost its disk does not open the VP without the others
+  restarted_inside_lease,        // 6.2  a head that has just restarted opens a VP
+  late_sync_refused,             // 3.4  a message of a synchronisation that its primary has given up
   attempt_of_unknown_end,        // 8.1  a stripe's gateway did not answer: fresh slots
   // Moments
   epoch_start_appended,

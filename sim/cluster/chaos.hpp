@@ -30,6 +30,7 @@ class Chaos {
     std::function<void()> healing; ///< ends what `more` has begun; runs before nodes that are down are started
     Duration shortest = 1ms, longest = 4s;  ///< of one fault
     Duration interval{0};          ///< between faults, on average; 0: drawn, 20 ms to 1.3 s
+    bool clocks_jump = true;       ///< not only their rates differ
   };
   Chaos(Simulation& sim, Options options);
 

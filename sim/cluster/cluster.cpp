@@ -59,12 +59,14 @@ Unit::Shape shape_of(const ClusterOptions& o, Random r) {
   Unit::Shape s{o.heads, o.sleds, o.devices, o.volume_bytes / o.partitions, {}};
   head::Options& h = s.head;
   h.segment_bytes = 512 << 10;
+  h.meta_store_bytes = 256 << 10;  // so that its halves change often; each start reads it whole
   h.log_bytes = r.between(8, 32) * h.segment_bytes;
   if (!o.flush) h.log_bytes = 64 << 20;  // nothing will make room
   h.meta_segment_bytes = 256 << 10;
   h.meta_bytes = r.between(8, 24) * h.meta_segment_bytes;
   h.chunk_bytes = static_cast<std::uint32_t>(8192u << r.below(4));
   h.memory_bytes = r.chance(0.5) ? 1 << 20 : 64 << 20;
+  h.lease_reads = r.chance(0.7);
   h.flush_bytes = r.spread(64 << 10, 4 << 20);
   h.flush_age = Duration(r.spread(200'000'000, 20'000'000'000));
   h.flush_idle = Duration(r.spread(50'000'000, 3'000'000'000));
@@ -169,6 +171,7 @@ void Cluster::make_chaos() {
   for (Chaos::Fault& f : unit_faults_->faults()) c.more.push_back(std::move(f));
   c.healing = [this] { damage_->heal(), unit_faults_->heal(); };
   if (o_.least >= 60s) c.interval = Duration(sim_.random().spread(40'000'000, 10'000'000'000));
+  c.clocks_jump = !unit_.shape().head.lease_reads;
   chaos_ = std::make_unique<Chaos>(sim_, std::move(c));
 }
 

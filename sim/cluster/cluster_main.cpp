@@ -1,4 +1,5 @@
 // luge-sim: runs seeds of the simulated unit, and the mutants that show that it would notice.
+#include <malloc.h>
 #include <spdlog/pattern_formatter.h>
 #include <spdlog/sinks/stdout_sinks.h>
 
@@ -150,6 +151,9 @@ int main(int argc, char** argv) {
   mutant->add_flag("--quick", quick, "few seeds beyond the table's");
   mutant->add_option("--jobs", mutants.jobs)->check(CLI::Range(1, 64));
   CLI11_PARSE(app, argc, argv);
+  // Memory that is freed is wanted again at once: giving it back to the kernel costs page faults, a fifth of the time.
+  mallopt(M_MMAP_THRESHOLD, 1 << 30);
+  mallopt(M_TRIM_THRESHOLD, 1 << 30);
 
   log_to_stdout(overrides.trace);
   if (*run) return one(seed, overrides);

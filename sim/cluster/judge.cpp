@@ -90,6 +90,15 @@ std::string Judge::bad_stripe() const {
   return bad;
 }
 
+// A device may be out although what lies on its medium is good: it has lied about its tables and was left out at the start.
+bool Judge::device_serves(const fbs::ChunkPlace& place) const {
+  const control::Node* sled = unit_.control() ? unit_.control()->registry().find(place.sled()) : nullptr;
+  if (sled == nullptr) return true;
+  return std::none_of(sled->devices.begin(), sled->devices.end(), [&](const control::DeviceInfo& d) {
+    return d.index == place.device() && d.state != "ok" && d.state != "full";
+  });
+}
+
 bool Judge::can_lose(const std::vector<Node>& sleds) const {
   bool can = true;
   each_live_stripe([&](const head::StripeRow& row) {
@@ -98,7 +107,7 @@ bool Judge::can_lose(const std::vector<Node>& sleds) const {
       if (row.places[i].sled() == 0) continue;
       Node n = unit_.node_of_sled(row.places[i].sled());
       bool gone = !sim_.up(n) || std::find(sleds.begin(), sleds.end(), n) != sleds.end();
-      left += !gone && media_.chunk(row, i).has_value();
+      left += !gone && device_serves(row.places[i]) && media_.chunk(row, i).has_value();
     }
     can = left >= row.layout.k;
     return can;

@@ -30,7 +30,9 @@ class Judge {
   /// Could every live stripe be read with these sleds gone too?
   bool can_lose(const std::vector<Node>& sleds) const;
 
+
  private:
+  bool device_serves(const fbs::ChunkPlace& place) const;
   template <class F>
   void each_live_stripe(F f) const;
 
