@@ -83,6 +83,7 @@ io::Task<bool> Attach::settle() {
   for (const auto& [name, w] : now) {
     if (!wanted_.contains(name)) continue;  // withdrawn meanwhile
     Status s = co_await open_export(name, w.nbd, false, w.read_only);
+    if (s.ok()) s = resize_export(name, w.bytes);  // it may have grown while this daemon could not be told
     if (s.ok()) complaints_.erase(name);
     else complain(name, s);
     all = all && s.ok();
@@ -100,7 +101,7 @@ io::Task<Status> Attach::ask_wanted() {
   wanted_.clear();
   if (m->exports())
     for (const fbs::ExportVolume* e : *m->exports())
-      if (e->name() && e->nbd()) wanted_[e->name()->str()] = {e->nbd()->str(), e->read_only()};
+      if (e->name() && e->nbd()) wanted_[e->name()->str()] = {e->nbd()->str(), e->read_only(), e->bytes()};
   co_return Status();
 }
 
@@ -117,6 +118,10 @@ void Attach::on_control(const std::shared_ptr<wire::Channel>& channel, wire::Fra
     std::string name = m->name()->str(), nbd = m->nbd()->str();
     bool take_over = m->take_over(), read_only = m->read_only();
     world_.spawn("export", export_and_reply(channel, std::move(frame), name, nbd, take_over, read_only));
+  } else if (frame.kind == wire::Kind::resize_export) {
+    const auto* m = frame.as<fbs::ResizeExport>();
+    if (!m || !m->name()) return channel->close();
+    channel->reply(frame, wire::reply_frame(resize_export(m->name()->str(), m->bytes())));
   } else if (frame.kind == wire::Kind::unexport_volume) {
     const auto* m = frame.as<fbs::UnexportVolume>();
     if (!m || !m->name()) return channel->close();
@@ -223,6 +228,15 @@ std::vector<std::shared_ptr<NbdConnection>> Attach::connections_of(const Export&
     for (const auto& w : it->second->connections)
       if (auto c = w.lock(); c && c->served() == e.served.get()) all.push_back(c);
   return all;
+}
+
+// A client learns the size in its handshake; one that is connected goes on with the old one.
+Status Attach::resize_export(const std::string& name, std::uint64_t bytes) {
+  auto it = exports_.find(name);
+  if (it == exports_.end()) return Status(Code::not_found, "volume '" + name + "' is not exported here");
+  it->second->volume->grow(bytes);
+  it->second->served->info.bytes = it->second->volume->size_bytes();
+  return Status();
 }
 
 io::Task<Status> Attach::close_export(std::string name, bool detach) {

@@ -50,6 +50,7 @@ class Attach {
   struct Wanted {
     std::string nbd;
     bool read_only = false;
+    std::uint64_t bytes = 0;
   };
   using ExportPtr = std::shared_ptr<Export>;
   void on_control(const std::shared_ptr<wire::Channel>& channel, wire::Frame frame);
@@ -57,6 +58,7 @@ class Attach {
   io::Task<void> unexport_and_reply(std::shared_ptr<wire::Channel> channel, wire::Frame frame, std::string name);
   io::Task<Status> open_export(std::string name, std::string nbd, bool take_over, bool read_only);
   io::Task<Status> close_export(std::string name, bool detach);
+  Status resize_export(const std::string& name, std::uint64_t bytes);
   Result<PortalPtr> portal_at(const std::string& nbd);
   void leave_portal(const std::string& nbd, const Export* e);
   io::Task<void> accept_loop(PortalPtr p);

@@ -21,7 +21,6 @@ using testing::request;
 using testing::Wire;
 
 constexpr std::uint32_t kSize = 4 << 20;
-constexpr std::uint64_t kOfSet = 10, kOfList = 9;
 enum : std::uint16_t { read_ = 0, write_ = 1, trim_ = 4, status_ = 7 };
 enum : std::uint16_t { kNone = 0, kData = 1, kHole = 2, kStatus = 5, kError = 0x8001 };
 

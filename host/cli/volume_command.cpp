@@ -135,6 +135,17 @@ int recover(const Context& c, const Arguments& a) {
   return kOk;
 }
 
+int resize(const Context& c, const Arguments& a) {
+  if (Status s = check_path(a->name); !s.ok()) return complain(s);
+  auto size = parse_bytes(a->size);
+  if (!size.ok()) return complain(size.status().with("--size"));
+  auto v = c.request("POST", path_of(a->name, "resize"), json::object{{"size", *size}}, kTimeout);
+  if (!v.ok()) return complain(v.status());
+  if (c.json) return print_json(*v), kOk;
+  std::cout << "volume " << a->name << " has " << human_bytes(*size) << " now; NBD clients see it when they connect again\n";
+  return kOk;
+}
+
 int list(const Context& c) {
   auto v = c.get("/v1/volumes");
   if (!v.ok()) return complain(v.status());
@@ -192,6 +203,12 @@ void add_volume_commands(CLI::App& app, Context& context) {
     sub->add_option("--copies", a->copies, "replicas of what is not flushed yet, on as many heads; default 3")
         ->check(CLI::Range(2, 8));
     sub->footer("Example: luge volume create disk1 --size 10GiB --layout 4+2");
+  }
+  {
+    auto [sub, a] = add("resize", "Make a volume larger, while it is used", resize);
+    sub->add_option("NAME", a->name)->required();
+    sub->add_option("--size", a->size, "the new size, not less than now; a multiple of 4096")->required();
+    sub->footer("Example: luge volume resize disk1 --size 20GiB");
   }
   {
     auto [sub, a] = add("ls", "List volumes", [](const Context& c, const Arguments&) { return list(c); });

@@ -330,6 +330,16 @@ void Volume::zero(std::uint64_t offset, std::uint32_t length, Done done) {
 
 void Volume::map(std::uint64_t offset, std::uint32_t length, MapDone done) { state_->submit_map(offset, length, std::move(done)); }
 
+void Volume::grow(std::uint64_t bytes) {
+  VolumeState& v = *state_;
+  if (bytes <= v.bytes || bytes % kBlockBytes != 0 || (bytes - 1) / v.vp_bytes >= kMaxVps) return;
+  v.bytes = bytes;
+  while (v.sessions.size() * v.vp_bytes < bytes) {
+    v.sessions.push_back(std::make_unique<VpSession>(v, make_vp(v.id, static_cast<std::uint32_t>(v.sessions.size()))));
+    v.sessions.back()->learn(nullptr);  // looks its primary up when it is first used
+  }
+}
+
 std::uint64_t Volume::size_bytes() const { return state_->bytes; }
 const std::string& Volume::name() const { return state_->name; }
 VolumeId Volume::id() const { return state_->id; }

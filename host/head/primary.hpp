@@ -41,6 +41,8 @@ class Primary : public std::enable_shared_from_this<Primary> {
   void read(const ChannelPtr& channel, const fbs::ReadBatch& batch);
   void map(const ChannelPtr& channel, const fbs::MapQuery& query);
   io::Task<Status> flush_everything(std::shared_ptr<Primary> self);
+  /// Makes the VP larger: by a revision, as every change within an epoch. ok: all of required know it.
+  io::Task<Status> grow(std::shared_ptr<Primary> self, std::uint64_t blocks);
 
   // --- events
   void on_own_durable();
@@ -183,6 +185,7 @@ class Primary : public std::enable_shared_from_this<Primary> {
   std::map<NodeId, Member> members_;
   std::set<NodeId> also_required_;  // while a proposal's fate or its spreading is open: the union with the old set
   bool proposing_ = false;
+  std::uint64_t wanted_blocks_ = 0; // the size that the next proposal is to have, if it is more than the present one
   std::optional<io::Time> alone_since_;
   std::uint64_t sync_turns_ = 0;    // begun, of all members
   std::deque<Op> incoming_;         // admitted in order, waiting for space

@@ -353,6 +353,12 @@ void HeadServer::on_control(const ChannelPtr& channel, wire::Frame frame) {
     if (!m) return channel->close();
     VpId vp = m->vp();
     ctx_.world.spawn("flush request", flush_vp(channel, std::move(frame), vp));
+  } else if (frame.kind == wire::Kind::grow_vp) {
+    const auto* m = frame.as<fbs::GrowVp>();
+    if (!m) return channel->close();
+    VpId vp = m->vp();
+    std::uint64_t blocks = m->blocks();
+    ctx_.world.spawn("grow VP", grow_vp(channel, std::move(frame), vp, blocks));
   } else if (frame.kind == wire::Kind::drop_vp) {
     const auto* m = frame.as<fbs::DropVp>();
     if (!m) return channel->close();
@@ -362,6 +368,14 @@ void HeadServer::on_control(const ChannelPtr& channel, wire::Frame frame) {
   } else {
     channel->reply(frame, wire::reply_frame(Status(Code::invalid, "a head does not answer '" + std::string(wire::kind_name(frame.kind)) + "'")));
   }
+}
+
+io::Task<void> HeadServer::grow_vp(ChannelPtr channel, wire::Frame frame, VpId vp, std::uint64_t blocks) {
+  Partition* p = ctx_.partition(vp);
+  std::shared_ptr<Primary> primary = p ? p->primary : nullptr;
+  Status s(Code::unavailable, "this head is not the primary");
+  if (primary) s = co_await primary->grow(primary, blocks);
+  channel->reply(frame, wire::reply_frame(s));
 }
 
 io::Task<void> HeadServer::flush_vp(ChannelPtr channel, wire::Frame frame, VpId vp) {

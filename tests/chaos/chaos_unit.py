@@ -26,7 +26,7 @@ class Daemon:
 
 
 class ChaosUnit:
-    def __init__(self, directory, build, heads=4, sleds=6, network=None, disk_faults=False, break_rule=None):
+    def __init__(self, directory, build, heads=4, sleds=6, network=None, disk_faults=False, break_rule=None, vp_bytes=None):
         self.dir, self.network = directory, network
         self.bin = os.path.join(build, "sabotage" if break_rule else "bin")
         self.luge = os.path.join(build, "bin", "luge")
@@ -35,6 +35,7 @@ class ChaosUnit:
         self.env = {k: v for k, v in os.environ.items() if k != SUPPRESSED}
         if break_rule:
             self.env[SUPPRESSED] = break_rule
+        self.vp_bytes = vp_bytes
         self.daemons = {}
         self.found = []  # what must not have happened
         for role, count in (("control", 1), ("sled", sleds), ("head", heads), ("attach", 2)):
@@ -65,6 +66,8 @@ class ChaosUnit:
             c["insecure-listen"] = True
         if d.role == "control":
             c["http"] = self.api
+            if self.vp_bytes:
+                c["vp-bytes"] = self.vp_bytes
         else:
             c["control"] = self.socket(self.daemons["control-1"])
         if d.role == "head":

@@ -1,16 +1,20 @@
 #!/usr/bin/env python3
 """NBD against a real unit, with clients that are not ours: what is mapped (nbdinfo, qemu-img), several volumes at one address,
-and TLS.
+a volume that grows, and TLS.
 
   tests/e2e/nbd.py --build build [--dir D]
 """
 import argparse
 import json
 import os
+import resource
 import shutil
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "chaos"))
 from chaos_unit import CheckFailed, ChaosUnit, command  # noqa: E402
@@ -39,8 +43,29 @@ def certificates(directory):
     return p("cert.pem"), p("key.pem"), client
 
 
+def grow(unit):
+    """a volume grows while it is written to, inside its partition and by new ones, and keeps what it has; smaller is refused"""
+    uri = unit.uri("disk")
+    load = subprocess.Popen(["fio", "--name=grow", "--ioengine=nbd", f"--uri={uri}", "--rw=randwrite", "--bs=4k", "--iodepth=8", "--size=64m", "--time_based", "--runtime=8",
+                             "--verify=crc32c", "--verify_backlog=256", "--verify_fatal=1", "--verify_state_save=0"], cwd=unit.dir, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    for size in (1100 * MIB, 1536 * MIB, 2048 * MIB + 8192):
+        unit.run("volume", "resize", "disk", "--size", str(size))
+        expect(command(["nbdinfo", "--size", uri]).strip() == str(size), f"not {size} bytes after the resize")
+        text = command(["qemu-io", "-f", "raw", "-c", f"write -P 77 {size - 8192} 8192", "-c", f"read -P 77 {size - 8192} 8192", uri])
+        expect("failed" not in text, text)
+    _, err = load.communicate(timeout=120)
+    expect(load.returncode == 0, f"fio while the volume grew: {err[-500:]}")
+    refused = subprocess.run([unit.luge, "--api", unit.api, "volume", "resize", "disk", "--size", "1GiB"], capture_output=True, text=True)
+    expect(refused.returncode == 2 and "larger" in refused.stderr, f"shrinking: {refused.returncode} {refused.stderr}")
+    unit.kill(*unit.daemons)
+    unit.start()
+    unit.wait_up()
+    unit.wait("the volume is back at its new size", lambda: command(["nbdinfo", "--size", uri]).strip() == str(2048 * MIB + 8192), 30)
+    text = command(["qemu-io", "-f", "raw", "-c", f"read -P 77 {1100 * MIB - 8192} 8192", "-c", f"read -P 77 {1536 * MIB - 8192} 8192", "-c", f"read -P 77 {2048 * MIB} 8192", uri])
+    expect("failed" not in text, text)
+
+
 def free_ports(count):
-    import socket
     sockets = [socket.socket() for _ in range(count)]
     for s in sockets:
         s.bind(("127.0.0.1", 0))
@@ -115,6 +140,54 @@ def one_address(unit, port):
     unit.wait("the export is back", lambda: command(["nbdinfo", "--size", f"nbd://127.0.0.1:{port}/b"]).strip() == str(64 * MIB), 20)
 
 
+def resident_bytes(pid):
+    with open(f"/proc/{pid}/status") as f:
+        return next(int(line.split()[1]) for line in f if line.startswith("VmRSS")) << 10
+
+
+def transmission(port, name):
+    """A raw connection that has finished its handshake."""
+    s = socket.create_connection(("127.0.0.1", port), timeout=20)
+    s.recv(18, socket.MSG_WAITALL)
+    body = struct.pack(">I", len(name)) + name.encode() + struct.pack(">H", 0)
+    s.sendall(struct.pack(">I", 3) + b"IHAVEOPT" + struct.pack(">II", 7, len(body)) + body)
+    while True:
+        kind, length = struct.unpack(">II", s.recv(20, socket.MSG_WAITALL)[12:])
+        s.recv(length, socket.MSG_WAITALL) if length else None
+        if kind == 1:
+            return s
+        expect(kind == 3, f"option reply {kind:x}")
+
+
+def hostile_clients(unit, port):
+    """a thousand silent connections over TCP, two hundred with half a request of 32 MiB: others are served, memory stays bounded, and their ends are clean"""
+    pid = unit.daemons["attach-1"].process.pid
+    before, open_sockets = resident_bytes(pid), []
+    try:
+        for i in range(1000):
+            s = socket.create_connection(("127.0.0.1", port), timeout=20)
+            if i % 3 == 1:
+                s.sendall(struct.pack(">I", 3) + b"IHAV")
+            open_sockets.append(s)
+        halves = [transmission(port, "b") for _ in range(200)]
+        open_sockets += halves
+        for i, s in enumerate(halves):
+            header = struct.pack(">IHHQQI", 0x25609513, 0, 1, i, 0, 32 << 20)
+            s.sendall(header[:5 + i % 20] if i % 2 else header + bytes(1000))
+        begin = time.time()
+        text = command(["qemu-io", "-f", "raw", "-c", "write -P 66 0 1M", "-c", "read -P 66 0 1M", f"nbd://127.0.0.1:{port}/b"])
+        expect("failed" not in text, text)
+        expect(time.time() - begin < 10, "an honest client was kept waiting")
+        grown = resident_bytes(pid) - before
+        expect(grown < 256 * MIB, f"the attach daemon has grown by {grown >> 20} MiB")
+    finally:
+        for s in open_sockets:
+            s.close()
+    unit.wait("they are forgotten", lambda: len(os.listdir(f"/proc/{pid}/fd")) < 100, 20)
+    text = command(["qemu-io", "-f", "raw", "-c", "read -P 66 0 1M", f"nbd://127.0.0.1:{port}/b"])
+    expect("failed" not in text, "half a write was done: " + text)
+
+
 # Requirement: B-12
 def over_tls(unit, port, client):
     """a volume at a tls: address: nothing without TLS, everything with it"""
@@ -139,9 +212,11 @@ def main():
     parser.add_argument("--build", required=True)
     parser.add_argument("--dir", default="/var/tmp")
     options = parser.parse_args()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 8192), most))  # for this process and the daemons it starts
     work = tempfile.mkdtemp(prefix="nbd-", dir=options.dir)
     certificate, key, client = certificates(work)
-    unit = ChaosUnit(os.path.join(work, "u"), os.path.abspath(options.build))
+    unit = ChaosUnit(os.path.join(work, "u"), os.path.abspath(options.build), vp_bytes="512MiB")
     with open(os.path.join(unit.dir, "attach-1", "config.toml"), "a") as f:
         f.write(f"tls-certificate = {json.dumps(certificate)}\ntls-key = {json.dumps(key)}\n")
     ports = free_ports(2)
@@ -149,7 +224,7 @@ def main():
         unit.start()
         unit.wait_up()
         unit.make_volume("disk", "attach-1", "1GiB")
-        for check, arguments in ((what_is_mapped, ()), (one_address, (ports[0],)), (over_tls, (ports[1], client))):
+        for check, arguments in ((what_is_mapped, ()), (grow, ()), (one_address, (ports[0],)), (hostile_clients, (ports[0],)), (over_tls, (ports[1], client))):
             check(unit, *arguments)
             unit.watch()
             expect(not unit.found, "; ".join(unit.found))
