@@ -57,6 +57,8 @@ class Primary : public std::enable_shared_from_this<Primary> {
     std::uint64_t written_user = 0, written_log = 0, data_chunks = 0, parity_chunks = 0;
     std::uint64_t stripes = 0, widened = 0, duplicates = 0, merges = 0;
   };
+  /// Nobody else can have opened yet (lease.hpp).
+  bool lease_holds() const;
   /// JSON objects {node, state, acked}, separated by commas: how far each member has confirmed.
   std::string members_report() const;
   const Counters& counters() const { return counters_; }
@@ -143,7 +145,6 @@ class Primary : public std::enable_shared_from_this<Primary> {
 
   // primary_read.cpp
   io::Task<void> serve(std::shared_ptr<Primary> self, std::shared_ptr<ReadJob> job);
-  bool lease_holds() const;
   io::Task<bool> confirm();
   io::Task<void> run_rounds(std::shared_ptr<Primary> self);
 

@@ -80,6 +80,7 @@ io::Task<void> Primary::run(std::shared_ptr<Primary> self) {
   if (broken(Switch::open_before_all_hold_tail)) replica.advance_commit(start.lsn);
   recompute_commit();
   open_ = true;
+  witnessed(Fact::opened, replica.vp(), epoch_);
   state_ = "open";
   partition_.waits = {};
   logging::info("VP {:x}: open in epoch {} from LSN {}, required {}", replica.vp(), epoch_, start.lsn,

@@ -64,6 +64,7 @@ enum class Fact {
   record_taken,     // a head has taken a record from the primary of that epoch
   sled_fenced,      // a sled has answered that the epoch is durable there
   sled_changed,     // a sled has changed a slot or a column under that epoch
+  opened,           // a primary has opened in that epoch
   acknowledged,     // a primary answers that a write is durable; the value is how many copies are required
 };
 /// The product: nothing. `value`: the epoch, unless the fact says otherwise.

@@ -16,6 +16,7 @@ void Judge::witness(Fact fact, VpId vp, std::uint64_t epoch) {
       broken_promise_ = "a write of VP " + std::to_string(vp) + " was acknowledged with " + std::to_string(epoch) + " required copies";
     return;
   }
+  if (fact == Fact::opened) return leases_have_run_out(vp, epoch);
   if (!n || damage_.bad(*n)) return;  // a disk that forgets breaks its owner's promises
   Epoch& promised = promised_[{*n, vp}];
   bool is_promise = fact == Fact::epoch_adopted || fact == Fact::sled_fenced;
@@ -24,6 +25,15 @@ void Judge::witness(Fact fact, VpId vp, std::uint64_t epoch) {
   } else if (epoch < promised && broken_promise_.empty()) {
     broken_promise_ = sim_.name(*n) + (fact == Fact::record_taken ? " took a record" : " changed a slot or column") + " of VP " +
                       std::to_string(vp) + " under epoch " + std::to_string(epoch) + " though it had promised epoch " + std::to_string(promised);
+  }
+}
+
+// A lease only gets shorter from here on: its owner's epoch is fenced at one of those that granted it.
+void Judge::leases_have_run_out(VpId vp, Epoch epoch) {
+  for (head::Head* h : unit_.heads()) {
+    auto d = h ? h->digest(vp) : std::nullopt;
+    if (d && d->lease && d->epoch < epoch && broken_promise_.empty())
+      broken_promise_ = "VP " + std::to_string(vp) + " was opened in epoch " + std::to_string(epoch) + " while another primary had a lease in epoch " + std::to_string(d->epoch);
   }
 }
 

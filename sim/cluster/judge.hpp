@@ -32,6 +32,7 @@ class Judge {
 
 
  private:
+  void leases_have_run_out(VpId vp, Epoch epoch);
   bool device_serves(const fbs::ChunkPlace& place) const;
   template <class F>
   void each_live_stripe(F f) const;
