@@ -214,7 +214,7 @@ def slow_and_full_and_failing_disks(f):
 
 @scenario(network=True)
 def partitions(f):
-    """the primary is cut off, then cut one way from its reserves, then from the control plane and the front end only"""
+    """the primary is cut off; then one way from a reserve; then from control plane and clients only; then it keeps nobody but its clients"""
     net, victim = f.network, f.primary()
     net.cut_off(victim)
     f.pause(4)
@@ -231,6 +231,49 @@ def partitions(f):
     f.pause(4)
     net.heal()
     f.settled()
+    victim = f.primary()
+    for other in f.unit.daemons:
+        if other != victim and not other.startswith("attach"):
+            net.cut(victim, other)
+    f.pause(4)
+    if f.primary() == victim:
+        raise CheckFailed("failover", f"{victim} is cut off from all others and is still primary")
+    net.heal()
+    f.settled()
+
+
+@scenario(network=True)
+def random_cuts(f):
+    """nodes are cut off, pairs are cut one way or both, halves are parted, heads die meanwhile; then all of it heals"""
+    net, names = f.network, list(f.unit.daemons)
+    end = time.time() + (300 if f.options.long else 20)
+    dead = None
+    while time.time() < end:
+        dice = f.random.random()
+        if dice < 0.3:
+            net.cut_off(f.random.choice(names))
+        elif dice < 0.6:
+            net.cut(*f.random.sample(names, 2), one_way=f.random.random() < 0.5)
+        elif dice < 0.7:
+            side = set(f.random.sample(names, len(names) // 2))
+            for a in side:
+                for b in names:
+                    if b not in side:
+                        net.cut(a, b)
+        elif dice < 0.8 and dead is None:
+            dead = f.random.choice([n for n in names if n.startswith(("head", "control"))])
+            f.unit.kill(dead)
+        elif dice < 0.9 and dead is not None:
+            f.unit.start(dead)
+            dead = None
+        elif dice > 0.85:
+            net.heal()
+        f.pause(0.3 + 1.2 * f.random.random())
+    net.heal()
+    if dead:
+        f.unit.start(dead)
+    f.unit.wait_up(90)
+    f.settled(90)
 
 
 @scenario(network=True)
@@ -327,6 +370,10 @@ def run_scenario(function, network, disks, options, seed):
         text = clients.text("fio", "err")
         if "verify" in text or "error=" in text.lower():
             raise CheckFailed("fio-verify", text[-2000:])
+        if net:
+            fire.notes.append(f"{net.counts['forwarded']} frames forwarded, {net.counts['dropped']} dropped, {net.counts['doubled']} doubled")
+            if net.counts["dropped"] == 0:
+                raise CheckFailed("network", "the switch has dropped nothing: the fire did not burn")
         if unit.found:
             raise CheckFailed("daemon", "; ".join(unit.found))
         return f"{said['answered']} answered, {said['unknown']} unknown, longest {said['longest_ms'] / 1000:.1f} s; {', '.join(fire.notes)}"
