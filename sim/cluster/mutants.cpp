@@ -20,6 +20,8 @@ const std::map<Switch, const char*> kNotReached = {
     {Switch::sled_forgets_fences, "no sled loses one device and keeps the other; sled_known_devices_test"},
     {Switch::diverged_unchecked, "no fault brings a primary to send another record while the other rules hold; sim_head_test"},
     {Switch::longest_log_by_length, "an epoch begins behind all required logs, so the longest of them is also the latest; sim_head_test"},
+    {Switch::no_tls_demand, "no NBD client in the simulated unit; nbd_structured_test"},
+    {Switch::history_unchecked, "no operator accepts a loss in a seed; sim_loss_test"},
 };
 
 // Mutants of the protocol without a switch, for want of what they would break.
@@ -27,9 +29,6 @@ constexpr const char* kNotBuilt[][2] = {
     {"checkpoint-covers-uncommitted", "checkpoints"},
     {"metadata-trimmed-to-newest-checkpoint", "checkpoints"},
     {"sweep-without-low-water-mark", "the sweep"},
-    {"lease-from-receipt", "lease reads"},
-    {"lease-forgotten-at-restart", "lease reads"},
-    {"lease-of-any-one-reserve", "lease reads"},
     {"snapshot-without-a-cut", "snapshots"},
 };
 
