@@ -48,15 +48,20 @@ class Coverage {
   std::vector<std::unique_ptr<Count>> counts_;
 };
 
-// The four states of a handshake and classes of how long a valid waits.
+// The four states of a handshake and classes of how long a valid waits. Not every port has all of them: a ready may follow its
+// valid (never ready alone) or always be high (never waiting).
+enum class ReadyIs { free, after_valid, always };
 class Handshake {
  public:
-  // ready_alone: false for a port whose ready is a function of its valid.
-  Handshake(Coverage &c, const std::string &name, bool ready_alone = true) {
+  Handshake(Coverage &c, const std::string &name, ReadyIs ready = ReadyIs::free) {
     const char *states[] = {"idle", "ready alone", "waiting", "transfer"}, *stalls[] = {"0", "1", "2-7", "8-63", "64 and more"};
-    for (int i = 0; i < 4; i++) state_[i] = i == 1 && !ready_alone ? &never_ : c.find(name, states[i]);
-    for (int i = 0; i < 5; i++) stall_[i] = c.find(name + " waits", stalls[i]);
+    for (int i = 0; i < 4; i++) {
+      bool never = (ready == ReadyIs::after_valid && i == 1) || (ready == ReadyIs::always && i % 2 == 0);
+      state_[i] = never ? &never_ : c.find(name, states[i]);
+    }
+    for (int i = 0; i < 5; i++) stall_[i] = ready == ReadyIs::always && i ? &never_ : c.find(name + " waits", stalls[i]);
   }
+  Handshake(const Handshake &) = delete;
   void see(bool valid, bool ready) {
     ++*state_[valid * 2 + ready];
     if (valid && !ready) waited_++;

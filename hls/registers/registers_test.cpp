@@ -25,7 +25,7 @@ struct Access { bool write; uint32_t address, data, strobes; };
 
 class Runner {
  public:
-  explicit Runner(hls::Bench &b) : bench(b), random(b.seed), aw(b.coverage, "aw", false), w(b.coverage, "w", false), bb(b.coverage, "b"), ar(b.coverage, "ar", false), r(b.coverage, "r") {
+  explicit Runner(hls::Bench &b) : bench(b), random(b.seed), aw(b.coverage, "aw", hls::ReadyIs::after_valid), w(b.coverage, "w", hls::ReadyIs::after_valid), bb(b.coverage, "b"), ar(b.coverage, "ar", hls::ReadyIs::after_valid), r(b.coverage, "r") {
     for (auto &word : REGISTER_WORDS) b.coverage.declare("words", {std::string(word.name) + (word.high ? " high" : "") + " read", std::string(word.name) + (word.high ? " high" : "") + " written"});
     b.coverage.declare("answers", {"read okay", "read decode error", "write okay", "write slave error", "write decode error"});
     model.reset();

@@ -350,6 +350,17 @@ class Translator {
         t = cast<ArrayType>(t)->getElementType();
         stride = (int64_t)dl.getTypeAllocSizeInBits(t);
       }
+      if (std::vector<std::pair<Id, int64_t>> cases; constants(op, dag.constant(1, 1), cases, i)) {  // a choice between members: c ? a.x : b.y
+        std::vector<Target> all;
+        for (auto &x : v.targets)
+          for (auto &[condition, n] : cases) {
+            Target t2 = x;
+            t2.condition = dag.band(x.condition, condition), t2.offset += n * stride;
+            if (!dag.is_zero(t2.condition)) all.push_back(t2);
+          }
+        v.targets = all;
+        continue;
+      }
       Id index = get(op, i).bits;
       if (dag.is_undef(index)) index = dag.zero(dag[index].width);
       for (auto &x : v.targets) {
@@ -358,6 +369,18 @@ class Translator {
       }
     }
     return v;
+  }
+
+  // The constants that selects choose between, each with its condition; false if there is anything else.
+  bool constants(llvm::Value *v, Id condition, std::vector<std::pair<Id, int64_t>> &out, const Instruction &i) {
+    if (auto *c = dyn_cast<ConstantInt>(v)) {
+      out.push_back({condition, c->getSExtValue()});
+      return true;
+    }
+    auto *s = dyn_cast<SelectInst>(v);
+    if (!s || !isa<ConstantInt, SelectInst>(s->getTrueValue()) || !isa<ConstantInt, SelectInst>(s->getFalseValue())) return false;
+    Id c = get(s->getCondition(), i).bits;
+    return constants(s->getTrueValue(), dag.band(condition, c), out, i) && constants(s->getFalseValue(), dag.band(condition, dag.bnot(c)), out, i);
   }
 
   // Which values an index can have, from the array it runs over and from the bits it has.
