@@ -64,33 +64,33 @@ static const uint32_t FLAG_CRC = 1;  // `flags` of a descriptor: write CRC-32C o
 
 // What a descriptor asks for.
 struct Op {
-  static const int code = 1;  // multiply-accumulate `sources` chunks into `rows` chunks with a coefficient table
-  static const int load_table = 2;  // fill a coefficient table with the 64 bytes of `coefficients`, row by row, 16 a row
-  static const int nothing = 3;  // complete
+  static constexpr int code = 1;  // multiply-accumulate `sources` chunks into `rows` chunks with a coefficient table
+  static constexpr int load_table = 2;  // fill a coefficient table with the 64 bytes of `coefficients`, row by row, 16 a row
+  static constexpr int nothing = 3;  // complete
 };
 
 // Status of a completion. From `read_error` on the destinations have undefined contents.
 struct JobStatus {
-  static const int ok = 0;
-  static const int bad_version = 1;  // descriptor of another version
-  static const int bad_op = 2;  // unknown `op`, or a flag that isn't known
-  static const int bad_sources = 3;  // `sources` is 0 or more than were built
-  static const int bad_rows = 4;  // `rows` is 0 or more than were built
-  static const int bad_table = 5;  // no such coefficient table, or never loaded
-  static const int bad_length = 6;  // `length` is 0 or more than 16 MiB; with `crc` also: not a multiple of 64
-  static const int misaligned = 7;  // `crc_address` is not a multiple of 128
-  static const int outside = 8;  // a chunk or the CRCs reach outside the window
-  static const int overlap = 9;  // a destination overlaps a source or another destination
-  static const int fetch_error = 10;  // the descriptor could not be read; `cookie` is unknown and 0
-  static const int read_error = 16;  // the memory answered a read with SLVERR
-  static const int read_decode = 17;  // with DECERR
-  static const int read_protocol = 18;  // with the wrong number of beats
-  static const int read_timeout = 19;  // not at all
-  static const int read_drained = 20;  // `drain` came first
-  static const int write_error = 24;  // the memory answered a write with SLVERR
-  static const int write_decode = 25;  // with DECERR
-  static const int write_timeout = 27;  // not at all
-  static const int write_drained = 28;  // `drain` came first
+  static constexpr int ok = 0;
+  static constexpr int bad_version = 1;  // descriptor of another version
+  static constexpr int bad_op = 2;  // unknown `op`, or a flag that isn't known
+  static constexpr int bad_sources = 3;  // `sources` is 0 or more than were built
+  static constexpr int bad_rows = 4;  // `rows` is 0 or more than were built
+  static constexpr int bad_table = 5;  // no such coefficient table, or never loaded
+  static constexpr int bad_length = 6;  // `length` is 0 or more than 16 MiB; with `crc` also: not a multiple of 64
+  static constexpr int misaligned = 7;  // `crc_address` is not a multiple of 128
+  static constexpr int outside = 8;  // a chunk or the CRCs reach outside the window
+  static constexpr int overlap = 9;  // a destination overlaps a source or another destination
+  static constexpr int fetch_error = 10;  // the descriptor could not be read; `cookie` is unknown and 0
+  static constexpr int read_error = 16;  // the memory answered a read with SLVERR
+  static constexpr int read_decode = 17;  // with DECERR
+  static constexpr int read_protocol = 18;  // with the wrong number of beats
+  static constexpr int read_timeout = 19;  // not at all
+  static constexpr int read_drained = 20;  // `drain` came first
+  static constexpr int write_error = 24;  // the memory answered a write with SLVERR
+  static constexpr int write_decode = 25;  // with DECERR
+  static constexpr int write_timeout = 27;  // not at all
+  static constexpr int write_drained = 28;  // `drain` came first
 };
 
 struct Descriptor {

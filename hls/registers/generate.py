@@ -71,7 +71,7 @@ def header(card):
     for e in card["enum"]:
         out += ["", f"// {e['text']}", f"struct {e['name']} {{"]
         for name, value, text in e["values"]:
-            out.append(f"  static const int {name} = {value};" + (f"  // {text}" if text else ""))
+            out.append(f"  static constexpr int {name} = {value};" + (f"  // {text}" if text else ""))
         out.append("};")
     for s in card["struct"]:
         out += ["", f"struct {s['name']} {{"]

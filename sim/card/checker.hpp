@@ -56,7 +56,11 @@ class WriteChecker {
       : name_(std::move(name)), fail_(std::move(fail)), aw_(c, name_ + "_aw"), w_(c, name_ + "_w"), b_(c, name_ + "_b", hls::ReadyIs::always), lengths_(&c) {
     c.declare(name_ + " burst beats", {"1", "2-15", "16-63", "64"});
   }
-  void see(const axi::WriteIn &in, const axi::WriteOut &out) {
+  template <class D> void see(const axi::WriteIn &in, const axi::WriteOutOf<D> &given) {
+    axi::WriteOut out;
+    out.awvalid = given.awvalid, out.awaddr = given.awaddr, out.awlen = given.awlen, out.wvalid = given.wvalid, out.wstrb = given.wstrb, out.wlast = given.wlast, out.bready = given.bready;
+    static_assert(sizeof given.wdata == sizeof out.wdata, "");
+    std::memcpy((void *)&out.wdata, (const void *)&given.wdata, 64);
     aw_.see(out.awvalid, in.awready), w_.see(out.wvalid, in.wready), b_.see(in.bvalid, out.bready);
     if (was_.awvalid && (!out.awvalid || out.awaddr != was_.awaddr || out.awlen != was_.awlen)) bad("awvalid fell, or its address changed, before awready");
     if (was_.wvalid && (!out.wvalid || out.wlast != was_.wlast || out.wstrb != was_.wstrb || std::memcmp(&out.wdata, &was_.wdata, 64))) bad("wvalid fell, or its data changed, before wready");

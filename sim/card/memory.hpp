@@ -114,7 +114,7 @@ class WritePort {
       in.bresp = answers_.front().resp;
     }
   }
-  void observe(const axi::WriteIn &in, const axi::WriteOut &out) {
+  template <class D> void observe(const axi::WriteIn &in, const axi::WriteOutOf<D> &out) {
     if (in.bvalid && out.bready) answers_.pop_front(), offering_ = false, count(faults.lose_beat);
     saw_data_ = out.wvalid;
     if (out.awvalid && in.awready) addresses_.push_back({out.awaddr.to_uint64(), (uint32_t)out.awlen.to_uint() + 1}), shy_ = random_() % 4 == 0;
