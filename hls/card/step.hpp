@@ -95,6 +95,9 @@ static inline void step(State &s, const In &in, Out &out) {
   transposer::Out go = transposer::Out(), so = transposer::Out();
   gi.to_columns = true, gi.round.valid = s.gather_rounds.can_take(), gi.round.shape = s.gather_rounds.front();
   gi.s_axis.tvalid = s.arrived.can_take(), gi.s_axis.tdata = s.arrived.front(), gi.m_axis.tready = s.columns.can_put();
+#ifdef HLS_MUTANTS
+  gi.mutant = si.mutant = in.mutant > 24 ? ap_uint<6>(in.mutant - 24) : ap_uint<6>(0);
+#endif
   transposer::step(s.gather, gi, go);
   si.to_columns = false, si.round.valid = s.scatter_rounds.can_take(), si.round.shape = s.scatter_rounds.front();
   si.s_axis.tvalid = s.coded.can_take(), si.s_axis.tdata = s.coded.front(), si.m_axis.tready = s.parity.can_put();
@@ -129,7 +132,7 @@ static inline void step(State &s, const In &in, Out &out) {
   qi.read_done.valid = mo.done.valid, qi.read_done.fail = mo.done.fail, qi.write_done.valid = wo.done.valid, qi.write_done.fail = wo.done.fail;
   qi.source_crc.valid = xo.crc.valid, qi.source_crc.value = xo.crc.value, qi.destination_crc.valid = yo.crc.valid, qi.destination_crc.value = yo.crc.value;
 #ifdef HLS_MUTANTS
-  qi.mutant = in.mutant;
+  qi.mutant = in.mutant <= 24 ? ap_uint<6>(in.mutant) : ap_uint<6>(0);
 #endif
   job_queue::step(s.queue, qi, qo);
   out.m_axi_job_r = qo.m_axi_r, out.m_axi_job_w = qo.m_axi_w;

@@ -55,7 +55,7 @@ static inline void give_reads(State &s, const In &in, Out &out, PlaceRead &place
     case Phase::give: {
       if (s.read_valid || s.read_owners.full()) break;
       s.read_valid = true;
-      s.read_owners.put(s.read_slot);
+      s.read_owners.put(MUTANT(16) ? ap_uint<2>(s.read_slot + 1) : s.read_slot);
       s.read_move.address = s.source.q + (MUTANT(10) ? ap_uint<25>(0) : s.read_offset), s.read_move.length = of_round(s.read_left);
       j.reads = j.reads + 1;
       bool last = ap_uint<5>(s.read_source) + 1 == j.sources;

@@ -92,7 +92,7 @@ static inline void hear_answer(State &s, const In &in) {
 
 static inline void retire(State &s, const In &in, bool port_free) {
   Job &j = s.job[s.retire_slot.to_uint()];
-  bool ended = j.parsed && j.reads_given && j.writes_given && (j.reads == 0 || MUTANT(16)) && (j.writes == 0 || MUTANT(17)) && (j.lines == 0 || MUTANT(18));
+  bool ended = j.parsed && j.reads_given && j.writes_given && j.reads == 0 && (j.writes == 0 || MUTANT(17)) && (j.lines == 0 || MUTANT(18));
   if (!ended || !(port_free || s.stopped)) return;
   if (!s.stopped) {
     ap_uint<32> turn = j.index >> (in.ring_size > 12 ? ap_uint<4>(12) : in.ring_size);

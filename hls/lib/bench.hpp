@@ -49,8 +49,8 @@ class Coverage {
 };
 
 // The four states of a handshake and classes of how long a valid waits. Not every port has all of them: a ready may follow its
-// valid (never ready alone) or always be high (never waiting).
-enum class ReadyIs { free, after_valid, always };
+// valid (never ready alone), always be high (never waiting), or come within a few cycles.
+enum class ReadyIs { free, after_valid, always, soon };
 class Handshake {
  public:
   Handshake(Coverage &c, const std::string &name, ReadyIs ready = ReadyIs::free) {
@@ -59,7 +59,7 @@ class Handshake {
       bool never = (ready == ReadyIs::after_valid && i == 1) || (ready == ReadyIs::always && i % 2 == 0);
       state_[i] = never ? &never_ : c.find(name, states[i]);
     }
-    for (int i = 0; i < 5; i++) stall_[i] = ready == ReadyIs::always && i ? &never_ : c.find(name + " waits", stalls[i]);
+    for (int i = 0; i < 5; i++) stall_[i] = (ready == ReadyIs::always && i) || (ready == ReadyIs::soon && i == 4) ? &never_ : c.find(name + " waits", stalls[i]);
   }
   Handshake(const Handshake &) = delete;
   void see(bool valid, bool ready) {

@@ -15,6 +15,13 @@
 
 #include "hls/lib/glue.hpp"
 
+namespace hls {
+// A model with mutants is built without waveforms.
+template <class M> void attach(M &model, VerilatedFstC *trace) {
+  if constexpr (requires { model.trace(trace, 99); }) model.trace(trace, 99);
+}
+}  // namespace hls
+
 #define HLS_LOCKSTEP(kernel, Name)                                                                             \
   class Name {                                                                                                 \
    public:                                                                                                     \
@@ -27,7 +34,7 @@
     void trace(const std::string &path) {                                                                      \
       Verilated::traceEverOn(true);                                                                            \
       trace_ = std::make_unique<VerilatedFstC>();                                                       \
-      model_->trace(trace_.get(), 99), trace_->open(path.c_str());                                             \
+      hls::attach(*model_, trace_.get()), trace_->open(path.c_str());                                          \
     }                                                                                                          \
     void reset() {                                                                                             \
       kernel::State fresh = kernel::State();                                                                   \

@@ -15,8 +15,8 @@ using Fail = std::function<void(const std::string &)>;
 
 class ReadChecker {
  public:
-  ReadChecker(std::string name, hls::Coverage &c, Fail fail, hls::ReadyIs rready = hls::ReadyIs::always) : name_(std::move(name)), fail_(std::move(fail)), ar_(c, name_ + "_ar"), r_(c, name_ + "_r", rready), lengths_(&c) {
-    c.declare(name_ + " burst beats", {"1", "2-15", "16-63", "64"});
+  ReadChecker(std::string name, hls::Coverage &c, Fail fail, hls::ReadyIs rready = hls::ReadyIs::always, bool long_bursts = true) : name_(std::move(name)), fail_(std::move(fail)), ar_(c, name_ + "_ar"), r_(c, name_ + "_r", rready), lengths_(&c) {
+    if (long_bursts) c.declare(name_ + " burst beats", {"1", "2-15", "16-63", "64"});
   }
   template <class D> void see(const axi::ReadInOf<D> &in, const axi::ReadOut &out) {
     ar_.see(out.arvalid, in.arready), r_.see(in.rvalid, out.rready);
@@ -52,9 +52,9 @@ class ReadChecker {
 
 class WriteChecker {
  public:
-  WriteChecker(std::string name, hls::Coverage &c, Fail fail)
+  WriteChecker(std::string name, hls::Coverage &c, Fail fail, bool long_bursts = true)
       : name_(std::move(name)), fail_(std::move(fail)), aw_(c, name_ + "_aw"), w_(c, name_ + "_w"), b_(c, name_ + "_b", hls::ReadyIs::always), lengths_(&c) {
-    c.declare(name_ + " burst beats", {"1", "2-15", "16-63", "64"});
+    if (long_bursts) c.declare(name_ + " burst beats", {"1", "2-15", "16-63", "64"});
   }
   template <class D> void see(const axi::WriteIn &in, const axi::WriteOutOf<D> &given) {
     axi::WriteOut out;

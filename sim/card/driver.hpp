@@ -33,27 +33,22 @@ class Driver {
   bool reap(luge_card::Completion &c) {
     if (reaped == submitted) return false;
     uint8_t *at = rig_.memory.at(completions + 64 * (reaped % entries()));
-    uint8_t phase = (reaped >> ring_size) & 1 ? 0 : 1;
-    if (first_turn_pending(phase, at)) return false;
+    if (at[63] != phase(reaped)) return false;  // the memory writes whole lines: the phase and the rest arrive together
     std::memcpy(&c, at, sizeof c);
     if (c.index != reaped) fail_("a completion has the number " + std::to_string(c.index) + " instead of " + std::to_string(reaped));
     reaped++;
     return true;
   }
-  // After `clear` of a stopped queue: everything up to the doorbell is forgotten.
+  // After a completion that could not be written, or `clear` of a stopped queue: what was submitted counts as completed. Entries
+  // without a completion hold one of an earlier turn, whose phase would be taken for that of the next turn.
   void forget() {
-    reaped = submitted;
-    for (uint32_t i = 0; i < entries(); i++) {  // as if every entry had been completed in the turn before
-      uint32_t next = submitted + i;
-      rig_.memory.at(completions + 64 * (next % entries()))[63] = (next >> ring_size) & 1 ? 1 : 0;
-    }
+    for (; reaped != submitted; reaped++) rig_.memory.at(completions + 64 * (reaped % entries()))[63] = phase(reaped);
   }
 
  private:
   Rig &rig_;
   Fail fail_;
-  // The memory writes whole lines, so the phase and the rest arrive together.
-  static bool first_turn_pending(uint8_t phase, const uint8_t *at) { return at[63] != phase; }
+  uint8_t phase(uint32_t index) const { return (index >> ring_size) & 1 ? 0 : 1; }
 };
 
 }  // namespace luge::sim

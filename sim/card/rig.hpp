@@ -22,8 +22,8 @@ class Rig {
 
   Rig(Card &c, std::mt19937_64 &r, uint64_t base, size_t size, hls::Coverage &coverage, Fail fail, uint64_t &clock)
       : card(c), random(r), memory(base, size), read(memory, r), job_read(memory, r), write(memory, r), job_write(memory, r), now(clock), fail_(fail),
-        check_read_("m_axi_read", coverage, fail), check_job_read_("m_axi_job", coverage, fail, hls::ReadyIs::free),
-        check_write_("m_axi_write", coverage, fail), check_job_write_("m_axi_job", coverage, fail), aw_(coverage, "s_axil_aw", hls::ReadyIs::after_valid) {
+        check_read_("m_axi_read", coverage, fail), check_job_read_("m_axi_job", coverage, fail, hls::ReadyIs::soon, false),
+        check_write_("m_axi_write", coverage, fail), check_job_write_("m_axi_job", coverage, fail, false) {
     check_job_read_.longest_wait = 16;  // a descriptor is unpacked between two beats
   }
 
@@ -39,7 +39,6 @@ class Rig {
     check_write_.see(in.m_axi_write, out.m_axi_write), check_job_write_.see(in.m_axi_job_w, out.m_axi_job_w);
     read.observe(in.m_axi_read, out.m_axi_read), job_read.observe(in.m_axi_job_r, out.m_axi_job_r);
     write.observe(in.m_axi_write, out.m_axi_write), job_write.observe(in.m_axi_job_w, out.m_axi_job_w);
-    aw_.see(bus_.awvalid, out.s_axil.awready);
     answer_ = out.s_axil, interrupt = out.irq;
     now++;
   }
@@ -80,7 +79,6 @@ class Rig {
   Fail fail_;
   ReadChecker check_read_, check_job_read_;
   WriteChecker check_write_, check_job_write_;
-  hls::Handshake aw_;
   axi::LiteOut bus_ = axi::LiteOut();
   axi::LiteIn answer_ = axi::LiteIn();
 };
