@@ -60,6 +60,9 @@ void prepare(llvm::Module &m) {
       "instcombine<no-verify-fixpoint>,simplifycfg,loop-simplify,lcssa,loop(loop-rotate,indvars,loop-deletion,loop-unroll-full),"
       "sroa,early-cse,instcombine<no-verify-fixpoint>,simplifycfg,gvn,instcombine<no-verify-fixpoint>,dse,adce,mergereturn)");
   if (error) throw Error{{}, "LLVM refuses the pass pipeline: " + llvm::toString(std::move(error)), "use LLVM 19"};
+  // No cost decides: what is called is part of the step.
+  for (auto &f : m)
+    if (!f.isDeclaration() && !f.hasFnAttribute(Attribute::NoInline) && !f.getName().starts_with("hls_")) f.addFnAttr(Attribute::AlwaysInline);
   pm.run(m, mam);
 }
 
@@ -534,7 +537,8 @@ class Translator {
 
   void copy(const Value &to, const Value &from, int64_t size, const Instruction &i) {
     std::set<int64_t> at{0, size};
-    cuts(from, size, at), cuts(to, size, at);
+    bool element = (to.targets.size() == 1 && ram_of(to.targets[0])) || (from.targets.size() == 1 && ram_of(from.targets[0]));
+    if (!element) cuts(from, size, at), cuts(to, size, at);  // an element of a ram moves as a whole
     std::vector<std::pair<int64_t, Id>> loaded;
     for (auto it = at.begin(); std::next(it) != at.end(); ++it) loaded.push_back({*it, load_from(moved(from, *it), *std::next(it) - *it, i)});
     for (auto &[offset, value] : loaded) store_to(moved(to, offset), value, i);
