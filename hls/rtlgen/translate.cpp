@@ -42,6 +42,9 @@ void prepare(llvm::Module &m) {
                            "-unroll-max-percent-threshold-boost=100000", "-sink-common-insts=false",
                            "-unroll-full-max-count=100000", "-unroll-max-iteration-count-to-analyze=0"};
   cl::ParseCommandLineOptions((int)std::size(options), options);
+  // The inliner refuses calls it takes for cold (a case of a large switch), whatever its threshold.
+  for (auto &f : m)
+    if (!f.isDeclaration() && !f.hasFnAttribute(Attribute::NoInline)) f.addFnAttr(Attribute::AlwaysInline);
   PassBuilder pb;
   LoopAnalysisManager lam;
   FunctionAnalysisManager fam;
@@ -57,6 +60,9 @@ void prepare(llvm::Module &m) {
       "instcombine<no-verify-fixpoint>,simplifycfg,loop-simplify,lcssa,loop(loop-rotate,indvars,loop-deletion,loop-unroll-full),"
       "sroa,early-cse,instcombine<no-verify-fixpoint>,simplifycfg,gvn,instcombine<no-verify-fixpoint>,dse,adce,mergereturn)");
   if (error) throw Error{{}, "LLVM refuses the pass pipeline: " + llvm::toString(std::move(error)), "use LLVM 19"};
+  // No cost decides: what is called is part of the step.
+  for (auto &f : m)
+    if (!f.isDeclaration() && !f.hasFnAttribute(Attribute::NoInline) && !f.getName().starts_with("hls_")) f.addFnAttr(Attribute::AlwaysInline);
   pm.run(m, mam);
 }
 
@@ -347,6 +353,17 @@ class Translator {
         t = cast<ArrayType>(t)->getElementType();
         stride = (int64_t)dl.getTypeAllocSizeInBits(t);
       }
+      if (std::vector<std::pair<Id, int64_t>> cases; constants(op, dag.constant(1, 1), cases, i)) {  // a choice between members: c ? a.x : b.y
+        std::vector<Target> all;
+        for (auto &x : v.targets)
+          for (auto &[condition, n] : cases) {
+            Target t2 = x;
+            t2.condition = dag.band(x.condition, condition), t2.offset += n * stride;
+            if (!dag.is_zero(t2.condition)) all.push_back(t2);
+          }
+        v.targets = all;
+        continue;
+      }
       Id index = get(op, i).bits;
       if (dag.is_undef(index)) index = dag.zero(dag[index].width);
       for (auto &x : v.targets) {
@@ -355,6 +372,18 @@ class Translator {
       }
     }
     return v;
+  }
+
+  // The constants that selects choose between, each with its condition; false if there is anything else.
+  bool constants(llvm::Value *v, Id condition, std::vector<std::pair<Id, int64_t>> &out, const Instruction &i) {
+    if (auto *c = dyn_cast<ConstantInt>(v)) {
+      out.push_back({condition, c->getSExtValue()});
+      return true;
+    }
+    auto *s = dyn_cast<SelectInst>(v);
+    if (!s || !isa<ConstantInt, SelectInst>(s->getTrueValue()) || !isa<ConstantInt, SelectInst>(s->getFalseValue())) return false;
+    Id c = get(s->getCondition(), i).bits;
+    return constants(s->getTrueValue(), dag.band(condition, c), out, i) && constants(s->getFalseValue(), dag.band(condition, dag.bnot(c)), out, i);
   }
 
   // Which values an index can have, from the array it runs over and from the bits it has.
@@ -508,7 +537,8 @@ class Translator {
 
   void copy(const Value &to, const Value &from, int64_t size, const Instruction &i) {
     std::set<int64_t> at{0, size};
-    cuts(from, size, at), cuts(to, size, at);
+    bool element = (to.targets.size() == 1 && ram_of(to.targets[0])) || (from.targets.size() == 1 && ram_of(from.targets[0]));
+    if (!element) cuts(from, size, at), cuts(to, size, at);  // an element of a ram moves as a whole
     std::vector<std::pair<int64_t, Id>> loaded;
     for (auto it = at.begin(); std::next(it) != at.end(); ++it) loaded.push_back({*it, load_from(moved(from, *it), *std::next(it) - *it, i)});
     for (auto &[offset, value] : loaded) store_to(moved(to, offset), value, i);
