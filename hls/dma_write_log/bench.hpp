@@ -38,6 +38,7 @@ struct Settings {
   int vmc_batch = 1;           // records examined before a new head is given
   int sequential = 50;         // percent of writes that continue the one before
   int beats = 64;              // most beats of a write
+  bool pages = false;          // writes begin at pages
   int functions = REGIONS;     // that write
   unsigned recorded = 0xf;     // bit per region
   int errors = 0;              // of 1000 data responses
@@ -97,7 +98,12 @@ class World {
     copy_ = memory_;  // the first full pass; everything later must come by records
     recording_ = true;
   }
-  void stop_recording() { recording_ = false, enable_ = false; for (int n = 0; n < 3; n++) cycle(); }
+  void stop_recording() {
+    recording_ = false, enable_ = false;
+    cycle();
+    for (int n = 0; out_.status.ring_busy; n++) { cycle(); if (n > 20000) fail("the ring stays busy"); }
+    run(2);
+  }
   void load_windows() {
     for (int n = 0; !out_.status.ready; n++) { cycle(); if (n > 200) fail("the table is never ready"); }
     for (int r = 0; r < REGIONS; r++) {
@@ -148,7 +154,7 @@ class World {
     watch(in, out);
     out_ = out;
     examined_.valid = false;
-    if (vmc_awake && recording_ && (set.vmc_interval <= 1 || random() % (unsigned)set.vmc_interval == 0)) vmc();
+    if (vmc_awake && enable_ && out.status.recording && (set.vmc_interval <= 1 || random() % (unsigned)set.vmc_interval == 0)) vmc();
   }
 
  private:
@@ -195,9 +201,10 @@ class World {
     int line = again || chance(20) ? last_end_[w.region] : (int)(random() % (unsigned)LINES);
     if (!again && chance(30)) line = (int)((random() % 2 ? (random() % 2 ? 1 : 2) : (random() % 2 ? PAGES - 3 : PAGES - 2)) * 64);
     if (line >= LINES) line = 0, w.region = (w.region + 1) % set.functions;  // goes on in the next function's memory
+    if (set.pages) line -= line % 64;
     int most = 64 - line % 64;
     w.line = line, w.beats = 1 + (int)(random() % (unsigned)set.beats);
-    if (chance(30)) w.beats = set.beats;
+    if (set.pages || chance(30)) w.beats = set.beats;
     if (w.beats > most) w.beats = most;
     last_region_ = w.region, last_end_[w.region] = line + w.beats;
     to_send_.push_back(w);
