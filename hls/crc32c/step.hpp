@@ -57,6 +57,7 @@ static inline void step(State &s, const In &in, Out &out) {
   }
 
   s.v1 = in.s_axis.tvalid, s.last1 = in.s_axis.tlast;
+  if (!in.s_axis.tvalid) return;
   ap_uint<64> word[8];
   for (int w = 0; w < 8; w++) {
     word[w] = 0;

@@ -49,7 +49,8 @@ template <class D> struct StreamOutOf { bool tvalid; D tdata; bool tlast; };
 typedef StreamOutOf<Bytes> StreamOut;
 struct StreamIn { bool tready; };
 
-// Bytes <-> words, lane 0 lowest.
+// Bytes <-> words, lane 0 lowest. Natively both are the same 64 bytes of memory.
+#if defined(HLS_RTL) || defined(HLS_XILINX_AP_INT)
 static inline Words to_words(const Bytes &b) {
   Words w;
   for (int i = 0; i < 8; i++) {
@@ -64,6 +65,11 @@ static inline Bytes to_bytes(const Words &w) {
   for (int i = 0; i < 64; i++) b.lane[i] = w.lane[i / 8] >> (8 * (i % 8));
   return b;
 }
+#else
+static_assert(sizeof(Bytes) == 64 && sizeof(Words) == 64, "");
+static inline Words to_words(const Bytes &b) { Words w; __builtin_memcpy((void *)&w, &b, 64); return w; }
+static inline Bytes to_bytes(const Words &w) { Bytes b; __builtin_memcpy((void *)&b, &w, 64); return b; }
+#endif
 
 // Beats of the burst that starts at `address` when `beats` are left: to the 4 KiB boundary at most.
 static inline ap_uint<7> burst_beats(ap_uint<64> address, ap_uint<32> beats) {

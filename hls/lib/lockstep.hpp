@@ -11,7 +11,16 @@
 #include <memory>
 #include <random>
 
+#include <verilated_fst_c.h>
+
 #include "hls/lib/glue.hpp"
+
+namespace hls {
+// A model with mutants is built without waveforms.
+template <class M> void attach(M &model, VerilatedFstC *trace) {
+  if constexpr (requires { model.trace(trace, 99); }) model.trace(trace, 99);
+}
+}  // namespace hls
 
 #define HLS_LOCKSTEP(kernel, Name)                                                                             \
   class Name {                                                                                                 \
@@ -20,10 +29,17 @@
     unsigned long long cycles = 0;                                                                             \
     bool rtl = true; /* false: native alone */                                                                 \
     Name() : model_(std::make_unique<kernel##_glue::Model>()) { reset(); }                                     \
-    ~Name() { model_->final(); }                                                                               \
+    ~Name() { if (trace_) trace_->close(); model_->final(); }                                                  \
+    /* Waveforms of the RTL from here on; the file is complete when the object is gone. */                     \
+    void trace(const std::string &path) {                                                                      \
+      Verilated::traceEverOn(true);                                                                            \
+      trace_ = std::make_unique<VerilatedFstC>();                                                       \
+      hls::attach(*model_, trace_.get()), trace_->open(path.c_str());                                          \
+    }                                                                                                          \
     void reset() {                                                                                             \
       kernel::State fresh = kernel::State();                                                                   \
       state = fresh;                                                                                           \
+      if (trace_) trace_->close(), trace_.reset(); /* a trace ends with its model */                           \
       model_ = std::make_unique<kernel##_glue::Model>();                                                       \
       model_->ap_rst_n = 0;                                                                                    \
       kernel##_glue::drive(*model_, kernel::In());                                                             \
@@ -35,11 +51,13 @@
       if (rtl) {                                                                                               \
         kernel##_glue::drive(*model_, in);                                                                     \
         model_->ap_clk = 0, model_->eval();                                                                    \
+        if (trace_) trace_->dump((uint64_t)(10 * cycles));                                                                 \
         kernel##_glue::sample(*model_, seen);                                                                  \
         kernel::State before = state;                                                                          \
         kernel::step(state, in, out);                                                                          \
         if (const char *port = kernel##_glue::differs(out, seen)) report(port, before);                        \
         model_->ap_clk = 1, model_->eval();                                                                    \
+        if (trace_) trace_->dump((uint64_t)(10 * cycles + 5));                                                             \
       } else {                                                                                                 \
         kernel::step(state, in, out);                                                                          \
       }                                                                                                        \
@@ -49,6 +67,7 @@
                                                                                                                \
    private:                                                                                                    \
     std::unique_ptr<kernel##_glue::Model> model_;                                                              \
+    std::unique_ptr<VerilatedFstC> trace_;                                                                     \
     void edge() { model_->ap_clk = 0, model_->eval(), model_->ap_clk = 1, model_->eval(); }                    \
     [[noreturn]] void report(const char *port, const kernel::State &s) {                                       \
       std::fprintf(stderr, "%s: output %s differs at cycle %llu; registers that differ (native, RTL):\n", kernel##_glue::name, port, cycles); \

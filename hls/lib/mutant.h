@@ -11,3 +11,8 @@
 #define HLS_MUTANT_INPUT
 #define MUTANT(n) false
 #endif
+#ifdef HLS_MUTANTS
+#define HLS_SET_MUTANT(in, n) ((in).mutant = (n))  // for benches
+#else
+#define HLS_SET_MUTANT(in, n) ((void)(n))
+#endif

@@ -42,6 +42,9 @@ void prepare(llvm::Module &m) {
                            "-unroll-max-percent-threshold-boost=100000", "-sink-common-insts=false",
                            "-unroll-full-max-count=100000", "-unroll-max-iteration-count-to-analyze=0"};
   cl::ParseCommandLineOptions((int)std::size(options), options);
+  // The inliner refuses calls it takes for cold (a case of a large switch), whatever its threshold.
+  for (auto &f : m)
+    if (!f.isDeclaration() && !f.hasFnAttribute(Attribute::NoInline)) f.addFnAttr(Attribute::AlwaysInline);
   PassBuilder pb;
   LoopAnalysisManager lam;
   FunctionAnalysisManager fam;

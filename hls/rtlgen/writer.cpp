@@ -255,7 +255,7 @@ std::string write_glue(const Module &m, const std::string &source) {
   for (auto &c : m.out.cells) s += "  hls::take" + lo_w(c) + "m." + c.vector + ", out." + c.path + ");\n";
   s += "}\n// The first output that is not equal, or null.\ninline const char *differs(const Out &a, const Out &b) {\n";
   for (auto &c : m.out.cells) s += "  if (!(a." + c.path + " == b." + c.path + ")) return \"" + c.path + "\";\n";
-  s += "  return nullptr;\n}\n// Calls f(name, native, rtl) for every register.\ntemplate <class F> inline void registers(const Model &m, const State &s, F &&f) {\n";
+  s += "  return nullptr;\n}\n// Calls f(name, native, rtl) for every register. Only a report needs it: not worth optimising.\ntemplate <class F> [[clang::optnone]] void registers(const Model &m, const State &s, F &&f) {\n";
   for (auto &c : m.state.cells)
     s += "  { auto v = s." + c.path + "; hls::take" + lo_w(c) + "m.rootp->" + m.name + "__DOT__" + c.vector + ", v); f(\"" + c.path + "\", hls::hex<" + std::to_string(c.width) + ">(s." + c.path + "), hls::hex<" + std::to_string(c.width) + ">(v)); }\n";
   return s + "}\n}  // namespace " + m.name + "_glue\n";

@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <map>
 
 #include "base/config.hpp"
 #include "cli/commands.hpp"
@@ -60,11 +61,56 @@ int run_bench(char** argv) {
   return luge::cli::kFailed;
 }
 
+// `luge cosim KERNEL ...` is the program luge-cosim-KERNEL beside this one, or in hls/bin beside its folder: a co-simulation bench, built
+// with -DLUGE_HLS=ON.
+int run_cosim(int argc, char** argv) {
+  namespace fs = std::filesystem;
+  std::error_code e;
+  const fs::path here = fs::read_symlink("/proc/self/exe", e).parent_path();
+  const std::string prefix = "luge-cosim-";
+  std::map<std::string, fs::path> kernels;
+  for (const fs::path& folder : {here, here.parent_path() / "hls" / "bin"})
+    for (const auto& entry : fs::directory_iterator(folder, e))
+      if (std::string name = entry.path().filename(); name.starts_with(prefix)) kernels.emplace(name.substr(prefix.size()), entry.path());
+  const bool help = argc > 1 && (std::string_view(argv[1]) == "--help" || std::string_view(argv[1]) == "-h");
+  const std::string kernel = argc > 1 && !help ? argv[1] : "";
+  if (kernels.contains(kernel)) {
+    const std::string program = kernels[kernel];
+    ::execv(program.c_str(), argv + 1);
+    std::fprintf(stderr, "luge: cannot run %s: %s\n", program.c_str(), std::strerror(errno));
+    return luge::cli::kFailed;
+  }
+  if (help) {
+    std::printf(R"(usage: luge cosim KERNEL [OPTIONS]: native kernel and RTL in lock-step, against models and a mix of stalls and faults
+  --seed N         what decides the run
+  --cycles N       a shorter or longer run; holes in the coverage are then only told
+  --stall PERCENT  how often either side of a port waits, instead of a mix
+  --faults LIST    card: only these faults, by comma (docs/cosim.md)
+  --trace FILE     waveforms of the RTL, FST
+  --report FILE    a page with figures, charts and the coverage, HTML
+kernels:)");
+    for (const auto& [k, program] : kernels) std::printf(" %s", k.c_str());
+    std::printf("%s\n", kernels.empty() ? " none is built here" : "");
+    return luge::cli::kOk;
+  }
+  if (kernels.empty()) {
+    std::fprintf(stderr, "luge: the co-simulation benches are not built here (there is no %s/%sKERNEL). Build them with\n"
+                 "  cmake -S . -B build/hls -G Ninja -DCMAKE_CXX_COMPILER=clang++-19 -DCMAKE_BUILD_TYPE=Release -DLUGE_HLS=ON && ninja -C build/hls cosim\n"
+                 "hls/PACKAGES lists the packages needed.\n", here.c_str(), prefix.c_str());
+    return luge::cli::kUnavailable;
+  }
+  std::fprintf(stderr, "luge: %s; kernels:", kernel.empty() ? "cosim needs the name of a kernel" : ("no bench for '" + kernel + "'").c_str());
+  for (const auto& [k, program] : kernels) std::fprintf(stderr, " %s", k.c_str());
+  std::fprintf(stderr, "\n");
+  return kernel.empty() ? luge::cli::kUsage : luge::cli::kNotFound;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   using namespace luge::cli;
   if (argc > 1 && std::string_view(argv[1]) == "bench") return run_bench(argv + 1);
+  if (argc > 1 && std::string_view(argv[1]) == "cosim") return run_cosim(argc - 1, argv + 1);
   CLI::App app("Luge: a block store for a rack. Volumes, the unit that serves them, and their state.", "luge");
   Context context;
   app.set_version_flag("--version", std::string("luge ") + LUGE_VERSION);
@@ -80,6 +126,7 @@ int main(int argc, char** argv) {
   add_status_command(app, context);
   add_debug_commands(app, context);
   app.add_subcommand("bench", "measure a unit of this machine against qemu-nbd on the same disk (luge bench --help)");
+  app.add_subcommand("cosim", "run a co-simulation bench of the card or one of its kernels (luge cosim --help)");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {

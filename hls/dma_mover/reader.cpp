@@ -1,0 +1,2 @@
+#include "reader.hpp"
+HLS_TOP(dma_reader);

@@ -1,0 +1,2 @@
+#include "writer.hpp"
+HLS_TOP(dma_writer);

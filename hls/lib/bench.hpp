@@ -1,0 +1,238 @@
+// What every bench of a kernel has in common: options, failing, coverage, mutants, the report. For benches (C++20), not kernels.
+//
+//   int main(int argc, char **argv) { return hls::bench_main(argc, argv, {"crc32c", 20, 1000000}, run); }
+//   void run(hls::Bench &b) { ... b.mutant goes into In::mutant ... if (wrong) b.fail("block differs"); ... b.progress(cycles, bytes); }
+//
+// A run is decided by its seed. A coverage bin that was declared and never hit fails the run (a hole), unless it was shortened
+// with --cycles.
+#pragma once
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdarg>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace hls {
+
+// Bins by group, in the order declared.
+class Coverage {
+ public:
+  void declare(const std::string &group, const std::vector<std::string> &bins) {
+    for (auto &b : bins) find(group, b);
+  }
+  void hit(const std::string &group, const std::string &bin, uint64_t n = 1) { *find(group, bin) += n; }
+  uint64_t *find(const std::string &group, const std::string &bin) {
+    auto [it, is_new] = index_.try_emplace({group, bin}, counts_.size());
+    if (is_new) counts_.push_back(std::make_unique<Count>(Count{group, bin, 0}));
+    return &counts_[it->second]->hits;
+  }
+  struct Count { std::string group, bin; uint64_t hits; };
+  const std::vector<std::unique_ptr<Count>> &counts() const { return counts_; }
+  std::vector<std::string> holes() const {
+    std::vector<std::string> h;
+    for (auto &c : counts_) if (!c->hits) h.push_back(c->group + ": " + c->bin);
+    return h;
+  }
+
+ private:
+  std::map<std::pair<std::string, std::string>, size_t> index_;
+  std::vector<std::unique_ptr<Count>> counts_;
+};
+
+// The four states of a handshake and classes of how long a valid waits. Not every port has all of them: a ready may follow its
+// valid (never ready alone), always be high (never waiting), or come within a few cycles.
+enum class ReadyIs { free, after_valid, always, soon };
+class Handshake {
+ public:
+  Handshake(Coverage &c, const std::string &name, ReadyIs ready = ReadyIs::free) {
+    const char *states[] = {"idle", "ready alone", "waiting", "transfer"}, *stalls[] = {"0", "1", "2-7", "8-63", "64 and more"};
+    for (int i = 0; i < 4; i++) {
+      bool never = (ready == ReadyIs::after_valid && i == 1) || (ready == ReadyIs::always && i % 2 == 0);
+      state_[i] = never ? &never_ : c.find(name, states[i]);
+    }
+    for (int i = 0; i < 5; i++) stall_[i] = (ready == ReadyIs::always && i) || (ready == ReadyIs::soon && i == 4) ? &never_ : c.find(name + " waits", stalls[i]);
+  }
+  Handshake(const Handshake &) = delete;
+  void see(bool valid, bool ready) {
+    ++*state_[valid * 2 + ready];
+    if (valid && !ready) waited_++;
+    if (valid && ready) ++*stall_[waited_ == 0 ? 0 : waited_ == 1 ? 1 : waited_ < 8 ? 2 : waited_ < 64 ? 3 : 4], waited_ = 0;
+  }
+  uint64_t transfers() const { return *state_[3]; }
+  uint64_t waiting() const { return *state_[2]; }
+  uint64_t starving() const { return *state_[1]; }
+
+ private:
+  uint64_t *state_[4], *stall_[5];
+  uint64_t waited_ = 0, never_ = 0;
+};
+
+struct BenchInfo {
+  const char *name;
+  int mutants;          // seeded in the kernel, 1..mutants
+  uint64_t cycles;      // of a full run
+};
+
+class Bench {
+ public:
+  BenchInfo info;
+  uint64_t seed = 1, cycles = 0;  // cycles 0: a full run
+  int stall = -1;                 // percent; -1: the bench's own mix
+  std::string trace, report, faults;
+  unsigned mutant = 0;
+  Coverage coverage;
+  std::vector<std::pair<std::string, std::string>> figures;        // of the report, in order
+  std::map<std::string, std::vector<std::pair<double, double>>> charts;  // title: x, y
+  uint64_t now = 0;  // cycle, for messages
+
+  bool full() const { return cycles == 0; }
+  uint64_t wanted() const { return cycles ? cycles : info.cycles; }
+
+  [[noreturn]] void fail(const char *format, ...) const {
+    va_list a;
+    va_start(a, format);
+    std::fprintf(stderr, "%s: ", info.name);
+    std::vfprintf(stderr, format, a);
+    std::fprintf(stderr, " (cycle %llu, seed %llu)\n", (unsigned long long)now, (unsigned long long)seed);
+    va_end(a);
+    std::fflush(nullptr);
+    std::_Exit(1);
+  }
+  void figure(const std::string &name, const char *format, ...) {
+    char text[200];
+    va_list a;
+    va_start(a, format);
+    std::vsnprintf(text, sizeof text, format, a);
+    va_end(a);
+    figures.push_back({name, text});
+    if (!mutant) std::printf("%s: %s\n", name.c_str(), text);
+  }
+  // A line every few seconds on a terminal.
+  void progress(uint64_t at) {
+    auto t = std::chrono::steady_clock::now();
+    if (mutant || !isatty(2) || t - shown_ < std::chrono::seconds(1)) return;
+    shown_ = t;
+    std::fprintf(stderr, "\r%s: %llu of %llu cycles ", info.name, (unsigned long long)at, (unsigned long long)wanted());
+  }
+
+ private:
+  std::chrono::steady_clock::time_point shown_{};
+};
+
+inline std::string html_escape(const std::string &s) {
+  std::string r;
+  for (char c : s) c == '<' ? r += "&lt;" : c == '&' ? r += "&amp;" : c == '"' ? r += "&quot;" : r += c;
+  return r;
+}
+
+// One page, nothing loaded from elsewhere.
+inline bool write_report(const Bench &b, double seconds) {
+  FILE *f = std::fopen(b.report.c_str(), "w");
+  if (!f) return false;
+  auto holes = b.coverage.holes();
+  std::fprintf(f, "<!doctype html><html lang=en><meta charset=utf-8><title>luge cosim %s</title><style>body{font:15px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}"
+      "table{border-collapse:collapse;margin:.5em 0}td,th{padding:.15em .8em;text-align:left;border-bottom:1px solid #ddd}td.n{text-align:right;font-variant-numeric:tabular-nums}"
+      ".groups{columns:3 18em}.group{break-inside:avoid}.hole{background:#f6c8c0}svg{background:#fafafa;border:1px solid #ddd}h2{margin-top:1.5em}</style><h1>luge cosim %s</h1>"
+      "<p>Seed %llu, %.1f s. Native kernel and RTL compared in every cycle: no difference. Coverage: %zu bins, %zu holes.</p><table>",
+      b.info.name, b.info.name, (unsigned long long)b.seed, seconds, b.coverage.counts().size(), holes.size());
+  for (auto &[k, v] : b.figures) std::fprintf(f, "<tr><th>%s<td class=n>%s", html_escape(k).c_str(), html_escape(v).c_str());
+  std::fprintf(f, "</table>");
+  for (auto &[title, points] : b.charts) {
+    double mx = 1, my = 0;
+    for (auto &[x, y] : points) mx = x > mx ? x : mx, my = y > my ? y : my;
+    if (my == 0) my = 1;
+    std::fprintf(f, "<h2>%s</h2><svg width=800 height=200 viewBox=\"0 0 800 200\"><polyline fill=none stroke=#2a6db0 stroke-width=1.5 points=\"", html_escape(title).c_str());
+    for (auto &[x, y] : points) std::fprintf(f, "%.1f,%.1f ", 10 + 780 * x / mx, 190 - 175 * y / my);
+    std::fprintf(f, "\"/><text x=14 y=20 font-size=12>%.4g</text><text x=700 y=186 font-size=12>%.4g</text></svg>", my, mx);
+  }
+  std::fprintf(f, "<h2>Coverage</h2><div class=groups>");
+  std::vector<std::string> seen;
+  for (auto &c : b.coverage.counts()) {
+    bool known = false;
+    for (auto &s : seen) known |= s == c->group;
+    if (known) continue;
+    seen.push_back(c->group);
+    std::fprintf(f, "<div class=group><table><tr><th colspan=2>%s", html_escape(c->group).c_str());
+    for (auto &d : b.coverage.counts())
+      if (d->group == c->group) std::fprintf(f, "<tr%s><td>%s<td class=n>%llu", d->hits ? "" : " class=hole", html_escape(d->bin).c_str(), (unsigned long long)d->hits);
+    std::fprintf(f, "</table></div>");
+  }
+  std::fprintf(f, "</div></html>\n");
+  return std::fclose(f) == 0;
+}
+
+// Runs the bench with each mutant in a process of its own; a bench that ends with 0 has not noticed its mutant.
+inline int run_mutants(const Bench &b, const std::function<void(Bench &)> &run) {
+  int missed = 0;
+  for (int n = 0; n <= b.info.mutants; n++) {
+    std::fflush(nullptr);
+    pid_t child = fork();
+    if (child == 0) {
+      if (!std::freopen("/dev/null", "w", stdout)) std::_Exit(3);
+      if (n) { if (!std::freopen("/dev/null", "w", stderr)) std::_Exit(3); }
+      alarm(120);  // a bench that hangs has noticed, too
+      Bench own;
+      own.info = b.info, own.seed = b.seed, own.cycles = b.cycles, own.mutant = (unsigned)n;
+      run(own);
+      std::fflush(nullptr);
+      std::_Exit(0);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    bool passed = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+    if (passed != (n == 0)) missed++, std::printf("%s: %s\n", b.info.name, n == 0 ? "fails without a mutant" : ("mutant " + std::to_string(n) + " is not caught").c_str());
+  }
+  std::printf("%s: %d of %d mutants caught\n", b.info.name, b.info.mutants - missed, b.info.mutants);
+  return missed ? 1 : 0;
+}
+
+inline int bench_usage(const char *name, FILE *f) {
+  std::fprintf(f, "usage: luge cosim %s [--seed N] [--cycles N] [--stall PERCENT] [--faults LIST] [--trace OUT.fst] [--report OUT.html]\n"
+      "  --seed N         what decides the run (1)\n  --cycles N       a shorter or longer run; holes in the coverage are then only told\n"
+      "  --stall PERCENT  how often either side of a port waits, instead of a mix\n  --faults LIST    card: which faults, by comma (see docs/cosim.md)\n"
+      "  --trace FILE     waveforms of the RTL, for GTKWave\n  --report FILE    a page with figures, charts and the coverage\n", name);
+  return f == stderr ? 2 : 0;
+}
+
+inline int bench_main(int argc, char **argv, BenchInfo info, const std::function<void(Bench &)> &run) {
+  Bench b;
+  b.info = info;
+  bool mutants = false;
+  for (int i = 1; i < argc; i++) {
+    std::string a = argv[i];
+    if (a == "--help" || a == "-h") return bench_usage(info.name, stdout);
+    if (a == "--mutants") { mutants = true; continue; }
+    if (i + 1 >= argc) { std::fprintf(stderr, "%s: %s needs a value, or is unknown\n", info.name, a.c_str()); return bench_usage(info.name, stderr); }
+    std::string v = argv[++i];
+    char *end = nullptr;
+    uint64_t n = std::strtoull(v.c_str(), &end, 0);
+    bool number = !v.empty() && *end == 0 && v[0] != '-';
+    if (a == "--seed" && number) b.seed = n;
+    else if (a == "--cycles" && number && n) b.cycles = n;
+    else if (a == "--stall" && number && n < 100) b.stall = (int)n;
+    else if (a == "--trace") b.trace = v;
+    else if (a == "--report") b.report = v;
+    else if (a == "--faults") b.faults = v;
+    else { std::fprintf(stderr, "%s: %s %s is not understood\n", info.name, a.c_str(), v.c_str()); return bench_usage(info.name, stderr); }
+  }
+  if (mutants) return run_mutants(b, run);
+  auto begin = std::chrono::steady_clock::now();
+  run(b);
+  double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  auto holes = b.coverage.holes();
+  std::printf("%s: coverage %zu of %zu bins\n", info.name, b.coverage.counts().size() - holes.size(), b.coverage.counts().size());
+  for (auto &h : holes) std::printf("  hole: %s\n", h.c_str());
+  if (!b.report.empty() && !write_report(b, seconds)) { std::fprintf(stderr, "%s: can't write %s\n", info.name, b.report.c_str()); return 1; }
+  return !holes.empty() && b.full() ? 1 : 0;
+}
+
+}  // namespace hls

@@ -1,0 +1,2 @@
+#include "step.hpp"
+HLS_TOP(transposer);

@@ -1,0 +1,528 @@
+// The whole card against ISA-L, native and RTL in lock-step: jobs of every shape with CRCs through the rings under stalls, bad
+// descriptors, every fault a memory can have, drains, resets; then rates. Memory around destinations is looked at, too.
+#include <isa-l/crc.h>
+#include <isa-l/erasure_code.h>
+
+#include <ctime>
+#include <set>
+
+#include "sim/card/driver.hpp"
+
+using namespace luge::sim;
+using namespace luge_card;
+
+namespace {
+
+constexpr uint64_t BASE = 0x10'0000'0000, SIZE = 8 << 20;
+constexpr uint64_t RING = BASE, COMPLETIONS = BASE + 0x10000, SOURCES = BASE + 0x100000, DESTINATIONS = BASE + 0x400000, LINES = BASE + 0x300000;
+constexpr uint64_t WINDOW = BASE + 0x100000, END = BASE + SIZE;
+constexpr uint32_t PLACE = 0x8000;  // bytes for a destination
+constexpr uint32_t TIMEOUT = 2000;
+
+struct Job {
+  Descriptor d;
+  int expected;  // status without faults
+  bool with_crc;
+};
+
+const std::vector<std::string> fault_names = {"none", "read-error", "read-decode", "read-lost", "read-stuck", "read-short", "write-error", "write-lost", "write-stuck", "parity-flip",
+                                              "queue-read-error", "queue-read-lost", "queue-write-error", "queue-write-lost", "queue-stuck", "doorbell", "drain", "stop-run", "reset"};
+
+class Runner {
+ public:
+  explicit Runner(hls::Bench &b)
+      : bench(b), random(b.seed), fail([&b](const std::string &s) { b.fail("%s", s.c_str()); }), card(make_card(CardKind::lockstep)), rig(*card, random, BASE, SIZE, b.coverage, fail, b.now),
+        driver(rig, RING, COMPLETIONS, fail) {
+    rig.mutant = b.mutant;
+    declare();
+    for (size_t i = 0; i < SIZE; i += 8) { uint64_t v = random(); std::memcpy(rig.memory.at(BASE + i), &v, 8); }
+    if (!b.trace.empty()) card->trace(b.trace);
+  }
+  void run() {
+    power_up();
+    while (rig.now < bench.wanted()) {
+      episode();
+      bench.progress(rig.now);
+    }
+    bench.figure("cycles in lock-step", "%llu", (unsigned long long)rig.now);
+    bench.figure("jobs, of them failed", "%llu, %llu", (unsigned long long)jobs_done, (unsigned long long)jobs_failed);
+    bench.figure("source bytes coded", "%llu", (unsigned long long)source_bytes);
+    if (!bench.mutant) rates();
+  }
+
+ private:
+  hls::Bench &bench;
+  std::mt19937_64 random;
+  Fail fail;
+  std::unique_ptr<Card> card;
+  Rig rig;
+  Driver driver;
+  std::deque<Job> open;
+  std::vector<std::pair<Job, Completion>> ended;
+  uint64_t cookie = 1, jobs_done = 0, jobs_failed = 0, source_bytes = 0;
+  bool trust = true;  // compare what jobs with status ok wrote
+  int mismatches = 0;
+  size_t turn = 0;
+  unsigned stuck = 0, refused = 0, bads = 0;
+
+  uint64_t below(uint64_t n) { return random() % n; }
+  bool chance(int percent) { return (int)below(100) < percent; }
+
+  void declare() {
+    auto &c = bench.coverage;
+    std::vector<std::string> ks, statuses;
+    for (int k = 1; k <= 16; k++) ks.push_back(std::to_string(k));
+    c.declare("k", ks), c.declare("m", {"1", "2", "3", "4"});
+    c.declare("length", {"1-63", "64", "65-4095", "4096", "up to 8192", "more"});
+    c.declare("offset of a chunk", {"0", "other"});
+    c.declare("CRC", {"with", "without"});
+    c.declare("fault", fault_names);
+    c.declare("jobs in flight", {"1", "2", "3", "4", "more submitted"});
+    for (int s : {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 16, 17, 18, 19, 20, 24, 25, 27}) statuses.push_back(std::to_string(s));
+    c.declare("status of a job", statuses);
+  }
+
+  // ---- jobs ----
+  Descriptor blank(int op) {
+    Descriptor d;
+    std::memset((void *)&d, 0, sizeof d);
+    d.version = 1, d.op = (uint8_t)op, d.cookie = cookie++;
+    return d;
+  }
+  uint32_t any_length() {
+    switch (below(7)) {
+      case 0: return 1 + (uint32_t)below(63);
+      case 1: return 64;
+      case 2: return 65 + (uint32_t)below(4031);
+      case 3: return 4096;
+      case 4: return 4097 + (uint32_t)below(4096);
+      case 5: return 64 * (1 + (uint32_t)below(100));
+      default: return 8193 + (uint32_t)below(5000);
+    }
+  }
+  Job code() {
+    Job j;
+    j.d = blank(Op::code), j.expected = JobStatus::ok;
+    j.d.sources = (uint8_t)(1 + below(16)), j.d.rows = (uint8_t)(1 + below(4)), j.d.table = (uint8_t)below(4);
+    j.d.length = any_length();
+    j.with_crc = chance(50);
+    if (j.with_crc) j.d.length = (j.d.length + 63) / 64 * 64, j.d.flags = FLAG_CRC;
+    bool aligned = chance(40);
+    for (int i = 0; i < j.d.sources; i++) j.d.source[i] = SOURCES + below((0x200000 - j.d.length - 64) / 64) * 64 + (aligned ? 0 : below(64));
+    uint32_t entry = driver.submitted % driver.entries();
+    for (int r = 0; r < j.d.rows; r++) j.d.destination[r] = DESTINATIONS + (entry * 4 + (uint32_t)r) * PLACE + 64 + (aligned ? 0 : below(64));
+    j.d.crc_address = j.with_crc ? LINES + entry * 0x1000 : below(~0ull);
+    for (int i = j.d.sources; i < 16; i++) j.d.source[i] = random();
+    for (int i = j.d.rows; i < 8; i++) j.d.destination[i] = random();
+    auto &c = bench.coverage;
+    c.hit("k", std::to_string(j.d.sources)), c.hit("m", std::to_string(j.d.rows)), c.hit("offset of a chunk", aligned ? "0" : "other"), c.hit("CRC", j.with_crc ? "with" : "without");
+    uint32_t n = j.d.length;
+    c.hit("length", n < 64 ? "1-63" : n == 64 ? "64" : n < 4096 ? "65-4095" : n == 4096 ? "4096" : n <= 8192 ? "up to 8192" : "more");
+    return j;
+  }
+  Job load(int table) {
+    Job j;
+    j.d = blank(Op::load_table), j.expected = JobStatus::ok, j.with_crc = false;
+    j.d.table = (uint8_t)table;
+    for (int i = 0; i < 64; i++) { uint8_t v = (uint8_t)random(); reinterpret_cast<uint8_t *>(&j.d)[64 + i] = v; }
+    return j;
+  }
+  // A descriptor that must be refused, with the code it must be refused with.
+  Job bad() {
+    Job j = code();
+    Descriptor &d = j.d;
+    auto crc = [&] { d.flags = FLAG_CRC, d.length = 4096, d.crc_address = LINES; };
+    switch (bads++ % 19) {  // each in turn
+      case 0: d.version = (uint8_t)(below(2) ? 0 : 2 + below(200)), j.expected = JobStatus::bad_version; break;
+      case 1: d.op = (uint8_t)(below(2) ? 0 : 4 + below(200)), j.expected = JobStatus::bad_op; break;
+      case 2: d.flags = (uint8_t)(2 << below(7)), j.expected = JobStatus::bad_op; break;
+      case 3: d.sources = (uint8_t)(below(2) ? 0 : 17 + below(200)), j.expected = JobStatus::bad_sources; break;
+      case 4: d.rows = (uint8_t)(below(3) ? 5 + below(4) : below(2) ? 0 : 9 + below(200)), j.expected = JobStatus::bad_rows; break;
+      case 5: d.table = (uint8_t)(4 + below(252)), j.expected = JobStatus::bad_table; break;
+      case 6: d.length = 0, j.expected = JobStatus::bad_length; break;
+      case 7: d.length = MAX_LENGTH + 1 + (uint32_t)below(1 << 30), j.expected = JobStatus::bad_length; break;
+      case 8: crc(), d.length = 4096 - (uint32_t)(1 + below(63)), j.expected = JobStatus::bad_length; break;
+      case 9: crc(), d.crc_address += 1 + below(127), j.expected = JobStatus::misaligned; break;
+      case 10: crc(), d.crc_address = chance(50) ? WINDOW - 128 : END, j.expected = JobStatus::outside; break;
+      case 11: d.source[below(d.sources)] = WINDOW - 1 - below(1000), j.expected = JobStatus::outside; break;
+      case 12: d.source[below(d.sources)] = END - d.length + 1 + below(1000), j.expected = JobStatus::outside; break;
+      case 13: d.destination[below(d.rows)] = chance(50) ? ~0ull - below(100) : WINDOW - d.length, j.expected = JobStatus::outside; break;
+      case 14: d.source[below(d.sources)] = d.destination[below(d.rows)] + (chance(50) ? 0 : below(d.length)), j.expected = JobStatus::overlap; break;
+      case 15: d.rows = 2, d.destination[0] = DESTINATIONS + 100000, d.destination[1] = d.destination[0] + d.length - 1, j.expected = JobStatus::overlap; break;
+      case 16: d.rows = 4, d.length = 100, d.destination[0] = DESTINATIONS, d.destination[1] = DESTINATIONS + 200, d.destination[2] = DESTINATIONS + 400, d.destination[3] = DESTINATIONS + 99, d.flags = 0, j.expected = JobStatus::overlap; break;
+      case 17: d = blank(Op::load_table), d.table = 4, j.expected = JobStatus::bad_table; break;
+      default: d = blank(Op::nothing), d.flags = 1, j.expected = JobStatus::bad_op; break;
+    }
+    j.with_crc = false;
+    return j;
+  }
+  void submit(const Job &j) {
+    if (j.d.op == Op::code && j.expected == JobStatus::ok) {
+      uint32_t entry = driver.submitted % driver.entries();
+      std::memset(rig.memory.at(DESTINATIONS + entry * 4ull * PLACE), 0xa5, 4 * PLACE);
+      std::memset(rig.memory.at(LINES + entry * 0x1000ull), 0x5a, 0x1000);
+    }
+    driver.put(j.d);
+    open.push_back(j);
+    size_t n = open.size();
+    bench.coverage.hit("jobs in flight", n > 4 ? "more submitted" : std::to_string(n));
+  }
+
+  // ---- what came back ----
+  unsigned char expected_tables[4][64];
+  void reap() {
+    Completion c;
+    while (!deaf && driver.reap(c)) {
+      if (open.empty()) bench.fail("a completion too many");
+      Job j = open.front();
+      open.pop_front();
+      if (c.cookie != (c.status == JobStatus::fetch_error ? 0 : j.d.cookie)) bench.fail("a completion has another job's cookie");
+      for (size_t i = 24; i < 63; i++) if (reinterpret_cast<uint8_t *>(&c)[i]) bench.fail("what is reserved in a completion is not 0");
+      bench.coverage.hit("status of a job", std::to_string(c.status));
+      jobs_done++, jobs_failed += c.status != JobStatus::ok;
+      if (c.status == JobStatus::ok && j.d.op == Op::load_table) std::memcpy(expected_tables[j.d.table], j.d.destination, 64);
+      if (c.status == JobStatus::ok && j.d.op == Op::code && trust) check(j, c.index);
+      ended.push_back({j, c});
+    }
+  }
+  void wrong(const char *format, unsigned a, unsigned b) {
+    if (tolerant) { mismatches++; return; }
+    bench.fail(format, a, b);
+  }
+  bool deaf = false;      // the queue has stopped: what it still tells is not looked at
+  bool tolerant = false;  // count mismatches instead of failing
+  void check(const Job &j, uint32_t index) {
+    const Descriptor &d = j.d;
+    int k = d.sources, m = d.rows;
+    source_bytes += (uint64_t)k * d.length;
+    std::vector<std::vector<unsigned char>> want((size_t)m, std::vector<unsigned char>(d.length));
+    std::vector<unsigned char> rows, t(32ull * k * m);
+    for (int r = 0; r < m; r++) rows.insert(rows.end(), &expected_tables[d.table][16 * r], &expected_tables[d.table][16 * r + k]);
+    std::vector<unsigned char *> src, dst;
+    for (int i = 0; i < k; i++) src.push_back(rig.memory.at(d.source[i]));
+    for (auto &w : want) dst.push_back(w.data());
+    ec_init_tables(k, m, rows.data(), t.data());
+    ec_encode_data((int)d.length, k, m, t.data(), src.data(), dst.data());
+    uint32_t entry = index % driver.entries();
+    for (int r = 0; r < 4; r++) {
+      uint64_t place = DESTINATIONS + (entry * 4 + (uint32_t)r) * PLACE, at = r < m ? d.destination[r] - place : 0, n = r < m ? d.length : 0;
+      const uint8_t *p = rig.memory.at(place);
+      for (uint64_t i = 0; i < PLACE; i++) {
+        bool inside = i >= at && i < at + n;
+        if (p[i] != (inside ? want[(size_t)r][i - at] : 0xa5)) { wrong(inside ? "row %u differs from ISA-L at byte %u" : "row %u: a byte beside the destination is written (%u)", (unsigned)r, (unsigned)(i - at)); return; }
+      }
+    }
+    if (!j.with_crc) return;
+    for (uint64_t at = 0, round = 0; at < d.length; at += 4096, round++)
+      for (int i = 0; i < 32; i++) {
+        int n = (int)std::min<uint64_t>(4096, d.length - at);
+        bool is_source = i < 16;
+        int chunk = i % 16;
+        uint32_t expected = 0, got;
+        if (is_source ? chunk < k : chunk < m) expected = ~crc32_iscsi(is_source ? src[(size_t)chunk] + at : dst[(size_t)chunk] + at, n, ~0u);
+        std::memcpy(&got, rig.memory.at(d.crc_address + 128 * round + 4 * (uint64_t)i), 4);
+        if (got != expected) { wrong("CRC %u of round %u is wrong", (unsigned)i, (unsigned)round); return; }
+      }
+  }
+
+  // ---- runs ----
+  void power_up() {
+    rig.reset();
+    open.clear(), ended.clear();
+    driver.ring_size = (int)below(6);
+    driver.start(WINDOW, END, TIMEOUT);
+    if (rig.peek(REG_ID) != ID_VALUE || rig.peek(REG_BUILD) != 0x04040410) bench.fail("the card is not what it says");
+    submit(code()), open.back().expected = JobStatus::bad_table;  // no table is loaded
+    driver.ring_doorbell();
+    finish();
+    for (int t = 0; t < 4; t++) {
+      while (!driver.room()) rig.cycle(), reap();
+      submit(load(t));
+      driver.ring_doorbell();
+    }
+    finish(), expect_all();
+  }
+  void settle(int cycles) { for (int i = 0; i < cycles; i++) rig.cycle(), reap(); }
+  // Until nothing moves: the card hears the answer to a completion after the host sees it.
+  void quiet() {
+    for (int i = 0; i < 40000 && (rig.now % 16 || !(rig.peek(REG_STATUS) & STATUS_IDLE)); i++) settle(1);
+  }
+  // Until every job has its completion.
+  void finish() {
+    for (uint64_t n = 0; !open.empty(); n++) {
+      rig.cycle();
+      if (n % 16 == 0) reap();
+      if (n > 400000) bench.fail("no progress: %zu jobs without completion", open.size());
+    }
+  }
+  // Submits n jobs as the ring has room, the doorbell once for a few.
+  void feed(int n, int percent_bad) {
+    while (n > 0) {
+      while (!driver.room()) { rig.cycle(), reap(); if (++stuck_for > 400000) bench.fail("no progress: the ring stays full"); }
+      stuck_for = 0;
+      int batch = 1 + (int)below(4);
+      for (; batch > 0 && n > 0 && driver.room(); batch--, n--) submit(chance(percent_bad) ? bad() : chance(8) ? load((int)below(4)) : chance(4) ? Job{blank(Op::nothing), JobStatus::ok, false} : code());
+      driver.ring_doorbell();
+    }
+  }
+  int stuck_for = 0;
+  void expect_all() {
+    for (auto &[j, c] : ended) if (c.status != j.expected) bench.fail("a job ends with status %u instead of %d", c.status, j.expected);
+    ended.clear();
+  }
+  int count_status(int s) { int n = 0; for (auto &[j, c] : ended) n += c.status == s; return n; }
+  // All as expected but those with one of `codes`; gives their number.
+  int expect_but(std::set<int> codes) {
+    int n = 0;
+    for (auto &[j, c] : ended) {
+      if (codes.count(c.status)) n++;
+      else if (c.status != j.expected) bench.fail("a job ends with status %u instead of %d", c.status, j.expected);
+    }
+    ended.clear();
+    return n;
+  }
+  void expect_status(uint32_t mask, uint32_t value, const char *what) {
+    if ((rig.peek(REG_STATUS) & mask) != value) bench.fail("%s: status is %x", what, rig.peek(REG_STATUS));
+  }
+  uint32_t take_faults() { uint32_t f = rig.peek(REG_FAULT); rig.poke(REG_FAULT, f); return f; }
+  // The memory answers what it owes, the card is told to go on.
+  void heal() {
+    rig.release();
+    for (int n = 0; rig.read.busy() || rig.write.busy() || rig.job_read.busy() || rig.job_write.busy(); n++) { rig.cycle(); if (n > 20000) bench.fail("the card does not take what the memory owed"); }
+    settle(20);
+    rig.poke(REG_CLEAR, 1);
+    settle(4), quiet(), settle(8);
+    expect_status(STATUS_READ_STOPPED | STATUS_WRITE_STOPPED | STATUS_QUEUE_STOPPED | STATUS_IDLE, STATUS_IDLE, "after `clear`");
+    take_faults();
+  }
+
+  void episode() {
+    rig.behave((int)below(80), bench.stall >= 0 ? bench.stall : (int)below(4) * 20);
+    rig.read.faults = rig.write.faults = rig.job_read.faults = rig.job_write.faults = Faults();  // one that nothing has met
+    int fault = ++turn % 2 ? 0 : 1 + (int)(turn / 2 % (fault_names.size() - 1));
+    if (!bench.faults.empty() && fault && bench.faults.find(fault_names[(size_t)fault]) == std::string::npos) fault = 0;
+    if (ended.size() > 4096) ended.clear();
+    long some = (long)below(300);
+    trust = true;
+    auto name = fault_names[(size_t)fault];
+    if (name == "none") {
+      feed(4 + (int)below(10), chance(30) ? 40 : 5), finish(), expect_all();
+      // An interrupt is asked for by every completion, and goes when it is cleared.
+      quiet(), settle(4);
+      if (!rig.interrupt) bench.fail("no interrupt");
+      rig.poke(REG_INTERRUPTS, 1);
+      uint32_t f = take_faults();
+      if (f & ~FAULT_JOB_FAILED) bench.fail("faults %x without a fault", f);
+      settle(4);
+      if (rig.interrupt) bench.fail("the interrupt stays");
+      quiet();
+      if (rig.peek(REG_COMPLETED) != driver.submitted || rig.peek(REG_SUBMITTED) != driver.submitted) bench.fail("counts of descriptors are wrong");
+      expect_status(STATUS_IDLE, STATUS_IDLE, "all done");
+    } else if (name == "read-error" || name == "read-decode") {
+      rig.read.faults.error_beat = some, rig.read.faults.error = name == "read-error" ? axi::SLVERR : axi::DECERR;
+      feed(6, 0), finish();
+      bool happened = rig.read.faults.error_beat < 0;
+      if (expect_but({name == "read-error" ? JobStatus::read_error : JobStatus::read_decode}) != (happened ? 1 : 0)) bench.fail("one wrong answer must fail one job");
+    } else if (name == "write-error") {
+      rig.write.faults.error_beat = some % 8, rig.write.faults.error = ++refused % 2 ? axi::SLVERR : axi::DECERR;
+      feed(6, 0), finish();
+      bool happened = rig.write.faults.error_beat < 0;
+      if (expect_but({JobStatus::write_error, JobStatus::write_decode}) != (happened ? 1 : 0)) bench.fail("one refused write must fail one job");
+    } else if (name == "read-lost" || name == "read-stuck" || name == "read-short") {
+      if (name == "read-lost") rig.read.faults.lose_beat = some;
+      if (name == "read-short") rig.read.faults.short_burst = true;
+      feed(2, 0);
+      if (name == "read-stuck") settle((int)some), rig.read.faults.stuck_request = true;
+      feed(4, 0), finish();
+      bool happened = rig.peek(REG_STATUS) & STATUS_READ_STOPPED;
+      std::set<int> codes = {JobStatus::read_timeout};
+      if (name == "read-short") codes.insert(JobStatus::read_protocol);
+      int n = expect_but(codes);
+      if ((n > 0) != happened) bench.fail("a time-out without failed jobs, or failed jobs without one");
+      if (happened && !(take_faults() & FAULT_READ_TIMEOUT)) bench.fail("a time-out does not show in `fault`");
+      if (happened && name == "read-short") { bench.coverage.hit("fault", name); power_up(); return; }
+      heal();
+    } else if (name == "write-lost" || name == "write-stuck") {
+      if (name == "write-lost") rig.write.faults.lose_beat = some % 8;
+      feed(2, 0);
+      if (name == "write-stuck") settle((int)some), (chance(50) ? rig.write.faults.stuck_request : rig.write.faults.stuck_data) = true;
+      feed(4, 0), finish();
+      bool happened = rig.peek(REG_STATUS) & STATUS_WRITE_STOPPED;
+      if ((expect_but({JobStatus::write_timeout}) > 0) != happened) bench.fail("a time-out without failed jobs, or failed jobs without one");
+      if (happened && !(take_faults() & FAULT_WRITE_TIMEOUT)) bench.fail("a time-out does not show in `fault`");
+      heal();
+    } else if (name == "parity-flip") {  // the bench must see it: the card can't
+      finish();
+      tolerant = true, mismatches = 0;
+      rig.write.faults.flip_beat = 0;
+      Job j = code();
+      j.d.destination[0] &= ~63ull, j.d.length = std::max<uint32_t>(j.d.length / 64 * 64, 64);
+      while (!driver.room()) settle(10);
+      submit(j), driver.ring_doorbell(), finish();
+      if (mismatches != 1) bench.fail("a flipped bit of parity was not noticed");
+      tolerant = false, rig.write.faults.flip_beat = -1, expect_all();
+    } else if (name == "queue-read-error") {
+      rig.job_read.faults.error_beat = some % 8, rig.job_read.faults.error = chance(50) ? axi::SLVERR : axi::DECERR;
+      feed(4, 0), finish();
+      for (auto &[j, c] : ended) if (c.status == JobStatus::fetch_error && j.d.op == Op::load_table) {}
+      if (expect_but({JobStatus::fetch_error}) != 1) bench.fail("one wrong answer to the queue must fail one job");
+    } else if (name == "queue-read-lost" || name == "queue-write-lost" || name == "queue-stuck") {
+      finish();
+      if (name == "queue-stuck")
+        (stuck % 3 == 0 ? rig.job_read.faults.stuck_request : stuck % 3 == 1 ? rig.job_write.faults.stuck_request : rig.job_write.faults.stuck_data) = true, stuck++;
+      else
+        (name == "queue-read-lost" ? rig.job_read.faults.lose_beat : rig.job_write.faults.lose_beat) = some % 3;
+      int n = 0;
+      for (; n < 4 && driver.room(); n++) submit(chance(20) ? load((int)below(4)) : code());
+      driver.ring_doorbell();
+      for (int i = 0; i < 200000 && !open.empty() && !(rig.now % 64 == 0 && rig.peek(REG_STATUS) & STATUS_QUEUE_STOPPED); i++) settle(1);
+      if (open.empty()) { rig.release(), expect_all(); return; }
+      if (!(take_faults() & FAULT_QUEUE_TIMEOUT)) bench.fail("the queue's time-out does not show in `fault`");
+      // Jobs in flight run to their end; nothing of what was not told counts.
+      settle(3000);
+      reap();
+      open.clear(), ended.clear(), deaf = true;
+      for (int i = 0; i < 400000 && (rig.read.busy() || rig.write.busy()); i++) settle(1);
+      heal();
+      if (rig.peek(REG_COMPLETED) != driver.submitted) bench.fail("the queue does not go on at the doorbell");
+      driver.forget(), deaf = false;
+      for (int t = 0; t < 4; t++) {  // a table may or may not have been loaded
+        while (!driver.room()) settle(10);
+        submit(load(t)), driver.ring_doorbell();
+      }
+      finish(), expect_all();
+    } else if (name == "queue-write-error") {
+      finish();
+      ended.clear();
+      Job crc = code();  // a line of CRCs: fails its job
+      while (!crc.with_crc) crc = code();
+      rig.job_write.faults.error_beat = 0;
+      submit(crc), driver.ring_doorbell(), finish(), quiet();
+      if (expect_but({JobStatus::write_error}) != 1) bench.fail("CRCs that can't be written don't fail their job");
+      take_faults();
+      rig.job_write.faults.error_beat = 0;
+      Job j{blank(Op::nothing), JobStatus::ok, false};
+      submit(j), driver.ring_doorbell();
+      settle(400);
+      if (!(take_faults() & FAULT_COMPLETION_ERROR)) bench.fail("a completion that can't be written does not show");
+      if (rig.peek(REG_COMPLETED) != driver.submitted) bench.fail("a completion that can't be written is not counted");
+      open.clear(), driver.forget();
+    } else if (name == "doorbell") {
+      finish();
+      take_faults();
+      for (uint32_t wrong_value : {driver.submitted + driver.entries() + 1 + (uint32_t)below(1000), driver.submitted - 1 - (uint32_t)below(1000)}) {
+        rig.poke(REG_SUBMITTED, wrong_value);
+        settle(20);
+        if (!(take_faults() & FAULT_BAD_DOORBELL) || rig.peek(REG_SUBMITTED) != driver.submitted) bench.fail("a wild doorbell is taken");
+      }
+      settle(200);
+      expect_status(STATUS_IDLE, STATUS_IDLE, "a wild doorbell starts something");
+    } else if (name == "drain") {
+      feed(6, 0);
+      settle(60 + (int)below(200));
+      rig.poke(REG_CONTROL, CONTROL_RUN | CONTROL_DRAIN | CONTROL_INTERRUPT);
+      quiet();
+      expect_status(STATUS_IDLE, STATUS_IDLE, "a drain does not end");
+      rig.poke(REG_CONTROL, CONTROL_RUN | CONTROL_INTERRUPT);
+      feed(2, 0), finish();
+      expect_but({JobStatus::read_drained, JobStatus::write_drained});
+    } else if (name == "stop-run") {
+      feed(3, 0);
+      settle((int)below(100));
+      rig.poke(REG_CONTROL, CONTROL_INTERRUPT);
+      quiet();
+      uint32_t done = rig.peek(REG_COMPLETED);
+      settle(500);
+      if (rig.peek(REG_COMPLETED) != done) bench.fail("jobs go on without `run`");
+      rig.poke(REG_CONTROL, CONTROL_RUN | CONTROL_INTERRUPT);
+      finish(), expect_all();
+    } else {
+      feed(2, 0);
+      settle((int)some);
+      power_up();
+    }
+    bench.coverage.hit("fault", name);
+  }
+
+  // ---- figures ----
+  double measure(int k, int m, uint32_t length, int jobs, std::vector<std::pair<double, double>> *chart) {
+    finish(), ended.clear();
+    uint32_t before = rig.peek(REG_COMPLETED);
+    uint64_t begin = 0, end = 0;
+    for (int i = 0; i < jobs; i++) {
+      Job j = code();
+      j.d.sources = (uint8_t)k, j.d.rows = (uint8_t)m, j.d.length = length, j.d.flags = FLAG_CRC, j.with_crc = true;
+      for (int s = 0; s < k; s++) j.d.source[s] = SOURCES + 0x10000ull * (unsigned)s;
+      for (int r = 0; r < m; r++) j.d.destination[r] = DESTINATIONS + (driver.submitted % driver.entries() * 4 + (unsigned)r) * PLACE;
+      j.d.crc_address = LINES + driver.submitted % driver.entries() * 0x1000ull;
+      submit(j);
+    }
+    driver.ring_doorbell();
+    uint64_t beats = rig.read.beats;
+    while (rig.read.beats == beats) rig.cycle();
+    begin = rig.now;
+    uint64_t shown = begin;
+    while (!open.empty()) {
+      rig.cycle();
+      if (rig.read.beats - beats < (uint64_t)jobs * k * (length / 64)) end = rig.now;
+      if (chart && rig.now - shown == 64) chart->push_back({(double)(rig.now - begin), (double)(rig.read.beats - last_beats) / 64}), shown = rig.now;
+      if (rig.now == shown) last_beats = rig.read.beats;
+      if (rig.now % 64 == 0) reap();
+    }
+    expect_all();
+    (void)before;
+    return (double)jobs * k * (length / 64) / (double)(end + 1 - begin);
+  }
+  uint64_t last_beats = 0;
+
+  void rates() {
+    rig.behave(60, 0);
+    rig.reset(), open.clear(), ended.clear();
+    driver.ring_size = 5, driver.start(WINDOW, END, 20000);
+    submit(load(0)), submit(load(1)), submit(load(2)), submit(load(3)), driver.ring_doorbell(), finish(), ended.clear();
+    last_beats = rig.read.beats;
+    for (int k : {4, 8, 10, 16}) {
+      double used = measure(k, k == 4 ? 2 : 4, 4096, 24, k == 8 ? &bench.charts["Share of 64 B a cycle that arrives, 8+4, 24 jobs of 4 KiB chunks"] : nullptr);
+      bench.figure("beats used, k=" + std::to_string(k) + ", 4 KiB chunks, latency 60", "%.1f %%", 100 * used);
+      if (used < 0.95) bench.fail("beats used are below 95 %%");
+    }
+    double small = measure(4, 2, 512, 28, nullptr);
+    double cycles = 32 / small;
+    bench.figure("idle cycles between queued jobs of 32 beats (4+2, 512 B)", "%.1f", cycles - 32);
+    if (cycles - 32 > 64) bench.fail("more than 64 idle cycles between jobs");
+    speed(CardKind::native), speed(CardKind::rtl);
+  }
+
+  // How fast the simulation is: one kind of card alone, 8+3 jobs of 12 KiB chunks.
+  void speed(CardKind kind) {
+    auto other = make_card(kind);
+    hls::Coverage unused;
+    uint64_t clock = 0;
+    Rig r(*other, random, BASE, SIZE, unused, fail, clock);
+    Driver d(r, RING, COMPLETIONS, fail);
+    d.ring_size = 4, d.start(WINDOW, END, 20000);
+    std::clock_t begin = std::clock();  // of this process: other work on the machine does not count
+    uint64_t bytes = 0, from = r.now;
+    double seconds = 0;
+    d.put(load(0).d);
+    for (uint32_t n = 0; seconds < (bench.full() ? 1.5 : 0.2); n++) {
+      Completion c;
+      while (!d.room() && !d.reap(c)) for (int i = 0; i < 64; i++) r.cycle();
+      Descriptor x = blank(Op::code);
+      x.sources = 8, x.rows = 3, x.length = 12288;
+      for (unsigned s = 0; s < 8; s++) x.source[s] = SOURCES + 0x10000ull * s;
+      for (unsigned q = 0; q < 3; q++) x.destination[q] = DESTINATIONS + (n % 16 * 4 + q) * (uint64_t)PLACE;
+      d.put(x), d.ring_doorbell();
+      bytes = r.read.beats * 64;
+      seconds = (double)(std::clock() - begin) / CLOCKS_PER_SEC;
+    }
+    double mhz = (double)(r.now - from) / seconds / 1e6, rate = (double)bytes / seconds / 1e6;
+    bench.figure(kind == CardKind::native ? "native card" : "verilated card", "%.3f MHz, %.1f MB/s of source data", mhz, rate);
+  }
+};
+
+}  // namespace
+
+int main(int argc, char **argv) {
+  return hls::bench_main(argc, argv, {"card", 31, 1000000}  /* the queue's, then the transposers' */, [](hls::Bench &b) { std::make_unique<Runner>(b)->run(); });
+}
