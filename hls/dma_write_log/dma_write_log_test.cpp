@@ -1,7 +1,5 @@
 // dma_write_log, native and RTL in lock-step, in the world of bench.hpp: directed cases, then random worlds with stalls, resets and
 // every ring size; rates; coverage. With HLS_MUTANTS the same cases must fail for every mutant.
-//   dma_write_log_test [SEED [CYCLES]]
-#include <chrono>
 #include <cstdlib>
 
 #include "bench.hpp"
@@ -11,11 +9,12 @@ using namespace bench;
 namespace {
 
 struct Suite {
+  hls::Bench &bench;
   Pair pair;
   Cover cover;
   uint64_t seed;
-  unsigned mutant = 0;
-  explicit Suite(uint64_t s) : seed(s) {}
+  unsigned mutant;
+  explicit Suite(hls::Bench &b) : bench(b), cover(b.coverage), seed(b.seed), mutant(b.mutant) { if (!b.trace.empty()) pair.trace(b.trace); }
 
   World world(const Settings &s) {
     World w(pair, cover, seed++, s);
@@ -237,7 +236,7 @@ struct Suite {
       w.run(40000);
       double rate = (double)(w.data_bytes - data) / 64 / 40000;
       double share = (double)(w.record_bytes - bytes) / (double)(w.data_bytes - data);
-      std::printf("%-26s %.4f writes and %.4f beats accepted a cycle, %.4f %% record bytes\n", c.what, (double)(w.writes - writes) / 40000, rate, 100 * share);
+      bench.figure(c.what, "%.4f writes and %.4f beats accepted a cycle, %.4f %% record bytes", (double)(w.writes - writes) / 40000, rate, 100 * share);
       if (rate < c.least_rate) w.fail("too slow");
       if (share > c.most_bytes) w.fail("too many record bytes");
       w.suspend_and_compare(), w.resume(), w.finish_traffic();
@@ -251,22 +250,17 @@ struct Suite {
 
 }  // namespace
 
-#ifndef HLS_MUTANTS
-int main(int argc, char **argv) {
-  Suite suite(argc > 1 ? std::strtoull(argv[1], nullptr, 0) : 1);
-  unsigned long long cycles = argc > 2 ? std::strtoull(argv[2], nullptr, 0) : 1000000;
-  auto begin = std::chrono::steady_clock::now();
+void run(hls::Bench &b) {
+  Suite suite(b);
   try {
     suite.cases();
     suite.resets(60);
-    suite.anything_goes(cycles);
+    suite.anything_goes(b.mutant ? 400000 : b.wanted());
     suite.rates();
   } catch (const Failure &f) {
-    std::fprintf(stderr, "dma_write_log: %s, seed of this world %llu\n", f.what(), (unsigned long long)suite.seed - 1);
-    return 1;
+    b.fail("%s, world %llu", f.what(), (unsigned long long)suite.seed - 1);
   }
-  double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  std::printf("dma_write_log: %llu cycles in lock-step, 0 differences, %.2f MHz\n", suite.pair.cycles, (double)suite.pair.cycles / seconds / 1e6);
-  return suite.cover.table.print() ? 0 : 1;
+  b.figure("cycles in lock-step", "%llu, 0 differences", suite.pair.cycles);
 }
-#endif
+
+int main(int argc, char **argv) { return hls::bench_main(argc, argv, {"dma_write_log", 28, 1000000}, run); }

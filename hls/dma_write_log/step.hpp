@@ -244,7 +244,7 @@ static inline void serial(State &s, const In &in, ap_uint<3> leaving) {
     s.tail_seen = s.tail;
     if (!s.given_changed && fits) {
       s.examined = s.given, s.limit = s.next_limit;
-      s.over_watermark = s.at_least && in.ring.watermark != 0;
+      s.over_watermark = s.at_least && in.ring.watermark != 0 && !MUTANT(28);
     }
     if (!s.given_changed && !fits) s.bad_head = true;
     s.borrow_fill = false, s.borrow_old = false, s.carry_limit = false, s.not_more = true, s.at_least = true, s.carry_tail = false;
@@ -292,7 +292,7 @@ static inline void step(State &s, const In &in, Out &out) {
   out.m_axi.wvalid = s.beat_valid; out.m_axi.wdata = s.beat.data; out.m_axi.wstrb = s.beat.strobe; out.m_axi.wlast = s.beat.last;
   out.s_axi.bvalid = s.answer.can_take(), out.s_axi.bresp = s.answer.front();
   out.status.ready = ready, out.status.recording = active; out.status.ring_busy = active || !s.no_line_flying;
-  out.status.settled = !s.fence_new && !s.fence1 && !s.fence2 && !s.fence3 && !s.fence4 && !s.settling;
+  out.status.settled = MUTANT(12) || !s.fence_new && !s.fence1 && !s.fence2 && !s.fence3 && !s.fence4 && !s.settling;
   out.status.suspended = s.suspended, out.status.holding = s.holding, out.status.overflow = s.overflow;
   out.status.overflowing = s.overflowing, out.status.over_watermark = s.over_watermark;
   out.status.bad_ring = in.control.enable && !s.ring_ok, out.status.bad_head = s.bad_head, out.status.record_error = s.record_error;
@@ -303,13 +303,13 @@ static inline void step(State &s, const In &in, Out &out) {
   bool open_path = s.room && s.request.can_put();  // `room` is a cycle old and keeps enough in reserve
   bool leaves = s.line_wants && open_path;
   bool joins = s.contiguous4 && s.open;
-  bool needs = s.logged4 && !joins && active;  // a write that waits passes when recording ends
+  bool needs = s.logged4 && !joins && (active || MUTANT(6));  // a write that waits passes when recording ends
   bool allowed = !needs || (s.overflowing ? !s.marking : s.pool_some && !s.marked);
-  bool pass = s.v4 && open_path && !s.line_wants && !s.stopped && allowed;
+  bool pass = s.v4 && open_path && !s.line_wants && (!s.stopped || MUTANT(15)) && allowed;
   bool opens = pass && needs && !s.overflowing, lost = pass && needs && s.overflowing, extends = pass && s.logged4 && joins;
   bool go = !s.v4 || pass;
   bool waiting = s.v4 && needs && !s.pool_some && !s.overflowing && !s.stopped;
-  bool closes = s.open && (opens || lost || waiting || s.stopped || in.control.at_scheduling || (s.idle[9] && !extends));
+  bool closes = s.open && (opens || (lost && !MUTANT(4)) || waiting || s.stopped || in.control.at_scheduling || (s.idle[9] && (!extends || MUTANT(3))));
   ap_uint<10> after_this = plus1(s.issued);
   out.event.write = pass, out.event.record = s.f2 && s.form2.kind == KIND_WRITTEN, out.event.lost = lost;
 
@@ -324,7 +324,7 @@ static inline void step(State &s, const In &in, Out &out) {
   out.m_axi.bready = b_ready;
   bool b = b_ready && in.m_axi.bvalid;
   bool ours = s.answers.q != 0;
-  s.answer.tick(b && !ours, in.m_axi.bresp, answer_take);
+  s.answer.tick(b && !ours, MUTANT(25) ? ap_uint<2>(0) : in.m_axi.bresp, answer_take);
   bool ours_failed = b && ours && in.m_axi.bresp[1];
   bool fetch_answer = s.answers_queued != 0 && (!s.answer_fetched || b);
   if (fetch_answer) s.answers.read(s.answers_head);
@@ -338,7 +338,7 @@ static inline void step(State &s, const In &in, Out &out) {
   s.lines_flying = counted(s.lines_flying, leaves, b && ours);
 
   // ---- head, tail, slots ----
-  bool refill = active && s.promised != s.limit && !s.pool[3];
+  bool refill = active && (s.promised != s.limit || MUTANT(7)) && !s.pool[3];
   bool spends = opens || s.marker_push;
   serial(s, in, leaves ? s.line_count : ap_uint<3>(0));
   s.pool_some = spends ? refill || ap_uint<3>(s.pool >> 1) != 0 : refill || s.pool_some;
@@ -357,7 +357,7 @@ static inline void step(State &s, const In &in, Out &out) {
     else if (s.spare_valid) s.beat = s.spare;
     else s.beat.data = in.s_axi.wdata, s.beat.strobe = in.s_axi.wstrb, s.beat.last = in.s_axi.wlast;
   }
-  if (!s.spare_valid) s.spare.data = in.s_axi.wdata, s.spare.strobe = in.s_axi.wstrb, s.spare.last = in.s_axi.wlast;
+  if (!s.spare_valid || MUTANT(26)) s.spare.data = in.s_axi.wdata, s.spare.strobe = in.s_axi.wstrb, s.spare.last = in.s_axi.wlast;
   s.beat_valid = !free_beat || s.spare_valid || record_beat || data_beat;
   s.spare_valid = !free_beat && (s.spare_valid || data_beat);
   bool turn_over = record_beat || (data_beat && in.s_axi.wlast);
@@ -365,7 +365,7 @@ static inline void step(State &s, const In &in, Out &out) {
   if (turn_over)
     for (int i = 0; i + 1 < ORDER; i++) s.order[i] = s.order[i + 1];
   for (int i = 0; i < ORDER; i++)
-    if (issue && ordered == i) s.order[i] = leaves;
+    if (issue && ordered == i) s.order[i] = MUTANT(19) ? leaves && s.ordered == 0 : leaves;
   s.ordered = ordered + (issue ? 1 : 0);
   if (record_beat) s.leaving_valid = false;
 
@@ -384,12 +384,12 @@ static inline void step(State &s, const In &in, Out &out) {
   if (any && !put && !leaves && (s.linger[7] || s.press)) s.line_due = true;
   if (put) {
     for (int l = 0; l < 4; l++) {
-      s.line.valid[l] = lane == l || (s.line.valid[l] && any);
+      s.line.valid[l] = lane == l || (s.line.valid[l] && (any || MUTANT(27)));
       if (lane == l) s.line.lane[l] = s.head;
     }
     s.line.sequence = s.head_sequence;
     s.line_any = true;
-    ap_uint<18> offset = ap_uint<18>(s.head_sequence >> 2) & ap_uint<18>(s.mask >> 2);
+    ap_uint<18> offset = ap_uint<18>(s.head_sequence >> 2) & ap_uint<18>(MUTANT(18) ? 0x3ffff : (s.mask >> 2).to_uint());
     s.line_address = ap_uint<58>(in.ring.base >> 6) | offset;
     s.line_count = any ? ap_uint<3>(s.line_count + 1) : ap_uint<3>(1);
     if (lane == s.lane_mask) s.line_due = true;
@@ -430,8 +430,8 @@ static inline void step(State &s, const In &in, Out &out) {
   ap_uint<6> low = ap_uint<6>(ap_uint<5>(s.open_last)) - ap_uint<5>(s.open_line);
   s.f1 = closes || s.marker_push;
   s.form1.address = (s.open_line, ap_uint<6>(0)); s.form1.kind = KIND_WRITTEN; s.form1.function = s.open_function;
-  s.first1 = s.open_line >> 5; s.last1 = s.open_last >> 5; s.size1 = low; s.borrow1 = low[5]; s.after1 = s.open_after;
-  s.waits1 = !in.control.at_scheduling;
+  s.first1 = s.open_line >> 5; s.last1 = s.open_last >> 5; s.size1 = low; s.borrow1 = low[5] && !MUTANT(23); s.after1 = s.open_after;
+  s.waits1 = !in.control.at_scheduling && !MUTANT(2);
   if (s.marker_push) {
     s.form1.address = s.marker == KIND_OVERFLOW ? s.dirty : s.marker == KIND_COMPLETED ? ap_uint<64>(s.snapshot_sequence) : ap_uint<64>(0);
     s.form1.kind = s.marker; s.form1.function = 0;
@@ -445,7 +445,7 @@ static inline void step(State &s, const In &in, Out &out) {
   }
   if (opens || extends) {
     s.open_last = (ap_uint<4>(s.w4.line >> 6), s.tail4);
-    s.open_after = after_this;
+    s.open_after = MUTANT(24) ? s.issued : after_this;
   }
 
   // ---- snapshot for the completion marker ----
@@ -454,15 +454,15 @@ static inline void step(State &s, const In &in, Out &out) {
     s.snapshot_sequence = s.sequence;
     s.snapshot_after = s.issued;
   }
-  s.snapshot_done = !take_snapshot && s.snapshot && (s.snapshot_done || reached(s.responded, s.snapshot_after));
+  s.snapshot_done = !take_snapshot && s.snapshot && (s.snapshot_done || MUTANT(20) || reached(s.responded, s.snapshot_after));
   if (s.marker_push && s.marker == KIND_COMPLETED) s.snapshot = false, s.snapshot_done = false;
   if (take_snapshot) s.snapshot = true, s.unannounced = false;
   if (numbered && numbered_kind == KIND_WRITTEN && in.control.at_scheduling) s.unannounced = true;
-  if (numbered) s.sequence = plus1(s.sequence);
+  if (numbered && !(MUTANT(21) && numbered_kind != KIND_WRITTEN)) s.sequence = plus1(s.sequence);
 
   // ---- markers: two cycles in which nothing is lost, so that the bitmap is complete; then the push ----
-  bool last_marker = s.drained && !s.marker_sent && !s.overflowing && !unannounced;
-  bool push = s.marker_push, push_overflow = push && s.marker == KIND_OVERFLOW;
+  bool last_marker = (MUTANT(16) ? s.stopped : s.drained) && !s.marker_sent && !s.overflowing && !unannounced;
+  bool push = s.marker_push, push_overflow = push && (s.marker == KIND_OVERFLOW || MUTANT(5));
   s.suspended = s.stopped && s.drained && (s.marker_sent3 || !active);
   s.marker_sent3 = s.marker_sent2; s.marker_sent2 = s.marker_sent;
   if (push && s.marker == KIND_SUSPENDED) s.marker_sent = true;
@@ -475,17 +475,17 @@ static inline void step(State &s, const In &in, Out &out) {
   s.marked = s.marker != 0;
 
   // ---- hold, overflow, bitmap ----
-  bool clear = in.clear.valid && !s.overflowing && !s.lost_valid && !s.all_dirty;
+  bool clear = in.clear.valid && (!s.overflowing || MUTANT(14)) && !s.lost_valid && !s.all_dirty;
   ap_uint<8> row = ap_uint<8>(s.lost_valid ? 1 : 0) << ap_uint<3>(s.lost_function >> 3), column = ap_uint<8>(1) << ap_uint<3>(s.lost_function);
   for (int f = 0; f < FUNCTIONS; f++) s.dirty[f] = (s.dirty[f] && !(clear && in.clear.functions[f])) || (row[f / 8] && column[f % 8]) || s.all_dirty;
-  s.lost_valid = lost, s.lost_function = s.w4.function;
+  s.lost_valid = lost && !MUTANT(13), s.lost_function = s.w4.function;
   s.overflow = s.patience_over || s.all_dirty || (s.overflow && !clear);
   s.record_error = s.all_dirty || (s.record_error && !clear);
   s.overflowing = active && (s.patience_over || s.all_dirty || (s.overflowing && !push_overflow));
-  s.patience_over = s.holding && waiting && s.held == in.ring.patience && in.ring.patience != 0;
+  s.patience_over = s.holding && waiting && s.held == (MUTANT(22) ? ap_uint<24>(in.ring.patience >> 1) : in.ring.patience) && in.ring.patience != 0;
   s.held = waiting ? plus1(s.held) : ap_uint<24>(0);
   s.holding = waiting;
-  s.all_dirty = ours_failed && active;
+  s.all_dirty = ours_failed && active && !MUTANT(17);
 
   // ---- gate and lookup ----
   if (s.fence4 && go) s.settling = true, s.settle_after = pass ? after_this : s.issued;
@@ -493,14 +493,14 @@ static inline void step(State &s, const In &in, Out &out) {
   bool enters = s.entry.can_take() && go;
   if (go) {
     s.v4 = s.v3, s.w4 = s.w3, s.logged4 = s.logged3, s.tail4 = s.tail3;
-    s.contiguous4 = s.logged3 && s.previous && ap_uint<48>(s.w3.line >> 10) == s.previous_block && ap_uint<10>(s.w3.line) == ap_uint<10>(s.previous_end) &&
-                    !s.previous_end[10] && s.w3.function == s.previous_function && !in.control.at_scheduling;
+    s.contiguous4 = s.logged3 && s.previous && (ap_uint<48>(s.w3.line >> 10) == s.previous_block || MUTANT(9)) && ap_uint<10>(s.w3.line) == ap_uint<10>(s.previous_end) &&
+                    (!s.previous_end[10] || MUTANT(9)) && (s.w3.function == s.previous_function || MUTANT(8)) && !in.control.at_scheduling;
     if (s.v3 && s.logged3) {
       s.previous = true;
       s.previous_block = s.w3.line >> 10, s.previous_end = s.end3, s.previous_function = s.w3.function;
     }
     s.v3 = s.v2, s.w3 = s.w2;
-    s.logged3 = s.v2 && s.recorded2 && active && !less(s.below) && !less(s.above);
+    s.logged3 = s.v2 && s.recorded2 && active && (!less(s.below) || MUTANT(10)) && (!less(s.above) || MUTANT(11));
     s.tail3 = s.tail2;
     s.end3 = plus1(ap_uint<11>((ap_uint<4>(s.w2.line >> 6), s.tail2)));
     ap_uint<52> page = s.w1.line >> 6;
