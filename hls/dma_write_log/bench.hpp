@@ -25,7 +25,7 @@ struct Failure : std::runtime_error { using runtime_error::runtime_error; };
 
 typedef std::array<uint8_t, 64> LineBytes;
 static const uint64_t GUEST = 0x12345600000000ull;  // guest memory: REGIONS regions of PAGES pages, one per function used
-static const int REGIONS = 4, PAGES = 80;           // 320 KiB each: room for several 64 KiB blocks
+static const int REGIONS = 4, PAGES = 72;           // 288 KiB each: several blocks of 64 KiB, and neighbours share one
 static const uint64_t RING = 0xffff000040000000ull;
 
 struct Settings {
@@ -93,7 +93,8 @@ class World {
   // ---- what a test does ----
   bool traffic = true;     // new writes are begun
   bool vmc_awake = true;
-  bool use_bad_head = false, fail_record = false;
+  bool gave_bad_head = false, fail_record = false;
+  int pause_from = 0, pause_to = 0;  // cycles between writes, one after the other
   const Out &out() const { return out_; }
   static int function_of(int region) { return region == 3 ? 63 : region * 9; }
 
@@ -187,6 +188,7 @@ class World {
   std::deque<GuestWrite> to_send_;       // AW offered or done, W not finished
   std::deque<bool> answers_due_;         // error or not, in order
   bool offered_aw_ = false, offered_w_ = false;
+  unsigned long long not_before_ = 0;
   LineBytes w_data_; uint64_t w_strobe_ = 0;
   int last_region_ = 0, last_end_[REGIONS] = {};
   // memory
@@ -226,7 +228,7 @@ class World {
     in.control.enable = enable_, in.control.suspend = suspend_, in.control.at_scheduling = set.at_scheduling;
     in.ring.base = base_, in.ring.log2_slots = set.log2_slots, in.ring.watermark = set.watermark, in.ring.patience = set.patience;
     in.examined = examined_, in.load = load_, in.clear = clear_;
-    if (!offered_aw_ && traffic && (int)to_send_.size() < set.ahead && !chance(set.gap) && (to_send_.empty() || to_send_.back().aw_done) && !chance(set.stall_aw)) begin_write();
+    if (!offered_aw_ && traffic && (int)to_send_.size() < set.ahead && !chance(set.gap) && pair.cycles >= not_before_ && (to_send_.empty() || to_send_.back().aw_done) && !chance(set.stall_aw)) begin_write();
     in.s_axi.awvalid = offered_aw_;
     if (offered_aw_) {
       auto &w = to_send_.back();
@@ -280,6 +282,7 @@ class World {
     if (in.s_axi.awvalid && out.s_axi.awready) {
       auto &w = to_send_.back();
       w.aw_done = true, offered_aw_ = false;
+      if (pause_to) not_before_ = pair.cycles + (unsigned)(pause_from + (int)(writes % (unsigned)(pause_to - pause_from)));
       bool wanted = set.recorded >> w.region & 1;
       int p = w.line / 64, first = window_first_[w.region], last = window_last_[w.region];
       if (wanted) cover.window.hit(p < first ? 0 : p == first ? 1 : p < last ? 2 : p == last ? 3 : 4);
@@ -439,7 +442,7 @@ class World {
     }
     announced_ = 0;
     expect_.erase(expect_.begin(), expect_.begin() + (long)n);
-    if (region * LINES + line == last_record_end_ && line % 1024 == 0) cover.apart.hit(line != 0);
+    if (region * LINES + line == last_record_end_ && (line == 0 || (region * LINES + line) % 1024 == 0)) cover.apart.hit(line != 0);
     last_record_end_ = region * LINES + line + lines;
   }
   bool overflowed_ = false;
@@ -481,6 +484,7 @@ class World {
     }
     if (out.status.overflow) overflowed_ = true;
     if (out.status.over_watermark) cover.other.hit(Cover::WATERMARK);
+    if (out.status.bad_head && !gave_bad_head) fail("bad_head, but the head was right");
     if (out.status.bad_head) cover.other.hit(Cover::BAD_HEAD);
     if (out.status.bad_ring) cover.other.hit(Cover::BAD_RING);
   }

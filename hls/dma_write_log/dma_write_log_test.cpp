@@ -137,11 +137,11 @@ struct Suite {
     w.set_ring_base(RING);
     w.start_recording();
     w.run(300);
-    w.vmc_awake = false, w.run(3000);
+    w.vmc_awake = false, w.gave_bad_head = true, w.run(3000);
     if (!w.out().status.over_watermark) w.fail("no watermark");
     for (uint32_t ahead : {1u, 100u, 0x80000000u, (uint32_t)-1}) {
       uint32_t head = ahead == (uint32_t)-1 ? w.head() - 1 : w.out().status.tail.to_uint() + ahead;
-      w.give_head(head), w.run(100);
+      w.give_head(head), w.run(200);
       if (!w.out().status.bad_head) w.fail("a head outside the ring is accepted");
       w.give_true_head(), w.run(100);
     }
@@ -173,6 +173,16 @@ struct Suite {
       if (w.out().status.record_error) w.fail("record_error can't be cleared");
       w.resume(), w.finish_traffic();
     }
+  }
+
+  // Pauses around the time after which an open record closes.
+  void pauses() {
+    Settings s = fast();
+    s.sequential = 100, s.beats = 1;
+    World w = world(s);
+    w.load_windows(), w.start_recording();
+    w.pause_from = 500, w.pause_to = 530, w.run(32000);
+    w.pause_to = 0, w.suspend_and_compare(), w.resume(), w.finish_traffic();
   }
 
   void other_functions_are_left_alone() {
@@ -244,7 +254,7 @@ struct Suite {
   }
 
   void cases() {
-    every_ring_size(), overflow(), unlimited(), suspend_in_every_state(), bad_input(), record_error(), other_functions_are_left_alone();
+    every_ring_size(), overflow(), unlimited(), suspend_in_every_state(), bad_input(), record_error(), pauses(), other_functions_are_left_alone();
   }
 };
 

@@ -78,7 +78,7 @@ struct State {
   ram<ap_uint<52>, FUNCTIONS> first_page, last_page;
   ram<bool, FUNCTIONS> recorded;
   ap_uint<7> initialised = 0;
-  bool recorded2, logged3, logged4, contiguous4;
+  bool recorded2, logged3, logged4, contiguous4, same_block4;
   Parts below, above;
   ap_uint<6> tail2, tail3, tail4;  // last line within its page
   ap_uint<11> end3;
@@ -142,7 +142,7 @@ struct State {
   ram<ap_uint<3>, FLYING> answers;
   ap_uint<6> answers_head = 0, answers_tail = 0;
   ap_uint<7> answers_queued = 0, flying = 0;
-  bool answer_fetched = false;
+  bool answer_fetched = false, answers_some = false;
   ap_uint<10> issued = 0, responded = 0;
   ap_uint<7> lines_flying = 0;
   bool no_line_flying = false, quiet = false;
@@ -152,6 +152,7 @@ struct State {
   // head and tail, bit by bit
   ap_uint<6> bit = 0;
   ap_uint<32> given = 1, examined = 1, tail = 1, tail_seen = 1;
+  ap_uint<3> dropped = 0;
   ap_uint<4> drip = 0;               // records that have left and are not counted yet
   ap_uint<6> left = 0, adding = 0;
   bool given4[8], examined4[8], watermark4[8];
@@ -160,7 +161,7 @@ struct State {
   bool given_changed = false, bit_valid = false, bit_given = false, bit_examined = false, bit_tail = false, bit_size = false, bit_watermark = false;
   bool carry_tail = false, borrow_fill = false, borrow_old = false, carry_limit = false, not_more = true, at_least = true;
   ap_uint<21> next_limit;
-  bool over_watermark = false, bad_head = false;
+  bool over_watermark = false, bad_head = false, misfit = false;
 };
 
 // Whether `count` has reached `mark`; the two are never 512 apart.
@@ -246,7 +247,9 @@ static inline void serial(State &s, const In &in, ap_uint<3> leaving) {
       s.examined = s.given, s.limit = s.next_limit;
       s.over_watermark = s.at_least && in.ring.watermark != 0 && !MUTANT(28);
     }
-    if (!s.given_changed && !fits) s.bad_head = true;
+    // Once may be a reader that is quicker than the count of what has left.
+    if (!s.given_changed && !fits && s.misfit) s.bad_head = true;
+    s.misfit = !s.given_changed && !fits;
     s.borrow_fill = false, s.borrow_old = false, s.carry_limit = false, s.not_more = true, s.at_least = true, s.carry_tail = false;
     s.given_changed = false;
   }
@@ -271,11 +274,12 @@ static inline void serial(State &s, const In &in, ap_uint<3> leaving) {
   if (last) s.adding = s.left;
   bool drips = s.drip != 0;
   s.left = last ? ap_uint<6>(drips) : drips ? plus1(s.left) : s.left;
-  s.drip = s.drip + leaving - (drips ? 1 : 0);
+  s.drip = s.drip + s.dropped - (drips ? 1 : 0);
+  s.dropped = leaving;
   s.bit = last ? ap_uint<6>(0) : ap_uint<6>(s.bit + 1);
   if (in.examined.valid) s.given = in.examined.head, s.given_changed = true;
   if (!s.active) {
-    s.bit = 0, s.bit_valid = false, s.bit_valid1 = false, s.drip = 0, s.given = 1, s.examined = 1, s.tail = 1, s.tail_seen = 1, s.left = 0, s.adding = 0, s.limit = 1;
+    s.bit = 0, s.bit_valid = false, s.bit_valid1 = false, s.drip = 0, s.dropped = 0, s.misfit = false, s.given = 1, s.examined = 1, s.tail = 1, s.tail_seen = 1, s.left = 0, s.adding = 0, s.limit = 1;
     s.given_changed = false, s.over_watermark = false, s.bad_head = false;
     s.borrow_fill = false, s.borrow_old = false, s.carry_limit = false, s.not_more = true, s.at_least = true, s.carry_tail = false;
   }
@@ -302,7 +306,7 @@ static inline void step(State &s, const In &in, Out &out) {
   // ---- decisions, from registers ----
   bool open_path = s.room && s.request.can_put();  // `room` is a cycle old and keeps enough in reserve
   bool leaves = s.line_wants && open_path;
-  bool joins = s.contiguous4 && s.open;
+  bool joins = s.contiguous4 && s.same_block4 && s.open;
   bool needs = s.logged4 && !joins && (active || MUTANT(6));  // a write that waits passes when recording ends
   bool allowed = !needs || (s.overflowing ? !s.marking : s.pool_some && !s.marked);
   bool pass = s.v4 && open_path && !s.line_wants && (!s.stopped || MUTANT(15)) && allowed;
@@ -326,13 +330,14 @@ static inline void step(State &s, const In &in, Out &out) {
   bool ours = s.answers.q != 0;
   s.answer.tick(b && !ours, MUTANT(25) ? ap_uint<2>(0) : in.m_axi.bresp, answer_take);
   bool ours_failed = b && ours && in.m_axi.bresp[1];
-  bool fetch_answer = s.answers_queued != 0 && (!s.answer_fetched || b);
+  bool fetch_answer = s.answers_some && (!s.answer_fetched || b);
   if (fetch_answer) s.answers.read(s.answers_head);
   if (fetch_answer) s.answers_head = s.answers_head + 1;
   s.answer_fetched = fetch_answer || (s.answer_fetched && !b);
   bool issue = pass || leaves;
   if (issue) s.answers.write(s.answers_tail, leaves ? s.line_count : ap_uint<3>(0));
   if (issue) s.answers_tail = s.answers_tail + 1;
+  s.answers_some = issue || (fetch_answer ? ap_uint<6>(s.answers_queued >> 1) != 0 : s.answers_some);
   s.answers_queued = counted(s.answers_queued, issue, fetch_answer);
   s.no_line_flying = s.lines_flying == 0 && !leaves && !s.leaving_valid;
   s.lines_flying = counted(s.lines_flying, leaves, b && ours);
@@ -435,7 +440,7 @@ static inline void step(State &s, const In &in, Out &out) {
   if (s.marker_push) {
     s.form1.address = s.marker == KIND_OVERFLOW ? s.dirty : s.marker == KIND_COMPLETED ? ap_uint<64>(s.snapshot_sequence) : ap_uint<64>(0);
     s.form1.kind = s.marker; s.form1.function = 0;
-    s.first1 = 0; s.last1 = 0; s.size1 = 0; s.borrow1 = false; s.after1 = s.issued; s.waits1 = s.marker != KIND_COMPLETED;
+    s.first1 = 0; s.last1 = 0; s.size1 = 0; s.borrow1 = false; s.after1 = s.issued; s.waits1 = s.marker != KIND_COMPLETED && !MUTANT(16);
   }
   s.idle = opens || extends ? ap_uint<10>(0) : plus1(s.idle);
   s.open = opens || (s.open && !closes);
@@ -461,7 +466,7 @@ static inline void step(State &s, const In &in, Out &out) {
   if (numbered && !(MUTANT(21) && numbered_kind != KIND_WRITTEN)) s.sequence = plus1(s.sequence);
 
   // ---- markers: two cycles in which nothing is lost, so that the bitmap is complete; then the push ----
-  bool last_marker = (MUTANT(16) ? s.stopped : s.drained) && !s.marker_sent && !s.overflowing && !unannounced;
+  bool last_marker = s.drained && !s.marker_sent && !s.overflowing && !unannounced;
   bool push = s.marker_push, push_overflow = push && (s.marker == KIND_OVERFLOW || MUTANT(5));
   s.suspended = s.stopped && s.drained && (s.marker_sent3 || !active);
   s.marker_sent3 = s.marker_sent2; s.marker_sent2 = s.marker_sent;
@@ -493,7 +498,8 @@ static inline void step(State &s, const In &in, Out &out) {
   bool enters = s.entry.can_take() && go;
   if (go) {
     s.v4 = s.v3, s.w4 = s.w3, s.logged4 = s.logged3, s.tail4 = s.tail3;
-    s.contiguous4 = s.logged3 && s.previous && (ap_uint<48>(s.w3.line >> 10) == s.previous_block || MUTANT(9)) && ap_uint<10>(s.w3.line) == ap_uint<10>(s.previous_end) &&
+    s.same_block4 = s.previous && (ap_uint<48>(s.w3.line >> 10) == s.previous_block || MUTANT(9));
+    s.contiguous4 = s.logged3 && ap_uint<10>(s.w3.line) == ap_uint<10>(s.previous_end) &&
                     (!s.previous_end[10] || MUTANT(9)) && (s.w3.function == s.previous_function || MUTANT(8)) && !in.control.at_scheduling;
     if (s.v3 && s.logged3) {
       s.previous = true;
