@@ -94,6 +94,7 @@ class World {
   bool traffic = true;     // new writes are begun
   bool vmc_awake = true;
   bool gave_bad_head = false, fail_record = false;
+  void next_at(int region, int line) { last_region_ = region, last_end_[region] = line; }
   int pause_from = 0, pause_to = 0;  // cycles between writes, one after the other
   const Out &out() const { return out_; }
   static int function_of(int region) { return region == 3 ? 63 : region * 9; }

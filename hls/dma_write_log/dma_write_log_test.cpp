@@ -181,6 +181,7 @@ struct Suite {
     s.sequential = 100, s.beats = 1;
     World w = world(s);
     w.load_windows(), w.start_recording();
+    w.next_at(0, 200);
     w.pause_from = 500, w.pause_to = 530, w.run(32000);
     w.pause_to = 0, w.suspend_and_compare(), w.resume(), w.finish_traffic();
   }

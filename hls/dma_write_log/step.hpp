@@ -191,9 +191,10 @@ template <int N> static inline ap_uint<N> plus1(ap_uint<N> x) {
   return r;
 }
 template <int N> static inline ap_uint<N> counted(ap_uint<N> x, bool up, bool down) {
-  if (up && !down) return plus1(x);
-  if (down && !up) return ap_uint<N>(x - 1);
-  return x;
+  // Both results from registers alone; up and down come late and only choose.
+  ap_uint<N> more = plus1(x), less = ~plus1(ap_uint<N>(~x)), r;
+  for (int i = 0; i < N; i++) r[i] = up ? (down ? (bool)x[i] : (bool)more[i]) : (down ? (bool)less[i] : (bool)x[i]);
+  return r;
 }
 static inline bool pick4(ap_uint<4> x, ap_uint<2> n) { return n[1] ? (n[0] ? x[3] : x[2]) : (n[0] ? x[1] : x[0]); }
 
