@@ -370,8 +370,11 @@ io::Task<void> Primary::propose(std::vector<NodeId> required, const std::string&
     for (NodeId n : partition_.designation().required)
       if (n != ctx_.options.id) also_required_.insert(n);
   }
+  std::size_t before = partition_.designation().required.size();
   Status s = co_await partition_.adopt(std::move(result));
   if (deposed_ || !s.ok()) co_return;
+  std::size_t after = partition_.designation().required.size();
+  if (after != before) reached(after > before ? Path::member_joined : Path::member_left);
   co_await inform_kept();
 }
 

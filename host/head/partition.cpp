@@ -87,6 +87,7 @@ io::Task<void> Partition::supervise() {
 }
 
 void Partition::append(RecordPtr record) {
+  witnessed(Fact::record_appended, replica.vp(), record->epoch());
   replica.append(record);
   ctx.log(record->portion()).append(std::move(record));
 }
@@ -153,6 +154,8 @@ io::Task<Status> Partition::truncate_locked(LogPoint to) {
     if (Status s = co_await log_truncate(to, voided); !s.ok()) co_return s;
   }
   replica.truncate(to);
+  witnessed(Fact::tail_dropped, replica.vp(), to.lsn, designation().epoch);
+  reached(Path::tail_dropped);
   logging::info("VP {:x}: dropped records {} to {} that are not on the new primary's history", replica.vp(), to.lsn + 1, voided);
   co_return Status();
 }

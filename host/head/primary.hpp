@@ -96,7 +96,16 @@ class Primary : public std::enable_shared_from_this<Primary> {
     RequestId request;
   };
   struct Round;
+  struct ReadPart;
   struct ReadJob;
+  struct ReadAnswer {
+    std::shared_ptr<wire::Channel> channel;
+    std::uint64_t tag;
+    std::uint32_t blocks;
+    bool zero;
+    Status status;
+    Buffer data;
+  };
 
   // promotion.cpp
   io::Task<void> run(std::shared_ptr<Primary> self);
@@ -145,6 +154,8 @@ class Primary : public std::enable_shared_from_this<Primary> {
 
   // primary_read.cpp
   io::Task<void> serve(std::shared_ptr<Primary> self, std::shared_ptr<ReadJob> job);
+  static io::Task<void> serve_part(Primary& primary, std::shared_ptr<ReadJob> job, ReadPart& part);
+  void send_read_answers();
   io::Task<bool> confirm();
   io::Task<void> run_rounds(std::shared_ptr<Primary> self);
 
@@ -200,6 +211,8 @@ class Primary : public std::enable_shared_from_this<Primary> {
   struct Answer { std::weak_ptr<wire::Channel> channel; RequestId request; Code code; };
   std::vector<Answer> answers_;
   bool answers_posted_ = false;
+  std::vector<ReadAnswer> read_answers_;
+  bool read_answers_posted_ = false;
   bool pump_armed_ = false;
   io::Event commit_changed_, members_changed_, flush_wake_, round_wake_;
   std::shared_ptr<Round> next_round_;

@@ -83,6 +83,7 @@ io::Task<void> Primary::run(std::shared_ptr<Primary> self) {
   witnessed(Fact::opened, replica.vp(), epoch_);
   state_ = "open";
   partition_.waits = {};
+  reached(Path::primary_opened);
   logging::info("VP {:x}: open in epoch {} from LSN {}, required {}", replica.vp(), epoch_, start.lsn,
                 fmt::join(partition_.designation().required, " "));
   ctx_.world.spawn("flush", flush_loop(self));

@@ -84,7 +84,11 @@ class Replay {
       replica.recount();
       for (const RecordPtr& r : rotten_[vp])  // what has been superseded is of no use to anybody
         if (replica.find(r->lsn()) == r) suspect(*p, "a record's payload does not match its CRC (LSN " + std::to_string(r->lsn()) + ")");
-      if (replica.suspect) reached(Path::suspect_after_replay);
+      if (replica.suspect) {
+        reached(Path::suspect_after_replay);
+        witnessed(Fact::found_suspect, vp, 0);
+      }
+      witnessed(Fact::recovered, vp, replica.last().lsn, replica.last().epoch);
       logging::info("VP {:x}: recovered, log up to {}, committed to {}, epoch {}{}", vp, to_string(replica.last()),
                     replica.commit(), replica.designation.epoch, replica.suspect ? ", SUSPECT: " + replica.suspect_reason : "");
     }

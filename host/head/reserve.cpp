@@ -139,6 +139,7 @@ io::Task<Status> Partition::begin_sync(SyncTurn turn, LogPoint agreed, bool rese
     // What is held stays readable in the log until the image that replaces it is complete; it just no longer counts.
     replica.suspect = true;
     replica.suspect_reason = "being rebuilt from the primary";
+    witnessed(Fact::rebuild_begun, replica.vp(), turn.epoch);
     forget_incoming_image();
     co_return Status();
   }
@@ -241,6 +242,7 @@ io::Task<Status> Partition::complete_delta() {
   Lsn base = replica.loading_base();
   replica.suspect = true;
   replica.suspect_reason = "catching up";
+  witnessed(Fact::rebuild_begun, replica.vp(), designation().epoch);
   replica.apply_delta();
   Status s;
   do {
@@ -273,6 +275,7 @@ io::Task<wire::Frame> Partition::sync_end(SyncTurn turn, LogPoint point) {
   bool delta = replica.delta_complete() && replica.loading_point() == point.lsn;
   if (s.ok() && delta) s = co_await complete_delta();
   else if (s.ok()) s = co_await complete_image(point);
+  if (s.ok()) witnessed(Fact::image_taken, replica.vp(), turn.epoch);
   if (s.ok()) s = refused(turn);
   if (s.ok()) synced_epoch = turn.epoch;
   co_return sync_reply(s, replica.last());

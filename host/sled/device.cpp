@@ -28,7 +28,8 @@ std::optional<std::uint64_t> number_after(std::string_view key, std::string_view
 
 Device::Device(io::World& world, DeviceSpec spec, std::uint16_t index, DeviceOptions options)
     : world_(world), spec_(std::move(spec)), index_(index), unit_(options.unit), sled_(options.sled), column_bytes_(options.column_bytes),
-      io_timeout_(options.io_timeout), fencing_(world), read_memory_(world, options.memory), write_memory_(world, options.memory), changed_(world) {}
+      io_timeout_(options.io_timeout), fencing_(world), read_memory_(world, options.memory), write_memory_(world, options.memory), known_(options.known_bytes),
+      changed_(world) {}
 
 std::string_view Device::state_name() const {
   switch (state_) {

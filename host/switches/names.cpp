@@ -26,7 +26,8 @@ std::string_view path_name(Path p) {
       "trim-during-flush", "sled-back-after-epochs", "decode-with-another-set",
       "image-rebuild", "suspect-after-replay", "repaired-from-member", "narrow-stripe", "stranger", "blank-waits", "restarted-inside-lease", "late-sync-refused", "attempt-of-unknown-end",
       "epoch-start-appended", "truncate-logged", "proposal-sent", "image-sent", "index-record-appended",
-      "segment-begun", "stripe-spread", "fence-persisted"};
+      "segment-begun", "stripe-spread", "fence-persisted", "member-joined", "member-left", "primary-opened", "flush-gathered",
+      "tail-dropped"};
   return names[static_cast<std::size_t>(p)];
 }
 
