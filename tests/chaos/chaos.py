@@ -321,9 +321,19 @@ class Clients:
             return f.read()
 
     def still_run(self):
+        """What one of them has to complain of is heard together with what the other says."""
+        if all(p.poll() in (None, 0) for p in self.processes.values()):
+            return
+        self.end_recorder()
+        said = []
         for name, p in self.processes.items():
-            if p.poll() not in (None, 0):
-                self.judge(name)
+            if name == "recorder" or p.poll() is not None:
+                try:
+                    self.judge(name)
+                except CheckFailed as e:
+                    said.append(e)
+        if said:
+            raise CheckFailed("+".join(e.name for e in said), "; ".join(str(e) for e in said))
 
     def end_recorder(self):
         if self.processes["recorder"].poll() is None:
@@ -337,7 +347,7 @@ class Clients:
             raise CheckFailed("liveness", f"{name} does not end within {seconds} s")
         if code != 0:
             said = (self.text(name, "err") + self.text(name, "out")).strip()
-            raise CheckFailed("history" if name == "recorder" else "fio-verify", f"{name}: exit code {code}: {said[-3000:]}")
+            raise CheckFailed("history" if name == "recorder" else "fio-verify", f"{name}: exit code {code}: {said[:3000]}")
         return json.loads(self.text(name, "out")) if name == "recorder" else None
 
     def stop(self):
