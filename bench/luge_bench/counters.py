@@ -1,12 +1,14 @@
-"""What processes cost while something is measured: processor time, wake-ups, and system calls.
+"""What processes cost while something is measured: processor time, wake-ups, system calls, and bytes that those copy.
 
 System calls are counted by the kernel's own tracepoint through perf where that is installed and allowed; else only those that
 move data are known (from /proc/PID/io), and the report says which of the two it was.
 """
 import os
+import re
 import shutil
 import signal
 import subprocess
+import tempfile
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -61,6 +63,29 @@ class CallCounter:
             if len(fields) > 2 and "sys_enter" in fields[2] and fields[0].isdigit():
                 return int(fields[0])
         return None
+
+
+# Calls that copy what they move between a process and the kernel. File I/O is direct (O_DIRECT) and copies nothing.
+COPYING = ("sendmsg", "sendto", "recvfrom", "recvmsg", "read", "write", "readv", "writev")
+RETURNED = re.compile(r"syscalls:sys_exit_\w+: (?:0x([0-9a-f]+)|(\d+))")
+
+
+def copied_bytes(pids, seconds):
+    """Bytes that the processes' system calls have copied in `seconds`, or None where that cannot be seen."""
+    if not pids or not CallCounter.available():
+        return None
+    with tempfile.NamedTemporaryFile(prefix="luge-perf-") as f:
+        events = ",".join(f"syscalls:sys_exit_{c}" for c in COPYING)
+        done = subprocess.run(["perf", "record", "-q", "-m", "8M", "-o", f.name, "-e", events, "-p", ",".join(map(str, pids)), "--", "sleep", str(seconds)], capture_output=True)
+        if done.returncode != 0:
+            return None
+        script = subprocess.run(["perf", "script", "-i", f.name, "-F", "event,trace"], capture_output=True, text=True)
+    total = 0
+    for digits16, digits10 in RETURNED.findall(script.stdout):
+        value = int(digits16, 16) if digits16 else int(digits10)
+        if value < 1 << 40:  # else an error
+            total += value
+    return total
 
 
 def resident_bytes(pids):

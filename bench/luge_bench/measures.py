@@ -6,7 +6,7 @@ import statistics
 import subprocess
 import time
 
-from .counters import CallCounter, Usage
+from .counters import CallCounter, Usage, copied_bytes
 from .sides import BenchError, Ceph, Luge, QemuNbd, run
 
 CASES = {
@@ -54,10 +54,11 @@ def one_round(side, options, work, case):
     batches = side.batches()
     counter = CallCounter(pids)
     begin, before = time.time(), Usage(pids)
-    time.sleep(max(0.5, options.seconds - 1.5))
+    time.sleep(max(0.5, options.seconds - 2.5))
     span, after = time.time() - begin, Usage(pids)
     calls = counter.stop()
     batches_after = side.batches()
+    copied, copied_span = copied_bytes(pids, 0.5), 0.5  # looked at apart, because looking costs
     job = finish_fio(process, out, options.seconds + options.ramp + 60)["write" if "write" in case["rw"] else "read"]
     operations = job["iops"] * span
     per = lambda x: x / operations if operations else 0
@@ -65,6 +66,8 @@ def one_round(side, options, work, case):
            "p99_us": job["clat_ns"].get("percentile", {}).get("99.000000", 0) / 1e3,
            "cpu_us": per((after.cpu - before.cpu) * 1e6), "wakes": per(after.wakes - before.wakes),
            "calls": per(calls if calls is not None else after.data_calls - before.data_calls), "all_calls": float(calls is not None)}
+    if copied is not None and job["iops"]:
+        got["copied"] = copied / (job["iops"] * copied_span)
     if batches and batches_after and batches_after[1] > batches[1]:
         got["batch"] = (batches_after[0] - batches[0]) / (batches_after[1] - batches[1])
     return got

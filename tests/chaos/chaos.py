@@ -79,6 +79,7 @@ class Fire:
 
 # ---- the fires
 
+# Requirement: FO-01
 @scenario()
 def kill_every_role(f):
     """SIGKILL of the primary, a reserve, a sled, the front end and the control plane, one after the other"""
@@ -89,6 +90,7 @@ def kill_every_role(f):
     f.kill_and_restart("control-1", 1.5)
 
 
+# Requirement: FO-01, FN-11
 @scenario()
 def freeze_every_role(f):
     """SIGSTOP of the primary, a reserve, a sled, the front end and the control plane, then SIGCONT"""
@@ -96,6 +98,7 @@ def freeze_every_role(f):
         f.freeze_and_thaw(name)
 
 
+# Requirement: P-4.5
 @scenario()
 def mass_restart(f):
     """every daemon but fio's front end is killed at once and all come back together; then all heads while two sleds are away"""
@@ -110,6 +113,7 @@ def mass_restart(f):
     f.settled()
 
 
+# Requirement: P-4.8, CP-10
 @scenario()
 def primary_dies_without_a_control_plane(f):
     """the control plane is gone while the primary dies: I/O waits, and goes on when the control plane is back"""
@@ -124,6 +128,7 @@ def primary_dies_without_a_control_plane(f):
     f.settled()
 
 
+# Requirement: P-3.3
 @scenario()
 def double_failures(f):
     """the primary and a reserve die together; two sleds and then a third, of a 4+2 volume; a reserve dies while it catches up"""
@@ -184,6 +189,7 @@ def random_walk(f):
     f.settled()
 
 
+# Requirement: P-10.2
 @scenario(disks=True)
 def slow_and_full_and_failing_disks(f):
     """a reserve's log is slow; a sled's device is full, then fails reads, then fails writes; a head's log fails"""
@@ -212,6 +218,7 @@ def slow_and_full_and_failing_disks(f):
     f.settled()
 
 
+# Requirement: FN-10, FO-11
 @scenario(network=True)
 def partitions(f):
     """the primary is cut off; then one way from a reserve; then from control plane and clients only; then it keeps nobody but its clients"""
@@ -314,9 +321,19 @@ class Clients:
             return f.read()
 
     def still_run(self):
+        """What one of them has to complain of is heard together with what the other says."""
+        if all(p.poll() in (None, 0) for p in self.processes.values()):
+            return
+        self.end_recorder()
+        said = []
         for name, p in self.processes.items():
-            if p.poll() not in (None, 0):
-                self.judge(name)
+            if name == "recorder" or p.poll() is not None:
+                try:
+                    self.judge(name)
+                except CheckFailed as e:
+                    said.append(e)
+        if said:
+            raise CheckFailed("+".join(e.name for e in said), "; ".join(str(e) for e in said))
 
     def end_recorder(self):
         if self.processes["recorder"].poll() is None:
@@ -330,7 +347,7 @@ class Clients:
             raise CheckFailed("liveness", f"{name} does not end within {seconds} s")
         if code != 0:
             said = (self.text(name, "err") + self.text(name, "out")).strip()
-            raise CheckFailed("history" if name == "recorder" else "fio-verify", f"{name}: exit code {code}: {said[-3000:]}")
+            raise CheckFailed("history" if name == "recorder" else "fio-verify", f"{name}: exit code {code}: {said[:3000]}")
         return json.loads(self.text(name, "out")) if name == "recorder" else None
 
     def stop(self):
