@@ -77,7 +77,7 @@ FIGURES = [
     Figure("idle", "idle unit of 11 daemons with an attached volume, processor time over 60 s, of a core", "idle", lambda r: r["idle"]["percent_of_a_core"], 3, False, " %"),
     Figure("steady", "failovers and changes of the required set in 30 min of 4 KiB random writes at queue depth 32 without a fault", "steady",
            lambda r: r["steady"]["failovers"] + r["steady"]["revisions"], 0, False, "", 0),
-    Figure("simulator", "simulated time per wall time, 3 heads and 6 sleds", "simulator", lambda r: r["speed"], 50, True, "x", 0),
+    Figure("simulator", "simulated time per second of processor time, 3 heads and 6 sleds", "simulator", lambda r: r["speed"], 50, True, "x", 0),
 ]
 
 
