@@ -14,7 +14,7 @@
 
 #include "dma_write_log_glue.hpp"
 #include "hls/dma_write_log/record.h"
-#include "hls/lib/coverage.hpp"
+#include "hls/lib/bench.hpp"
 #include "hls/lib/lockstep.hpp"
 
 namespace bench {
@@ -25,7 +25,7 @@ struct Failure : std::runtime_error { using runtime_error::runtime_error; };
 
 typedef std::array<uint8_t, 64> LineBytes;
 static const uint64_t GUEST = 0x12345600000000ull;  // guest memory: REGIONS regions of PAGES pages, one per function used
-static const int REGIONS = 4, PAGES = 80;           // 320 KiB each: room for several 64 KiB blocks
+static const int REGIONS = 4, PAGES = 72;           // 288 KiB each: several blocks of 64 KiB, and neighbours share one
 static const uint64_t RING = 0xffff000040000000ull;
 
 struct Settings {
@@ -38,6 +38,7 @@ struct Settings {
   int vmc_batch = 1;           // records examined before a new head is given
   int sequential = 50;         // percent of writes that continue the one before
   int beats = 64;              // most beats of a write
+  bool pages = false;          // writes begin at pages
   int functions = REGIONS;     // that write
   unsigned recorded = 0xf;     // bit per region
   int errors = 0;              // of 1000 data responses
@@ -45,20 +46,30 @@ struct Settings {
   int gap = 0;                 // percent of cycles in which no new write is begun
 };
 
+// Bins of one group, by number.
+struct Bins {
+  std::vector<uint64_t *> count;
+  Bins(hls::Coverage &c, const std::string &group, const std::vector<std::string> &names) { for (auto &n : names) count.push_back(c.find(group, n)); }
+  Bins(hls::Coverage &c, const std::string &group, int from, int to) : base(from) { for (int i = from; i <= to; i++) count.push_back(c.find(group, std::to_string(i))); }
+  int base = 0;
+  void hit(int n) { if (n >= base && n - base < (int)count.size()) ++*count[(size_t)(n - base)]; }
+};
+
 struct Cover {
-  hls::Coverage table;
+  hls::Coverage &table;
+  explicit Cover(hls::Coverage &t) : table(t) {}
   hls::Handshake s_aw{table, "s_axi_aw"}, s_w{table, "s_axi_w"}, s_b{table, "s_axi_b"}, m_aw{table, "m_axi_aw"}, m_w{table, "m_axi_w"}, m_b{table, "m_axi_b"};
-  hls::CoverageGroup &slots = table.group("log2 of slots", 0, 10);
-  hls::CoverageGroup &mode = table.group("mode", {"after-completion", "at-scheduling"});
-  hls::CoverageGroup &length = table.group("record covers", {"line", "part-of-page", "page", "pages", "64KiB"});
-  hls::CoverageGroup &kind = table.group("record kind", {"written", "overflow", "suspended", "completed"});
-  hls::CoverageGroup &lanes = table.group("records in a beat", 1, 4);
-  hls::CoverageGroup &window = table.group("write at window", {"page-before", "first-page", "inside", "last-page", "page-behind"});
-  hls::CoverageGroup &hold = table.group("hold ended by", {"free-slot", "overflow"});
-  hls::CoverageGroup &apart = table.group("contiguous, not merged", {"other-function", "64KiB-block-ends"});
-  hls::CoverageGroup &suspend = table.group("suspended while", {"idle", "writing", "held", "overflowing"});
-  hls::CoverageGroup &reset = table.group("reset while", {"idle", "writing", "held", "suspended"});
-  hls::CoverageGroup &other = table.group("also seen", {"watermark", "bad-head", "bad-ring", "data-error", "record-error", "unrecorded-function", "cleared", "switched-off-and-on"});
+  Bins slots{table, "log2 of slots", 0, 10};
+  Bins mode{table, "mode", {"after-completion", "at-scheduling"}};
+  Bins length{table, "record covers", {"line", "part-of-page", "page", "pages", "64KiB"}};
+  Bins kind{table, "record kind", {"written", "overflow", "suspended", "completed"}};
+  Bins lanes{table, "records in a beat", 1, 4};
+  Bins window{table, "write at window", {"page-before", "first-page", "inside", "last-page", "page-behind"}};
+  Bins hold{table, "hold ended by", {"free-slot", "overflow"}};
+  Bins apart{table, "contiguous, not merged", {"other-function", "64KiB-block-ends"}};
+  Bins suspend{table, "suspended while", {"idle", "writing", "held", "overflowing"}};
+  Bins reset{table, "reset while", {"idle", "writing", "held", "suspended"}};
+  Bins other{table, "also seen", {"watermark", "bad-head", "bad-ring", "data-error", "record-error", "unrecorded-function", "cleared", "switched-off-and-on"}};
   enum { WATERMARK, BAD_HEAD, BAD_RING, DATA_ERROR, RECORD_ERROR, UNRECORDED, CLEARED, AGAIN };
 };
 
@@ -82,7 +93,9 @@ class World {
   // ---- what a test does ----
   bool traffic = true;     // new writes are begun
   bool vmc_awake = true;
-  bool use_bad_head = false, fail_record = false;
+  bool gave_bad_head = false, fail_record = false;
+  void next_at(int region, int line) { last_region_ = region, last_end_[region] = line; }
+  int pause_from = 0, pause_to = 0;  // cycles between writes, one after the other
   const Out &out() const { return out_; }
   static int function_of(int region) { return region == 3 ? 63 : region * 9; }
 
@@ -97,7 +110,12 @@ class World {
     copy_ = memory_;  // the first full pass; everything later must come by records
     recording_ = true;
   }
-  void stop_recording() { recording_ = false, enable_ = false; for (int n = 0; n < 3; n++) cycle(); }
+  void stop_recording() {
+    recording_ = false, enable_ = false;
+    cycle();
+    for (int n = 0; out_.status.ring_busy; n++) { cycle(); if (n > 20000) fail("the ring stays busy"); }
+    run(2);
+  }
   void load_windows() {
     for (int n = 0; !out_.status.ready; n++) { cycle(); if (n > 200) fail("the table is never ready"); }
     for (int r = 0; r < REGIONS; r++) {
@@ -148,7 +166,7 @@ class World {
     watch(in, out);
     out_ = out;
     examined_.valid = false;
-    if (vmc_awake && recording_ && (set.vmc_interval <= 1 || random() % (unsigned)set.vmc_interval == 0)) vmc();
+    if (vmc_awake && enable_ && out.status.recording && (set.vmc_interval <= 1 || random() % (unsigned)set.vmc_interval == 0)) vmc();
   }
 
  private:
@@ -171,6 +189,7 @@ class World {
   std::deque<GuestWrite> to_send_;       // AW offered or done, W not finished
   std::deque<bool> answers_due_;         // error or not, in order
   bool offered_aw_ = false, offered_w_ = false;
+  unsigned long long not_before_ = 0;
   LineBytes w_data_; uint64_t w_strobe_ = 0;
   int last_region_ = 0, last_end_[REGIONS] = {};
   // memory
@@ -195,9 +214,10 @@ class World {
     int line = again || chance(20) ? last_end_[w.region] : (int)(random() % (unsigned)LINES);
     if (!again && chance(30)) line = (int)((random() % 2 ? (random() % 2 ? 1 : 2) : (random() % 2 ? PAGES - 3 : PAGES - 2)) * 64);
     if (line >= LINES) line = 0, w.region = (w.region + 1) % set.functions;  // goes on in the next function's memory
+    if (set.pages) line -= line % 64;
     int most = 64 - line % 64;
     w.line = line, w.beats = 1 + (int)(random() % (unsigned)set.beats);
-    if (chance(30)) w.beats = set.beats;
+    if (set.pages || chance(30)) w.beats = set.beats;
     if (w.beats > most) w.beats = most;
     last_region_ = w.region, last_end_[w.region] = line + w.beats;
     to_send_.push_back(w);
@@ -205,13 +225,11 @@ class World {
   }
 
   void drive(In &in) {
-#ifdef HLS_MUTANTS
-    in.mutant = mutant;
-#endif
+    HLS_SET_MUTANT(in, mutant);
     in.control.enable = enable_, in.control.suspend = suspend_, in.control.at_scheduling = set.at_scheduling;
     in.ring.base = base_, in.ring.log2_slots = set.log2_slots, in.ring.watermark = set.watermark, in.ring.patience = set.patience;
     in.examined = examined_, in.load = load_, in.clear = clear_;
-    if (!offered_aw_ && traffic && (int)to_send_.size() < set.ahead && !chance(set.gap) && (to_send_.empty() || to_send_.back().aw_done) && !chance(set.stall_aw)) begin_write();
+    if (!offered_aw_ && traffic && (int)to_send_.size() < set.ahead && !chance(set.gap) && pair.cycles >= not_before_ && (to_send_.empty() || to_send_.back().aw_done) && !chance(set.stall_aw)) begin_write();
     in.s_axi.awvalid = offered_aw_;
     if (offered_aw_) {
       auto &w = to_send_.back();
@@ -250,7 +268,7 @@ class World {
   }
 
   void guest_side(const In &in, const Out &out) {
-    cover.s_aw.cycle(in.s_axi.awvalid, out.s_axi.awready), cover.s_w.cycle(in.s_axi.wvalid, out.s_axi.wready), cover.s_b.cycle(out.s_axi.bvalid, in.s_axi.bready);
+    cover.s_aw.see(in.s_axi.awvalid, out.s_axi.awready), cover.s_w.see(in.s_axi.wvalid, out.s_axi.wready), cover.s_b.see(out.s_axi.bvalid, in.s_axi.bready);
     if (in.s_axi.wvalid && out.s_axi.wready) {
       auto &w = to_send_.front();
       if (!w.aw_done) fail("data is taken before its address");
@@ -265,6 +283,7 @@ class World {
     if (in.s_axi.awvalid && out.s_axi.awready) {
       auto &w = to_send_.back();
       w.aw_done = true, offered_aw_ = false;
+      if (pause_to) not_before_ = pair.cycles + (unsigned)(pause_from + (int)(writes % (unsigned)(pause_to - pause_from)));
       bool wanted = set.recorded >> w.region & 1;
       int p = w.line / 64, first = window_first_[w.region], last = window_last_[w.region];
       if (wanted) cover.window.hit(p < first ? 0 : p == first ? 1 : p < last ? 2 : p == last ? 3 : 4);
@@ -284,7 +303,7 @@ class World {
   std::deque<bool> lost_;  // of the writes that have passed the gate and not left yet: what the kernel says of them
 
   void memory_side(const In &in, const Out &out) {
-    cover.m_aw.cycle(out.m_axi.awvalid, in.m_axi.awready), cover.m_w.cycle(out.m_axi.wvalid, in.m_axi.wready), cover.m_b.cycle(in.m_axi.bvalid, out.m_axi.bready);
+    cover.m_aw.see(out.m_axi.awvalid, in.m_axi.awready), cover.m_w.see(out.m_axi.wvalid, in.m_axi.wready), cover.m_b.see(in.m_axi.bvalid, out.m_axi.bready);
     if (in.m_axi.bvalid && out.m_axi.bready) {
       auto &f = flying_.front();
       if (!f.ring) {
@@ -424,7 +443,7 @@ class World {
     }
     announced_ = 0;
     expect_.erase(expect_.begin(), expect_.begin() + (long)n);
-    if (region * LINES + line == last_record_end_ && line % 1024 == 0) cover.apart.hit(line != 0);
+    if (region * LINES + line == last_record_end_ && (line == 0 || (region * LINES + line) % 1024 == 0)) cover.apart.hit(line != 0);
     last_record_end_ = region * LINES + line + lines;
   }
   bool overflowed_ = false;
@@ -466,6 +485,7 @@ class World {
     }
     if (out.status.overflow) overflowed_ = true;
     if (out.status.over_watermark) cover.other.hit(Cover::WATERMARK);
+    if (out.status.bad_head && !gave_bad_head) fail("bad_head, but the head was right");
     if (out.status.bad_head) cover.other.hit(Cover::BAD_HEAD);
     if (out.status.bad_ring) cover.other.hit(Cover::BAD_RING);
   }

@@ -1,7 +1,5 @@
 // dma_write_log, native and RTL in lock-step, in the world of bench.hpp: directed cases, then random worlds with stalls, resets and
 // every ring size; rates; coverage. With HLS_MUTANTS the same cases must fail for every mutant.
-//   dma_write_log_test [SEED [CYCLES]]
-#include <chrono>
 #include <cstdlib>
 
 #include "bench.hpp"
@@ -11,11 +9,12 @@ using namespace bench;
 namespace {
 
 struct Suite {
+  hls::Bench &bench;
   Pair pair;
   Cover cover;
   uint64_t seed;
-  unsigned mutant = 0;
-  explicit Suite(uint64_t s) : seed(s) {}
+  unsigned mutant;
+  explicit Suite(hls::Bench &b) : bench(b), cover(b.coverage), seed(b.seed), mutant(b.mutant) { if (!b.trace.empty()) pair.trace(b.trace); }
 
   World world(const Settings &s) {
     World w(pair, cover, seed++, s);
@@ -138,11 +137,11 @@ struct Suite {
     w.set_ring_base(RING);
     w.start_recording();
     w.run(300);
-    w.vmc_awake = false, w.run(3000);
+    w.vmc_awake = false, w.gave_bad_head = true, w.run(3000);
     if (!w.out().status.over_watermark) w.fail("no watermark");
     for (uint32_t ahead : {1u, 100u, 0x80000000u, (uint32_t)-1}) {
       uint32_t head = ahead == (uint32_t)-1 ? w.head() - 1 : w.out().status.tail.to_uint() + ahead;
-      w.give_head(head), w.run(100);
+      w.give_head(head), w.run(200);
       if (!w.out().status.bad_head) w.fail("a head outside the ring is accepted");
       w.give_true_head(), w.run(100);
     }
@@ -174,6 +173,17 @@ struct Suite {
       if (w.out().status.record_error) w.fail("record_error can't be cleared");
       w.resume(), w.finish_traffic();
     }
+  }
+
+  // Pauses around the time after which an open record closes.
+  void pauses() {
+    Settings s = fast();
+    s.sequential = 100, s.beats = 1;
+    World w = world(s);
+    w.load_windows(), w.start_recording();
+    w.next_at(0, 200);
+    w.pause_from = 500, w.pause_to = 530, w.run(32000);
+    w.pause_to = 0, w.suspend_and_compare(), w.resume(), w.finish_traffic();
   }
 
   void other_functions_are_left_alone() {
@@ -226,17 +236,18 @@ struct Suite {
   void rates() {
     struct Case { const char *what; int beats, sequential; double least_rate, most_bytes; } cases[] = {
         {"64 B writes, contiguous", 1, 100, 0.995, 0.0004}, {"64 B writes, scattered", 1, 0, 0.78, 0.26},
-        {"4 KiB writes, contiguous", 64, 100, 0, 0.0004}, {"4 KiB writes, scattered", 64, 0, 0, 0.005}};
+        {"4 KiB writes, contiguous", 64, 100, 0.995, 0.0004}, {"4 KiB writes, scattered", 64, 0, 0.99, 0.005}};
     for (auto &c : cases) {
       Settings s = fast();
-      s.log2_slots = 10, s.beats = c.beats, s.sequential = c.sequential, s.functions = 1;
+      s.log2_slots = 10, s.beats = c.beats, s.sequential = c.sequential, s.functions = 1, s.pages = c.beats == 64;
       s.latency = 40, s.jitter = 0, s.vmc_batch = 64, s.ahead = 32;
       World w = world(s);
       w.load_windows(), w.start_recording(), w.run(2000);
       auto writes = w.writes, data = w.data_bytes, bytes = w.record_bytes;
       w.run(40000);
-      double rate = (double)(w.data_bytes - data) / 64 / 40000, share = (double)(w.record_bytes - bytes) / (double)(w.data_bytes - data);
-      std::printf("%-26s %.4f writes and %.4f beats accepted a cycle, %.4f %% record bytes\n", c.what, (double)(w.writes - writes) / 40000, rate, 100 * share);
+      double rate = (double)(w.data_bytes - data) / 64 / 40000;
+      double share = (double)(w.record_bytes - bytes) / (double)(w.data_bytes - data);
+      bench.figure(c.what, "%.4f writes and %.4f beats accepted a cycle, %.4f %% record bytes", (double)(w.writes - writes) / 40000, rate, 100 * share);
       if (rate < c.least_rate) w.fail("too slow");
       if (share > c.most_bytes) w.fail("too many record bytes");
       w.suspend_and_compare(), w.resume(), w.finish_traffic();
@@ -244,28 +255,23 @@ struct Suite {
   }
 
   void cases() {
-    every_ring_size(), overflow(), unlimited(), suspend_in_every_state(), bad_input(), record_error(), other_functions_are_left_alone();
+    every_ring_size(), overflow(), unlimited(), suspend_in_every_state(), bad_input(), record_error(), pauses(), other_functions_are_left_alone();
   }
 };
 
 }  // namespace
 
-#ifndef HLS_MUTANTS
-int main(int argc, char **argv) {
-  Suite suite(argc > 1 ? std::strtoull(argv[1], nullptr, 0) : 1);
-  unsigned long long cycles = argc > 2 ? std::strtoull(argv[2], nullptr, 0) : 1000000;
-  auto begin = std::chrono::steady_clock::now();
+void run(hls::Bench &b) {
+  Suite suite(b);
   try {
     suite.cases();
     suite.resets(60);
-    suite.anything_goes(cycles);
+    suite.anything_goes(b.mutant ? 400000 : b.wanted());
     suite.rates();
   } catch (const Failure &f) {
-    std::fprintf(stderr, "dma_write_log: %s, seed of this world %llu\n", f.what(), (unsigned long long)suite.seed - 1);
-    return 1;
+    b.fail("%s, world %llu", f.what(), (unsigned long long)suite.seed - 1);
   }
-  double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  std::printf("dma_write_log: %llu cycles in lock-step, 0 differences, %.2f MHz\n", suite.pair.cycles, (double)suite.pair.cycles / seconds / 1e6);
-  return suite.cover.table.print() ? 0 : 1;
+  b.figure("cycles in lock-step", "%llu, 0 differences", suite.pair.cycles);
 }
-#endif
+
+int main(int argc, char **argv) { return hls::bench_main(argc, argv, {"dma_write_log", 28, 1000000}, run); }

@@ -3,7 +3,8 @@
 // The ring is 2^n slots of 16 bytes (n 0..20), aligned to its own size and to 64 bytes, little-endian. The record with sequence
 // number s lies in slot s mod 2^n; the first one has sequence 1. A reader that expects s has a new record when the slot's
 // `sequence` is s: a record is one write of at most 64 bytes inside a line, `sequence` is its last word, and what is in the
-// slot from before has another number (0 in a ring filled with zeros, which the reader does before it switches recording on).
+// slot from before has another number (0 in a ring filled with zeros, which the reader does before it switches recording on, and not
+// before `ring_busy` has fallen if it was on before).
 #pragma once
 #include <cstddef>
 #include <cstdint>

@@ -28,8 +28,7 @@ static const int FUNCTIONS = 64;
 static const int FLYING = 64;   // bursts without a response
 static const int QUEUE = 64;    // records that wait for responses
 static const int ORDER = 4;     // bursts whose data has not passed yet
-static const int IDLE = 64;     // cycles after which an open record closes
-static const int LINGER = 128;  // cycles that a part of a line waits for more records
+// An open record closes after 512 idle cycles (bursts of 64 beats must not close it); a part of a line waits 128 cycles for more.
 static const int KIND_WRITTEN = 0, KIND_OVERFLOW = 1, KIND_SUSPENDED = 2, KIND_COMPLETED = 3;
 
 struct In {
@@ -54,6 +53,7 @@ struct Out {
   struct {
     bool ready;        // loads are taken
     bool recording;    // enabled and the ring is sound
+    bool ring_busy;    // a record may still come: after switching off, the ring's memory is the reader's when this falls
     bool settled, suspended, holding, overflow, overflowing, over_watermark;
     bool bad_ring, bad_head, record_error;
     ap_uint<32> tail;  // sequence of the next record to leave; a reader goes by the sequence in the slot
@@ -78,10 +78,10 @@ struct State {
   ram<ap_uint<52>, FUNCTIONS> first_page, last_page;
   ram<bool, FUNCTIONS> recorded;
   ap_uint<7> initialised = 0;
-  bool recorded2, logged3, logged4, contiguous4;
+  bool recorded2, logged3, logged4, contiguous4, same_block4;
   Parts below, above;
-  ap_uint<6> tail2;
-  ap_uint<11> end3, end4;
+  ap_uint<6> tail2, tail3, tail4;  // last line within its page
+  ap_uint<11> end3;
   ap_uint<48> previous_block; ap_uint<11> previous_end; ap_uint<6> previous_function;
   bool previous = false;
   // configuration, registered
@@ -92,6 +92,7 @@ struct State {
   // slots
   ap_uint<21> promised = 1, limit = 1;
   ap_uint<4> pool = 0;
+  bool pool_some = false;
   // hold and overflow
   bool holding = false, overflow = false, overflowing = false, patience_over = false;
   ap_uint<24> held = 0;
@@ -102,14 +103,17 @@ struct State {
   // open record and record being formed
   bool open = false;
   ap_uint<58> open_line; ap_uint<10> open_last; ap_uint<6> open_function; ap_uint<10> open_after;
-  ap_uint<7> idle;
+  ap_uint<10> idle;
   bool f1 = false, f2 = false;
   Lane form1, form2;
-  ap_uint<10> first1, last1, after1, after2;
+  ap_uint<5> first1, last1, size1;
+  bool borrow1;
+  ap_uint<10> after1, after2;
   bool waits1, waits2;
   ap_uint<32> sequence = 1;
   // markers
   ap_uint<2> marker = 0;
+  bool marked = false, marking = false;  // there is one; it is being pushed
   bool marker_now = false, marker_push = false;
   bool marker_sent = false, marker_sent2 = false, marker_sent3 = false;
   bool unannounced = false, snapshot = false, snapshot_done = false;
@@ -124,35 +128,75 @@ struct State {
   // line and the record on its way out
   Line line, leaving;
   bool line_any = false, line_due = false, leaving_valid = false, press = false;
+  bool line_wants = false;  // a full line, and the way out is free
+  ap_uint<3> line_count;
   ap_uint<58> line_address;
   ap_uint<8> linger;
   // m_axi
   channel<Request> request;
-  channel<Beat> beat;
+  Beat beat, spare;
+  bool beat_valid = false, spare_valid = false;
   channel<ap_uint<2>> answer;
   bool order[ORDER];
   ap_uint<3> ordered = 0;
   ram<ap_uint<3>, FLYING> answers;
   ap_uint<6> answers_head = 0, answers_tail = 0;
   ap_uint<7> answers_queued = 0, flying = 0;
-  bool answer_fetched = false;
+  bool answer_fetched = false, answers_some = false;
   ap_uint<10> issued = 0, responded = 0;
   ap_uint<7> lines_flying = 0;
+  bool no_line_flying = false, quiet = false;
   bool room = false, drained = false, suspended = false;
   bool settling = false; ap_uint<10> settle_after;
   bool record_error = false;
   // head and tail, bit by bit
   ap_uint<6> bit = 0;
   ap_uint<32> given = 1, examined = 1, tail = 1, tail_seen = 1;
-  ap_uint<8> left = 0, adding = 0;
+  ap_uint<3> dropped = 0;
+  ap_uint<4> drip = 0;               // records that have left and are not counted yet
+  ap_uint<6> left = 0, adding = 0;
+  bool given4[8], examined4[8], watermark4[8];
+  ap_uint<3> bit_high;
+  bool bit_valid1 = false, bit_tail1, bit_size1;
   bool given_changed = false, bit_valid = false, bit_given = false, bit_examined = false, bit_tail = false, bit_size = false, bit_watermark = false;
   bool carry_tail = false, borrow_fill = false, borrow_old = false, carry_limit = false, not_more = true, at_least = true;
   ap_uint<21> next_limit;
-  bool over_watermark = false, bad_head = false;
+  bool over_watermark = false, bad_head = false, misfit = false;
 };
 
 // Whether `count` has reached `mark`; the two are never 512 apart.
-static inline bool reached(ap_uint<10> count, ap_uint<10> mark) { return !ap_uint<10>(count - mark)[9]; }
+// The comparison goes by parts of 3 bits: three levels of LUTs.
+static inline bool reached(ap_uint<10> count, ap_uint<10> mark) {
+  bool less[3], equal[3];
+  for (int i = 0; i < 3; i++) {
+    ap_uint<3> a = count >> (3 * i), b = mark >> (3 * i);
+    less[i] = a < b; equal[i] = a == b;
+  }
+  bool borrow = less[2] || (equal[2] && less[1]) || (equal[2] && equal[1] && less[0]);
+  return !(count[9] ^ mark[9] ^ borrow);
+}
+
+// x + 1 with the carries found by groups of 6 bits.
+template <int N> static inline ap_uint<N> plus1(ap_uint<N> x) {
+  ap_uint<N> r = x;
+  bool carry = true;
+  for (int g = 0; g < N; g += 6) {
+    bool all = carry;
+    for (int i = g; i < g + 6 && i < N; i++) {
+      r[i] = x[i] ^ all;
+      all = all && x[i];
+    }
+    carry = all;
+  }
+  return r;
+}
+template <int N> static inline ap_uint<N> counted(ap_uint<N> x, bool up, bool down) {
+  // Both results from registers alone; up and down come late and only choose.
+  ap_uint<N> more = plus1(x), less = ~plus1(ap_uint<N>(~x)), r;
+  for (int i = 0; i < N; i++) r[i] = up ? (down ? (bool)x[i] : (bool)more[i]) : (down ? (bool)less[i] : (bool)x[i]);
+  return r;
+}
+static inline bool pick4(ap_uint<4> x, ap_uint<2> n) { return n[1] ? (n[0] ? x[3] : x[2]) : (n[0] ? x[1] : x[0]); }
 
 // a < b and a == b by parts of 8 bits.
 static inline void compare(ap_uint<52> a, ap_uint<52> b, Parts &p) {
@@ -186,7 +230,7 @@ static inline void record_bytes(const Line &line, ap_uint<2> lane_mask, Beat &b)
 
 // Head, limit and tail, least significant bit first; runs all the time. T + left -> T; given in [examined, T]? limit = given + size.
 static inline void serial(State &s, const In &in, ap_uint<3> leaving) {
-  bool last = s.bit == 34;
+  bool last = s.bit == 35;
   if (s.bit_valid) {
     bool t = s.bit_tail, c = s.bit_given, o = s.bit_examined, z = s.bit_size, w = s.bit_watermark;
     bool fill = t ^ c ^ s.borrow_fill, old = t ^ o ^ s.borrow_old;
@@ -194,7 +238,7 @@ static inline void serial(State &s, const In &in, ap_uint<3> leaving) {
     s.borrow_old = (!t && o) || (!(t ^ o) && s.borrow_old);
     s.not_more = fill == old ? s.not_more : old;
     s.at_least = fill == w ? s.at_least : fill;
-    if (s.bit <= 21) s.next_limit = (ap_uint<1>(c ^ z ^ s.carry_limit), ap_uint<20>(s.next_limit >> 1));
+    if (s.bit <= 22) s.next_limit = (ap_uint<1>(c ^ z ^ s.carry_limit), ap_uint<20>(s.next_limit >> 1));
     s.carry_limit = (c && z) || (c && s.carry_limit) || (z && s.carry_limit);
   }
   bool fits = MUTANT(1) ? true : s.not_more;
@@ -202,29 +246,41 @@ static inline void serial(State &s, const In &in, ap_uint<3> leaving) {
     s.tail_seen = s.tail;
     if (!s.given_changed && fits) {
       s.examined = s.given, s.limit = s.next_limit;
-      s.over_watermark = s.at_least && in.ring.watermark != 0;
+      s.over_watermark = s.at_least && in.ring.watermark != 0 && !MUTANT(28);
     }
-    if (!s.given_changed && !fits) s.bad_head = true;
+    // Once may be a reader that is quicker than the count of what has left.
+    if (!s.given_changed && !fits && s.misfit) s.bad_head = true;
+    s.misfit = !s.given_changed && !fits;
     s.borrow_fill = false, s.borrow_old = false, s.carry_limit = false, s.not_more = true, s.at_least = true, s.carry_tail = false;
     s.given_changed = false;
   }
-  bool work = s.bit < 32;
-  ap_uint<5> n = s.bit;
+  // Bit n of each number in two steps: by the low bits of n, then by the high ones.
+  ap_uint<3> high = s.bit_high;
+  s.bit_given = s.given4[high]; s.bit_examined = s.examined4[high]; s.bit_watermark = s.watermark4[high];
+  s.bit_tail = s.bit_tail1; s.bit_size = s.bit_size1; s.bit_valid = s.bit_valid1;
+  bool work = !s.bit[5];
+  ap_uint<2> low = s.bit;
+  for (int i = 0; i < 8; i++) {
+    s.given4[i] = pick4(s.given >> (4 * i), low); s.examined4[i] = pick4(s.examined >> (4 * i), low);
+    s.watermark4[i] = pick4(in.ring.watermark >> (4 * i), low);
+  }
+  s.bit_high = s.bit >> 2;
   bool t = s.tail[0], a = s.adding[0];
-  s.bit_valid = work;
-  s.bit_given = s.given[n], s.bit_examined = s.examined[n], s.bit_tail = t ^ a ^ s.carry_tail;
-  s.bit_size = in.ring.log2_slots == n, s.bit_watermark = n < 21 && in.ring.watermark[n];
+  s.bit_valid1 = work; s.bit_tail1 = t ^ a ^ s.carry_tail; s.bit_size1 = in.ring.log2_slots == ap_uint<5>(s.bit);
   if (work) {
     s.tail = (ap_uint<1>(t ^ a ^ s.carry_tail), ap_uint<31>(s.tail >> 1));
     s.carry_tail = (t && a) || (t && s.carry_tail) || (a && s.carry_tail);
     s.adding = s.adding >> 1;
   }
   if (last) s.adding = s.left;
-  s.left = (last ? ap_uint<8>(0) : s.left) + leaving;
+  bool drips = s.drip != 0;
+  s.left = last ? ap_uint<6>(drips) : drips ? plus1(s.left) : s.left;
+  s.drip = s.drip + s.dropped - (drips ? 1 : 0);
+  s.dropped = leaving;
   s.bit = last ? ap_uint<6>(0) : ap_uint<6>(s.bit + 1);
   if (in.examined.valid) s.given = in.examined.head, s.given_changed = true;
   if (!s.active) {
-    s.bit = 0, s.bit_valid = false, s.given = 1, s.examined = 1, s.tail = 1, s.tail_seen = 1, s.left = 0, s.adding = 0, s.limit = 1;
+    s.bit = 0, s.bit_valid = false, s.bit_valid1 = false, s.drip = 0, s.dropped = 0, s.misfit = false, s.given = 1, s.examined = 1, s.tail = 1, s.tail_seen = 1, s.left = 0, s.adding = 0, s.limit = 1;
     s.given_changed = false, s.over_watermark = false, s.bad_head = false;
     s.borrow_fill = false, s.borrow_old = false, s.carry_limit = false, s.not_more = true, s.at_least = true, s.carry_tail = false;
   }
@@ -238,11 +294,10 @@ static inline void step(State &s, const In &in, Out &out) {
   out.s_axi.awready = s.entry.can_put();
   out.m_axi.awvalid = s.request.can_take();
   out.m_axi.awaddr = (s.request.front().line, ap_uint<6>(0)), out.m_axi.awlen = s.request.front().last;
-  out.m_axi.wvalid = s.beat.can_take();
-  out.m_axi.wdata = s.beat.front().data, out.m_axi.wstrb = s.beat.front().strobe, out.m_axi.wlast = s.beat.front().last;
+  out.m_axi.wvalid = s.beat_valid; out.m_axi.wdata = s.beat.data; out.m_axi.wstrb = s.beat.strobe; out.m_axi.wlast = s.beat.last;
   out.s_axi.bvalid = s.answer.can_take(), out.s_axi.bresp = s.answer.front();
-  out.status.ready = ready, out.status.recording = active;
-  out.status.settled = !s.fence_new && !s.fence1 && !s.fence2 && !s.fence3 && !s.fence4 && !s.settling;
+  out.status.ready = ready, out.status.recording = active; out.status.ring_busy = active || !s.no_line_flying;
+  out.status.settled = MUTANT(12) || !s.fence_new && !s.fence1 && !s.fence2 && !s.fence3 && !s.fence4 && !s.settling;
   out.status.suspended = s.suspended, out.status.holding = s.holding, out.status.overflow = s.overflow;
   out.status.overflowing = s.overflowing, out.status.over_watermark = s.over_watermark;
   out.status.bad_ring = in.control.enable && !s.ring_ok, out.status.bad_head = s.bad_head, out.status.record_error = s.record_error;
@@ -250,19 +305,23 @@ static inline void step(State &s, const In &in, Out &out) {
   out.dirty = s.dirty;
 
   // ---- decisions, from registers ----
-  bool leaves = s.line_due && !s.leaving_valid && s.room && s.request.can_put();
-  bool may = s.v4 && s.room && s.request.can_put() && !(s.line_due && !s.leaving_valid) && !s.stopped;
-  bool joins = s.contiguous4 && s.open;
-  bool needs = s.logged4 && !joins && active;  // a write that waits passes when recording ends
-  bool have = s.pool != 0 && s.marker == 0;
-  bool marking = s.marker_now || s.marker_push;
-  bool pass = may && (!needs || (s.overflowing ? !marking : have));
+  bool open_path = s.room && s.request.can_put();  // `room` is a cycle old and keeps enough in reserve
+  bool leaves = s.line_wants && open_path;
+  bool joins = s.contiguous4 && s.same_block4 && s.open;
+  bool needs = s.logged4 && !joins && (active || MUTANT(6));  // a write that waits passes when recording ends
+  bool allowed = !needs || (s.overflowing ? !s.marking : s.pool_some && !s.marked);
+  bool pass = s.v4 && open_path && !s.line_wants && (!s.stopped || MUTANT(15)) && allowed;
   bool opens = pass && needs && !s.overflowing, lost = pass && needs && s.overflowing, extends = pass && s.logged4 && joins;
   bool go = !s.v4 || pass;
-  bool waiting = s.v4 && needs && s.pool == 0 && !s.overflowing && !s.stopped;
-  bool closes = s.open && (opens || lost || waiting || s.stopped || in.control.at_scheduling || (s.idle[6] && !extends));
-  ap_uint<10> after_this = s.issued + 1;
+  bool waiting = s.v4 && needs && !s.pool_some && !s.overflowing && !s.stopped;
+  bool closes = s.open && (opens || (lost && !MUTANT(4)) || waiting || s.stopped || in.control.at_scheduling || (s.idle[9] && (!extends || MUTANT(3))));
+  ap_uint<10> after_this = plus1(s.issued);
   out.event.write = pass, out.event.record = s.f2 && s.form2.kind == KIND_WRITTEN, out.event.lost = lost;
+
+  // ---- limits; `room` stops all writes while suspended, but records go on ----
+  s.drained = s.stopped && s.flying == 0 && s.queued == 0 && s.quiet && !s.open && !s.f1 && !s.f2 && !s.fetched && !s.h;
+  s.quiet = !s.line_any && !s.leaving_valid && !s.line_due && !s.open && !s.f1 && !s.f2 && !s.fetched && !s.h;
+  s.room = s.ordered <= ORDER - 2 && s.flying <= FLYING - 4 && s.queued <= QUEUE - 8;
 
   // ---- responses ----
   bool answer_take = s.answer.can_take() && in.s_axi.bready;
@@ -270,41 +329,49 @@ static inline void step(State &s, const In &in, Out &out) {
   out.m_axi.bready = b_ready;
   bool b = b_ready && in.m_axi.bvalid;
   bool ours = s.answers.q != 0;
-  s.answer.tick(b && !ours, in.m_axi.bresp, answer_take);
+  s.answer.tick(b && !ours, MUTANT(25) ? ap_uint<2>(0) : in.m_axi.bresp, answer_take);
   bool ours_failed = b && ours && in.m_axi.bresp[1];
-  bool fetch_answer = s.answers_queued != 0 && (!s.answer_fetched || b);
+  bool fetch_answer = s.answers_some && (!s.answer_fetched || b);
   if (fetch_answer) s.answers.read(s.answers_head);
   if (fetch_answer) s.answers_head = s.answers_head + 1;
   s.answer_fetched = fetch_answer || (s.answer_fetched && !b);
   bool issue = pass || leaves;
-  ap_uint<3> lanes = ap_uint<3>((s.line.valid[0] ? 1 : 0) + (s.line.valid[1] ? 1 : 0) + (s.line.valid[2] ? 1 : 0) + (s.line.valid[3] ? 1 : 0));
-  if (issue) s.answers.write(s.answers_tail, leaves ? lanes : ap_uint<3>(0));
+  if (issue) s.answers.write(s.answers_tail, leaves ? s.line_count : ap_uint<3>(0));
   if (issue) s.answers_tail = s.answers_tail + 1;
-  s.answers_queued = s.answers_queued + (issue ? 1 : 0) - (fetch_answer ? 1 : 0);
-  s.lines_flying = s.lines_flying + (leaves ? 1 : 0) - (b && ours ? 1 : 0);
+  s.answers_some = issue || (fetch_answer ? ap_uint<6>(s.answers_queued >> 1) != 0 : s.answers_some);
+  s.answers_queued = counted(s.answers_queued, issue, fetch_answer);
+  s.no_line_flying = s.lines_flying == 0 && !leaves && !s.leaving_valid;
+  s.lines_flying = counted(s.lines_flying, leaves, b && ours);
 
   // ---- head, tail, slots ----
-  bool refill = active && s.promised != s.limit && !s.pool[3];
+  bool refill = active && (s.promised != s.limit || MUTANT(7)) && !s.pool[3];
   bool spends = opens || s.marker_push;
-  serial(s, in, leaves ? lanes : ap_uint<3>(0));
-  s.pool = s.pool + (refill ? 1 : 0) - (spends ? 1 : 0);
-  if (refill) s.promised = s.promised + 1;
-  if (!active) s.promised = 1, s.pool = 0;
+  serial(s, in, leaves ? s.line_count : ap_uint<3>(0));
+  s.pool_some = spends ? refill || ap_uint<3>(s.pool >> 1) != 0 : refill || s.pool_some;
+  s.pool = counted(s.pool, refill, spends);
+  if (refill) s.promised = plus1(s.promised);
+  if (!active) s.promised = 1, s.pool = 0, s.pool_some = false;
 
   // ---- data ----
   bool record_turn = s.ordered != 0 && s.order[0], data_turn = s.ordered != 0 && !s.order[0];
-  out.s_axi.wready = data_turn && s.beat.can_put();
-  bool record_beat = record_turn && s.beat.can_put(), data_beat = data_turn && s.beat.can_put() && in.s_axi.wvalid;
-  Beat beat;
-  record_bytes(s.leaving, s.lane_mask, beat);
-  if (!s.order[0]) beat.data = in.s_axi.wdata, beat.strobe = in.s_axi.wstrb, beat.last = in.s_axi.wlast;
-  s.beat.tick(record_beat || data_beat, beat, s.beat.can_take() && in.m_axi.wready);
+  // `beat` is the output; `spare` holds the guest's beat that comes while the output is taken. Records wait where they are.
+  bool free_beat = !s.beat_valid || in.m_axi.wready;
+  out.s_axi.wready = data_turn && !s.spare_valid;
+  bool data_beat = data_turn && !s.spare_valid && in.s_axi.wvalid, record_beat = record_turn && !s.spare_valid && free_beat;
+  if (free_beat) {
+    if (record_turn && !s.spare_valid) record_bytes(s.leaving, s.lane_mask, s.beat);
+    else if (s.spare_valid) s.beat = s.spare;
+    else s.beat.data = in.s_axi.wdata, s.beat.strobe = in.s_axi.wstrb, s.beat.last = in.s_axi.wlast;
+  }
+  if (!s.spare_valid || MUTANT(26)) s.spare.data = in.s_axi.wdata, s.spare.strobe = in.s_axi.wstrb, s.spare.last = in.s_axi.wlast;
+  s.beat_valid = !free_beat || s.spare_valid || record_beat || data_beat;
+  s.spare_valid = !free_beat && (s.spare_valid || data_beat);
   bool turn_over = record_beat || (data_beat && in.s_axi.wlast);
   ap_uint<3> ordered = s.ordered - (turn_over ? 1 : 0);
   if (turn_over)
     for (int i = 0; i + 1 < ORDER; i++) s.order[i] = s.order[i + 1];
   for (int i = 0; i < ORDER; i++)
-    if (issue && ordered == i) s.order[i] = leaves;
+    if (issue && ordered == i) s.order[i] = MUTANT(19) ? leaves && s.ordered == 0 : leaves;
   s.ordered = ordered + (issue ? 1 : 0);
   if (record_beat) s.leaving_valid = false;
 
@@ -314,25 +381,27 @@ static inline void step(State &s, const In &in, Out &out) {
   s.request.tick(issue, request, s.request.can_take() && in.m_axi.awready);
 
   // ---- line of records ----
-  bool put = s.h && s.h_ready && !s.line_due;
+  bool put = s.h && s.h_ready && !s.line_due, any = s.line_any;
   ap_uint<2> lane = s.head_sequence.to_uint() & s.lane_mask.to_uint();
   if (leaves) {
     s.leaving = s.line, s.leaving_valid = true, s.line_due = false, s.line_any = false;
   }
-  s.linger = s.line_any && !put ? ap_uint<8>(s.linger + 1) : ap_uint<8>(0);
-  if (s.line_any && !put && (s.linger[7] || s.press)) s.line_due = true;
+  s.linger = any && !put ? plus1(s.linger) : ap_uint<8>(0);
+  if (any && !put && !leaves && (s.linger[7] || s.press)) s.line_due = true;
   if (put) {
     for (int l = 0; l < 4; l++) {
-      s.line.valid[l] = lane == l || (s.line.valid[l] && s.line_any);
+      s.line.valid[l] = lane == l || (s.line.valid[l] && (any || MUTANT(27)));
       if (lane == l) s.line.lane[l] = s.head;
     }
     s.line.sequence = s.head_sequence;
     s.line_any = true;
-    ap_uint<18> offset = ap_uint<18>(s.head_sequence >> 2) & ap_uint<18>(s.mask >> 2);
+    ap_uint<18> offset = ap_uint<18>(s.head_sequence >> 2) & ap_uint<18>(MUTANT(18) ? 0x3ffff : (s.mask >> 2).to_uint());
     s.line_address = ap_uint<58>(in.ring.base >> 6) | offset;
+    s.line_count = any ? ap_uint<3>(s.line_count + 1) : ap_uint<3>(1);
     if (lane == s.lane_mask) s.line_due = true;
   }
-  s.press = in.control.at_scheduling || s.holding || s.stopped || in.ring.log2_slots < 4 || s.marker != 0;
+  s.line_wants = s.line_due && !s.leaving_valid;
+  s.press = in.control.at_scheduling || s.holding || s.stopped || in.ring.log2_slots < 4 || s.marked;
 
   // ---- record queue: a part `h` before the line knows whether the responses have come ----
   bool h_move = s.fetched && (!s.h || put);
@@ -355,75 +424,92 @@ static inline void step(State &s, const In &in, Out &out) {
     s.queue_address.write(s.queue_tail, s.form2.address);
     s.queue_tail = s.queue_tail + 1;
   }
-  s.queued = s.queued + (s.f2 ? 1 : 0) - (fetch ? 1 : 0);
+  s.queued = counted(s.queued, s.f2, fetch);
   bool numbered = s.f2;
-
-  // ---- snapshot for the completion marker ----
-  if (s.snapshot && reached(s.responded, s.snapshot_after)) s.snapshot_done = true;
-  if (s.marker_push && s.marker == KIND_COMPLETED) s.snapshot = false, s.snapshot_done = false;
-  if (!s.snapshot && !s.marker_push && s.unannounced && !s.f1 && !s.f2 && !s.open) {
-    s.snapshot = true, s.snapshot_done = false, s.unannounced = false;
-    s.snapshot_sequence = s.sequence, s.snapshot_after = s.issued;
-  }
-  if (numbered && s.form2.kind == KIND_WRITTEN && in.control.at_scheduling) s.unannounced = true;
-  if (numbered) s.sequence = s.sequence + 1;
+  ap_uint<2> numbered_kind = s.form2.kind;
+  bool snapshot_ready = s.snapshot && s.snapshot_done, unannounced = s.unannounced || s.snapshot;
 
   // ---- forming a record ----
-  s.f2 = s.f1, s.form2 = s.form1, s.after2 = s.after1, s.waits2 = s.waits1;
-  s.form2.size = ap_uint<10>(s.last1 - s.first1);
+  bool forms = s.f1 || s.f2 || s.open;
+  s.f2 = s.f1; s.form2 = s.form1; s.after2 = s.after1; s.waits2 = s.waits1;
+  s.form2.size = (ap_uint<5>(s.last1 - s.first1 - (s.borrow1 ? 1 : 0)), s.size1);  // lines - 1, in two steps
+  ap_uint<6> low = ap_uint<6>(ap_uint<5>(s.open_last)) - ap_uint<5>(s.open_line);
   s.f1 = closes || s.marker_push;
-  s.form1.address = (s.open_line, ap_uint<6>(0)), s.form1.kind = KIND_WRITTEN, s.form1.function = s.open_function;
-  s.first1 = s.open_line, s.last1 = s.open_last, s.after1 = s.open_after;
-  s.waits1 = !in.control.at_scheduling;
+  s.form1.address = (s.open_line, ap_uint<6>(0)); s.form1.kind = KIND_WRITTEN; s.form1.function = s.open_function;
+  s.first1 = s.open_line >> 5; s.last1 = s.open_last >> 5; s.size1 = low; s.borrow1 = low[5] && !MUTANT(23); s.after1 = s.open_after;
+  s.waits1 = !in.control.at_scheduling && !MUTANT(2);
   if (s.marker_push) {
     s.form1.address = s.marker == KIND_OVERFLOW ? s.dirty : s.marker == KIND_COMPLETED ? ap_uint<64>(s.snapshot_sequence) : ap_uint<64>(0);
-    s.form1.kind = s.marker, s.form1.function = 0;
-    s.first1 = 0, s.last1 = 0, s.after1 = s.issued, s.waits1 = s.marker != KIND_COMPLETED;
+    s.form1.kind = s.marker; s.form1.function = 0;
+    s.first1 = 0; s.last1 = 0; s.size1 = 0; s.borrow1 = false; s.after1 = s.issued; s.waits1 = s.marker != KIND_COMPLETED && !MUTANT(16);
   }
-  s.idle = opens || extends ? ap_uint<7>(0) : ap_uint<7>(s.idle + 1);
-  if (closes) s.open = false;
-  if (opens) s.open = true, s.open_line = s.w4.line, s.open_function = s.w4.function;
-  if (opens || extends) s.open_last = s.end4 - 1, s.open_after = after_this;
+  s.idle = opens || extends ? ap_uint<10>(0) : plus1(s.idle);
+  s.open = opens || (s.open && !closes);
+  if (opens) {
+    s.open_line = s.w4.line;
+    s.open_function = s.w4.function;
+  }
+  if (opens || extends) {
+    s.open_last = (ap_uint<4>(s.w4.line >> 6), s.tail4);
+    s.open_after = MUTANT(24) ? s.issued : after_this;
+  }
+
+  // ---- snapshot for the completion marker ----
+  bool take_snapshot = !s.snapshot && !s.marker_push && s.unannounced && !forms;
+  if (take_snapshot) {
+    s.snapshot_sequence = s.sequence;
+    s.snapshot_after = s.issued;
+  }
+  s.snapshot_done = !take_snapshot && s.snapshot && (s.snapshot_done || MUTANT(20) || reached(s.responded, s.snapshot_after));
+  if (s.marker_push && s.marker == KIND_COMPLETED) s.snapshot = false, s.snapshot_done = false;
+  if (take_snapshot) s.snapshot = true, s.unannounced = false;
+  if (numbered && numbered_kind == KIND_WRITTEN && in.control.at_scheduling) s.unannounced = true;
+  if (numbered && !(MUTANT(21) && numbered_kind != KIND_WRITTEN)) s.sequence = plus1(s.sequence);
 
   // ---- markers: two cycles in which nothing is lost, so that the bitmap is complete; then the push ----
-  bool announce = s.overflowing;
-  bool last_marker = s.drained && !s.marker_sent && !s.overflowing && !s.unannounced && !s.snapshot;
-  bool push = s.marker_push, push_overflow = push && s.marker == KIND_OVERFLOW;
-  s.marker_push = s.marker_now;
-  s.marker_now = s.marker != 0 && s.pool != 0 && !s.open && !s.marker_now && !push && !s.marker_push;
-  s.marker_sent3 = s.marker_sent2, s.marker_sent2 = s.marker_sent;
+  bool last_marker = s.drained && !s.marker_sent && !s.overflowing && !unannounced;
+  bool push = s.marker_push, push_overflow = push && (s.marker == KIND_OVERFLOW || MUTANT(5));
+  s.suspended = s.stopped && s.drained && (s.marker_sent3 || !active);
+  s.marker_sent3 = s.marker_sent2; s.marker_sent2 = s.marker_sent;
   if (push && s.marker == KIND_SUSPENDED) s.marker_sent = true;
+  bool now = s.marked && s.pool_some && !forms && !s.marking;
+  s.marker_push = s.marker_now;
+  s.marking = now || s.marker_now;
+  s.marker_now = now;
   if (push) s.marker = 0;
-  else if (s.marker == 0 && active) s.marker = announce ? KIND_OVERFLOW : s.snapshot_done && s.snapshot ? KIND_COMPLETED : last_marker ? KIND_SUSPENDED : 0;
+  else if (!s.marked && active) s.marker = s.overflowing ? KIND_OVERFLOW : snapshot_ready ? KIND_COMPLETED : last_marker ? KIND_SUSPENDED : 0;
+  s.marked = s.marker != 0;
 
   // ---- hold, overflow, bitmap ----
-  bool clear = in.clear.valid && !s.overflowing && !s.lost_valid && !s.all_dirty;
+  bool clear = in.clear.valid && (!s.overflowing || MUTANT(14)) && !s.lost_valid && !s.all_dirty;
   ap_uint<8> row = ap_uint<8>(s.lost_valid ? 1 : 0) << ap_uint<3>(s.lost_function >> 3), column = ap_uint<8>(1) << ap_uint<3>(s.lost_function);
   for (int f = 0; f < FUNCTIONS; f++) s.dirty[f] = (s.dirty[f] && !(clear && in.clear.functions[f])) || (row[f / 8] && column[f % 8]) || s.all_dirty;
-  s.lost_valid = lost, s.lost_function = s.w4.function;
+  s.lost_valid = lost && !MUTANT(13), s.lost_function = s.w4.function;
   s.overflow = s.patience_over || s.all_dirty || (s.overflow && !clear);
   s.record_error = s.all_dirty || (s.record_error && !clear);
   s.overflowing = active && (s.patience_over || s.all_dirty || (s.overflowing && !push_overflow));
-  s.patience_over = s.holding && waiting && s.held == in.ring.patience && in.ring.patience != 0;
-  s.held = waiting ? ap_uint<24>(s.held + 1) : ap_uint<24>(0);
+  s.patience_over = s.holding && waiting && s.held == (MUTANT(22) ? ap_uint<24>(in.ring.patience >> 1) : in.ring.patience) && in.ring.patience != 0;
+  s.held = waiting ? plus1(s.held) : ap_uint<24>(0);
   s.holding = waiting;
-  s.all_dirty = ours_failed && active;
+  s.all_dirty = ours_failed && active && !MUTANT(17);
 
   // ---- gate and lookup ----
   if (s.fence4 && go) s.settling = true, s.settle_after = pass ? after_this : s.issued;
   else if (reached(s.responded, s.settle_after)) s.settling = false;
   bool enters = s.entry.can_take() && go;
   if (go) {
-    s.v4 = s.v3, s.w4 = s.w3, s.logged4 = s.logged3, s.end4 = s.end3;
-    s.contiguous4 = s.logged3 && s.previous && ap_uint<48>(s.w3.line >> 10) == s.previous_block && ap_uint<10>(s.w3.line) == ap_uint<10>(s.previous_end) &&
-                    !s.previous_end[10] && s.w3.function == s.previous_function && !in.control.at_scheduling;
+    s.v4 = s.v3, s.w4 = s.w3, s.logged4 = s.logged3, s.tail4 = s.tail3;
+    s.same_block4 = s.previous && (ap_uint<48>(s.w3.line >> 10) == s.previous_block || MUTANT(9));
+    s.contiguous4 = s.logged3 && ap_uint<10>(s.w3.line) == ap_uint<10>(s.previous_end) &&
+                    (!s.previous_end[10] || MUTANT(9)) && (s.w3.function == s.previous_function || MUTANT(8)) && !in.control.at_scheduling;
     if (s.v3 && s.logged3) {
       s.previous = true;
       s.previous_block = s.w3.line >> 10, s.previous_end = s.end3, s.previous_function = s.w3.function;
     }
     s.v3 = s.v2, s.w3 = s.w2;
-    s.logged3 = s.v2 && s.recorded2 && active && !less(s.below) && !less(s.above);
-    s.end3 = ap_uint<11>((ap_uint<4>(s.w2.line >> 6), s.tail2)) + 1;
+    s.logged3 = s.v2 && s.recorded2 && active && (!less(s.below) || MUTANT(10)) && (!less(s.above) || MUTANT(11));
+    s.tail3 = s.tail2;
+    s.end3 = plus1(ap_uint<11>((ap_uint<4>(s.w2.line >> 6), s.tail2)));
     ap_uint<52> page = s.w1.line >> 6;
     compare(page, s.first_page.q, s.below), compare(s.last_page.q, page, s.above);
     s.recorded2 = s.recorded.q;
@@ -446,19 +532,16 @@ static inline void step(State &s, const In &in, Out &out) {
   if (loads) s.fence_new = true;
 
   // ---- state of the whole ----
-  s.drained = s.stopped && s.flying == 0 && !s.open && !s.f1 && !s.f2 && s.queued == 0 && !s.fetched && !s.h && !s.line_any && !s.leaving_valid && !s.line_due;
-  s.suspended = s.stopped && s.drained && (s.marker_sent3 || !active);
-  s.room = s.ordered <= ORDER - 2 && s.flying <= FLYING - 3 && s.queued <= QUEUE - 5;
-  s.flying = s.flying + (issue ? 1 : 0) - (b ? 1 : 0);
+  s.flying = counted(s.flying, issue, b);
   if (issue) s.issued = after_this;
-  if (b) s.responded = s.responded + 1;
+  if (b) s.responded = plus1(s.responded);
   if (!s.stopped) s.marker_sent = false, s.marker_sent2 = false, s.marker_sent3 = false;
   s.stopped = in.control.suspend;
 
-  bool starts = s.enable2 && s.ring_ok && ready && s.lines_flying == 0 && !s.leaving_valid;
+  bool starts = s.enable2 && s.ring_ok && ready && s.no_line_flying && !s.leaving_valid;
   if (!active) {
     s.open = false, s.f1 = false, s.f2 = false, s.h = false, s.fetched = false, s.queued = 0, s.queue_head = 0, s.queue_tail = 0;
-    s.line_any = false, s.line_due = false, s.sequence = 1, s.marker = 0, s.marker_now = false, s.marker_push = false;
+    s.line_any = false, s.line_due = false, s.line_wants = false, s.sequence = 1, s.marker = 0, s.marked = false, s.marking = false, s.marker_now = false, s.marker_push = false;
     s.unannounced = false, s.snapshot = false;
     if (starts) s.fence_new = true;
   }
