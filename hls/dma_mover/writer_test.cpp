@@ -110,6 +110,7 @@ class Runner {
   }
 
   void see_function(const Out &out) {
+    if (!late.empty()) return;  // the address may be of a command that has failed
     uint64_t at = out.m_axi.awaddr.to_uint64();
     for (auto &c : list)
       if (at + 64 > c.address && at < c.address + c.length && out.m_axi_awuser != function_of(c.address)) bench.fail("a burst carries another function");

@@ -441,6 +441,8 @@ class Runner {
       reap();
       open.clear(), ended.clear(), deaf = true;
       for (int i = 0; i < 400000 && (rig.read.busy() || rig.write.busy()); i++) settle(1);
+      rig.poke(REG_CLEAR, 1), settle(100);
+      expect_status(STATUS_QUEUE_STOPPED, STATUS_QUEUE_STOPPED, "the queue goes on while the memory owes it answers");
       heal();
       if (rig.peek(REG_COMPLETED) != driver.submitted) bench.fail("the queue does not go on at the doorbell");
       driver.forget(), deaf = false;
@@ -454,14 +456,14 @@ class Runner {
       ended.clear();
       Job crc = code();  // a line of CRCs: fails its job
       while (!crc.with_crc) crc = code();
-      rig.job_write.faults.error_beat = 0;
+      rig.job_write.faults.error_beat = 0, rig.job_write.behaviour.latency = 400;  // it comes after the data's answers
       submit(crc), driver.ring_doorbell(), finish(), quiet();
       if (expect_but({JobStatus::write_error}) != 1) bench.fail("CRCs that can't be written don't fail their job");
       take_faults();
       rig.job_write.faults.error_beat = 0;
       Job j{blank(Op::nothing), JobStatus::ok, false};
       submit(j), driver.ring_doorbell();
-      settle(400);
+      settle(2000);
       if (!(take_faults() & FAULT_COMPLETION_ERROR)) bench.fail("a completion that can't be written does not show");
       if (rig.peek(REG_COMPLETED) != driver.submitted) bench.fail("a completion that can't be written is not counted");
       open.clear(), driver.forget();
