@@ -210,6 +210,11 @@ void run(hls::Bench &which) {
     gf_gen_cauchy1_matrix(matrix, 8, 5);
     b.job(matrix + 25, 5, 3, 2);
   }
+  for (int i = 0; i < 4; i++) {  // a taker that sleeps while many columns come
+    b.stall_in = 0, b.stall_out = 98;
+    gf_gen_cauchy1_matrix(matrix, 8, 4);
+    b.job(matrix + 16, 4, 4, 30);
+  }
   int stalls[] = {0, 30, 60, 98};
   for (long i = 0; shortened ? i < 300 : i < 10000 || b.pair.cycles < which.wanted(); i++) {  // at least 10^4 stripes
     if (!which.full() && b.pair.cycles >= which.cycles) break;

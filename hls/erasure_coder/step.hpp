@@ -115,9 +115,9 @@ static inline void step(State &s, const In &in, Out &out) {
   s.queued = s.queued + (push ? 1 : 0) - (fetch ? 1 : 0);
   for (int r = 0; r + 1 < ROWS; r++) s.column[r] = s.column[r + 1];
   if (s.left != 0) s.left = s.left - 1;
-  if (s.done3 && !(MUTANT(19) && s.left != 0)) {
+  if (s.done3) {
     for (int r = 0; r < ROWS; r++) s.column[r] = s.sum[r];
-    s.left = s.rows3;
+    s.left = MUTANT(19) ? ap_uint<3>(s.rows3 - 1) : s.rows3;
   }
 
   // Multiply and add.
