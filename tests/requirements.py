@@ -154,7 +154,7 @@ def page():
 def binaries():
     """{source file: test program}, by the luge_test lines of the rooms."""
     found = {}
-    for folder, _, files in os.walk(os.path.join(ROOT, "host")):
+    for folder, _, files in (step for room in ("host", "sim") for step in os.walk(os.path.join(ROOT, room))):
         if "CMakeLists.txt" in files:
             room = os.path.relpath(folder, ROOT)
             for program, sources_of in re.findall(r"luge_test\((\w+) SOURCES ([\w. ]+?) ROOMS", read(f"{room}/CMakeLists.txt")):

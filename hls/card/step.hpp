@@ -1,14 +1,16 @@
-// card: registers, job queue, the two movers, the transposers, the coder and the CRC kernels, joined by channels.
+// card: registers, job queue, the two movers, the transposers, the coder, the CRC kernels and the DMA write log, joined by channels.
 //
-//   m_axi_job  the queue: descriptors, completions, CRCs        m_axi_read -> reader -> gather -> coder -> scatter -> writer -> m_axi_write
+//   m_axi_job  the queue: descriptors, completions, CRCs        m_axi_read -> reader -> gather -> coder -> scatter -> writer -> log -> m_axi_write
 //   s_axil     registers                                                        |-> CRCs                     |-> CRCs
 //
-// Every handshake between kernels goes through a channel, so that no kernel's ready or valid reaches another without a register.
+// Every handshake between kernels goes through a channel, so that no kernel's ready or valid reaches another without a register; the
+// writer and the log have theirs in their own registers.
 // docs/card.md follows a job through it.
 #pragma once
 #include "hls/crc32c/step.hpp"
 #include "hls/dma_mover/reader.hpp"
 #include "hls/dma_mover/writer.hpp"
+#include "hls/dma_write_log/step.hpp"
 #include "hls/erasure_coder/step.hpp"
 #include "hls/job_queue/step.hpp"
 #include "hls/lib/channel.h"
@@ -38,6 +40,7 @@ struct State {
   job_queue::State queue;
   dma_reader::State reader;
   dma_writer::State writer;
+  dma_write_log::State log;
   transposer::State gather, scatter;
   erasure_coder::State coder;
   crc32c::State source_crc, destination_crc;
@@ -82,13 +85,27 @@ static inline void step(State &s, const In &in, Out &out) {
   mi.timeout = ro.timeout, mi.drain = drain, mi.clear = clear;
   dma_reader::step(s.reader, mi, mo);
   out.m_axi_read = mo.m_axi;
+  // What the writer drives comes from its registers, so the log may go first.
+  dma_write_log::In li = dma_write_log::In();
+  dma_write_log::Out lo = dma_write_log::Out();
+  li.s_axi.awvalid = s.writer.aw_valid, li.s_axi.awaddr = s.writer.aw_address, li.s_axi.awlen = s.writer.aw_length, li.s_axi_awuser = s.writer.aw_function;
+  li.s_axi.wvalid = s.writer.w_valid, li.s_axi.wdata = axi::to_bytes(s.writer.w_data), li.s_axi.wstrb = s.writer.w_strobes, li.s_axi.wlast = s.writer.w_last;
+  li.s_axi.bready = true, li.m_axi = in.m_axi_write;
+  li.control.enable = ro.log_control & luge_card::LOG_CONTROL_ENABLE, li.control.suspend = (ro.log_control & luge_card::LOG_CONTROL_SUSPEND) != 0;
+  li.control.at_scheduling = (ro.log_control & luge_card::LOG_CONTROL_AT_SCHEDULING) != 0;
+  li.ring.base = ro.log_base, li.ring.log2_slots = ro.log_size, li.ring.watermark = ro.log_watermark, li.ring.patience = ro.log_patience;
+  li.examined.valid = ro.log_examined.valid, li.examined.head = ro.log_examined.value;
+  li.load.valid = ro.log_load.valid, li.load.function = ro.log_load.value, li.load.record = (ro.log_load.value & luge_card::LOG_LOAD_RECORD) != 0;
+  li.load.first_page = ro.log_first_page, li.load.last_page = ro.log_last_page;
+  li.clear.valid = ro.log_clear.valid && ro.log_clear.value != 0, li.clear.functions = ro.log_forget;
+  dma_write_log::step(s.log, li, lo);
+  out.m_axi_write = lo.m_axi;
   dma_writer::In wi = dma_writer::In();
   dma_writer::Out wo = dma_writer::Out();
-  wi.command.valid = s.write_commands.can_take(), wi.command.address = s.write_commands.front().address, wi.command.length = s.write_commands.front().length;
-  wi.m_axi = in.m_axi_write, wi.s_axis.tvalid = s.parity.can_take(), wi.s_axis.tdata = axi::to_bytes(s.parity.front());
+  wi.command.valid = s.write_commands.can_take(), wi.command.address = s.write_commands.front().address, wi.command.length = s.write_commands.front().length, wi.command.function = s.write_commands.front().function;
+  wi.m_axi = lo.s_axi, wi.s_axis.tvalid = s.parity.can_take(), wi.s_axis.tdata = axi::to_bytes(s.parity.front());
   wi.timeout = ro.timeout, wi.drain = drain, wi.clear = clear;
   dma_writer::step(s.writer, wi, wo);
-  out.m_axi_write = wo.m_axi;
 
   // Transposers and coder.
   transposer::In gi = transposer::In(), si = transposer::In();
@@ -96,7 +113,7 @@ static inline void step(State &s, const In &in, Out &out) {
   gi.to_columns = true, gi.round.valid = s.gather_rounds.can_take(), gi.round.shape = s.gather_rounds.front();
   gi.s_axis.tvalid = s.arrived.can_take(), gi.s_axis.tdata = s.arrived.front(), gi.m_axis.tready = s.columns.can_put();
 #ifdef HLS_MUTANTS
-  gi.mutant = si.mutant = in.mutant > 24 ? ap_uint<6>(in.mutant - 24) : ap_uint<6>(0);
+  gi.mutant = si.mutant = in.mutant > 25 ? ap_uint<6>(in.mutant - 25) : ap_uint<6>(0);
 #endif
   transposer::step(s.gather, gi, go);
   si.to_columns = false, si.round.valid = s.scatter_rounds.can_take(), si.round.shape = s.scatter_rounds.front();
@@ -132,7 +149,7 @@ static inline void step(State &s, const In &in, Out &out) {
   qi.read_done.valid = mo.done.valid, qi.read_done.fail = mo.done.fail, qi.write_done.valid = wo.done.valid, qi.write_done.fail = wo.done.fail;
   qi.source_crc.valid = xo.crc.valid, qi.source_crc.value = xo.crc.value, qi.destination_crc.valid = yo.crc.valid, qi.destination_crc.value = yo.crc.value;
 #ifdef HLS_MUTANTS
-  qi.mutant = in.mutant <= 24 ? ap_uint<6>(in.mutant) : ap_uint<6>(0);
+  qi.mutant = in.mutant <= 25 ? ap_uint<6>(in.mutant) : ap_uint<6>(0);
 #endif
   job_queue::step(s.queue, qi, qo);
   out.m_axi_job_r = qo.m_axi_r, out.m_axi_job_w = qo.m_axi_w;
@@ -153,6 +170,11 @@ static inline void step(State &s, const In &in, Out &out) {
   s.set_fault = ap_uint<6>(qo.set_fault) | ap_uint<6>(mo.timed_out && !s.read_was_late ? luge_card::FAULT_READ_TIMEOUT : 0) | ap_uint<6>(wo.timed_out && !s.write_was_late ? luge_card::FAULT_WRITE_TIMEOUT : 0);
   s.read_was_late = mo.timed_out, s.write_was_late = wo.timed_out;
   s.set_interrupt = qo.completion;
+  s.seen.log_status = (lo.status.ready ? luge_card::LOG_STATUS_READY : 0) | (lo.status.recording ? luge_card::LOG_STATUS_RECORDING : 0) | (lo.status.settled ? luge_card::LOG_STATUS_SETTLED : 0) |
+                      (lo.status.suspended ? luge_card::LOG_STATUS_SUSPENDED : 0) | (lo.status.holding ? luge_card::LOG_STATUS_HOLDING : 0) | (lo.status.overflow ? luge_card::LOG_STATUS_OVERFLOW : 0) |
+                      (lo.status.overflowing ? luge_card::LOG_STATUS_OVERFLOWING : 0) | (lo.status.over_watermark ? luge_card::LOG_STATUS_OVER_WATERMARK : 0) |
+                      (lo.status.bad_ring ? luge_card::LOG_STATUS_BAD_RING : 0) | (lo.status.bad_head ? luge_card::LOG_STATUS_BAD_HEAD : 0) | (lo.status.record_error ? luge_card::LOG_STATUS_RECORD_ERROR : 0);
+  s.seen.log_tail = lo.status.tail, s.seen.log_dirty = lo.dirty;
   s.seen.submitted_now = qo.submitted_now, s.seen.completed = qo.completed, s.seen.jobs_failed = qo.jobs_failed;
   s.seen.cycles = s.cycles, s.seen.busy_cycles = s.busy, s.seen.beats_read = s.beats_read, s.seen.beats_written = s.beats_written;
   s.seen.read_stalls = s.read_stalls, s.seen.write_stalls = s.write_stalls;

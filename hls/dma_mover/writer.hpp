@@ -24,7 +24,7 @@ static const int DEPTH = 256;   // beats of queue
 static const int BURSTS = 16;   // given out and not answered, at most
 
 struct In {
-  struct { bool valid; ap_uint<64> address; ap_uint<24> length; } command;
+  struct { bool valid; ap_uint<64> address; ap_uint<24> length; ap_uint<6> function; } command;
   axi::StreamOut s_axis;
   axi::WriteIn m_axi;
   ap_uint<24> timeout;
@@ -35,11 +35,12 @@ struct Out {
   struct { bool ready; } command;
   axi::StreamIn s_axis;
   axi::WriteOut m_axi;
+  ap_uint<6> m_axi_awuser;  // the command's `function`
   struct { bool valid; ap_uint<3> fail; } done;
   bool idle, stopped, timed_out, owed, beat, stall;
 };
 struct Plan { ap_uint<6> offset; ap_uint<19> words; bool extra; ap_uint<6> end; };  // end: of the last beat; 0: all 64
-struct Span { ap_uint<58> next; ap_uint<19> beats; };
+struct Span { ap_uint<58> next; ap_uint<19> beats; ap_uint<6> function; };
 struct Answer { bool real, last; };  // of a burst; one that isn't real ends a command that was given up
 struct State {
   fifo<Plan, 4> plans;
@@ -72,6 +73,7 @@ struct State {
   bool aw_valid = false;
   ap_uint<64> aw_address;
   ap_uint<8> aw_length;
+  ap_uint<6> aw_function;
   fifo<ap_uint<7>, BURSTS> bursts;  // beats of those whose data is still to leave
   ap_uint<7> sent = 0;
   bool w_valid = false, w_last;
@@ -89,7 +91,7 @@ struct State {
 };
 
 static inline void step(State &s, const In &in, Out &out) {
-  out.m_axi.awvalid = s.aw_valid, out.m_axi.awaddr = s.aw_address, out.m_axi.awlen = s.aw_length;
+  out.m_axi.awvalid = s.aw_valid, out.m_axi.awaddr = s.aw_address, out.m_axi.awlen = s.aw_length, out.m_axi_awuser = s.aw_function;
   out.m_axi.wvalid = s.w_valid, out.m_axi.wdata = axi::to_bytes(s.w_data), out.m_axi.wstrb = s.w_strobes, out.m_axi.wlast = s.w_last;
   out.m_axi.bready = true;
   out.done.valid = s.done_valid, out.done.fail = s.done_fail;
@@ -142,6 +144,7 @@ static inline void step(State &s, const In &in, Out &out) {
   bool span_ends = (issue && s.span.beats == n) || give_up;
   if (issue) {
     s.aw_valid = true, s.aw_address = (s.span.next, ap_uint<6>(0)), s.aw_length = MUTANT(11) ? n : ap_uint<7>(n - 1);
+    s.aw_function = MUTANT(25) ? ap_uint<6>(0) : s.span.function;
     s.bursts.put(n);
     s.promised = s.promised + n;
   }
@@ -225,7 +228,7 @@ static inline void step(State &s, const In &in, Out &out) {
     p.offset = offset, p.words = words_of(in.command.length), p.extra = words_of(reach) != words_of(in.command.length), p.end = reach;
     s.plans.put(p);
     Span x;
-    x.next = in.command.address >> 6, x.beats = words_of(reach);
+    x.next = in.command.address >> 6, x.beats = words_of(reach), x.function = in.command.function;
     if (MUTANT(23)) x.beats = p.words;
     s.spans.put(x);
   }

@@ -41,6 +41,7 @@ class Runner {
 
  private:
   struct Command { uint64_t address; uint32_t length; uint64_t words; std::vector<uint64_t> bursts; };
+  static unsigned function_of(uint64_t address) { return (unsigned)(address >> 12) * 7 % 61; }  // of the page a command starts in
   hls::Bench &bench;
   std::mt19937_64 random;
   Memory memory;
@@ -69,7 +70,7 @@ class Runner {
     in.timeout = 300, in.drain = drain, in.clear = clear, clear = false;
     command_valid |= given < list.size() && chance(70);
     in.command.valid = command_valid;
-    if (command_valid) in.command.address = list[given].address, in.command.length = list[given].length;
+    if (command_valid) in.command.address = list[given].address, in.command.length = list[given].length, in.command.function = function_of(list[given].address);
     if (!word_valid && feeding < list.size() && !chance(stall_in)) {
       word_valid = true;
       const Command &c = list[feeding];
@@ -84,6 +85,7 @@ class Runner {
     port.present(in.m_axi);
     Out out = pair.cycle(in);
     checker.see(in.m_axi, out.m_axi);
+    if (out.m_axi.awvalid) see_function(out);
     port.observe(in.m_axi, out.m_axi);
     command.see(in.command.valid, out.command.ready), stream.see(in.s_axis.tvalid, out.s_axis.tready);
     if (in.command.valid && out.command.ready) given++, command_valid = false, commands++;
@@ -107,6 +109,12 @@ class Runner {
     return out;
   }
 
+  void see_function(const Out &out) {
+    if (!late.empty()) return;  // the address may be of a command that has failed
+    uint64_t at = out.m_axi.awaddr.to_uint64();
+    for (auto &c : list)
+      if (at + 64 > c.address && at < c.address + c.length && out.m_axi_awuser != function_of(c.address)) bench.fail("a burst carries another function");
+  }
   void fill(int n) {
     list.clear(), fails.clear(), given = feeding = told = 0, word = 0, command_valid = word_valid = false, total_bursts = total_words = 0;
     uint64_t at = 0;
@@ -247,5 +255,5 @@ class Runner {
 }  // namespace
 
 int main(int argc, char **argv) {
-  return hls::bench_main(argc, argv, {"dma_writer", 24, 1000000}, [](hls::Bench &b) { Runner(b).run(); });
+  return hls::bench_main(argc, argv, {"dma_writer", 25, 1000000}, [](hls::Bench &b) { Runner(b).run(); });
 }

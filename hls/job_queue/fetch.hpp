@@ -21,6 +21,7 @@ static inline ap_uint<8> check_header(const State &s, const In &in, const axi::W
   bool with_crc = code && flags[0];
   if (version != 1) return JobStatus::bad_version;
   if ((!code && !load && op != Op::nothing) || (flags & (code ? 0xfe : 0xff)) != 0) return MUTANT(2) ? JobStatus::ok : JobStatus::bad_op;
+  if ((ap_uint<8>(a >> 48) & 0xc0) != 0) return JobStatus::bad_function;
   if (code && (sources == 0 || sources > SOURCES)) return JobStatus::bad_sources;
   if (code && (rows == 0 || rows > (MUTANT(3) ? 8 : ROWS))) return JobStatus::bad_rows;
   if ((code || load) && (table >= TABLES || (code && !s.tables[table.to_uint() & 3] && !MUTANT(4)))) return JobStatus::bad_table;
@@ -49,7 +50,7 @@ static inline void unpack(State &s, const In &in) {
     ap_uint<64> a = s.words.lane[0];
     ap_uint<8> op = a >> 8, flags = a >> 40;
     j.code = op == Op::code, j.load = op == Op::load_table, j.crc = op == Op::code && flags[0];
-    j.sources = a >> 16, j.rows = a >> 24, j.table = a >> 32;
+    j.sources = a >> 16, j.rows = a >> 24, j.table = a >> 32, j.function = a >> 48;
     j.length = s.words.lane[1], j.cookie = s.words.lane[2], j.crc_address = s.words.lane[3];
     j.index = s.fetch_index, j.arrived = s.now;
     s.found = check_header(s, in, s.words);

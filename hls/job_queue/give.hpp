@@ -56,7 +56,7 @@ static inline void give_reads(State &s, const In &in, Out &out, PlaceRead &place
       if (s.read_valid || s.read_owners.full()) break;
       s.read_valid = true;
       s.read_owners.put(MUTANT(16) ? ap_uint<2>(s.read_slot + 1) : s.read_slot);
-      s.read_move.address = s.source.q + (MUTANT(10) ? ap_uint<25>(0) : s.read_offset), s.read_move.length = of_round(s.read_left);
+      s.read_move.function = 0, s.read_move.address = s.source.q + (MUTANT(10) ? ap_uint<25>(0) : s.read_offset), s.read_move.length = of_round(s.read_left);
       j.reads = j.reads + 1;
       bool last = ap_uint<5>(s.read_source) + 1 == j.sources;
       s.read_source = last ? ap_uint<4>(0) : ap_uint<4>(s.read_source + 1);
@@ -114,6 +114,7 @@ static inline void give_writes(State &s, const In &in, PlaceRead &place) {
     default: {
       s.write_valid = true;
       s.write_owners.put(s.write_slot);
+      s.write_move.function = MUTANT(25) ? ap_uint<6>(0) : j.function;
       s.write_move.address = s.place.q + s.write_offset, s.write_move.length = MUTANT(12) ? ap_uint<13>(4096) : of_round(s.write_left);
       j.writes = j.writes + 1;
       bool last = s.write_row + 1 == j.rows;

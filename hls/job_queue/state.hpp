@@ -18,7 +18,7 @@ static const int OWNERS = 32;       // commands given and not ended, at most
 static const int LINES = 4;         // lines of CRCs on their way
 typedef ap_uint<2> Slot;
 
-struct Move { ap_uint<64> address; ap_uint<24> length; };
+struct Move { ap_uint<64> address; ap_uint<24> length; ap_uint<6> function; };
 struct In {
   // registers
   bool run, drain, clear;
@@ -70,6 +70,7 @@ struct Job {
   ap_uint<3> rows;
   ap_uint<2> table;
   ap_uint<25> length;
+  ap_uint<6> function;
   ap_uint<64> cookie, crc_address;
   ap_uint<8> status;
   ap_uint<32> index, arrived, started;

@@ -179,7 +179,7 @@ inline int run_mutants(const Bench &b, const std::function<void(Bench &)> &run) 
     if (child == 0) {
       if (!std::freopen("/dev/null", "w", stdout)) std::_Exit(3);
       if (n) { if (!std::freopen("/dev/null", "w", stderr)) std::_Exit(3); }
-      alarm(120);  // a bench that hangs has noticed, too
+      alarm(400);  // a bench that hangs has noticed, too
       Bench own;
       own.info = b.info, own.seed = b.seed, own.cycles = b.cycles, own.mutant = (unsigned)n;
       run(own);

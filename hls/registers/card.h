@@ -57,6 +57,37 @@ static const uint32_t REG_BEATS_WRITTEN = 0x06c;
 static const uint32_t REG_READ_STALLS = 0x070;
 static const uint32_t REG_WRITE_STALLS = 0x074;
 static const uint32_t REG_JOBS_FAILED = 0x078;
+static const uint32_t REG_LOG_CONTROL = 0x100;
+static const uint32_t LOG_CONTROL_ENABLE = 0x1;
+static const uint32_t LOG_CONTROL_SUSPEND = 0x2;
+static const uint32_t LOG_CONTROL_AT_SCHEDULING = 0x4;
+static const uint32_t REG_LOG_STATUS = 0x104;
+static const uint32_t LOG_STATUS_READY = 0x1;
+static const uint32_t LOG_STATUS_RECORDING = 0x2;
+static const uint32_t LOG_STATUS_SETTLED = 0x4;
+static const uint32_t LOG_STATUS_SUSPENDED = 0x8;
+static const uint32_t LOG_STATUS_HOLDING = 0x10;
+static const uint32_t LOG_STATUS_OVERFLOW = 0x20;
+static const uint32_t LOG_STATUS_OVERFLOWING = 0x40;
+static const uint32_t LOG_STATUS_OVER_WATERMARK = 0x80;
+static const uint32_t LOG_STATUS_BAD_RING = 0x100;
+static const uint32_t LOG_STATUS_BAD_HEAD = 0x200;
+static const uint32_t LOG_STATUS_RECORD_ERROR = 0x400;
+static const uint32_t REG_LOG_BASE = 0x108;
+static const uint32_t REG_LOG_SIZE = 0x110;
+static const uint32_t REG_LOG_WATERMARK = 0x114;
+static const uint32_t REG_LOG_PATIENCE = 0x118;
+static const uint32_t REG_LOG_EXAMINED = 0x11c;
+static const uint32_t REG_LOG_TAIL = 0x120;
+static const uint32_t REG_LOG_FIRST_PAGE = 0x128;
+static const uint32_t REG_LOG_LAST_PAGE = 0x130;
+static const uint32_t REG_LOG_LOAD = 0x138;
+static const uint32_t LOG_LOAD_FUNCTION = 0x3f;
+static const uint32_t LOG_LOAD_RECORD = 0x100;
+static const uint32_t REG_LOG_DIRTY = 0x140;
+static const uint32_t REG_LOG_FORGET = 0x148;
+static const uint32_t REG_LOG_CLEAR = 0x150;
+static const uint32_t LOG_CLEAR_GO = 0x1;
 
 static const uint32_t MAX_LENGTH = 16777216;  // Bytes of a chunk, at most
 static const uint32_t ROUND_BYTES = 4096;  // Bytes of each chunk that are read, coded and written before the next: a round
@@ -81,6 +112,7 @@ struct JobStatus {
   static constexpr int misaligned = 7;  // `crc_address` is not a multiple of 128
   static constexpr int outside = 8;  // a chunk or the CRCs reach outside the window
   static constexpr int overlap = 9;  // a destination overlaps a source or another destination
+  static constexpr int bad_function = 11;  // `function` is above 63
   static constexpr int fetch_error = 10;  // the descriptor could not be read; `cookie` is unknown and 0
   static constexpr int read_error = 16;  // the memory answered a read with SLVERR
   static constexpr int read_decode = 17;  // with DECERR
@@ -100,7 +132,8 @@ struct Descriptor {
   uint8_t rows;  // m
   uint8_t table;  // coefficient table
   uint8_t flags;
-  uint16_t reserved0;
+  uint8_t function;  // whose memory the destinations are, for the DMA write log: 0 to 63
+  uint8_t reserved0;
   uint32_t length;  // bytes of each chunk
   uint32_t reserved1;
   uint64_t cookie;  // given back in the completion
@@ -116,7 +149,8 @@ static_assert(offsetof(Descriptor, sources) == 2, "");
 static_assert(offsetof(Descriptor, rows) == 3, "");
 static_assert(offsetof(Descriptor, table) == 4, "");
 static_assert(offsetof(Descriptor, flags) == 5, "");
-static_assert(offsetof(Descriptor, reserved0) == 6, "");
+static_assert(offsetof(Descriptor, function) == 6, "");
+static_assert(offsetof(Descriptor, reserved0) == 7, "");
 static_assert(offsetof(Descriptor, length) == 8, "");
 static_assert(offsetof(Descriptor, reserved1) == 12, "");
 static_assert(offsetof(Descriptor, cookie) == 16, "");

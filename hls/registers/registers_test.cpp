@@ -72,7 +72,7 @@ class Runner {
     In in = In();
     HLS_SET_MUTANT(in, bench.mutant);
     in.build = 0x04040410, in.status = status_now = (uint32_t)(random() & 63), in.submitted_now = 0x1234, in.completed = 0x55667788;
-    in.cycles = 11, in.busy_cycles = 12, in.beats_read = 13, in.beats_written = 14, in.read_stalls = 15, in.write_stalls = 16, in.jobs_failed = 17;
+    in.cycles = 11, in.busy_cycles = 12, in.beats_read = 13, in.beats_written = 14, in.read_stalls = 15, in.write_stalls = 16, in.jobs_failed = 17, in.log_status = 0x2a5, in.log_tail = 21, in.log_dirty = 0x1700000016ull;
     in.s_axil.bready = in.s_axil.rready = !busy && chance(50);
     if (chance(10)) in.set_fault = (unsigned)(random() & 63), in.set_interrupts = (unsigned)(random() & 1);
     return in;
@@ -94,9 +94,12 @@ class Runner {
     auto &v = model.value;
     auto wide = [&](uint32_t reg) { return v[reg] | (uint64_t)v[reg + 4] << 32; };
     if (out.seat != v[REG_SEAT] || out.control != v[REG_CONTROL] || out.timeout != v[REG_TIMEOUT] || out.ring_size != v[REG_RING_SIZE] || out.ring_base != wide(REG_RING_BASE) ||
-        out.completion_base != wide(REG_COMPLETION_BASE) || out.window_base != wide(REG_WINDOW_BASE) || out.window_end != wide(REG_WINDOW_END))
+        out.completion_base != wide(REG_COMPLETION_BASE) || out.window_base != wide(REG_WINDOW_BASE) || out.window_end != wide(REG_WINDOW_END) || out.log_control != v[REG_LOG_CONTROL] || out.log_base != wide(REG_LOG_BASE) || out.log_size != v[REG_LOG_SIZE] ||
+        out.log_watermark != v[REG_LOG_WATERMARK] || out.log_patience != v[REG_LOG_PATIENCE] || out.log_first_page != wide(REG_LOG_FIRST_PAGE) || out.log_last_page != wide(REG_LOG_LAST_PAGE) ||
+        out.log_forget != wide(REG_LOG_FORGET))
       bench.fail("a value that the card sees is not what was written");
-    if (out.submitted.valid != (pushed == REG_SUBMITTED) || out.clear.valid != (pushed == REG_CLEAR)) bench.fail("a value is pushed that was not written, or not");
+    if (out.submitted.valid != (pushed == REG_SUBMITTED) || out.clear.valid != (pushed == REG_CLEAR) || out.log_examined.valid != (pushed == REG_LOG_EXAMINED) || out.log_load.valid != (pushed == REG_LOG_LOAD) ||
+        out.log_clear.valid != (pushed == REG_LOG_CLEAR)) bench.fail("a value is pushed that was not written, or not");
     if (pushed == REG_SUBMITTED && out.submitted.value != pushed_value) bench.fail("the doorbell hands over another value");
     pushed = 0;
   }
@@ -149,7 +152,7 @@ class Runner {
     if (word) {
       want_sticky = model.value[word->offset];
       std::map<uint32_t, uint32_t> given = {{REG_BUILD, 0x04040410}, {REG_STATUS, status_now}, {REG_SUBMITTED, 0x1234}, {REG_COMPLETED, 0x55667788}, {REG_CYCLES, 11}, {REG_BUSY_CYCLES, 12},
-                                            {REG_BEATS_READ, 13}, {REG_BEATS_WRITTEN, 14}, {REG_READ_STALLS, 15}, {REG_WRITE_STALLS, 16}, {REG_JOBS_FAILED, 17}};
+                                            {REG_BEATS_READ, 13}, {REG_BEATS_WRITTEN, 14}, {REG_READ_STALLS, 15}, {REG_WRITE_STALLS, 16}, {REG_JOBS_FAILED, 17}, {REG_LOG_STATUS, 0x2a5}, {REG_LOG_TAIL, 21}, {REG_LOG_DIRTY, 0x16}, {REG_LOG_DIRTY + 4, 0x17}};
       want = given.count(word->offset) ? given[word->offset] : word->access == luge_card::Access::push ? 0 : want_sticky;
     }
     if (!cycle(in, false, false, 0).s_axil.arready) bench.fail("a read is not taken");

@@ -23,6 +23,9 @@ struct In {
   ap_uint<32> read_stalls;
   ap_uint<32> write_stalls;
   ap_uint<32> jobs_failed;
+  ap_uint<11> log_status;
+  ap_uint<32> log_tail;
+  ap_uint<64> log_dirty;
   HLS_MUTANT_INPUT
 };
 struct Out {
@@ -39,6 +42,17 @@ struct Out {
   struct { bool valid; ap_uint<32> value; } submitted;
   ap_uint<64> window_base;
   ap_uint<64> window_end;
+  ap_uint<3> log_control;
+  ap_uint<64> log_base;
+  ap_uint<5> log_size;
+  ap_uint<21> log_watermark;
+  ap_uint<24> log_patience;
+  struct { bool valid; ap_uint<32> value; } log_examined;
+  ap_uint<52> log_first_page;
+  ap_uint<52> log_last_page;
+  struct { bool valid; ap_uint<9> value; } log_load;
+  ap_uint<64> log_forget;
+  struct { bool valid; ap_uint<1> value; } log_clear;
 };
 struct State {
   ap_uint<1> seat = 0;
@@ -55,6 +69,20 @@ struct State {
   ap_uint<32> submitted;
   ap_uint<64> window_base = 0;
   ap_uint<64> window_end = 0;
+  ap_uint<3> log_control = 0;
+  ap_uint<64> log_base = 0;
+  ap_uint<5> log_size = 0;
+  ap_uint<21> log_watermark = 0;
+  ap_uint<24> log_patience = 0;
+  bool log_examined_valid = false;
+  ap_uint<32> log_examined;
+  ap_uint<52> log_first_page = 0;
+  ap_uint<52> log_last_page = 0;
+  bool log_load_valid = false;
+  ap_uint<9> log_load;
+  ap_uint<64> log_forget = 0;
+  bool log_clear_valid = false;
+  ap_uint<1> log_clear;
   bool b_valid = false, r_valid = false;
   ap_uint<2> b_resp, r_resp;
   ap_uint<32> r_data;
@@ -80,6 +108,17 @@ static inline void step(State &s, const In &in, Out &out) {
   out.submitted.valid = s.submitted_valid, out.submitted.value = s.submitted;
   out.window_base = s.window_base;
   out.window_end = s.window_end;
+  out.log_control = s.log_control;
+  out.log_base = s.log_base;
+  out.log_size = s.log_size;
+  out.log_watermark = s.log_watermark;
+  out.log_patience = s.log_patience;
+  out.log_examined.valid = s.log_examined_valid, out.log_examined.value = s.log_examined;
+  out.log_first_page = s.log_first_page;
+  out.log_last_page = s.log_last_page;
+  out.log_load.valid = s.log_load_valid, out.log_load.value = s.log_load;
+  out.log_forget = s.log_forget;
+  out.log_clear.valid = s.log_clear_valid, out.log_clear.value = s.log_clear;
   out.s_axil.bvalid = s.b_valid, out.s_axil.bresp = s.b_resp;
   out.s_axil.rvalid = s.r_valid, out.s_axil.rdata = s.r_data, out.s_axil.rresp = s.r_resp;
   bool write = in.s_axil.awvalid && in.s_axil.wvalid && (MUTANT(1) || !s.b_valid);
@@ -120,6 +159,25 @@ static inline void step(State &s, const In &in, Out &out) {
       case 0x070: data = in.read_stalls; break;
       case 0x074: data = in.write_stalls; break;
       case 0x078: data = in.jobs_failed; break;
+      case 0x100: data = s.log_control; break;
+      case 0x104: data = in.log_status; break;
+      case 0x108: data = s.log_base; break;
+      case 0x10c: data = s.log_base >> 32; break;
+      case 0x110: data = s.log_size; break;
+      case 0x114: data = s.log_watermark; break;
+      case 0x118: data = s.log_patience; break;
+      case 0x11c: data = 0; break;
+      case 0x120: data = in.log_tail; break;
+      case 0x128: data = s.log_first_page; break;
+      case 0x12c: data = s.log_first_page >> 32; break;
+      case 0x130: data = s.log_last_page; break;
+      case 0x134: data = s.log_last_page >> 32; break;
+      case 0x138: data = 0; break;
+      case 0x140: data = in.log_dirty; break;
+      case 0x144: data = in.log_dirty >> 32; break;
+      case 0x148: data = s.log_forget; break;
+      case 0x14c: data = s.log_forget >> 32; break;
+      case 0x150: data = 0; break;
       default: resp = MUTANT(4) ? axi::OKAY : axi::DECERR;
     }
     s.r_valid = true, s.r_data = data, s.r_resp = resp;
@@ -127,6 +185,9 @@ static inline void step(State &s, const In &in, Out &out) {
 
   if (!MUTANT(21)) s.clear_valid = false;
   if (!MUTANT(21)) s.submitted_valid = false;
+  if (!MUTANT(21)) s.log_examined_valid = false;
+  if (!MUTANT(21)) s.log_load_valid = false;
+  if (!MUTANT(21)) s.log_clear_valid = false;
   if (in.s_axil.bready && !MUTANT(5)) s.b_valid = false;
   ap_uint<6> cleared_fault = 0;
   ap_uint<1> cleared_interrupts = 0;
@@ -163,6 +224,25 @@ static inline void step(State &s, const In &in, Out &out) {
       case 0x070: resp = MUTANT(7) ? axi::OKAY : axi::SLVERR; break;
       case 0x074: resp = MUTANT(7) ? axi::OKAY : axi::SLVERR; break;
       case 0x078: resp = MUTANT(7) ? axi::OKAY : axi::SLVERR; break;
+      case 0x100: s.log_control = merge(s.log_control, data, strobes); break;
+      case 0x104: resp = MUTANT(7) ? axi::OKAY : axi::SLVERR; break;
+      case 0x108: s.log_base(31, 0) = merge(s.log_base, data, strobes); break;
+      case 0x10c: s.log_base(63, 32) = merge(s.log_base >> 32, data, strobes); break;
+      case 0x110: s.log_size = merge(s.log_size, data, strobes); break;
+      case 0x114: s.log_watermark = merge(s.log_watermark, data, strobes); break;
+      case 0x118: s.log_patience = merge(s.log_patience, data, strobes); break;
+      case 0x11c: s.log_examined_valid = true, s.log_examined = merge(0, data, strobes); break;
+      case 0x120: resp = MUTANT(7) ? axi::OKAY : axi::SLVERR; break;
+      case 0x128: s.log_first_page(31, 0) = merge(s.log_first_page, data, strobes); break;
+      case 0x12c: s.log_first_page(51, 32) = merge(s.log_first_page >> 32, data, strobes); break;
+      case 0x130: s.log_last_page(31, 0) = merge(s.log_last_page, data, strobes); break;
+      case 0x134: s.log_last_page(51, 32) = merge(s.log_last_page >> 32, data, strobes); break;
+      case 0x138: s.log_load_valid = true, s.log_load = merge(0, data, strobes); break;
+      case 0x140: resp = MUTANT(7) ? axi::OKAY : axi::SLVERR; break;
+      case 0x144: resp = MUTANT(7) ? axi::OKAY : axi::SLVERR; break;
+      case 0x148: s.log_forget(31, 0) = merge(s.log_forget, data, strobes); break;
+      case 0x14c: s.log_forget(63, 32) = merge(s.log_forget >> 32, data, strobes); break;
+      case 0x150: s.log_clear_valid = true, s.log_clear = merge(0, data, strobes); break;
       default: resp = axi::DECERR;
     }
     s.b_valid = true, s.b_resp = resp;

@@ -16,6 +16,11 @@ namespace luge {
 using Bytes = std::span<const std::byte>;
 using MutableBytes = std::span<std::byte>;
 
+/// Compares the bytes with themselves one further on: memcmp looks at many at once, a loop that may end early does not.
+inline bool all_zero(Bytes b) {
+  return b.empty() || (b[0] == std::byte{0} && std::memcmp(b.data(), b.data() + 1, b.size() - 1) == 0);
+}
+
 inline Bytes as_bytes(std::string_view s) { return std::as_bytes(std::span(s.data(), s.size())); }
 
 class Buffer {

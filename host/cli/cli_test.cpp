@@ -92,6 +92,18 @@ TEST_F(CliTest, WrongUsageIsCode2) {
   EXPECT_FALSE(fs::exists(dir_)) << "nothing is left behind";
 }
 
+// The benches of the card are built only on demand.
+TEST_F(CliTest, CosimSaysWhatIsMissing) {
+  Ran r = luge("cosim no-such-kernel");
+  if (r.err.find("no bench for 'no-such-kernel'; kernels:") != std::string::npos) {
+    EXPECT_EQ(r.code, 4) << r.err;
+  } else {
+    EXPECT_EQ(r.code, 6) << r.err;
+    EXPECT_NE(r.err.find("-DLUGE_HLS=ON"), std::string::npos) << r.err;
+  }
+  EXPECT_EQ(luge("cosim --help").code, 0);
+}
+
 TEST_F(CliTest, NoUnitNoControlPlane) {
   expect("status --unit " + dir_, 4, "no such directory");
   expect("status --api unix:" + root_ + "/none", 6, "does not answer");

@@ -69,10 +69,6 @@ class Lines {
   std::uint64_t damaged_ = 0;
 };
 
-bool blank(Bytes bytes) {
-  return std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == std::byte{0}; });
-}
-
 // Walks a log portion from block to block. What is wrong at a place can only be told from what stands behind it: a
 // batch that does not parse is torn if nothing of the same use of the segment follows, and rot if something does.
 class LogWalk {
@@ -118,7 +114,7 @@ class LogWalk {
     if (s.code() == Code::wrong_version) return lines_.damage(at, s.text());
     // Behind the last batch of a use anything may stand; only what stands there first can be a batch that was begun.
     if (!in_segment_ || at != next_ || first_bad_) return;
-    if (!begun && blank(block)) return;
+    if (!begun && all_zero(block)) return;
     first_bad_ = at;
     bad_text_ = s.text();
     bad_was_begun_ = begun && h.generation == generation_ && h.node == node_;
@@ -240,7 +236,7 @@ Result<Content> content_of(ByteSource& file, std::uint64_t from, std::uint8_t& p
     std::uint32_t magic = 0;
     std::memcpy(&magic, bytes->data(), std::min(bytes->size(), sizeof magic));
     if (magic == io::kMetaMagic) return Content::metadata_store;
-    zeros = zeros && blank(bytes->first(std::min<std::size_t>(bytes->size(), kBlockBytes)));
+    zeros = zeros && all_zero(bytes->first(std::min<std::size_t>(bytes->size(), kBlockBytes)));
   }
   return zeros ? Content::nothing : Content::unknown;
 }

@@ -16,7 +16,7 @@ namespace json = boost::json;
 constexpr int kTimeout = 30;
 
 struct VolumeArguments {
-  std::string name, size, layout, nbd, node;
+  std::string name, size, layout, nbd, node, head;
   std::uint32_t copies = 0;
   int timeout = 60;
   bool force = false, wait = false, take_over = false, read_only = false;
@@ -44,6 +44,22 @@ void show_placement(const json::value& v) {
   if (!table.empty()) std::cout << table.render();
 }
 
+// How far each head reaches, where a partition is closed: what choosing one of them for --accept-loss would mean.
+void show_members(const json::value& v) {
+  Table table({"  VP", "HEAD", "STATE", "LSN", "COMMITTED", ""});
+  for (const json::value& vp : array_of(v, "vps")) {
+    if (text_of(vp, "state") != "closed") continue;
+    for (const json::value& m : array_of(vp, "members")) {
+      const json::value* required = m.get_object().if_contains("required");
+      bool all = required != nullptr && required->is_bool() && required->get_bool();
+      table.add({"  " + std::to_string(number_of(vp, "vp") & 0xffff), text_of(m, "head"), text_of(m, "state"),
+                 std::to_string(number_of(m, "lsn")), std::to_string(number_of(m, "commit")),
+                 all ? "had everything" + (text_of(m, "reason").empty() ? "" : ": " + text_of(m, "reason")) : "was behind"});
+    }
+  }
+  if (!table.empty()) std::cout << table.render();
+}
+
 int show(const json::value& v) {
   std::cout << text_of(v, "name") << ": " << human_bytes(number_of(v, "size")) << ", layout " << text_of(v, "layout")
             << ", " << text_of(v, "state");
@@ -61,6 +77,7 @@ int show(const json::value& v) {
     std::cout << "\n";
   }
   show_placement(v);
+  show_members(v);
   if (array_of(v, "vps").size() > 1) {
     Table table({"  VP", "STATE", "PRIMARY", "REQUIRED", "COPIES", "UNFLUSHED"});
     for (const json::value& vp : array_of(v, "vps"))
@@ -106,6 +123,18 @@ int flush(const Context& c, const Arguments& a) {
   return kOk;
 }
 
+int recover(const Context& c, const Arguments& a) {
+  if (Status s = check_path(a->name); !s.ok()) return complain(s);
+  json::object body{{"accept_loss", a->head}, {"force", a->force}};
+  auto v = c.request("POST", path_of(a->name, "recover"), body, kTimeout);
+  if (!v.ok()) return complain(v.status());
+  if (c.json) return print_json(*v), kOk;
+  std::cout << "volume " << a->name << ": " << number_of(*v, "vps") << " partition(s) go on from what " << a->head
+            << " holds; what only others held is given up.\nBlocks known to be missing read as errors until they are written. "
+               "Check the file system before you trust it.\n";
+  return kOk;
+}
+
 int list(const Context& c) {
   auto v = c.get("/v1/volumes");
   if (!v.ok()) return complain(v.status());
@@ -147,7 +176,7 @@ int detach(const Context& c, const Arguments& a) {
 }  // namespace
 
 void add_volume_commands(CLI::App& app, Context& context) {
-  auto* volume = app.add_subcommand("volume", "Volumes: create, ls, show, rm, flush");
+  auto* volume = app.add_subcommand("volume", "Volumes: create, ls, show, rm, flush, recover");
   volume->require_subcommand(1);
   auto add = [&](const char* name, const char* text, auto run) {
     auto a = std::make_shared<VolumeArguments>();
@@ -189,6 +218,16 @@ void add_volume_commands(CLI::App& app, Context& context) {
     sub->add_option("NAME", a->name)->required();
     sub->add_flag("--wait", a->wait, "until nothing is unflushed");
     sub->add_option("--timeout", a->timeout, "seconds; default 60")->check(CLI::Range(1, 3600));
+  }
+  {
+    auto [sub, a] = add("recover", "Serve a closed volume again from one head's replica, giving up what that head lacks", recover);
+    sub->add_option("NAME", a->name)->required();
+    sub->add_option("--accept-loss", a->head, "the head whose replica becomes the truth, complete or not")->required();
+    sub->add_flag("--force", a->force, "also if a head that holds everything is up");
+    sub->footer("A volume is closed when no head that holds everything is up. `luge volume show NAME` says which heads would open\n"
+                "it without any loss, and how far each of the others reaches: start those first. Writes that were acknowledged and\n"
+                "that the chosen head lacks are gone for good; heads that come back later are rebuilt from it.\n"
+                "Example: luge volume recover disk1 --accept-loss head-3");
   }
 }
 

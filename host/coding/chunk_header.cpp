@@ -25,10 +25,6 @@ void seal(Buffer& area, ChunkHeaderHead h) {
   std::memcpy(area.data(), &h, sizeof h);
 }
 
-bool all_zero(Bytes bytes) {
-  return std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == std::byte{0}; });
-}
-
 }  // namespace
 
 bool possible_chunk(Layout l, std::uint32_t chunk_bytes) {

@@ -157,10 +157,11 @@ io::Task<Answer> ControlApi::volume(std::string method, std::string name, std::s
     co_return Answer{*removed ? 200u : 202u, json::object{{"name", name}, {"complete", *removed}}};
   }
   if (action.empty()) co_return wrong_method("GET, DELETE");
-  if (action != "flush" && action != "attach" && action != "detach")
-    co_return error_answer(Status(Code::not_found, "a volume knows flush, attach and detach"));
+  if (action != "flush" && action != "attach" && action != "detach" && action != "recover")
+    co_return error_answer(Status(Code::not_found, "a volume knows flush, attach, detach and recover"));
   if (method != "POST") co_return wrong_method("POST");
   if (action == "flush") co_return co_await flush(std::move(name), std::move(body));
+  if (action == "recover") co_return co_await recover(std::move(name), std::move(body));
   if (action == "attach") co_return co_await attach(std::move(name), std::move(body));
   Status s = co_await control_.volumes().detach(name);
   if (!s.ok()) co_return error_answer(s);
@@ -199,6 +200,18 @@ io::Task<Answer> ControlApi::flush(std::string name, json::object body) {
       co_return error_answer(Status(Code::timed_out, std::to_string(*left) + " bytes are not flushed yet"));
     co_await control_.world().sleep(std::chrono::milliseconds(50));
   }
+}
+
+io::Task<Answer> ControlApi::recover(std::string name, json::object body) {
+  Fields f(body);
+  std::string head = f.text("accept_loss");
+  bool force = f.flag("force");
+  if (Status s = f.status(); !s.ok()) co_return error_answer(s);
+  if (head.empty()) co_return error_answer(Status(Code::invalid, "'accept_loss' must name the head whose replica becomes the truth"));
+  co_await control_.volumes().fresh_reports();
+  auto vps = control_.volumes().accept_loss(name, head, force);
+  if (!vps.ok()) co_return error_answer(vps.status());
+  co_return Answer{200, json::object{{"name", name}, {"head", head}, {"vps", *vps}}};
 }
 
 io::Task<Answer> ControlApi::attach(std::string name, json::object body) {

@@ -3,67 +3,13 @@
 #include <algorithm>
 #include <boost/json.hpp>
 
+#include "control/loss.hpp"
+#include "control/reports.hpp"
+
 namespace luge::control {
 namespace {
 
 namespace json = boost::json;
-
-// A report older than this says nothing about now.
-constexpr io::Duration kFresh = std::chrono::seconds(2);
-
-json::value parsed(const std::string& report) {
-  boost::system::error_code error;
-  json::value v = json::parse(report, error);
-  return error || !v.is_object() ? json::value(json::object()) : v;
-}
-
-const json::value* member(const json::value& v, std::string_view key) {
-  const auto* o = v.if_object();
-  return o ? o->if_contains(key) : nullptr;
-}
-
-std::uint64_t number(const json::value& v, std::string_view key) {
-  const json::value* n = member(v, key);
-  if (n == nullptr || !n->is_number()) return 0;
-  boost::system::error_code error;
-  auto value = n->to_number<std::uint64_t>(error);
-  return error ? 0 : value;
-}
-
-std::string string(const json::value& v, std::string_view key) {
-  const json::value* s = member(v, key);
-  return s && s->is_string() ? std::string(s->get_string()) : std::string();
-}
-
-// The reports of all heads, parsed once for one answer.
-class Reports {
- public:
-  explicit Reports(const Control& control) {
-    for (const auto& [id, n] : control.registry().nodes()) {
-      if (!n.is("head") || n.report.empty()) continue;
-      bool fresh = n.alive && n.connected() && control.world().now() - n.report_time < kFresh;
-      reports_.push_back({id, fresh, parsed(n.report)});
-    }
-  }
-  /// f(node, fresh, entry) for each head that reports something of the VP.
-  template <class F>
-  void each(VpId vp, F f) const {
-    for (const auto& r : reports_) {
-      const json::value* vps = member(r.value, "vps");
-      if (vps == nullptr || !vps->is_array()) continue;
-      for (const json::value& e : vps->get_array())
-        if (number(e, "vp") == vp) f(r.node, r.fresh, e);
-    }
-  }
-
- private:
-  struct Report {
-    NodeId node;
-    bool fresh;
-    json::value value;
-  };
-  std::vector<Report> reports_;
-};
 
 // What of a VP, or of a volume, lies on one sled.
 struct SledShare {
@@ -75,25 +21,31 @@ struct VpState {
   bool known = false;
   std::uint64_t copies = 0, unflushed = 0, degraded = 0, commit = 0;
   std::map<NodeId, SledShare> sleds;
+  std::vector<Reach> members;
 };
 
 VpState state_of(const Control& control, const Reports& reports, const Designation& d) {
   VpState s;
+  s.members = reach_of(control.registry(), reports, d);
   s.reason = "no report from the primary, " + control.registry().name(d.primary);
   reports.each(d.vp, [&](NodeId node, bool fresh, const json::value& e) {
-    if (node != d.primary || !fresh || string(e, "role") != "primary" || number(e, "epoch") != d.epoch) return;
+    if (node != d.primary || !fresh || report_string(e, "role") != "primary" || report_number(e, "epoch") != d.epoch) return;
     s.known = true;
-    s.state = string(e, "state");
-    s.reason = string(e, "reason");
-    s.copies = number(e, "copies");
-    s.unflushed = number(e, "unflushed_bytes");
-    s.degraded = number(e, "degraded_stripes");
-    s.commit = number(e, "commit");
-    const json::value* sleds = member(e, "sleds");
+    s.state = report_string(e, "state");
+    s.reason = report_string(e, "reason");
+    s.copies = report_number(e, "copies");
+    s.unflushed = report_number(e, "unflushed_bytes");
+    s.degraded = report_number(e, "degraded_stripes");
+    s.commit = report_number(e, "commit");
+    const json::value* sleds = report_member(e, "sleds");
     if (sleds == nullptr || !sleds->is_array()) return;
     for (const json::value& share : sleds->get_array())
-      s.sleds[static_cast<NodeId>(number(share, "sled"))] = {number(share, "live_bytes"), number(share, "chunks")};
+      s.sleds[static_cast<NodeId>(report_number(share, "sled"))] = {report_number(share, "live_bytes"), report_number(share, "chunks")};
   });
+  if (closed(s.members)) {
+    s.state = "closed";
+    s.reason = why_closed(control.registry(), s.members);
+  }
   return s;
 }
 
@@ -104,9 +56,9 @@ json::array names(const Control& control, const std::vector<NodeId>& ids) {
 }
 
 void add(json::object& sums, const json::value& entry, std::string_view group) {
-  const json::value* figures = member(entry, group);
+  const json::value* figures = report_member(entry, group);
   for (auto& [key, sum] : sums)
-    sum = sum.to_number<std::uint64_t>() + (figures ? number(*figures, key) : 0);
+    sum = sum.to_number<std::uint64_t>() + (figures ? report_number(*figures, key) : 0);
 }
 
 json::object designation_json(const Control& control, const Designation& d) {
@@ -125,6 +77,14 @@ json::object vp_json(const Control& control, const Designation& d, const VpState
     o["unflushed_bytes"] = s.unflushed;
     o["degraded_stripes"] = s.degraded;
   }
+  json::array members;
+  for (const Reach& m : s.members) {
+    json::object row{{"head", control.registry().name(m.node)}, {"required", m.required},
+                     {"state", !m.up ? "down" : m.state}, {"lsn", m.last}, {"commit", m.commit}};
+    if (!m.reason.empty()) row["reason"] = m.reason;
+    members.push_back(std::move(row));
+  }
+  o["members"] = std::move(members);
   return o;
 }
 
@@ -139,12 +99,12 @@ void add_detail(const Control& control, const Reports& reports, const Volume& v,
     reports.each(vp, [&](NodeId node, bool, const json::value& e) {
       add(read, e, "read_bytes");
       add(written, e, "written_bytes");
-      const json::value* list = member(e, "events");
+      const json::value* list = report_member(e, "events");
       if (list == nullptr || !list->is_array()) return;
       for (const json::value& event : list->get_array()) {
-        auto wall = static_cast<std::int64_t>(number(event, "wall_ns"));
+        auto wall = static_cast<std::int64_t>(report_number(event, "wall_ns"));
         events.emplace(wall, json::object{{"wall_ns", wall}, {"node", control.registry().name(node)},
-                                          {"text", string(event, "text")}});
+                                          {"text", report_string(event, "text")}});
       }
     });
     auto it = control.store().image().designations.find(vp);
@@ -224,16 +184,16 @@ json::object node_json(const Node& n) {
     o["devices"] = std::move(devices);
   }
   if (n.report.empty()) return o;
-  json::value report = parsed(n.report);
+  json::value report = parse_report(n.report);
   for (std::string_view key : {"log", "devices", "coder", "exports"})  // fresher than the registration
-    if (const json::value* v = member(report, key)) o[key] = *v;
+    if (const json::value* v = report_member(report, key)) o[key] = *v;
   return o;
 }
 
 }  // namespace
 
 json::object status_json(const Control& control) {
-  Reports reports(control);
+  Reports reports(control.world(), control.registry());
   json::array nodes, volumes;
   nodes.push_back(json::object{{"name", control.options().name}, {"id", control.options().id}, {"role", "control"},
                                {"pid", control.options().pid}, {"state", "up"}, {"address", control.address()}});
@@ -251,7 +211,7 @@ json::object status_json(const Control& control) {
 }
 
 json::object volume_json(const Control& control, const Volume& volume, bool detail) {
-  return volume_json(control, Reports(control), volume, detail);
+  return volume_json(control, Reports(control.world(), control.registry()), volume, detail);
 }
 
 json::array events_json(const Control& control) {

@@ -79,7 +79,9 @@ Status Store::adopt(const Designation& found) {
   const Designation& stored = it->second;
   if (!found.newer_than(stored)) return Status(Code::conflict, "what is stored is as new");
   if (Status s = found.well_formed(); !s.ok()) return s;
-  if (found.history != stored.history || found.layout != stored.layout || found.blocks != stored.blocks)
+  // A new history begins with a new epoch, by the word of an operator that this copy of the store has not heard.
+  bool another_history = found.history != stored.history && found.epoch == stored.epoch;
+  if (another_history || found.layout != stored.layout || found.blocks != stored.blocks)
     return Status(Code::diverged, "VP " + std::to_string(found.vp) + ": another history, layout or size");
   Change c;
   c.swaps.push_back({found.vp, stored.revision});

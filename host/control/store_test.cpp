@@ -238,9 +238,9 @@ TEST_P(StoreTest, AdoptsOnlyGreaterDesignationsOfTheSameHistory) {
   older.revision = 3;
   EXPECT_EQ(store_->adopt(older).code(), Code::conflict);
   Designation stranger = d;
-  stranger.epoch = 9;
+  stranger.revision = 9;
   stranger.history = 1;
-  EXPECT_EQ(store_->adopt(stranger).code(), Code::diverged);
+  EXPECT_EQ(store_->adopt(stranger).code(), Code::diverged) << "a history begins with an epoch";
   Designation broken = d;
   broken.epoch = 9;
   broken.required = {12};

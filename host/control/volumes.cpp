@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "control/loss.hpp"
 #include "switches/paths.hpp"
 
 namespace luge::control {
@@ -415,6 +416,41 @@ io::Task<Result<std::uint64_t>> Volumes::flush(std::string name, io::Duration ti
     sum += *l;
   }
   co_return sum;
+}
+
+io::Task<void> Volumes::fresh_reports() {
+  io::TaskGroup group(world_);
+  for (const Node* n : registry_.alive("head")) group.spawn("ping", registry_.ping(n->row.id, kFreshReport));
+  co_await group.join();
+}
+
+Result<std::uint32_t> Volumes::accept_loss(const std::string& name, const std::string& head, bool force) {
+  const Volume* v = store_.image().find_volume(name);
+  if (v == nullptr) return Status(Code::not_found, "there is no volume " + name);
+  const Node* node = registry_.find_name(head);
+  if (node == nullptr || !node->is("head")) return Status(Code::not_found, "there is no head " + head);
+  Reports reports(world_, registry_);
+  Change c;
+  std::string served;
+  for (std::uint32_t i = 0; i < v->vps(); ++i) {
+    const Designation& d = store_.image().designations.at(make_vp(v->id, i));
+    auto members = reach_of(registry_, reports, d);
+    auto serving = std::find_if(members.begin(), members.end(), [](const Reach& m) { return m.serving; });
+    if (serving != members.end() && !(force && serving->state == "opening")) {
+      served = registry_.name(serving->node) + " serves it (" + serving->state + (serving->reason.empty() ? "" : ": " + serving->reason) + ")";
+      continue;
+    }
+    if (Status s = check_loss(registry_, d, members, node->row.id, force); !s.ok()) return s;
+    c.swaps.push_back({d.vp, d.revision});
+    c.designations.push_back(control::accept_loss(d, node->row.id, world_.random(), world_.random()));
+  }
+  if (c.designations.empty()) return Status(Code::conflict, "volume " + name + " is not closed: " + served);
+  if (Status s = store_.commit(c); !s.ok()) return s;
+  for (const Designation& d : c.designations) {
+    events_.note("VP " + std::to_string(d.vp) + ": loss accepted, a new history begins with " + head + " in epoch " + std::to_string(d.epoch));
+    push(d.vp);
+  }
+  return static_cast<std::uint32_t>(c.designations.size());
 }
 
 io::Task<void> Volumes::flush_vp(VpId vp, io::Time deadline, Result<std::uint64_t>* out) {

@@ -39,6 +39,11 @@ class Volumes {
   io::Task<Result<bool>> remove(std::string name, bool force, io::Duration wait);
   /// Asks each VP's primary to write everything committed to the sleds, following moves. The bytes left unflushed.
   io::Task<Result<std::uint64_t>> flush(std::string name, io::Duration timeout);
+  /// Has all heads that are up say what they hold now.
+  io::Task<void> fresh_reports();
+  /// Makes the replica of head `head` the truth for every VP of the volume that no complete member can open (loss.hpp); those
+  /// that are served stay as they are. Returns how many. conflict: there is none, or loss is not needed.
+  Result<std::uint32_t> accept_loss(const std::string& name, const std::string& head, bool force);
   /// Has an attach daemon export the volume. The name of the daemon.
   io::Task<Result<std::string>> attach(Attach request);
   io::Task<Status> detach(std::string name);

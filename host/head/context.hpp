@@ -24,6 +24,7 @@ struct Context {
   io::World& world;
   Options options;
   wire::Identity identity;
+  const io::Time started;       ///< of this process
   std::uint64_t log_order = 1;  ///< next batch's order over both portions
   std::unique_ptr<io::BlockFile> meta_file;
   std::unique_ptr<io::MetaStore> meta_store;
@@ -36,6 +37,7 @@ struct Context {
   std::vector<std::unique_ptr<Partition>> removed;  ///< their tasks may still run; destroyed with the head
 
   std::uint64_t next_stripe_counter = 1;
+  std::size_t in_flight = 0;  ///< payload that this head's primaries have admitted and not committed yet
   bool draining = false;
 
   Partition* partition(VpId vp);

@@ -141,6 +141,7 @@ io::Task<std::uint64_t> Primary::flush_some(bool partial) {
     flush_failed_ = true;
     co_return 0;
   }
+  reached(Path::flush_gathered);
   io::TaskGroup group(ctx_.world);
   for (StripeJob& job : jobs) {
     // Any sled of the stripe may be its gateway; taking turns spreads the coding.

@@ -12,7 +12,7 @@ namespace luge::head {
 
 using namespace std::chrono_literals;
 
-Context::Context(io::World& w, Options o) : world(w), options(std::move(o)), identity{options.unit, options.id} {}
+Context::Context(io::World& w, Options o) : world(w), options(std::move(o)), identity{options.unit, options.id}, started(w.now()) {}
 Context::~Context() = default;
 
 Head::Head(io::World& world, Options options) : ctx_(std::make_unique<Context>(world, std::move(options))) {}
@@ -44,7 +44,8 @@ std::string Head::report() const { return make_report(*ctx_); }
 std::optional<Head::Digest> Head::digest(VpId vp) const {
   Partition* p = ctx_->partition(vp);
   if (!p) return std::nullopt;
-  return Digest{p->replica.commit(), p->replica.index().digest(), p->designation().epoch, p->is_primary(), p->replica.suspect};
+  return Digest{p->replica.commit(), p->replica.index().digest(), p->designation().epoch, p->is_primary(), p->replica.suspect,
+                p->is_primary() && ctx_->options.lease_reads && p->primary->lease_holds()};
 }
 
 std::uint64_t Head::narrow_stripes() const {

@@ -35,6 +35,7 @@ class Head {
     Epoch epoch = 0;
     bool primary_open = false;
     bool suspect = false;
+    bool lease = false;  ///< primary, and would answer a read now without asking
   };
   std::optional<Digest> digest(VpId vp) const;
   /// Stripes of the VPs this head is primary of that lack chunks which could never be written.

@@ -19,6 +19,7 @@ class HeadDaemon {
         {"segment-bytes", T::bytes, "16MiB", "one segment of the volume-data portion"},
         {"chunk-bytes", T::bytes, "128KiB", "one chunk of new stripes"},
         {"memory-bytes", T::bytes, "256MiB", "payloads kept in memory until they are flushed"},
+        {"reads", T::text, "lease", "lease: reads are answered while no other head can have become primary (rates of CLOCK_BOOTTIME differ by less than 1 %); confirmed: after a round to the reserves, which rests on no clock"},
         {"flush-bytes", T::bytes, "64MiB", "a flush starts at this much unflushed data of a VP"},
         {"flush-age", T::duration, "20s", "... or when data has waited this long"},
         {"flush-idle", T::duration, "3s", "... or when nothing was written for this long"},
@@ -44,6 +45,8 @@ class HeadDaemon {
     o.flush_bytes = s.bytes("flush-bytes");
     o.flush_age = s.duration("flush-age");
     o.flush_idle = s.duration("flush-idle");
+    if (s.text("reads") != "lease" && s.text("reads") != "confirmed") co_return Status(Code::invalid, "reads is lease or confirmed");
+    o.lease_reads = s.text("reads") == "lease";
     if (o.segment_bytes < (4 << 20)) co_return Status(Code::invalid, "segment-bytes is at least 4MiB");
     if (o.chunk_bytes < kBlockBytes || o.chunk_bytes > (4 << 20) || o.chunk_bytes % kBlockBytes != 0)
       co_return Status(Code::invalid, "chunk-bytes is a multiple of 4KiB, at most 4MiB");

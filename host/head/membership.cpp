@@ -10,6 +10,12 @@ namespace luge::head {
 
 using namespace std::chrono_literals;
 
+namespace {
+
+constexpr io::Duration kAlonePatience = 2s;  // a partner that merely restarts is back by then
+
+}  // namespace
+
 void Primary::make_members() {
   for (NodeId n : partition_.designation().reserves) {
     Member& m = members_[n];
@@ -29,6 +35,16 @@ void Primary::set_state(Member& m, MemberState s) {
   m.state = s;
   m.since = m.last_ack = ctx_.world.now();
   members_changed_.notify_all();
+}
+
+std::string Primary::members_report() const {
+  std::string s;
+  for (const auto& [id, m] : members_) {
+    const char* state = m.state == MemberState::live ? "live" : m.state == MemberState::syncing ? "catching_up" : "away";
+    s += fmt::format(R"({}{{"node":{},"state":"{}","acked":{},"awaited":{}}})", s.empty() ? "" : ",", id, state, m.acked,
+                     partition_.designation().requires_node(id) || also_required_.contains(id));
+  }
+  return s;
 }
 
 void Primary::on_connected(NodeId id) { start_sync(id); }
@@ -56,7 +72,7 @@ io::Task<void> Primary::sync_member(std::shared_ptr<Primary> self, NodeId id) {
     if (ctx_.connections->connected(id)) {
       set_state(*m, MemberState::syncing);
       bool ok = co_await sync_once(id);
-      partition_.replica.pin(0);
+      partition_.replica.pin(id, 0);
       m = member(id);
       if (!m || deposed_) break;
       if (ok && m->state == MemberState::live) break;
@@ -72,10 +88,10 @@ namespace {
 
 LogPoint point_of(const fbs::LogPoint* p) { return p ? LogPoint{p->epoch(), p->lsn()} : LogPoint{}; }
 
-wire::Frame sync_begin_frame(VpId vp, Epoch epoch, LogPoint agreed, bool reset) {
+wire::Frame sync_begin_frame(VpId vp, Epoch epoch, std::uint64_t turn, LogPoint agreed, bool reset) {
   fbs::LogPoint point(agreed.epoch, agreed.lsn);
   return wire::make_frame(wire::Kind::sync_begin,
-                          [&](auto& b) { return fbs::CreateSyncBegin(b, vp, epoch, &point, reset); });
+                          [&](auto& b) { return fbs::CreateSyncBegin(b, vp, epoch, &point, reset, turn); });
 }
 
 Status sync_status(const Result<wire::Frame>& answer) {
@@ -112,10 +128,11 @@ io::Task<bool> Primary::sync_once(NodeId id) {
   bool whole = c->suspect() || (agreed.lsn == 0 && last.lsn != 0) || agreed.lsn < c->commit();
   bool image = whole || agreed.lsn + 1 < replica.window();
   if (agreed.lsn == 0 || agreed.lsn < replica.lowest_base()) whole = true;
-  replica.pin(std::max<Lsn>(1, image ? replica.commit() + 1 : agreed.lsn + 1));
-  Status s = sync_status(co_await ctx_.connections->call(id, sync_begin_frame(vp, epoch_, agreed, image && whole), 5s));
+  replica.pin(id, std::max<Lsn>(1, image ? replica.commit() + 1 : agreed.lsn + 1));
+  std::uint64_t turn = ++sync_turns_;
+  Status s = sync_status(co_await ctx_.connections->call(id, sync_begin_frame(vp, epoch_, turn, agreed, image && whole), 5s));
   if (deposed_ || !s.ok()) co_return false;
-  if (image && !co_await send_image(id, whole ? 0 : agreed.lsn, agreed)) co_return false;
+  if (image && !co_await send_image(id, turn, whole ? 0 : agreed.lsn, agreed)) co_return false;
   Member* m = member(id);
   if (!m || m->state != MemberState::syncing) co_return false;
   m->acked = agreed.lsn;
@@ -138,15 +155,16 @@ io::Task<bool> Primary::sync_once(NodeId id) {
   }
   ctx_.outbox->add(id, fbs::VpState(vp, epoch_, replica.commit()));
   set_state(*m, MemberState::live);
+  recompute_commit();  // it may hold everything already, and then its acknowledgements say nothing new
   co_return true;
 }
 
 // `point` becomes the image's point.
-io::Task<bool> Primary::send_image(NodeId id, Lsn base, LogPoint& point) {
+io::Task<bool> Primary::send_image(NodeId id, std::uint64_t turn, Lsn base, LogPoint& point) {
   Replica& replica = partition_.replica;
   VpId vp = replica.vp();
   Replica::Image image = replica.save_image(base);
-  replica.pin(image.point.lsn + 1);
+  replica.pin(id, image.point.lsn + 1);
   reached(Path::image_sent);
   std::vector<RecordPtr> unflushed;
   std::vector<std::shared_ptr<void>> held;  // their log space, should they be flushed or overwritten before they are sent
@@ -157,11 +175,11 @@ io::Task<bool> Primary::send_image(NodeId id, Lsn base, LogPoint& point) {
   }
   logging::info("VP {:x}: {} node {} from LSN {} to {}: {} index pages, {} stripes, {} unflushed records", vp,
                 base == 0 ? "rebuilding" : "catching up", id, base, image.point.lsn, image.pages, image.stripes, unflushed.size());
-  auto send_part = [](Primary& p, NodeId to, PackedRecords packed) -> io::Task<bool> {
+  auto send_part = [](Primary& p, NodeId to, std::uint64_t turn, PackedRecords packed) -> io::Task<bool> {
     wire::Frame f = wire::make_frame(wire::Kind::sync_part, [&](auto& b) {
       auto headers = b.CreateVectorOfStructs(packed.headers);
       auto bodies = b.CreateVector(reinterpret_cast<const std::uint8_t*>(packed.bodies.data()), packed.bodies.size());
-      return fbs::CreateSyncPart(b, p.partition_.replica.vp(), p.epoch_, headers, bodies);
+      return fbs::CreateSyncPart(b, p.partition_.replica.vp(), p.epoch_, headers, bodies, turn);
     });
     f.payload = std::move(packed.payload);
     Status s = sync_status(co_await p.ctx_.connections->call(to, std::move(f), 10s));
@@ -174,7 +192,7 @@ io::Task<bool> Primary::send_image(NodeId id, Lsn base, LogPoint& point) {
   for (auto& [kind, body] : image.bodies) {
     PackedRecords packed;
     packed.add(*make_record(vp, {image.point.epoch, 0}, kind, 0, 0, {}, std::move(body), {}), {});
-    if (!co_await send_part(*this, id, std::move(packed))) co_return false;
+    if (!co_await send_part(*this, id, turn, std::move(packed))) co_return false;
   }
   PackedRecords packed;
   for (const RecordPtr& r : unflushed) {
@@ -182,13 +200,13 @@ io::Task<bool> Primary::send_image(NodeId id, Lsn base, LogPoint& point) {
     if (!p.ok() || deposed_) co_return false;
     packed.add(*r, *p);
     if (packed.payload_bytes < (1u << 20)) continue;
-    if (!co_await send_part(*this, id, std::exchange(packed, {}))) co_return false;
+    if (!co_await send_part(*this, id, turn, std::exchange(packed, {}))) co_return false;
   }
   packed.add(*make_record(vp, {image.point.epoch, 0}, end.first, 0, 0, {}, std::move(end.second), {}), {});
-  if (!co_await send_part(*this, id, std::move(packed))) co_return false;
+  if (!co_await send_part(*this, id, turn, std::move(packed))) co_return false;
   fbs::LogPoint p(image.point.epoch, image.point.lsn);
   Status s = sync_status(co_await ctx_.connections->call(id, wire::make_frame(wire::Kind::sync_end, [&](auto& b) {
-    return fbs::CreateSyncEnd(b, vp, epoch_, &p);
+    return fbs::CreateSyncEnd(b, vp, epoch_, &p, turn);
   }), 10s));
   point = image.point;
   co_return s.ok() && !deposed_;
@@ -214,6 +232,9 @@ void Primary::on_ack(NodeId id, const fbs::AckState& ack, std::uint16_t data_fil
     }
     return;
   }
+  io::Time now = ctx_.world.now();
+  io::Time granted = broken(Switch::lease_from_receipt) && ack.granted() != 0 ? now : io::Time(io::Duration(static_cast<std::int64_t>(ack.granted())));
+  if (granted <= now) m->granted = std::max(m->granted, granted);
   if (ack.durable() <= m->acked) return;
   m->acked = std::min(ack.durable(), partition_.replica.last().lsn);
   recompute_commit();
@@ -261,6 +282,23 @@ std::vector<NodeId> Primary::wanted_required(std::string& why) const {
   return d.required;
 }
 
+// Too few of `required` are left to let the others go by a revision: writes wait (protocol 3.3), and reads would wait for
+// members that are gone. Whoever holds everything may begin an epoch alone, and serve reads in it.
+bool Primary::left_alone() {
+  const Designation& d = partition_.designation();
+  bool alone = d.epoch == epoch_ && d.required.size() > 1 && ctx_.control->connected();
+  std::size_t gone = 0;
+  for (NodeId n : d.required) {
+    if (n == ctx_.options.id) continue;
+    auto it = members_.find(n);
+    gone += it != members_.end() && it->second.state == MemberState::away && !ctx_.alive(n) && !ctx_.connections->connected(n);
+  }
+  alone = alone && gone != 0 && d.required.size() - gone < d.min_copies;
+  if (!alone) alone_since_.reset();
+  else if (!alone_since_) alone_since_ = ctx_.world.now();
+  return alone && ctx_.world.now() - *alone_since_ > kAlonePatience;
+}
+
 io::Task<void> Primary::tend(std::shared_ptr<Primary> self) {
   while (!deposed_) {
     for (auto& [id, m] : members_) start_sync(id);
@@ -271,6 +309,7 @@ io::Task<void> Primary::tend(std::shared_ptr<Primary> self) {
     if (!why.empty() && d.epoch == epoch_) co_await propose(std::move(want), why);
     else if (!also_required_.empty()) co_await inform_kept();
     if (deposed_) break;
+    if (left_alone()) depose("the other members are gone: a new epoch begins without them");
     pump();
     co_await ctx_.world.sleep(ctx_.options.heartbeat);
   }
@@ -317,8 +356,11 @@ io::Task<void> Primary::propose(std::vector<NodeId> required, const std::string&
     for (NodeId n : partition_.designation().required)
       if (n != ctx_.options.id) also_required_.insert(n);
   }
+  std::size_t before = partition_.designation().required.size();
   Status s = co_await partition_.adopt(std::move(result));
   if (deposed_ || !s.ok()) co_return;
+  std::size_t after = partition_.designation().required.size();
+  if (after != before) reached(after > before ? Path::member_joined : Path::member_left);
   co_await inform_kept();
 }
 

@@ -19,6 +19,7 @@ struct Options {
   std::uint64_t unit = 0;                ///< 0: learned at the first registration
   std::uint64_t log_bytes = 1ull << 30;  ///< volume-data portion
   std::uint64_t meta_bytes = 128 << 20;  ///< metadata portion
+  std::uint64_t meta_store_bytes = 4 << 20;  ///< file of the designations and of the segments' tables
   std::uint64_t segment_bytes = 16 << 20;
   std::uint64_t meta_segment_bytes = 4 << 20;
   std::uint32_t chunk_bytes = 128 << 10;
@@ -33,6 +34,7 @@ struct Options {
   std::uint32_t image_fill = 250;         ///< data portion: from here images are written so that drained segments can be used again
   std::uint32_t clean_fill = 500;         ///< metadata portion: images are written, old segments freed
 
+  bool lease_reads = true;                ///< else each batch of reads is confirmed by a round to `required`
   io::Duration heartbeat = 100ms;
   io::Duration short_loss = 300ms;        ///< a member away for less is waited for, not removed (protocol 3.1)
   io::Duration silent_member = 1500ms;    ///< a connected member that answers nothing for this long is removed

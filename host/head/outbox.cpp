@@ -30,11 +30,12 @@ void Outbox::flush(NodeId peer, Queue& q) {
   if (q.states.empty()) return;
   std::vector<fbs::VpState> states;
   for (const auto& [vp, s] : q.states) states.push_back(s);
+  auto sent = static_cast<std::uint64_t>(ctx_.world.now().time_since_epoch().count());
   wire::Frame f = wire::make_frame(wire::Kind::replicate, [&](auto& b) {
     auto states_vector = b.CreateVectorOfStructs(states);
     auto headers = b.CreateVectorOfStructs(q.records.headers);
     auto bodies = b.CreateVector(reinterpret_cast<const std::uint8_t*>(q.records.bodies.data()), q.records.bodies.size());
-    return fbs::CreateReplicate(b, states_vector, headers, bodies);
+    return fbs::CreateReplicate(b, states_vector, headers, bodies, sent);
   });
   f.payload = std::move(q.records.payload);
   q = Queue();

@@ -16,9 +16,10 @@ Partition* Context::partition(VpId vp) {
 }
 
 Partition::Partition(Context& c, VpId vp)
-    : ctx(c), replica(vp), durable_changed(c.world), wake_(c.world), adopting_(c.world) {
+    : ctx(c), replica(vp), durable_changed(c.world), wake_(c.world), adopting_(c.world), rebuilding_(c.world) {
   replica.release = [this](Portion p, std::uint32_t segment, Lsn at) { ctx.log(p).release(segment, replica.vp(), at); };
   heard_primary = c.world.now();
+  if (!broken(Switch::lease_forgotten_at_restart)) granted_until = ctx.started + kLease;
 }
 
 Partition::~Partition() = default;
@@ -28,8 +29,13 @@ bool Partition::is_primary() const { return primary != nullptr && primary->open(
 io::Task<Status> Partition::adopt(Designation d) {
   auto guard = co_await adopting_.lock();
   if (dropped || !d.newer_than(designation())) co_return Status();
-  Status s = co_await ctx.meta_store->put("designation/" + std::to_string(d.vp), d.serialize());
+  bool new_history = designation().history != 0 && d.history != designation().history && !broken(Switch::history_unchecked);
+  std::vector<io::MetaStore::Change> changes;
+  changes.emplace_back("designation/" + std::to_string(d.vp), d.serialize());
+  if (new_history) changes.emplace_back(unsound_key(d.vp), kGivenUp);
+  Status s = co_await ctx.meta_store->put(std::move(changes));
   if (!s.ok()) co_return s;
+  if (new_history) become_stranger(d);
   bool new_epoch = d.epoch != designation().epoch;
   witnessed(Fact::epoch_adopted, d.vp, d.epoch);
   replica.designation = std::move(d);
@@ -57,6 +63,13 @@ io::Task<void> Partition::supervise() {
     bool mine = d.primary == ctx.options.id;
     bool role_is_over = d.epoch <= ended_epoch;
     if (primary && primary->deposed()) primary.reset();
+    if (stranger && mine && !primary && !ctx.meta_log->failed() && !ctx.data_log->failed()) {
+      if (Status s = co_await begin_history(); !s.ok()) {
+        logging::warn("VP {:x}: the new history is not begun yet: {}", replica.vp(), s.to_string());
+        co_await wake_.wait_for(200ms);
+      }
+      continue;
+    }
     if (ctx.data_log->failed() || ctx.meta_log->failed()) {
       if (primary) primary->depose("this head's log has failed");
       primary.reset();
@@ -74,6 +87,7 @@ io::Task<void> Partition::supervise() {
 }
 
 void Partition::append(RecordPtr record) {
+  witnessed(Fact::record_appended, replica.vp(), record->epoch());
   replica.append(record);
   ctx.log(record->portion()).append(std::move(record));
 }
@@ -119,17 +133,29 @@ io::Task<Status> Partition::wait_durable(Lsn lsn) {
 }
 
 io::Task<Status> Partition::truncate(LogPoint to) {
-  if (to.lsn >= replica.last().lsn) co_return Status();
+  auto guard = co_await rebuilding_.lock();
+  co_return co_await truncate_locked(to);
+}
+
+io::Task<Status> Partition::truncate_locked(LogPoint to) {
+  Epoch epoch = designation().epoch;
+  Status moved(Code::unavailable, "another epoch has begun, or the log does not reach LSN " + std::to_string(to.lsn));
   Lsn voided = replica.last().lsn;
+  if (to.lsn > voided || replica.epoch_at(to.lsn) != to.epoch) co_return moved;
+  if (to.lsn == voided) co_return Status();
   reached(Path::longer_tail_dropped);
   for (Lsn l = to.lsn + 1; l <= voided; ++l)
     if (RecordPtr r = replica.find(l); r && r->kind() == RecordKind::index) reached(Path::index_record_dropped);
   // What is on its way to the log must be there before the record that voids it.
   if (Status s = co_await wait_durable(voided); !s.ok()) co_return s;
+  if (epoch != designation().epoch || to.lsn < replica.commit()) co_return moved;
+  // From here on it is done, whatever begins meanwhile: a restart would do it too.
   if (!broken(Switch::truncate_not_durable)) {
     if (Status s = co_await log_truncate(to, voided); !s.ok()) co_return s;
   }
   replica.truncate(to);
+  witnessed(Fact::tail_dropped, replica.vp(), to.lsn, designation().epoch);
+  reached(Path::tail_dropped);
   logging::info("VP {:x}: dropped records {} to {} that are not on the new primary's history", replica.vp(), to.lsn + 1, voided);
   co_return Status();
 }
@@ -156,16 +182,23 @@ io::Task<Status> Partition::write_image() {
     bool& flag;
     ~Clear() { flag = false; }
   } clear{imaging_};
+  std::uint64_t resets = resets_;
   Replica::Image image = replica.save_image();
   std::vector<std::uint32_t> segments;
+  Status s;
   for (auto& [kind, body] : image.bodies) {
     auto record = make_record(replica.vp(), {image.point.epoch, 0}, kind, 0, 0, {}, std::move(body), {});
     std::uint32_t segment = 0;
-    if (Status s = co_await append_local(record, &segment); !s.ok()) co_return s;
-    segments.push_back(segment);
+    s = co_await append_local(record, &segment);
+    if (s.ok()) segments.push_back(segment);
+    // Written on, its end would follow the begin of the image that replaces all this.
+    if (s.ok() && resets != resets_) s = Status(Code::unavailable, "the replica is being rebuilt");
+    if (!s.ok()) break;
   }
-  replica.image_durable(image.point, std::move(segments));
-  co_return Status();
+  if (s.ok()) replica.image_durable(image.point, std::move(segments));
+  else
+    for (std::uint32_t segment : segments) ctx.meta_log->release(segment);
+  co_return s;
 }
 
 std::shared_ptr<void> Partition::hold(const Record& record) {
@@ -197,7 +230,7 @@ io::Task<Result<Buffer>> Partition::payload(RecordPtr record, std::uint32_t firs
 io::Task<Result<Buffer>> Partition::fetch_from_member(RecordPtr record) {
   Status last(Code::corrupt, "no other replica is there");
   bool all_asked = true;
-  std::vector<NodeId> members = designation().required;
+  std::vector<NodeId> members = designation().members();  // who is not in `required` may have it all the same
   for (NodeId n : members) {
     if (n == ctx.options.id) continue;
     auto answer = co_await ctx.connections->call(n, wire::make_frame(wire::Kind::fetch_tail, [&](auto& b) {
@@ -206,7 +239,7 @@ io::Task<Result<Buffer>> Partition::fetch_from_member(RecordPtr record) {
     const auto* tail = answer.ok() && answer->kind == wire::Kind::tail ? answer->as<fbs::Tail>() : nullptr;
     if (!tail || tail->code() != 0) {
       last = tail ? wire::make_status(tail->code(), tail->text()) : answer.ok() ? wire::status_of(*answer) : answer.status();
-      all_asked = all_asked && last.code() == Code::corrupt;
+      all_asked = all_asked && (last.code() == Code::corrupt || last.code() == Code::not_found);
       continue;
     }
     auto records = unpack_records(tail->records(), tail->bodies(), answer->data());

@@ -5,6 +5,9 @@
 // - A head that restarts, or that has been deposed, has lost its primary role: it is primary only in epochs above
 //   `ended_epoch` (protocol 4.5).
 // - A reserve takes records only in the epoch in which its primary has synchronised it (`synced_epoch`).
+// - What a replica holds belongs to one history. Designated in another (an operator has accepted loss, protocol 4.6), it is a
+//   *stranger* there, durably so: it counts for nothing until it has been rebuilt, or, being the primary, begins the new
+//   history with what it has.
 #pragma once
 
 #include <memory>
@@ -12,6 +15,7 @@
 #include <string>
 
 #include "head/context.hpp"
+#include "head/lease.hpp"
 #include "head/reasons.hpp"
 #include "head/replica.hpp"
 #include "wire/control_generated.h"
@@ -20,6 +24,11 @@
 namespace luge::head {
 
 class Primary;
+
+/// In the head's metadata store: present, with the reason, while what it holds of the VP is known not to count, whatever its
+/// log says: it belongs to a history given up, or the log was found damaged where it could not be told whose records are gone.
+std::string unsound_key(VpId vp);
+inline constexpr const char* kGivenUp = "it holds a history that was given up";
 
 class Partition {
  public:
@@ -31,10 +40,13 @@ class Partition {
   Epoch ended_epoch = 0;    ///< held durably when this process started, or one in which it was deposed since
   Epoch synced_epoch = 0;
   io::Time heard_primary{}; ///< last message of the present primary
+  io::Time granted_until{}; ///< until then another may answer reads (lease.hpp): no epoch is opened here
   std::shared_ptr<Primary> primary;
   std::vector<fbs::SandboxColumn> sandbox;
   Reasons waits;            ///< why the VP does not serve, for status
   bool dropped = false;
+  bool unsound = false;   ///< durably suspect (unsound_key), until it has been rebuilt
+  bool stranger = false;  ///< so, because it holds a history that has been given up
 
   const Designation& designation() const { return replica.designation; }
   /// Persists `d` if it is newer than what is held, then acts on it. Ok also if it was not newer.
@@ -47,15 +59,23 @@ class Partition {
   // --- reserve.cpp: what a primary asks of its reserves
   Code check_epoch(Epoch epoch) const;
   io::Task<wire::Frame> collect(const fbs::Collect& request);
-  void replicate_state(const fbs::VpState& state, NodeId from);
+  /// Grants the sender a lease too.
+  void replicate_state(const fbs::VpState& state);
   Code replicate_record(RecordPtr record);
-  fbs::AckState ack_state(Code code) const;
+  /// `granted`: see AckState.
+  fbs::AckState ack_state(Code code, std::uint64_t granted = 0) const;
   /// `limit` kOneRecord: the asker's own copy is bad; what is bad here too is not asked for elsewhere again.
   io::Task<wire::Frame> fetch_tail(Epoch epoch, Lsn after, std::uint32_t limit);
   static constexpr std::uint32_t kOneRecord = 1;
-  io::Task<wire::Frame> sync_begin(Epoch epoch, LogPoint agreed, bool reset);
-  io::Task<wire::Frame> sync_part(Epoch epoch, std::vector<RecordPtr> records);
-  io::Task<wire::Frame> sync_end(Epoch epoch, LogPoint point);
+  /// One attempt of a primary to synchronise this replica. Later attempts are greater.
+  struct SyncTurn {
+    Epoch epoch = 0;
+    std::uint64_t turn = 0;
+    auto operator<=>(const SyncTurn&) const = default;
+  };
+  io::Task<wire::Frame> sync_begin(SyncTurn turn, LogPoint agreed, bool reset);
+  io::Task<wire::Frame> sync_part(SyncTurn turn, std::vector<RecordPtr> records);
+  io::Task<wire::Frame> sync_end(SyncTurn turn, LogPoint point);
   wire::Frame alive_query(Epoch epoch, Revision revision) const;
 
   /// Appends to replica and log.
@@ -67,12 +87,17 @@ class Partition {
   void settle(const RecordPtr& record);
   void on_durable(const RecordPtr& record);
   io::Task<Status> wait_durable(Lsn lsn);
-  /// Durably drops the tail beyond `to` (protocol 4.3).
+  /// Durably drops the tail beyond `to` (protocol 4.3). unavailable: the log is not what it was any more (another epoch has
+  /// begun, or it ends before `to`): agree on a point again.
   io::Task<Status> truncate(LogPoint to);
   /// Durably declares all that this replica has logged so far void (before an image of another replica's replaces it).
   io::Task<Status> void_everything();
   /// Takes over what has been staged (Replica::stage) and makes it durable as an image of its own.
   io::Task<Status> complete_delta();
+  /// A stranger that is designated primary begins the new history with what it has (history.cpp). Durable when it returns.
+  io::Task<Status> begin_history();
+  /// What is held now counts again, durably. REQUIRES: it is an image of the designation's history.
+  io::Task<Status> sound_again();
   /// Writes the committed metadata as an image into the metadata portion and frees what it covers.
   io::Task<Status> write_image();
   /// Payload of blocks [first, first + count) of a record: memory, log, or (rot) another member. degraded: the copy here is
@@ -85,6 +110,14 @@ class Partition {
   io::Event durable_changed;
 
  private:
+  io::Task<std::vector<std::pair<Lba, Lsn>>> unreadable_blocks(bool ask_others);
+  io::Task<bool> sound();
+  void become_stranger(const Designation& d);
+  Status refused(SyncTurn turn) const;
+  io::Task<Status> begin_sync(SyncTurn turn, LogPoint agreed, bool reset);
+  io::Task<Status> take_part(SyncTurn turn, std::vector<RecordPtr> records);
+  io::Task<Status> complete_image(LogPoint point);
+  io::Task<Status> truncate_locked(LogPoint to);
   io::Task<Status> log_truncate(LogPoint to, Lsn voided);
   void forget_incoming_image();
   io::Task<Status> begin_image(const RecordPtr& record);
@@ -98,8 +131,12 @@ class Partition {
   io::Mutex adopting_;
   std::optional<io::Time> alone_since_;  // standing, with fewer complete members reachable than min_copies
   bool imaging_ = false;
+  std::uint64_t resets_ = 0;     // of the replica: an image of what was before is not written on
   std::vector<std::uint32_t> incoming_image_segments_;
-  std::uint64_t sync_turn_ = 0;  // of sync_begin: what an earlier one began does not count any more
+  SyncTurn sync_turn_;           // the greatest that has begun: what an earlier one began does not count any more
+  // Held over each change of the log that is not an append: what one step has made durable, no other step comes before in
+  // memory.
+  io::Mutex rebuilding_;
 };
 
 }  // namespace luge::head

@@ -53,6 +53,10 @@ class Primary : public std::enable_shared_from_this<Primary> {
     std::uint64_t written_user = 0, written_log = 0, data_chunks = 0, parity_chunks = 0;
     std::uint64_t stripes = 0, widened = 0, duplicates = 0, merges = 0;
   };
+  /// Nobody else can have opened yet (lease.hpp).
+  bool lease_holds() const;
+  /// JSON objects {node, state, acked}, separated by commas: how far each member has confirmed.
+  std::string members_report() const;
   const Counters& counters() const { return counters_; }
   Counters& counters() { return counters_; }
   std::uint64_t degraded_stripes() const;
@@ -66,6 +70,7 @@ class Primary : public std::enable_shared_from_this<Primary> {
     Lsn acked = 0;
     io::Time since{};         // of the present state
     io::Time last_ack{};
+    io::Time granted{};       // sending of the newest message that this member has granted a lease for; 0: none
     bool sync_running = false;
     std::uint16_t data_fill = 0, meta_fill = 0;
   };
@@ -87,24 +92,35 @@ class Primary : public std::enable_shared_from_this<Primary> {
     RequestId request;
   };
   struct Round;
+  struct ReadPart;
   struct ReadJob;
+  struct ReadAnswer {
+    std::shared_ptr<wire::Channel> channel;
+    std::uint64_t tag;
+    std::uint32_t blocks;
+    bool zero;
+    Status status;
+    Buffer data;
+  };
 
   // promotion.cpp
   io::Task<void> run(std::shared_ptr<Primary> self);
   io::Task<bool> adopt_greatest_log();
   io::Task<bool> fetch_tail_from(NodeId member, LogPoint agreed, LogPoint theirs);
   bool everybody_holds(Lsn lsn) const;
+  io::Task<bool> wait_out_leases();
   void lost_records(const std::string& why);
 
   // membership.cpp
   void make_members();
   io::Task<void> sync_member(std::shared_ptr<Primary> self, NodeId id);
   io::Task<bool> sync_once(NodeId id);
-  io::Task<bool> send_image(NodeId id, Lsn base, LogPoint& point);
+  io::Task<bool> send_image(NodeId id, std::uint64_t turn, Lsn base, LogPoint& point);
   io::Task<void> tend(std::shared_ptr<Primary> self);
   io::Task<void> propose(std::vector<NodeId> required, const std::string& why);
   io::Task<bool> inform_kept();
   std::vector<NodeId> wanted_required(std::string& why) const;
+  bool left_alone();
   void start_sync(NodeId id);
   void set_state(Member& m, MemberState s);
   Member* member(NodeId id);
@@ -134,6 +150,8 @@ class Primary : public std::enable_shared_from_this<Primary> {
 
   // primary_read.cpp
   io::Task<void> serve(std::shared_ptr<Primary> self, std::shared_ptr<ReadJob> job);
+  static io::Task<void> serve_part(Primary& primary, std::shared_ptr<ReadJob> job, ReadPart& part);
+  void send_read_answers();
   io::Task<bool> confirm();
   io::Task<void> run_rounds(std::shared_ptr<Primary> self);
 
@@ -171,6 +189,8 @@ class Primary : public std::enable_shared_from_this<Primary> {
   std::map<NodeId, Member> members_;
   std::set<NodeId> also_required_;  // while a proposal's fate or its spreading is open: the union with the old set
   bool proposing_ = false;
+  std::optional<io::Time> alone_since_;
+  std::uint64_t sync_turns_ = 0;    // begun, of all members
   std::deque<Op> incoming_;         // admitted in order, waiting for space
   std::vector<Op> blocked_;         // touch a block that a merge holds
   std::map<Lba, Lba> locked_;       // ranges [first, end) that a merge holds; they never overlap
@@ -178,10 +198,12 @@ class Primary : public std::enable_shared_from_this<Primary> {
   std::map<std::pair<std::uint64_t, std::uint64_t>, std::weak_ptr<wire::Channel>> queued_;
   std::deque<PendingAck> pending_acks_;
   std::deque<std::pair<Lsn, std::size_t>> in_flight_;  // payloads appended and not committed yet
-  std::size_t in_flight_bytes_ = 0, merging_bytes_ = 0;  // merging: writes that have no record yet
+  std::size_t in_flight_bytes_ = 0;  // their sum; part of Context::in_flight, which has the merges without a record too
   struct Answer { std::weak_ptr<wire::Channel> channel; RequestId request; Code code; };
   std::vector<Answer> answers_;
   bool answers_posted_ = false;
+  std::vector<ReadAnswer> read_answers_;
+  bool read_answers_posted_ = false;
   bool pump_armed_ = false;
   io::Event commit_changed_, members_changed_, flush_wake_, round_wake_;
   std::shared_ptr<Round> next_round_;

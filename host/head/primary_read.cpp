@@ -1,5 +1,6 @@
-// Reads with `reads = confirmed` (architecture A4): look up, then one round to `required` proves that at the time of
-// the look-up no other primary had opened; only then is anything answered. Needs no clock.
+// Reads: look up, then make sure that at the time of the look-up no other primary had opened; only then is anything answered.
+// A lease says so without a message (lease.hpp); without one, or with `reads = confirmed` (architecture A4), one round to
+// `required` does, and needs no clock.
 #include <absl/container/flat_hash_map.h>
 
 #include "base/crc32c.hpp"
@@ -13,6 +14,10 @@ namespace luge::head {
 
 using namespace std::chrono_literals;
 
+namespace {
+constexpr std::size_t kReplyBytes = 4 << 20;  // of one message, about
+}
+
 // One confirmation round: everybody who joined before it started is covered by it.
 struct Primary::Round {
   explicit Round(io::World& w) : done(w) {}
@@ -21,18 +26,19 @@ struct Primary::Round {
   bool confirmed = false;
 };
 
+struct Primary::ReadPart {
+  std::uint64_t tag = 0;
+  Lba lba = 0;
+  std::uint32_t blocks = 0;
+  std::vector<Source> sources;
+  Buffer data;
+  bool zero = false;
+  Status status;
+};
+
 struct Primary::ReadJob {
-  struct Part {
-    std::uint64_t tag = 0;
-    Lba lba = 0;
-    std::uint32_t blocks = 0;
-    std::vector<Source> sources;
-    Buffer data;
-    bool zero = false;
-    Status status;
-  };
   ChannelPtr channel;
-  std::vector<Part> parts;
+  std::vector<ReadPart> parts;
 };
 
 void Primary::read(const ChannelPtr& channel, const fbs::ReadBatch& batch) {
@@ -40,7 +46,7 @@ void Primary::read(const ChannelPtr& channel, const fbs::ReadBatch& batch) {
   auto job = std::make_shared<ReadJob>();
   job->channel = channel;
   for (const fbs::ReadOp* op : *batch.ops()) {
-    ReadJob::Part p;
+    ReadPart p;
     p.tag = op->tag();
     p.lba = op->lba();
     p.blocks = op->blocks();
@@ -58,12 +64,12 @@ io::Task<void> Primary::serve(std::shared_ptr<Primary> self, std::shared_ptr<Rea
   Replica& replica = partition_.replica;
   Lsn newest = 0;
   if (open())
-    for (const ReadJob::Part& p : job->parts)
+    for (const ReadPart& p : job->parts)
       for (std::uint32_t i = 0; p.status.ok() && i < p.blocks; ++i) newest = std::max(newest, replica.newest(p.lba + i).tail);
   // A read whose newest version is not committed waits for it (protocol 2.2).
   if (newest > replica.commit()) reached(Path::reader_waits_for_commit);
   if (newest > replica.commit() && !broken(Switch::read_at_append)) co_await wait_commit(newest);
-  for (ReadJob::Part& p : job->parts) {
+  for (ReadPart& p : job->parts) {
     if (!p.status.ok() || deposed_) continue;
     p.sources.reserve(p.blocks);
     for (std::uint32_t i = 0; i < p.blocks; ++i) {
@@ -75,38 +81,77 @@ io::Task<void> Primary::serve(std::shared_ptr<Primary> self, std::shared_ptr<Rea
       p.sources.push_back(source_of(n.committed));
     }
   }
-  bool confirmed = true;
-  if (!broken(Switch::reads_unconfirmed)) confirmed = co_await confirm();
-  for (ReadJob::Part& p : job->parts) {
+  bool confirmed = ctx_.options.lease_reads && lease_holds();
+  if (!confirmed && !broken(Switch::reads_unconfirmed)) confirmed = co_await confirm();
+  else confirmed = true;
+  for (ReadPart& p : job->parts) {
     if (p.status.ok() && (!confirmed || deposed_)) p.status = Status(Code::unavailable, "this head is not the primary any more");
-    if (!p.status.ok()) continue;
-    p.zero = std::all_of(p.sources.begin(), p.sources.end(), [](const Source& s) { return s.entry.hole(); });
-    if (p.zero) continue;
+    if (p.status.ok()) p.zero = std::all_of(p.sources.begin(), p.sources.end(), [](const Source& s) { return s.entry.hole(); });
+    bool at_once = !p.status.ok() || p.zero || std::all_of(p.sources.begin(), p.sources.end(), [](const Source& s) { return s.entry.hole() || !s.memory.empty(); });
+    if (at_once) co_await serve_part(*this, job, p);
+    else ctx_.world.spawn("read part", serve_part(*this, job, p));  // side by side: none waits for a slower one
+  }
+}
+
+io::Task<void> Primary::serve_part(Primary& primary, std::shared_ptr<ReadJob> job, ReadPart& p) {
+  std::shared_ptr<Primary> self = primary.shared_from_this();
+  if (p.status.ok() && !p.zero) {
     p.data = Buffer::allocate(std::size_t{p.blocks} * kBlockBytes);
-    p.status = co_await fetch(std::move(p.sources), p.lba, p.data);
+    p.status = co_await primary.fetch(std::move(p.sources), p.lba, p.data);
   }
-  std::vector<fbs::ReadResult> results;
-  std::vector<std::uint32_t> crcs;
-  std::string text;
-  std::vector<Buffer> blocks;
-  for (ReadJob::Part& p : job->parts) {
-    results.emplace_back(p.tag, p.blocks, static_cast<std::uint16_t>(p.status.code()), p.zero, 0);
-    if (!p.status.ok()) text = p.status.text();
-    if (p.status.code() == Code::degraded) partition_.waits.set(Wait::reads, "reads wait: " + p.status.text());
-    else if (p.status.ok() && !p.zero) partition_.waits.clear(Wait::reads);
-    if (!p.status.ok() || p.zero) continue;
-    for (std::uint32_t i = 0; i < p.blocks; ++i)
-      crcs.push_back(crc32c(p.data.bytes().subspan(std::size_t{i} * kBlockBytes, kBlockBytes)));
-    blocks.push_back(std::move(p.data));
+  if (p.status.code() == Code::degraded) primary.partition_.waits.set(Wait::reads, "reads wait: " + p.status.text());
+  else if (p.status.ok() && !p.zero) primary.partition_.waits.clear(Wait::reads);
+  primary.read_answers_.push_back({job->channel, p.tag, p.blocks, p.zero, std::move(p.status), std::move(p.data)});
+  if (std::exchange(primary.read_answers_posted_, true)) co_return;
+  primary.ctx_.world.post([self] { self->send_read_answers(); });
+}
+
+// Answers of one turn of the loop leave in one message per connection.
+void Primary::send_read_answers() {
+  read_answers_posted_ = false;
+  std::vector<ReadAnswer> answers = std::move(read_answers_);
+  read_answers_.clear();
+  for (std::size_t i = 0; i < answers.size();) {
+    ChannelPtr channel = answers[i].channel;
+    std::vector<fbs::ReadResult> results;
+    std::vector<std::uint32_t> crcs;
+    std::vector<Buffer> blocks;
+    std::string text;
+    std::size_t bytes = 0;
+    for (; i < answers.size() && answers[i].channel == channel && bytes < kReplyBytes; ++i) {
+      ReadAnswer& a = answers[i];
+      results.emplace_back(a.tag, a.blocks, static_cast<std::uint16_t>(a.status.code()), a.zero, 0);
+      if (!a.status.ok()) text = a.status.text();
+      if (!a.status.ok() || a.zero) continue;
+      for (std::size_t at = 0; at < a.data.size(); at += kBlockBytes) crcs.push_back(crc32c(a.data.bytes().subspan(at, kBlockBytes)));
+      bytes += a.data.size();
+      blocks.push_back(std::move(a.data));
+    }
+    wire::Frame f = wire::make_frame(wire::Kind::read_replies, [&](auto& b) {
+      auto list = b.CreateVectorOfStructs(results);
+      auto crc_list = b.CreateVector(crcs);
+      auto t = b.CreateString(text);
+      return fbs::CreateReadReplies(b, partition_.replica.vp(), epoch_, list, crc_list, t);
+    });
+    f.payload = std::move(blocks);
+    if (channel->open()) channel->send(std::move(f));
   }
-  wire::Frame f = wire::make_frame(wire::Kind::read_replies, [&](auto& b) {
-    auto list = b.CreateVectorOfStructs(results);
-    auto crc_list = b.CreateVector(crcs);
-    auto t = b.CreateString(text);
-    return fbs::CreateReadReplies(b, replica.vp(), epoch_, list, crc_list, t);
-  });
-  f.payload = std::move(blocks);
-  job->channel->send(std::move(f));
+}
+
+bool Primary::lease_holds() const {
+  io::Time least = io::Time::max(), greatest{};
+  auto look = [&](NodeId n) {
+    if (n == ctx_.options.id) return;
+    auto it = members_.find(n);
+    io::Time granted = it == members_.end() ? io::Time{} : it->second.granted;
+    least = std::min(least, granted);
+    greatest = std::max(greatest, granted);
+  };
+  for (NodeId n : partition_.designation().required) look(n);
+  for (NodeId n : also_required_) look(n);
+  if (least == io::Time::max()) return true;  // alone: nobody else may become primary
+  if (broken(Switch::lease_of_any_one)) least = greatest;
+  return least != io::Time{} && ctx_.world.now() < least + kPrimaryLease;
 }
 
 io::Task<bool> Primary::confirm() {
@@ -187,6 +232,8 @@ io::Task<Status> Primary::fetch(std::vector<Source> sources, Lba lba, Buffer out
     Entry e = sources[i].entry;
     if (e.hole()) {
       std::memset(target, 0, kBlockBytes);
+    } else if (e.is_lost()) {
+      co_return Status(Code::corrupt, "block " + std::to_string(lba + i) + " was lost when a loss was accepted: write it again");
     } else if (e.is_lsn()) {
       while (j < n && sources[j].entry == e) ++j;
       RecordPtr r = sources[i].record;

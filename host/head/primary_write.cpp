@@ -13,7 +13,7 @@ using namespace std::chrono_literals;
 
 namespace {
 
-constexpr std::size_t kInFlight = 16u << 20;  // payload appended and not committed yet
+constexpr std::size_t kInFlight = 16u << 20;  // payload admitted and not committed yet, of all VPs of this head
 
 wire::Frame session_reply(const Status& s, Epoch epoch) {
   return wire::make_frame(wire::Kind::session_reply, [&](auto& b) {
@@ -56,6 +56,7 @@ RecordPtr Primary::append(RecordKind kind, Lba lba, std::uint32_t blocks, const 
   if (!record->payload.empty()) {
     in_flight_.emplace_back(record->lsn(), record->payload.size());
     in_flight_bytes_ += record->payload.size();
+    ctx_.in_flight += record->payload.size();
   }
   partition_.append(record);
   fbs::VpState state(replica.vp(), epoch_, replica.commit());
@@ -162,7 +163,7 @@ bool Primary::room_for_data(bool& slow) const {
 // What is on its way to the reserves is not in the fills they have reported. It must fit above their high mark: a reserve
 // whose log is full could not take the index record either that would free it.
 bool Primary::too_much_in_flight() const {
-  return in_flight_bytes_ + merging_bytes_ >= std::min<std::size_t>(kInFlight, ctx_.data_log->bytes() / 16);
+  return ctx_.in_flight >= std::min<std::size_t>(kInFlight, ctx_.data_log->bytes() / 16);
 }
 
 bool Primary::enough_copies() const {
@@ -229,7 +230,7 @@ bool Primary::begin_op(Op& op) {
     // has read its base before a trim gets its LSN would bring back what the trim clears.
     locked_[op.first_lba()] = op.end_lba();
   }
-  merging_bytes_ += op.payload.size();
+  ctx_.in_flight += op.payload.size();
   ctx_.world.spawn("merge", merge(shared_from_this(), std::move(op)));
   return true;
 }
@@ -287,6 +288,8 @@ io::Task<Result<Buffer>> Primary::merged_block(const Op& op, Lba lba) {
       std::memcpy(merged.data(), base->data(), kBlockBytes);
       break;
     }
+    // No copy is good any more: writing the whole block is the cure.
+    if (base.status().code() == Code::corrupt) co_return Status(Code::io_error, base.status().text());
     // An error would be worse than a pause: the base comes back when its sleds do.
     partition_.waits.set(Wait::block, "a partial write waits for its block: " + base.status().text());
     co_await ctx_.world.sleep(200ms);
@@ -322,7 +325,7 @@ io::Task<void> Primary::merge(std::shared_ptr<Primary> self, Op op) {
     else s = block.status();
   }
   unqueue(op);
-  merging_bytes_ -= bytes;
+  ctx_.in_flight -= bytes;
   locked_.erase(first);
   if (s.ok() && partition_.replica.sessions.incarnation(op.request.attachment) != op.request.incarnation)
     s = Status(Code::closed_session, "taken over");
@@ -402,6 +405,7 @@ void Primary::recompute_commit() {
   if (replica.commit() == before) return;
   while (!in_flight_.empty() && in_flight_.front().first <= replica.commit()) {
     in_flight_bytes_ -= in_flight_.front().second;
+    ctx_.in_flight -= in_flight_.front().second;
     in_flight_.pop_front();
   }
   if (!incoming_.empty()) pump();

@@ -35,6 +35,8 @@ void Primary::depose(const std::string& why) {
   incoming_.clear();
   blocked_.clear();
   pending_acks_.clear();
+  in_flight_.clear();
+  ctx_.in_flight -= std::exchange(in_flight_bytes_, 0);
   flush_answers();
   commit_changed_.notify_all();
   members_changed_.notify_all();
@@ -74,17 +76,28 @@ io::Task<void> Primary::run(std::shared_ptr<Primary> self) {
     co_await members_changed_.wait_for(100ms);
   }
   if (deposed_) co_return;
+  if (!co_await wait_out_leases()) co_return;
   if (broken(Switch::open_before_all_hold_tail)) replica.advance_commit(start.lsn);
   recompute_commit();
   open_ = true;
+  witnessed(Fact::opened, replica.vp(), epoch_);
   state_ = "open";
   partition_.waits = {};
+  reached(Path::primary_opened);
   logging::info("VP {:x}: open in epoch {} from LSN {}, required {}", replica.vp(), epoch_, start.lsn,
                 fmt::join(partition_.designation().required, " "));
   ctx_.world.spawn("flush", flush_loop(self));
   ctx_.world.spawn("widen", widen_loop(self));
   ctx_.world.spawn("read rounds", run_rounds(self));
   pump();
+}
+
+// The primary before may answer reads by a lease until then.
+io::Task<bool> Primary::wait_out_leases() {
+  if (ctx_.world.now() < ctx_.started + kLease) reached(Path::restarted_inside_lease);
+  if (ctx_.world.now() < partition_.granted_until) state_ = "opening: waiting until the lease of the primary before has run out";
+  while (!deposed_ && ctx_.world.now() < partition_.granted_until) co_await members_changed_.wait_until(partition_.granted_until);
+  co_return !deposed_;
 }
 
 // What is let go of was committed, and so durable here too, once: an empty disk in place of the old one. Another member
@@ -152,6 +165,11 @@ io::Task<bool> Primary::adopt_greatest_log() {
         greatest = r.last;
       }
     }
+    if (greatest.lsn == 0 && d.required.size() < d.members().size() && !broken(Switch::blank_promoted)) {
+      state_ = "opening: every copy that answers is empty; the other heads of the VP are waited for";
+      co_await members_changed_.wait_for(100ms);
+      continue;
+    }
     if (best == nullptr) co_return true;
     LogPoint agreed = replica.common_point(best->starts, best->last);
     if (agreed.lsn < replica.commit()) {
@@ -164,7 +182,12 @@ io::Task<bool> Primary::adopt_greatest_log() {
       lost_records("node " + std::to_string(best->node) + " has let go of records, flushed and committed, that are not here");
       co_return false;
     }
-    if (Status s = co_await partition_.truncate(agreed); !s.ok()) co_return false;
+    Status cut = co_await partition_.truncate(agreed);
+    if (cut.code() == Code::unavailable && !deposed_) {
+      co_await members_changed_.wait_for(50ms);
+      continue;
+    }
+    if (!cut.ok() || deposed_) co_return false;
     if (co_await fetch_tail_from(best->node, agreed, best->last)) co_return true;
   }
   co_return false;

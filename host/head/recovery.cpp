@@ -10,8 +10,6 @@
 namespace luge::head {
 namespace {
 
-constexpr std::uint64_t kMetaStoreBytes = 4 << 20;
-
 // Which image of a VP counts: the last complete one. Everything before its begin is history.
 struct Images {
   struct Span {
@@ -62,7 +60,7 @@ class Replay {
         ctx_.log(r->portion()).release(r->position.segment);  // of a VP that was removed
         continue;
       }
-      if (b.rotten[i]) suspect(*p, "a record's payload does not match its CRC (LSN " + std::to_string(r->lsn()) + ")");
+      if (b.rotten[i]) rotten_[r->header.vp()].push_back(r);
       record(*p, r);
     }
     for (const CommitEntry& c : b.commits) {
@@ -84,7 +82,13 @@ class Replay {
       replica.advance_commit(std::min(known, replica.last().lsn));
       if (replica.missing_unflushed() != 0) suspect(*p, "the index names records that the log does not have");
       replica.recount();
-      if (replica.suspect) reached(Path::suspect_after_replay);
+      for (const RecordPtr& r : rotten_[vp])  // what has been superseded is of no use to anybody
+        if (replica.find(r->lsn()) == r) suspect(*p, "a record's payload does not match its CRC (LSN " + std::to_string(r->lsn()) + ")");
+      if (replica.suspect) {
+        reached(Path::suspect_after_replay);
+        witnessed(Fact::found_suspect, vp, 0);
+      }
+      witnessed(Fact::recovered, vp, replica.last().lsn, replica.last().epoch);
       logging::info("VP {:x}: recovered, log up to {}, committed to {}, epoch {}{}", vp, to_string(replica.last()),
                     replica.commit(), replica.designation.epoch, replica.suspect ? ", SUSPECT: " + replica.suspect_reason : "");
     }
@@ -92,7 +96,8 @@ class Replay {
 
  private:
   void suspect(Partition& p, const std::string& why) {
-    if (!p.replica.suspect) logging::error("VP {:x}: {}; this replica will be repaired from another", p.replica.vp(), why);
+    if (p.replica.suspect) return;
+    logging::error("VP {:x}: {}; this replica will be repaired from another", p.replica.vp(), why);
     p.replica.suspect = true;
     p.replica.suspect_reason = why;
   }
@@ -201,14 +206,15 @@ class Replay {
   std::map<VpId, Lsn> commits_;
   std::map<VpId, std::map<Lsn, RecordPtr>> held_below_;
   std::map<VpId, std::map<Lsn, RecordPtr>> waiting_;
+  std::map<VpId, std::vector<RecordPtr>> rotten_;
   std::map<VpId, std::vector<std::uint32_t>> image_segments_;
 };
 
 io::Task<Status> open_stores(Context& ctx) {
-  auto file = co_await ctx.world.files().open("meta", {.create = true, .size = kMetaStoreBytes, .prewrite = true});
+  auto file = co_await ctx.world.files().open("meta", {.create = true, .size = ctx.options.meta_store_bytes, .prewrite = true});
   if (!file.ok()) co_return file.status();
   ctx.meta_file = std::move(*file);
-  auto store = co_await io::MetaStore::open(ctx.world, *ctx.meta_file, 0, kMetaStoreBytes);
+  auto store = co_await io::MetaStore::open(ctx.world, *ctx.meta_file, 0, ctx.options.meta_store_bytes);
   if (!store.ok()) co_return store.status();
   ctx.meta_store = std::move(*store);
   const Options& o = ctx.options;
@@ -217,6 +223,24 @@ io::Task<Status> open_stores(Context& ctx) {
   ctx.meta_log = std::make_unique<SegmentLog>(ctx.world, *ctx.meta_store, ctx.log_order,
       SegmentLog::Options{Portion::meta, "log-meta", o.meta_bytes, o.meta_segment_bytes, o.id});
   co_return Status();
+}
+
+// Which VPs lack something now cannot be told, so all are suspect, until each has been repaired; that is written down, so that
+// the damage need not be met again.
+io::Task<Status> note_damage(Context& ctx, const SegmentLog::Recovery& data, const SegmentLog::Recovery& meta) {
+  if (data.damage.empty() && meta.damage.empty()) co_return Status();
+  const std::string& why = data.damage.empty() ? meta.why : data.why;
+  logging::error("the log is damaged: {}; all replicas on this head will be repaired from others", why);
+  std::vector<io::MetaStore::Change> changes;
+  ctx.data_log->remember_damage(data.damage, changes);
+  ctx.meta_log->remember_damage(meta.damage, changes);
+  for (auto& [vp, p] : ctx.partitions) {
+    changes.emplace_back(unsound_key(vp), why);
+    p->unsound = true;
+    p->replica.suspect = true;
+    p->replica.suspect_reason = why;
+  }
+  co_return co_await ctx.meta_store->put(std::move(changes));
 }
 
 }  // namespace
@@ -229,6 +253,11 @@ io::Task<Status> recover(Context& ctx) {
     auto p = std::make_unique<Partition>(ctx, d->vp);
     if (!broken(Switch::restarted_primary_keeps_epoch)) p->ended_epoch = d->epoch;
     p->replica.designation = std::move(*d);
+    if (auto why = ctx.meta_store->get(unsound_key(p->replica.vp()))) {
+      p->unsound = p->replica.suspect = true;
+      p->stranger = *why == kGivenUp;
+      p->replica.suspect_reason = *why;
+    }
     ctx.partitions[p->replica.vp()] = std::move(p);
   }
   auto data = co_await ctx.data_log->open();
@@ -241,14 +270,7 @@ io::Task<Status> recover(Context& ctx) {
   Replay replay(ctx, find_images(batches));
   for (RecoveredBatch& b : batches) replay.images(b);
   for (RecoveredBatch& b : batches) replay.batch(b);
-  for (auto* recovery : {&*data, &*meta}) {
-    if (!recovery->suspect) continue;
-    logging::error("the log is damaged: {}; all replicas on this head will be repaired from others", recovery->why);
-    for (auto& [vp, p] : ctx.partitions) {
-      p->replica.suspect = true;
-      p->replica.suspect_reason = recovery->why;
-    }
-  }
+  if (Status s = co_await note_damage(ctx, *data, *meta); !s.ok()) co_return s;
   replay.finish();
   co_return Status();
 }

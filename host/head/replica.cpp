@@ -184,8 +184,11 @@ void Replica::trim_window() {
   }
 }
 
-void Replica::pin(Lsn lsn) {
-  pin_ = lsn;
+void Replica::pin(NodeId member, Lsn lsn) {
+  if (lsn == 0) pins_.erase(member);
+  else pins_[member] = lsn;
+  pin_ = 0;
+  for (const auto& [n, l] : pins_) pin_ = pin_ == 0 ? l : std::min(pin_, l);
   std::vector<RecordPtr> dead;
   for (const auto& [l, r] : records_)
     if (l <= commit_ && r->kind() == RecordKind::data && r->live == 0 && (pin_ == 0 || l < pin_)) dead.push_back(r);
@@ -487,6 +490,28 @@ std::uint64_t Replica::missing_in(const Index& index, const std::map<Lsn, Record
       if (e.is_lsn() && !records_.contains(e.lsn()) && !(staged && staged->contains(e.lsn()))) ++missing;
   });
   return missing;
+}
+
+std::uint64_t Replica::begin_history(LogPoint start, const std::vector<std::pair<Lba, Lsn>>& unreadable) {
+  LUGE_CHECK(durable_ == last_.lsn && start.lsn > last_.lsn && start.epoch > last_.epoch);
+  advance_commit(last_.lsn);
+  abandon_loading();
+  std::vector<Lba> lost;
+  index_.for_each_page([&](std::uint64_t number, const Index::Page& page) {
+    for (std::uint32_t i = 0; i < Index::kFanOut; ++i)
+      if (page[i].is_lsn() && !records_.contains(page[i].lsn())) lost.push_back(number * Index::kFanOut + i);
+  });
+  for (const auto& [lba, lsn] : unreadable)
+    if (index_.get(lba) == Entry::at_lsn(lsn)) lost.push_back(lba);
+  for (Lba lba : lost) index_.set(lba, Entry::lost(), start.lsn);
+  starts_.push_back({start.epoch, start.lsn});
+  last_ = start;
+  durable_ = commit_ = known_commit_ = start.lsn;
+  window_ = start.lsn + 1;
+  // Nothing of the histories before is caught up from here: who takes part in this one takes it whole.
+  lowest_base_ = start.lsn;
+  recount();
+  return lost.size();
 }
 
 std::uint64_t Replica::missing_unflushed() const { return missing_in(index_); }

@@ -70,6 +70,13 @@ class Replica {
   /// Oldest LSN from which records() has every record without a gap.
   Lsn window() const { return window_; }
   const std::vector<EpochStart>& starts() const { return starts_; }
+  /// Loss was accepted for this replica's sake (protocol 4.6): all it holds is committed, what its index names and the log
+  /// has not is marked as lost, and so are the blocks `unreadable` (LBA and the LSN that they have gone bad in); a new history
+  /// begins at `start`. Returns the number of blocks lost.
+  /// REQUIRES: durable() == last().lsn, start beyond last() and beyond any LSN of a history given up.
+  std::uint64_t begin_history(LogPoint start, const std::vector<std::pair<Lba, Lsn>>& unreadable);
+  /// Holds nothing at all. Whoever is in `required` then has lost its disk, or nobody has ever opened the VP.
+  bool blank() const { return last_.lsn == 0; }
   bool suspect = false;       ///< lost acknowledged records; never promoted, repaired from another (protocol 10.2)
   std::string suspect_reason;
 
@@ -114,8 +121,8 @@ class Replica {
   /// A record gives its log space back: portion, segment, and the LSN that made it superfluous. An image that covers the
   /// record but not that LSN still names the record.
   std::function<void(Portion, std::uint32_t, Lsn)> release;
-  /// Keeps all records from `lsn` on for a member that is being synchronised; 0: nothing pinned.
-  void pin(Lsn lsn);
+  /// Keeps all records from `lsn` on for a member that is being synchronised; 0: none any more for that member.
+  void pin(NodeId member, Lsn lsn);
   /// The VP is gone: all log space it holds goes back.
   void release_everything();
   std::uint64_t payload_bytes_in_memory() const { return payload_bytes_; }
@@ -185,7 +192,8 @@ class Replica {
   LogPoint last_;
   Lsn durable_ = 0, commit_ = 0, known_commit_ = 0;
   Lsn window_ = 1;
-  Lsn pin_ = 0;
+  std::map<NodeId, Lsn> pins_;
+  Lsn pin_ = 0;                         // the least of them; 0: none
   std::vector<EpochStart> starts_;
   absl::btree_map<Lsn, RecordPtr> records_;
   std::deque<Lsn> small_;               // records_ that are not data

@@ -82,6 +82,36 @@ void feed(const Replica& from, Replica& to, Lsn base) {
   ASSERT_TRUE(to.load_image(image.bodies.back().first, image.bodies.back().second));
 }
 
+// Requirement: P-4.6
+TEST_F(Fixture, ANewHistoryMarksAsLostWhatTheLogHasNot) {
+  add(data(next(), 10, 2));
+  add(data(next(), 20, 1));
+  Replica::Image image = r.save_image();
+  // Recovered with its image, but without the record of blocks 10 and 11; what follows it is here.
+  Replica damaged(1);
+  damaged.designation.blocks = 1 << 20;
+  for (auto& [kind, body] : image.bodies) ASSERT_TRUE(damaged.load_image(kind, body));
+  auto kept = std::make_shared<Record>(*r.find(3));
+  damaged.adopt_unflushed(kept);
+  damaged.recount();
+  ASSERT_EQ(damaged.missing_unflushed(), 2u);
+  EXPECT_EQ(damaged.begin_history({9, 1000}, {{20, 2}}), 2u);
+  EXPECT_TRUE(damaged.index().get(10).is_lost());
+  EXPECT_TRUE(damaged.index().get(11).is_lost());
+  EXPECT_EQ(damaged.index().get(20), Entry::at_lsn(3));
+  EXPECT_EQ(damaged.missing_unflushed(), 0u);
+  EXPECT_EQ(damaged.last(), (LogPoint{9, 1000}));
+  EXPECT_EQ(damaged.lowest_base(), 1000u) << "nobody catches up from before";
+  // Written again, it is a block like any other.
+  auto cure = data({9, 1001}, 10, 1);
+  damaged.append(cure);
+  cure->durable = true;
+  damaged.on_durable(*cure);
+  damaged.advance_commit(1001);
+  EXPECT_EQ(damaged.index().get(10), Entry::at_lsn(1001));
+  EXPECT_EQ(damaged.unflushed_blocks(), 2u);
+}
+
 // Requirement: P-3.4
 TEST_F(Fixture, CatchUpByWhatChangedGivesTheSameReplica) {
   Replica member(1);

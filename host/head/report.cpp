@@ -34,18 +34,18 @@ std::string vp_report(const Partition& p) {
   const Designation& d = p.designation();
   bool mine = d.primary == p.ctx.options.id;
   std::string s = fmt::format(
-      R"({{"vp":{},"role":"{}","state":"{}","reason":"{}","epoch":{},"revision":{},"lsn":{},"commit":{},)"
+      R"({{"vp":{},"role":"{}","state":"{}","reason":"{}","epoch":{},"revision":{},"lsn":{},"durable":{},"commit":{},)"
       R"("unflushed_bytes":{},"stripes":{},"index_pages":{},"copies":{})",
       p.replica.vp(), mine ? "primary" : "reserve", state_of(p), json_text(reason_of(p)), d.epoch, d.revision,
-      p.replica.last().lsn, p.replica.commit(), p.replica.unflushed_blocks() * kBlockBytes, p.replica.stripes().size(),
+      p.replica.last().lsn, p.replica.durable(), p.replica.commit(), p.replica.unflushed_blocks() * kBlockBytes, p.replica.stripes().size(),
       p.replica.index().page_count(), d.required.size());
   if (p.primary) {
     const Primary::Counters& c = p.primary->counters();
     s += fmt::format(
         R"(,"degraded_stripes":{},"read_bytes":{{"memory":{},"log":{},"sled":{},"reconstructed":{}}},)"
-        R"("written_bytes":{{"user":{},"log":{},"data_chunks":{},"parity_chunks":{}}},"duplicates":{},"merges":{},"sleds":[{}])",
+        R"("written_bytes":{{"user":{},"log":{},"data_chunks":{},"parity_chunks":{}}},"duplicates":{},"merges":{},"sleds":[{}],"members":[{}])",
         p.primary->degraded_stripes(), c.read_memory, c.read_log, c.read_sled, c.read_reconstructed, c.written_user,
-        c.written_log, c.data_chunks, c.parity_chunks, c.duplicates, c.merges, sleds_report(p.replica));
+        c.written_log, c.data_chunks, c.parity_chunks, c.duplicates, c.merges, sleds_report(p.replica), p.primary->members_report());
   }
   return s + "}";
 }

@@ -35,8 +35,9 @@ io::Task<wire::Frame> Partition::collect(const fbs::Collect& request) {
   });
 }
 
-void Partition::replicate_state(const fbs::VpState& state, NodeId) {
+void Partition::replicate_state(const fbs::VpState& state) {
   heard_primary = ctx.world.now();
+  granted_until = std::max(granted_until, heard_primary + kLease);
   replica.advance_commit(std::min(state.commit(), replica.last().lsn));
 }
 
@@ -57,8 +58,8 @@ Code Partition::replicate_record(RecordPtr record) {
   return Code::diverged;
 }
 
-fbs::AckState Partition::ack_state(Code code) const {
-  return fbs::AckState(replica.vp(), designation().epoch, replica.durable(), replica.oldest_unflushed(),
+fbs::AckState Partition::ack_state(Code code, std::uint64_t granted) const {
+  return fbs::AckState(replica.vp(), designation().epoch, replica.durable(), replica.oldest_unflushed(), granted,
                        static_cast<std::uint16_t>(code), 0, 0);
 }
 
@@ -114,29 +115,44 @@ Status not_in_epoch(Epoch epoch, Epoch held) {
 
 }  // namespace
 
-io::Task<wire::Frame> Partition::sync_begin(Epoch epoch, LogPoint agreed, bool reset) {
-  if (epoch != designation().epoch) co_return sync_reply(not_in_epoch(epoch, designation().epoch), replica.last());
+Status Partition::refused(SyncTurn turn) const {
+  if (turn.epoch != designation().epoch) return not_in_epoch(turn.epoch, designation().epoch);
+  if (turn != sync_turn_ && !broken(Switch::late_sync_taken)) return Status(Code::unavailable, "another synchronisation has begun");
+  return Status();
+}
+
+io::Task<wire::Frame> Partition::sync_begin(SyncTurn turn, LogPoint agreed, bool reset) {
+  bool late = turn.epoch == designation().epoch && turn <= sync_turn_ && !broken(Switch::late_sync_taken);
+  if (late) reached(Path::late_sync_refused);
+  if (late) co_return sync_reply(Status(Code::unavailable, "a later synchronisation has begun"), replica.last());
+  if (turn.epoch == designation().epoch) sync_turn_ = turn;
+  auto guard = co_await rebuilding_.lock();
+  Status s = co_await begin_sync(turn, agreed, reset);
+  co_return sync_reply(s, replica.last());
+}
+
+io::Task<Status> Partition::begin_sync(SyncTurn turn, LogPoint agreed, bool reset) {
+  if (Status s = refused(turn); !s.ok()) co_return s;
   synced_epoch = 0;
-  std::uint64_t turn = ++sync_turn_;
   replica.abandon_loading();
-  Status s;
   if (reset) {
     // What is held stays readable in the log until the image that replaces it is complete; it just no longer counts.
     replica.suspect = true;
     replica.suspect_reason = "being rebuilt from the primary";
+    witnessed(Fact::rebuild_begun, replica.vp(), turn.epoch);
     forget_incoming_image();
-  } else if (agreed.lsn < replica.commit()) {
-    reached(Path::diverged_refused);
-    s = Status(Code::diverged, "record " + std::to_string(agreed.lsn + 1) + " is committed here");
-  } else {
-    s = co_await truncate(agreed);
+    co_return Status();
   }
+  if (agreed.lsn < replica.commit()) {
+    reached(Path::diverged_refused);
+    co_return Status(Code::diverged, "record " + std::to_string(agreed.lsn + 1) + " is committed here");
+  }
+  if (Status s = co_await truncate_locked(agreed); !s.ok()) co_return s;
   // From here the primary counts what is held as acknowledged: it must be on the medium.
-  if (s.ok() && !reset) s = co_await wait_durable(replica.last().lsn);
-  if (s.ok() && epoch != designation().epoch) s = not_in_epoch(epoch, designation().epoch);
-  if (s.ok() && turn != sync_turn_) s = Status(Code::unavailable, "another synchronisation has begun");
-  if (s.ok() && !reset) synced_epoch = epoch;
-  co_return sync_reply(s, replica.last());
+  if (Status s = co_await wait_durable(replica.last().lsn); !s.ok()) co_return s;
+  if (Status s = refused(turn); !s.ok()) co_return s;
+  synced_epoch = turn.epoch;
+  co_return Status();
 }
 
 void Partition::forget_incoming_image() {
@@ -158,6 +174,7 @@ io::Task<Status> Partition::begin_image(const RecordPtr& record) {
     co_return replica.commit() == base ? Status() : Status(Code::internal, "LSN " + std::to_string(base) + " is not durable here");
   }
   // Nothing from before it may be replayed on top of it.
+  ++resets_;
   if (Status s = co_await void_everything(); !s.ok()) co_return s;
   replica.reset();
   forget_incoming_image();
@@ -198,61 +215,69 @@ io::Task<Status> Partition::unflushed_records(std::vector<RecordPtr> records) {
   co_return Status();
 }
 
-io::Task<wire::Frame> Partition::sync_part(Epoch epoch, std::vector<RecordPtr> records) {
-  Status s;
+io::Task<wire::Frame> Partition::sync_part(SyncTurn turn, std::vector<RecordPtr> records) {
+  auto guard = co_await rebuilding_.lock();
+  Status s = co_await take_part(turn, std::move(records));
+  co_return sync_reply(s, replica.last());
+}
+
+io::Task<Status> Partition::take_part(SyncTurn turn, std::vector<RecordPtr> records) {
   std::vector<RecordPtr> unflushed;
   for (RecordPtr& r : records) {
     if (r->lsn() != 0) {
       if (r->kind() == RecordKind::data) unflushed.push_back(std::move(r));
       continue;
     }
-    if (epoch != designation().epoch) s = not_in_epoch(epoch, designation().epoch);
-    if (s.ok()) s = co_await unflushed_records(std::exchange(unflushed, {}));
-    if (s.ok() && epoch != designation().epoch) s = not_in_epoch(epoch, designation().epoch);
-    if (s.ok()) s = co_await image_record(r);
-    if (!s.ok()) break;
+    if (Status s = refused(turn); !s.ok()) co_return s;
+    if (Status s = co_await unflushed_records(std::exchange(unflushed, {})); !s.ok()) co_return s;
+    if (Status s = refused(turn); !s.ok()) co_return s;
+    if (Status s = co_await image_record(r); !s.ok()) co_return s;
   }
-  if (s.ok() && epoch != designation().epoch) s = not_in_epoch(epoch, designation().epoch);
-  if (s.ok()) s = co_await unflushed_records(std::move(unflushed));
-  co_return sync_reply(s, replica.last());
+  if (Status s = refused(turn); !s.ok()) co_return s;
+  co_return co_await unflushed_records(std::move(unflushed));
 }
 
 // Until the image is durable this replica has neither the old state nor the new one for certain: suspect.
 io::Task<Status> Partition::complete_delta() {
   Lsn base = replica.loading_base();
-  std::uint64_t turn = sync_turn_;
   replica.suspect = true;
   replica.suspect_reason = "catching up";
+  witnessed(Fact::rebuild_begun, replica.vp(), designation().epoch);
   replica.apply_delta();
   Status s;
   do {
     s = co_await write_image();
     if (s.code() == Code::unavailable) co_await ctx.world.sleep(10ms);  // one of before is still being written
-  } while (s.code() == Code::unavailable);
+  } while (s.code() == Code::unavailable && !dropped);
   if (!s.ok()) co_return s;
-  if (turn != sync_turn_) co_return Status(Code::unavailable, "another synchronisation has begun");
   replica.suspect = false;
   replica.suspect_reason.clear();
   logging::info("VP {:x}: caught up from LSN {} to {}", replica.vp(), base, replica.commit());
   co_return s;
 }
 
-io::Task<wire::Frame> Partition::sync_end(Epoch epoch, LogPoint point) {
-  Status s;
-  if (epoch != designation().epoch) s = not_in_epoch(epoch, designation().epoch);
-  else if (replica.delta_complete() && replica.loading_point() == point.lsn) s = co_await complete_delta();
-  else if (replica.commit() != point.lsn || replica.loading_image() || replica.missing_unflushed() != 0)
-    s = Status(Code::corrupt, "the image is not complete");
-  else {
-    replica.recount();
-    replica.image_durable(point, std::exchange(incoming_image_segments_, {}));
-    replica.suspect = false;
-    replica.suspect_reason.clear();
-    reached(Path::image_rebuild);
-    logging::info("VP {:x}: rebuilt from the primary up to LSN {}", replica.vp(), point.lsn);
-  }
-  if (s.ok() && epoch != designation().epoch) s = not_in_epoch(epoch, designation().epoch);
-  if (s.ok()) synced_epoch = epoch;
+io::Task<Status> Partition::complete_image(LogPoint point) {
+  if (replica.commit() != point.lsn || replica.loading_image() || replica.missing_unflushed() != 0)
+    co_return Status(Code::corrupt, "the image is not complete");
+  replica.recount();
+  replica.image_durable(point, std::exchange(incoming_image_segments_, {}));
+  if (Status s = co_await sound_again(); !s.ok()) co_return s;
+  replica.suspect = false;
+  replica.suspect_reason.clear();
+  reached(Path::image_rebuild);
+  logging::info("VP {:x}: rebuilt from the primary up to LSN {}", replica.vp(), point.lsn);
+  co_return Status();
+}
+
+io::Task<wire::Frame> Partition::sync_end(SyncTurn turn, LogPoint point) {
+  auto guard = co_await rebuilding_.lock();
+  Status s = refused(turn);
+  bool delta = replica.delta_complete() && replica.loading_point() == point.lsn;
+  if (s.ok() && delta) s = co_await complete_delta();
+  else if (s.ok()) s = co_await complete_image(point);
+  if (s.ok()) witnessed(Fact::image_taken, replica.vp(), turn.epoch);
+  if (s.ok()) s = refused(turn);
+  if (s.ok()) synced_epoch = turn.epoch;
   co_return sync_reply(s, replica.last());
 }
 

@@ -1,6 +1,8 @@
 #include "head/segment_log.hpp"
 
 #include <algorithm>
+#include <cinttypes>
+#include <cstdio>
 
 #include "base/logging.hpp"
 #include "switches/paths.hpp"
@@ -26,6 +28,27 @@ SegmentLog::SegmentLog(io::World& world, io::MetaStore& meta, std::uint64_t& ord
 
 std::string SegmentLog::meta_key(std::uint32_t segment) const {
   return std::string(options_.portion == Portion::data ? "segment/data/" : "segment/meta/") + std::to_string(segment);
+}
+
+std::string SegmentLog::damage_key(const Damage& d) const {
+  return "damage/" + meta_key(d.segment) + "/" + std::to_string(segments_[d.segment].generation) + "/" + std::to_string(d.offset);
+}
+
+void SegmentLog::damaged(Recovery& out, std::uint32_t segment, std::uint64_t offset, const std::string& what) const {
+  if (meta_.get(damage_key({segment, offset}))) return;
+  out.damage.push_back({segment, offset});
+  out.why = options_.path + ": segment " + std::to_string(segment) + " at offset " + std::to_string(offset) + ": " + what;
+}
+
+void SegmentLog::remember_damage(const std::vector<Damage>& damage, std::vector<io::MetaStore::Change>& changes) const {
+  for (const Damage& d : damage) changes.emplace_back(damage_key(d), "");
+  std::string prefix = options_.portion == Portion::data ? "damage/segment/data/" : "damage/segment/meta/";
+  for (auto [key, value] : meta_.list(prefix)) {
+    std::uint32_t segment = 0;
+    std::uint64_t generation = 0;
+    int n = std::sscanf(std::string(key.substr(prefix.size())).c_str(), "%u/%" SCNu64, &segment, &generation);
+    if (n != 2 || segment >= segments_.size() || segments_[segment].generation != generation) changes.emplace_back(std::string(key), std::nullopt);
+  }
 }
 
 io::Task<Result<SegmentLog::Recovery>> SegmentLog::open() {
@@ -61,8 +84,7 @@ io::Task<Result<SegmentLog::Recovery>> SegmentLog::open() {
     const Segment& segment = segments_[it->second];
     bool follows = it != used.begin() && std::prev(it)->first + 1 == it->first;
     if (follows && previous_crc_ != segment.start_crc) {
-      out.suspect = true;
-      out.why = options_.path + ": the last batches before segment " + std::to_string(it->second) + " are gone";
+      damaged(out, it->second, 0, "the last batches before this are gone");
     }
     previous_crc_ = segment.start_crc;
     auto next = std::next(it);
@@ -117,13 +139,11 @@ io::Task<Status> SegmentLog::scan_segment(std::uint32_t number, bool last, std::
     bool valid = found.ok();
     if (valid && h.previous_crc != previous_crc_) {
       // The chain is broken: the batch before this one is gone.
-      out.suspect = true;
-      out.why = options_.path + ": a batch is missing before segment " + std::to_string(number) + " offset " + std::to_string(at);
+      damaged(out, number, at, "a batch before this is missing");
     }
     if (!valid) {
       if (co_await valid_batch_behind(number, at)) {
-        out.suspect = true;
-        out.why = options_.path + ": segment " + std::to_string(number) + " is damaged at offset " + std::to_string(at);
+        damaged(out, number, at, "this is no batch");
         at += kBlockBytes;  // go on with what can be read; previous_crc_ will not match and that is known already
         continue;
       }
@@ -135,8 +155,7 @@ io::Task<Status> SegmentLog::scan_segment(std::uint32_t number, bool last, std::
     RecoveredBatch batch;
     batch.order = h.order;
     if (Status s = take_records(area, h, number, at, batch); !s.ok()) {
-      out.suspect = true;
-      out.why = options_.path + ": " + s.text();
+      damaged(out, number, at, s.text());
     } else if (std::find(batch.rotten.begin(), batch.rotten.end(), true) != batch.rotten.end() &&
                (last || next_start_crc == h.previous_crc) && !co_await valid_batch_behind(number, at)) {
       // The newest batch of its time with a payload that does not match: a torn write, which an earlier recovery may have
@@ -238,7 +257,7 @@ io::Task<Status> SegmentLog::next_segment() {
   // Written down before the first batch of this use: recovery never guesses which content is current.
   std::vector<io::MetaStore::Change> rows;
   rows.emplace_back(meta_key(s), row_of(next));
-  if (auto last = std::exchange(recovered_last_, std::nullopt); last && *last != s && segments_[*last].sequence != 0)
+  if (auto last = std::exchange(recovered_last_, std::nullopt); last && *last != s)
     rows.emplace_back(meta_key(*last), row_of(segments_[*last]));
   if (Status st = co_await meta_.put(std::move(rows)); !st.ok()) co_return st;
   segments_[s] = next;

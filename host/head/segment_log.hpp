@@ -14,6 +14,8 @@
 // - A segment is used again only when no record in it is needed (release) and every VP with records in it has an image
 //   that covers them and what made them superfluous (`covered`): an image names no record that is gone, and what replay
 //   finds behind it has no holes.
+// - Damage is reported once: when the owner has written down what it means for the VPs (remember_damage), the same place in
+//   the same use of the segment is passed over by later recoveries.
 // - A write error is never retried in place: failed() from then on, nothing is appended any more.
 #pragma once
 
@@ -50,10 +52,14 @@ class SegmentLog {
     std::uint64_t segment_bytes = 16 << 20;
     NodeId node = 0;
   };
+  struct Damage {
+    std::uint32_t segment = 0;
+    std::uint64_t offset = 0;           ///< in the segment
+  };
   struct Recovery {
     std::vector<RecoveredBatch> batches;
-    bool suspect = false;               ///< rot in batch headers: which VPs it hit cannot be told
-    std::string why;
+    std::vector<Damage> damage;         ///< rot in batch headers: which VPs it hit cannot be told
+    std::string why;                    ///< of the last of them
     std::uint64_t torn_bytes = 0;
   };
   using Done = std::function<void()>;
@@ -61,6 +67,8 @@ class SegmentLog {
   SegmentLog(io::World& world, io::MetaStore& meta, std::uint64_t& order, Options options);
   /// Opens or makes the file and replays it. Batches are kept in memory by the caller only as long as it wants.
   io::Task<Result<Recovery>> open();
+  /// Adds what makes later recoveries pass over `damage`, and forget what was remembered of earlier uses of segments.
+  void remember_damage(const std::vector<Damage>& damage, std::vector<io::MetaStore::Change>& changes) const;
   /// Starts the writer. Called once after open().
   void start();
 
@@ -118,6 +126,8 @@ class SegmentLog {
   Status batch_at(Bytes area, std::uint32_t number, std::uint64_t offset, BatchHeader& h) const;
   Status take_records(Bytes area, const BatchHeader& h, std::uint32_t number, std::uint64_t offset, RecoveredBatch& out) const;
   std::string meta_key(std::uint32_t segment) const;
+  std::string damage_key(const Damage& d) const;
+  void damaged(Recovery& out, std::uint32_t segment, std::uint64_t offset, const std::string& what) const;
   void maybe_free(std::uint32_t segment);
   bool all_covered(const Segment& s) const;
   void fail(Status status);

@@ -89,7 +89,7 @@ TEST(SegmentLog, WhatIsDurableIsThereAfterAPowerCut) {
     std::size_t acknowledged = b.daemon->durable.size();
     b.reboot();
     std::vector<Lsn> got = b.daemon->recovered();
-    ASSERT_FALSE(b.daemon->recovery.suspect) << "seed " << seed << ": " << b.daemon->recovery.why;
+    ASSERT_TRUE(b.daemon->recovery.damage.empty()) << "seed " << seed << ": " << b.daemon->recovery.why;
     ASSERT_GE(got.size(), acknowledged) << "seed " << seed;
     for (std::size_t i = 0; i < got.size(); ++i) ASSERT_EQ(got[i], i + 1) << "seed " << seed;
   }
@@ -137,7 +137,7 @@ TEST(SegmentLog, ATornTailStaysOneWhenTheNextSegmentHasBeenUsedAgain) {
       b.daemon->durable.clear();
     }
     b.reboot();
-    bool rotten = b.daemon->recovery.suspect;
+    bool rotten = !b.daemon->recovery.damage.empty();
     for (const RecoveredBatch& batch : b.daemon->recovery.batches)
       for (bool r : batch.rotten) rotten = rotten || r;
     EXPECT_FALSE(rotten) << "seed " << seed << ": " << b.daemon->recovery.why;
@@ -157,7 +157,7 @@ TEST(SegmentLog, RotInAnAcknowledgedRecordIsNotTakenForATornTail) {
   std::uint64_t victim = b.daemon->durable[4]->position.offset;
   b.sim.disk(b.node).rot("log", victim + 100);  // payload of the second batch
   b.reboot();
-  bool rotten = b.daemon->recovery.suspect;
+  bool rotten = !b.daemon->recovery.damage.empty();
   for (const RecoveredBatch& batch : b.daemon->recovery.batches)
     for (bool r : batch.rotten) rotten = rotten || r;
   EXPECT_TRUE(rotten);
@@ -174,7 +174,7 @@ TEST(SegmentLog, RotInABatchHeaderMakesTheLogSuspect) {
   std::uint64_t header = b.daemon->durable[2]->position.offset - kBlockBytes;
   b.sim.disk(b.node).rot("log", header + 70);
   b.reboot();
-  EXPECT_TRUE(b.daemon->recovery.suspect);
+  EXPECT_FALSE(b.daemon->recovery.damage.empty());
   std::vector<Lsn> got = b.daemon->recovered();
   EXPECT_NE(std::find(got.begin(), got.end(), 5u), got.end()) << "what is behind the damage is still read";
 }
@@ -235,7 +235,7 @@ bool torn_batch_becomes_rot(std::uint64_t records_before) {
     }
   }
   b.reboot();
-  bool rot = b.daemon->recovery.suspect;
+  bool rot = !b.daemon->recovery.damage.empty();
   for (const RecoveredBatch& batch : b.daemon->recovery.batches) rot = rot || std::find(batch.rotten.begin(), batch.rotten.end(), true) != batch.rotten.end();
   return rot;
 }
@@ -264,7 +264,7 @@ std::vector<Lsn> recycle_and_reboot(Bench& b, bool& suspect, int rounds = 60) {
     }
   }
   b.reboot();
-  suspect = b.daemon->recovery.suspect;
+  suspect = !b.daemon->recovery.damage.empty();
   return b.daemon->recovered();
 }
 

@@ -182,6 +182,7 @@ void HeadServer::on_replicate(const ChannelPtr& channel, const wire::Frame& fram
       ack.channel = channel;
       ack.code = code;
       ack.epoch = s->epoch();
+      ack.granted = 0;
       if (code == Code::ok) accepted.insert(s->vp());
     }
   }
@@ -205,7 +206,10 @@ void HeadServer::on_replicate(const ChannelPtr& channel, const wire::Frame& fram
   if (m->states()) {
     for (const fbs::VpState* s : *m->states()) {
       bool good = accepted.contains(s->vp());
-      if (good) ctx_.partition(s->vp())->replicate_state(*s, frame.source);
+      if (good) {
+        ctx_.partition(s->vp())->replicate_state(*s);
+        acks_[s->vp()].granted = m->sent();
+      }
       // Heartbeats are answered too: an idle reserve is heard.
       if (!good || !to_disk.contains(s->vp())) acks_[s->vp()].due = true;
     }
@@ -246,7 +250,7 @@ void HeadServer::send_acks() {
     ChannelPtr channel = ack.channel.lock();
     if (!channel || !channel->open()) continue;
     Partition* p = ctx_.partition(vp);
-    fbs::AckState state = p ? p->ack_state(ack.code) : fbs::AckState(vp, 0, 0, 0, static_cast<std::uint16_t>(Code::unavailable), 0, 0);
+    fbs::AckState state = p ? p->ack_state(ack.code, ack.granted) : fbs::AckState(vp, 0, 0, 0, 0, static_cast<std::uint16_t>(Code::unavailable), 0, 0);
     auto it = std::find_if(by_channel.begin(), by_channel.end(), [&](const auto& e) { return e.first == channel; });
     if (it == by_channel.end()) it = by_channel.insert(it, {channel, {}});
     it->second.push_back(state);
@@ -267,7 +271,7 @@ void HeadServer::on_confirm(const ChannelPtr& channel, const wire::Frame& frame)
       Partition* p = ctx_.partition(s->vp());
       Code code = p ? p->check_epoch(s->epoch()) : Code::unavailable;
       if (code == Code::ok) p->heard_primary = ctx_.world.now();
-      states.push_back(p ? p->ack_state(code) : fbs::AckState(s->vp(), 0, 0, 0, static_cast<std::uint16_t>(code), 0, 0));
+      states.push_back(p ? p->ack_state(code) : fbs::AckState(s->vp(), 0, 0, 0, 0, static_cast<std::uint16_t>(code), 0, 0));
     }
   }
   channel->reply(frame, wire::make_frame(wire::Kind::confirm_reply, [&](auto& b) {
@@ -297,7 +301,7 @@ io::Task<void> HeadServer::answer_peer(ChannelPtr channel, wire::Frame frame) {
     if (!m || !m->agreed()) co_return channel->close();
     Partition* p = ctx_.partition(m->vp());
     if (!p) co_return not_here(m->vp());
-    answer = co_await p->sync_begin(m->epoch(), {m->agreed()->epoch(), m->agreed()->lsn()}, m->reset());
+    answer = co_await p->sync_begin({m->epoch(), m->turn()}, {m->agreed()->epoch(), m->agreed()->lsn()}, m->reset());
   } else if (frame.kind == wire::Kind::sync_part) {
     const auto* m = frame.as<fbs::SyncPart>();
     if (!m) co_return channel->close();
@@ -306,13 +310,13 @@ io::Task<void> HeadServer::answer_peer(ChannelPtr channel, wire::Frame frame) {
     auto records = unpack_records(m->records(), m->bodies(), frame.data());
     bool ours = records.ok() && std::all_of(records->begin(), records->end(), [&](const RecordPtr& r) { return r->header.vp() == m->vp(); });
     if (!ours) co_return channel->close();
-    answer = co_await p->sync_part(m->epoch(), std::move(*records));
+    answer = co_await p->sync_part({m->epoch(), m->turn()}, std::move(*records));
   } else if (frame.kind == wire::Kind::sync_end) {
     const auto* m = frame.as<fbs::SyncEnd>();
     if (!m || !m->point()) co_return channel->close();
     Partition* p = ctx_.partition(m->vp());
     if (!p) co_return not_here(m->vp());
-    answer = co_await p->sync_end(m->epoch(), {m->point()->epoch(), m->point()->lsn()});
+    answer = co_await p->sync_end({m->epoch(), m->turn()}, {m->point()->epoch(), m->point()->lsn()});
   } else {
     const auto* m = frame.as<fbs::AliveQuery>();
     if (!m) co_return channel->close();

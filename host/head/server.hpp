@@ -49,6 +49,7 @@ class HeadServer {
     std::weak_ptr<wire::Channel> channel;
     bool due = false;
     Epoch epoch = 0;        // that the sender claimed
+    std::uint64_t granted = 0;  // AckState::granted
     Code code = Code::ok;   // of its last message
   };
   std::map<VpId, AckTarget> acks_;

@@ -38,6 +38,16 @@ bool Partition::should_stand(io::Time now, io::Duration& wait) const {
   return silence >= patience + rank_delay && silence >= 3 * ctx.options.heartbeat;
 }
 
+// Does all that only the log has read back?
+io::Task<bool> Partition::sound() {
+  auto bad = co_await unreadable_blocks(false);
+  if (bad.empty()) co_return true;
+  replica.suspect = true;
+  replica.suspect_reason = "LSN " + std::to_string(bad.front().second) + " does not read back from this head's log";
+  logging::error("VP {:x}: {}; it does not open the VP alone", replica.vp(), replica.suspect_reason);
+  co_return false;
+}
+
 io::Task<void> Partition::stand() {
   Designation d = designation();
   struct Answers {
@@ -88,6 +98,16 @@ io::Task<void> Partition::stand() {
   for (NodeId n : d.required)
     if (n != ctx.options.id && std::find(answers.good.begin(), answers.good.end(), n) != answers.good.end())
       next.required.push_back(n);
+  // An empty disk in place of the one that held everything: what the others hold must be waited for. They are all here, and
+  // empty too, only before the VP is opened for the first time.
+  if (replica.blank() && next.required.size() < d.required.size() && !broken(Switch::blank_promoted)) {
+    reached(Path::blank_waits);
+    std::string why = "this head holds nothing of the VP and waits for the others that held everything: nodes";
+    for (NodeId n : d.required)
+      if (n != ctx.options.id) why += " " + std::to_string(n);
+    waits.set(Wait::promotion, std::move(why));
+    co_return;
+  }
   // Each member of `required` holds everything, so one is enough to open; writes wait for a second copy (protocol 3.3).
   // The others get a moment to come back first: after a power cut of all, heads start one by one.
   if (next.required.size() >= d.min_copies) alone_since_.reset();
@@ -99,7 +119,9 @@ io::Task<void> Partition::stand() {
     waits.set(Wait::promotion, std::move(why));
     co_return;
   }
-  alone_since_.reset();
+  // Alone, it is the only copy that counts from here on: one that has gone bad is found before, while the others count.
+  if (std::exchange(alone_since_, std::nullopt) && !co_await sound()) co_return;
+  if (designation().newer_than(d)) co_return;
   waits.clear(Wait::promotion);
   auto reply = co_await ctx.control->call(wire::make_frame(wire::Kind::propose, [&](auto& b) {
     auto offset = next.to(b);

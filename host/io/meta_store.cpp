@@ -19,12 +19,6 @@ std::uint64_t pair_bytes(std::size_t key, std::size_t value) { return sizeof(Met
 
 using Overlay = std::map<std::string, std::optional<std::string>, std::less<>>;
 
-bool blank(Bytes bytes) {
-  for (std::byte b : bytes)
-    if (b != std::byte{0}) return false;
-  return true;
-}
-
 class MetaStoreImpl final : public MetaStore {
  public:
   MetaStoreImpl(World& world, BlockFile& file, std::uint64_t offset, std::uint64_t bytes)
@@ -37,7 +31,7 @@ class MetaStoreImpl final : public MetaStore {
       MutableBytes piece = region.mutable_bytes().subspan(at, std::min<std::uint64_t>(kPiece, region.size() - at));
       if (Status s = co_await file_.read(offset_ + at, piece); !s.ok()) co_return s.with("metadata store");
     }
-    if (blank(region.bytes())) {
+    if (all_zero(region.bytes())) {
       // Written before the first put, so that a put that tears never leaves a region without a snapshot.
       co_return co_await write_batch(kMetaSnapshot, 0, 0, {});
     }
@@ -98,7 +92,7 @@ class MetaStoreImpl final : public MetaStore {
                                        std::to_string(lost) + " was written after it: the medium lost acknowledged "
                                        "changes");
     warn_of_torn_tail(bytes[a], h);
-    if (!halves[1 - a].readable && !blank(bytes[1 - a].first(kBlockBytes)))
+    if (!halves[1 - a].readable && !all_zero(bytes[1 - a].first(kBlockBytes)))
       logging::warn("metadata store at {}: half {} has no readable snapshot, half {} is used", offset_, 1 - a, a);
     active_ = a;
     end_ = h.end;

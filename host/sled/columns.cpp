@@ -97,7 +97,9 @@ io::Task<Status> Device::clear_headers(std::uint32_t column, std::uint32_t slot_
     Buffer b = Buffer::allocate(kBlockBytes);
     if (Status s = co_await file_->read(offset, b); !s.ok()) co_return fail(s);
     if (std::memcmp(b.data(), zeros.data(), b.size()) == 0) co_return Status();
+    known_.forget(offset);
     Status s = co_await file_->write(offset, zeros, io::Durability::durable);
+    known_.forget(offset);
     co_return s.ok() ? s : fail(s);
   };
   std::function<io::Task<Status>(std::uint32_t, std::uint64_t)> f = clear;  // keeps the closure while its tasks run
@@ -151,6 +153,7 @@ io::Task<Status> Device::release_column(std::uint32_t column) {
   Status s = health();
   if (s.ok()) s = co_await put(std::move(change));
   if (s.ok()) {
+    for (std::uint32_t i = 0; i < slots_in(c.row.slot_bytes); ++i) known_.forget(slot_offset(column, i, c.row.slot_bytes));
     set_row(c, next);
     c.slots = {};
     c.loaded = false;

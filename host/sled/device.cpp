@@ -15,10 +15,6 @@ std::uint32_t super_crc(Superblock s) {
   return crc32c(Bytes(reinterpret_cast<const std::byte*>(&s), sizeof s));
 }
 
-bool all_zero(const Buffer& b) {
-  return std::all_of(b.data(), b.data() + b.size(), [](std::byte x) { return x == std::byte{0}; });
-}
-
 // The number behind the prefix of a metadata key, or nothing.
 std::optional<std::uint64_t> number_after(std::string_view key, std::string_view prefix) {
   key.remove_prefix(prefix.size());
@@ -32,7 +28,8 @@ std::optional<std::uint64_t> number_after(std::string_view key, std::string_view
 
 Device::Device(io::World& world, DeviceSpec spec, std::uint16_t index, DeviceOptions options)
     : world_(world), spec_(std::move(spec)), index_(index), unit_(options.unit), sled_(options.sled), column_bytes_(options.column_bytes),
-      io_timeout_(options.io_timeout), fencing_(world), read_memory_(world, options.memory), write_memory_(world, options.memory), changed_(world) {}
+      io_timeout_(options.io_timeout), fencing_(world), read_memory_(world, options.memory), write_memory_(world, options.memory), known_(options.known_bytes),
+      changed_(world) {}
 
 std::string_view Device::state_name() const {
   switch (state_) {
@@ -211,7 +208,7 @@ io::Task<Result<bool>> Device::blank() {
   Buffer b = Buffer::allocate(kMiB);
   for (std::uint64_t at : {std::uint64_t{0}, (file_->size() - b.size()) / kBlockBytes * kBlockBytes}) {
     if (Status s = co_await file_->read(at, b); !s.ok()) co_return s;
-    if (!all_zero(b)) co_return false;
+    if (!all_zero(b.bytes())) co_return false;
   }
   co_return true;
 }
@@ -221,7 +218,7 @@ io::Task<Status> Device::clear_metadata() {
   Buffer b = Buffer::allocate(kMiB), zeros = Buffer::zeros(kMiB);
   for (std::uint64_t at = 0; at < meta_bytes_; at += b.size()) {
     if (Status s = co_await file_->read(kMetaOffset + at, b); !s.ok()) co_return s;
-    if (all_zero(b)) continue;
+    if (all_zero(b.bytes())) continue;
     if (Status s = co_await file_->write(kMetaOffset + at, zeros, io::Durability::durable); !s.ok()) co_return s;
   }
   co_return Status();

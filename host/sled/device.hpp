@@ -27,6 +27,7 @@
 #include "io/meta_store.hpp"
 #include "sled/budget.hpp"
 #include "sled/device_format.hpp"
+#include "sled/known_chunks.hpp"
 #include "sled/sled_meta.hpp"
 #include "sled/watched_file.hpp"
 
@@ -45,6 +46,7 @@ struct DeviceOptions {
   std::uint64_t column_bytes = 32 << 20;               ///< used when it is formatted
   io::Duration io_timeout = std::chrono::seconds(15);  ///< an operation that takes longer fails the device
   std::uint64_t memory = 64 << 20;                     ///< payloads of reads in progress, and as much again of writes
+  std::size_t known_bytes = 16 << 20;                  ///< for what headers said: about 700 bytes a chunk of 128 KiB
 };
 
 class Device {
@@ -101,11 +103,11 @@ class Device {
                                Permit permit);
   struct ReadResult {
     Buffer blocks;
-    Buffer header_area;
-    coding::ChunkHeader header;
+    Buffer header_area;    ///< empty unless asked for
+    KnownChunkPtr chunk;
   };
   io::Task<Result<ReadResult>> read_chunk(fbs::ChunkPlace place, StripeId stripe, std::uint32_t chunk, std::uint32_t first,
-                                          std::uint32_t blocks);
+                                          std::uint32_t blocks, bool want_header);
   io::Task<Status> free_slot(VpId vp, fbs::ChunkPlace place, StripeId stripe, Permit permit);
 
   State state() const { return state_; }
@@ -167,7 +169,8 @@ class Device {
   io::Task<Result<coding::ChunkHeader>> read_header(std::uint64_t offset, std::uint32_t slot_bytes, Buffer* area = nullptr);
   io::Task<Status> mark_free(std::uint64_t offset, Generation generation, const Permit& permit);
   io::Task<Status> same_chunk(std::uint64_t offset, Bytes header_area, Bytes chunk);
-  io::Task<Status> read_blocks(std::uint64_t slot, std::uint32_t chunk, std::uint32_t first, std::uint32_t blocks, ReadResult& out);
+  io::Task<Status> know_chunk(std::uint64_t offset, std::uint32_t slot_bytes, bool want_header, ReadResult& out);
+  io::Task<Status> read_blocks(std::uint64_t slot, std::uint32_t first, std::uint32_t blocks, ReadResult& out);
 
   io::World& world_;
   DeviceSpec spec_;
@@ -189,6 +192,7 @@ class Device {
   bool missed_fences_ = false;
   io::Mutex fencing_;
   Budget read_memory_, write_memory_;
+  KnownChunks known_;
   io::Event changed_;  // a column's changing, loading or users
   Counters counters_;
 };

@@ -249,23 +249,22 @@ io::Task<wire::Frame> Service::read_chunk(const fbs::ReadChunk& m) {
     s = Status(Code::invalid, "the request does not parse");
   } else if (auto d = device(m.place()->sled(), m.place()->device()); d.ok()) {
     Budget::Lease lease = co_await (*d)->read_memory().take(bytes + kBlockBytes);
-    auto r = co_await (*d)->read_chunk(*m.place(), stripe_of(*m.stripe()), chunk, first, blocks);
+    auto r = co_await (*d)->read_chunk(*m.place(), stripe_of(*m.stripe()), chunk, first, blocks, want_header);
     if (r.ok()) got = std::move(*r);
     else s = r.status();
   } else {
     s = d.status();
   }
   count(s);
-  std::vector<fbs::BlockIdentity> identities;
-  if (s.ok())
-    for (std::uint32_t i = 0; i < blocks; ++i) identities.push_back(got.header.identity(chunk, first + i));
-  std::uint32_t header_bytes = s.ok() && want_header ? got.header.header_bytes() : 0;
+  std::span<const fbs::BlockIdentity> identities;
+  if (s.ok()) identities = std::span(got.chunk->blocks).subspan(first, blocks);
+  std::uint32_t header_bytes = s.ok() && want_header ? got.chunk->header_bytes : 0;
   wire::Frame f = wire::make_frame(wire::Kind::chunk, [&](auto& b) {
     auto text = b.CreateString(s.text());
-    auto list = b.CreateVectorOfStructs(identities);
+    auto list = b.CreateVectorOfStructs(identities.data(), identities.size());
     return fbs::CreateChunk(b, static_cast<std::uint16_t>(s.code()), text, list, header_bytes);
   });
-  if (header_bytes != 0) f.payload.push_back(got.header_area.slice(0, header_bytes));
+  if (header_bytes != 0) f.payload.push_back(got.header_area);
   if (s.ok() && !got.blocks.empty()) f.payload.push_back(got.blocks);
   co_return f;
 }

@@ -133,15 +133,18 @@ io::Task<Status> Device::write_chunk(fbs::ChunkPlace place, const coding::ChunkH
                                       std::to_string(slot.generation) + ", not free in " + std::to_string(place.generation()));
   if (Status s = permit(); !s.ok()) co_return s;
   slot.busy = true;
+  known_.forget(offset);
   std::vector<Buffer> parts{header_area, chunk};
   Status s = co_await file_->write(offset, std::move(parts), io::Durability::durable);
   slot.busy = false;
   if (!s.ok()) {
     slot.state = SlotState::unreadable;
+    known_.forget(offset);
     co_return fail(s);
   }
   slot.state = SlotState::written;
   slot.stripe = header.stripe();
+  known_.put(offset, std::make_shared<KnownChunk>(header));
   ++counters_.chunks_written;
   counters_.chunk_bytes += chunk.size();
   co_return Status();
@@ -176,46 +179,61 @@ io::Task<Status> Device::mark_free(std::uint64_t offset, Generation generation, 
   Buffer mark = coding::encode_free_header(unit_, generation);
   std::memcpy(b.data(), mark.data(), sizeof(coding::ChunkHeaderHead));
   if (Status s = permit(); !s.ok()) co_return s;
+  known_.forget(offset);
   Status s = co_await file_->write(offset, b, io::Durability::durable);
+  known_.forget(offset);
   co_return s.ok() ? s : fail(s);
 }
 
+// From memory, where the header has been seen before; else, or if the header itself is wanted, from the medium.
+io::Task<Status> Device::know_chunk(std::uint64_t offset, std::uint32_t slot_bytes, bool want_header, ReadResult& out) {
+  if (!want_header) out.chunk = known_.find(offset);
+  if (out.chunk) co_return Status();
+  KnownChunks::Loading loading(known_, offset);
+  Buffer area;
+  auto header = co_await read_header(offset, slot_bytes, &area);
+  if (header.code() == Code::not_found) co_return Status(Code::stale, "the slot was never written");
+  if (!header.ok()) co_return header.status().with(spec_.path);
+  out.chunk = std::make_shared<KnownChunk>(*header);
+  if (out.chunk->fields.written) loading.done(out.chunk);
+  if (want_header) out.header_area = area.slice(0, header->header_bytes());
+  co_return Status();
+}
+
 io::Task<Result<Device::ReadResult>> Device::read_chunk(fbs::ChunkPlace place, StripeId stripe, std::uint32_t chunk, std::uint32_t first,
-                                                        std::uint32_t blocks) {
+                                                        std::uint32_t blocks, bool want_header) {
   Use use;
   if (Status s = enter(place, use); !s.ok()) co_return s;
   std::uint32_t slot_bytes = use.column().row.slot_bytes;
   std::uint64_t offset = slot_offset(place.column(), place.slot(), slot_bytes);
   ReadResult out;
-  auto header = co_await read_header(offset, slot_bytes, &out.header_area);
-  if (header.code() == Code::not_found) co_return Status(Code::stale, "the slot was never written");
-  if (!header.ok()) co_return header.status().with(spec_.path);
-  out.header = std::move(*header);
-  const coding::ChunkHeaderFields& f = out.header.fields();
+  if (Status s = co_await know_chunk(offset, slot_bytes, want_header, out); !s.ok()) co_return s;
+  const coding::ChunkHeaderFields& f = out.chunk->fields;
   if (!f.written || f.unit != unit_ || f.stripe != stripe || f.generation != place.generation() || f.chunk_index != chunk)
     co_return Status(Code::stale, f.written ? "the slot holds stripe " + to_string(f.stripe) + " in generation " + std::to_string(f.generation)
                                             : "the slot is free in generation " + std::to_string(f.generation));
-  if (out.header.header_bytes() + std::uint64_t{f.chunk_bytes} > slot_bytes) co_return Status(Code::corrupt, spec_.path + ": the chunk does not fit its slot");
-  if (first > out.header.blocks_per_chunk() || blocks > out.header.blocks_per_chunk() - first)
-    co_return Status(Code::invalid, "the chunk has " + std::to_string(out.header.blocks_per_chunk()) + " blocks");
+  if (out.chunk->header_bytes + std::uint64_t{f.chunk_bytes} > slot_bytes) co_return Status(Code::corrupt, spec_.path + ": the chunk does not fit its slot");
+  std::size_t has = out.chunk->blocks.size();
+  if (first > has || blocks > has - first) co_return Status(Code::invalid, "the chunk has " + std::to_string(has) + " blocks");
   if (blocks != 0)
-    if (Status s = co_await read_blocks(offset, chunk, first, blocks, out); !s.ok()) co_return s;
+    if (Status s = co_await read_blocks(offset, first, blocks, out); !s.ok()) co_return s;
   ++counters_.chunks_read;
   counters_.read_bytes += out.blocks.size();
   co_return out;
 }
 
-io::Task<Status> Device::read_blocks(std::uint64_t slot, std::uint32_t chunk, std::uint32_t first, std::uint32_t blocks, ReadResult& out) {
+io::Task<Status> Device::read_blocks(std::uint64_t slot, std::uint32_t first, std::uint32_t blocks, ReadResult& out) {
   out.blocks = Buffer::allocate(std::size_t{blocks} * kBlockBytes);
-  Status s = co_await file_->read(slot + out.header.header_bytes() + std::uint64_t{first} * kBlockBytes, out.blocks);
+  Status s = co_await file_->read(slot + out.chunk->header_bytes + std::uint64_t{first} * kBlockBytes, out.blocks);
   if (!s.ok()) co_return fail(s);
   std::uint32_t good = 0;
-  while (good < blocks && crc32c(out.blocks.bytes().subspan(std::size_t{good} * kBlockBytes, kBlockBytes)) == out.header.block_crc(chunk, first + good)) ++good;
+  while (good < blocks && crc32c(out.blocks.bytes().subspan(std::size_t{good} * kBlockBytes, kBlockBytes)) == out.chunk->blocks[first + good].crc()) ++good;
   if (good == blocks) co_return Status();
   // Freed and written again since its header was read: not damage.
-  Buffer now = Buffer::allocate(kBlockBytes);
-  if (Status again = co_await file_->read(slot, now); !again.ok()) co_return fail(again);
-  if (std::memcmp(now.data(), out.header_area.data(), now.size()) != 0) co_return Status(Code::stale, "the slot was freed while it was read");
+  auto now = co_await read_header(slot, out.chunk->header_bytes);
+  const coding::ChunkHeaderFields& f = out.chunk->fields;
+  bool same = now.ok() && now->fields().written && now->stripe() == f.stripe && now->fields().generation == f.generation;
+  if (now.ok() && !same) co_return Status(Code::stale, "the slot was freed while it was read");
   co_return Status(Code::corrupt, spec_.path + ": block " + std::to_string(first + good) + " of the chunk does not match its checksum");
 }
 

@@ -37,6 +37,10 @@ enum class Path {
   suspect_after_replay,          // 10.2
   repaired_from_member,          // a payload that has gone bad in a head's own log
   narrow_stripe,                 // 8.5
+  stranger,                      // 4.6  a replica learns that its history was given up
+  blank_waits,                   // 4.2  a head that has lost its disk does not open the VP without the others
+  restarted_inside_lease,        // 6.2  a head that has just restarted opens a VP
+  late_sync_refused,             // 3.4  a message of a synchronisation that its primary has given up
   attempt_of_unknown_end,        // 8.1  a stripe's gateway did not answer: fresh slots
   // Moments
   epoch_start_appended,
@@ -47,6 +51,11 @@ enum class Path {
   segment_begun,
   stripe_spread,                 // a gateway begins to send the chunks
   fence_persisted,
+  member_joined,                 // a primary knows that a revision has added a member to required
+  member_left,                   // ... has let one go
+  primary_opened,
+  flush_gathered,                // slots are allocated, nothing has been sent
+  tail_dropped,                  // a truncation is done
   count_
 };
 
@@ -58,16 +67,24 @@ void reached(Path p);
 enum class Fact {
   epoch_adopted,    // a head has made the epoch durable
   record_taken,     // a head has taken a record from the primary of that epoch
+  record_appended,  // a head has appended a record of that epoch, from wherever
   sled_fenced,      // a sled has answered that the epoch is durable there
   sled_changed,     // a sled has changed a slot or a column under that epoch
+  opened,           // a primary has opened in that epoch
   acknowledged,     // a primary answers that a write is durable; the value is how many copies are required
+  tail_dropped,     // a replica has let go of all beyond LSN `value`, in epoch `more`, and will say so
+  rebuild_begun,    // what a replica holds does not count until ...
+  image_taken,      // ... it has taken over an image of its primary's
+  recovered,        // a replica has been read from its log: up to LSN `value`, whose epoch is `more`
+  found_suspect,    // ... and is not to be trusted
 };
 /// The product: nothing. `value`: the epoch, unless the fact says otherwise.
-void witnessed(Fact fact, VpId vp, std::uint64_t value);
+void witnessed(Fact fact, VpId vp, std::uint64_t value, std::uint64_t more = 0);
 
 // Only in the builds with switches; elsewhere they end the process.
 std::uint64_t times_reached(Path p);
 void on_reached(std::function<void(Path)> f);
-void on_witnessed(std::function<void(Fact, VpId, std::uint64_t)> f);
+using Witness = std::function<void(Fact, VpId, std::uint64_t value, std::uint64_t more)>;
+void on_witnessed(Witness f);
 
 }  // namespace luge

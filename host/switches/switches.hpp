@@ -24,10 +24,16 @@ enum class Switch {
   join_before_acks,              // 3.2
   acknowledges_one_copy,         // 3.3: also below min_copies
   longest_log_by_length,         // 4.2
+  blank_promoted,                // 4.2: an empty replica opens the VP without the others
   truncate_not_durable,          // 4.3
   open_before_all_hold_tail,     // 4.4
   restarted_primary_keeps_epoch, // 4.5
+  late_sync_taken,               // 3.4: a synchronisation that was given up goes on
+  history_unchecked,             // 4.6: a replica of a history given up is built upon
   reads_unconfirmed,             // 6
+  lease_from_receipt,            // 6.1: counted from the answer, not from the sending of what was answered
+  lease_of_any_one,              // 6.1: the greatest over `required` instead of the smallest
+  lease_forgotten_at_restart,    // 6.2
   unconditional_index_record,    // 7.2
   retry_on_same_slots,           // 8.1
   free_without_generation,       // 8.1

@@ -10,8 +10,8 @@ namespace {
 bool broken(Switch) { return false; }
 void set_broken(Switch, bool) { none(); }
 void reached(Path) {}
-void witnessed(Fact, VpId, std::uint64_t) {}
+void witnessed(Fact, VpId, std::uint64_t, std::uint64_t) {}
 std::uint64_t times_reached(Path) { none(); }
 void on_reached(std::function<void(Path)>) { none(); }
-void on_witnessed(std::function<void(Fact, VpId, std::uint64_t)>) { none(); }
+void on_witnessed(Witness) { none(); }
 }  // namespace luge

@@ -36,7 +36,7 @@ std::bitset<kCount>& switches() {
 
 std::array<std::uint64_t, static_cast<std::size_t>(Path::count_)> counts{};
 std::function<void(Path)> path_listener;
-std::function<void(Fact, VpId, std::uint64_t)> fact_listener;
+Witness fact_listener;
 
 }  // namespace
 
@@ -50,9 +50,9 @@ void reached(Path p) {
 std::uint64_t times_reached(Path p) { return counts[static_cast<std::size_t>(p)]; }
 void on_reached(std::function<void(Path)> f) { path_listener = std::move(f); }
 
-void witnessed(Fact fact, VpId vp, std::uint64_t value) {
-  if (fact_listener) fact_listener(fact, vp, value);
+void witnessed(Fact fact, VpId vp, std::uint64_t value, std::uint64_t more) {
+  if (fact_listener) fact_listener(fact, vp, value, more);
 }
-void on_witnessed(std::function<void(Fact, VpId, std::uint64_t)> f) { fact_listener = std::move(f); }
+void on_witnessed(Witness f) { fact_listener = std::move(f); }
 
 }  // namespace luge

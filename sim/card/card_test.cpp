@@ -6,6 +6,7 @@
 #include <ctime>
 #include <set>
 
+#include "hls/dma_write_log/record.h"
 #include "sim/card/driver.hpp"
 
 using namespace luge::sim;
@@ -16,6 +17,8 @@ namespace {
 constexpr uint64_t BASE = 0x10'0000'0000, SIZE = 8 << 20;
 constexpr uint64_t RING = BASE, COMPLETIONS = BASE + 0x10000, SOURCES = BASE + 0x100000, DESTINATIONS = BASE + 0x400000, LINES = BASE + 0x300000;
 constexpr uint64_t WINDOW = BASE + 0x100000, END = BASE + SIZE;
+constexpr uint64_t RECORDS = BASE + 0x40000;
+constexpr unsigned RECORDS_LOG2 = 10, FUNCTIONS = 4;  // recorded; a fifth is not
 constexpr uint32_t PLACE = 0x8000;  // bytes for a destination
 constexpr uint32_t TIMEOUT = 2000;
 
@@ -46,6 +49,7 @@ class Runner {
     }
     bench.figure("cycles in lock-step", "%llu", (unsigned long long)rig.now);
     bench.figure("jobs, of them failed", "%llu, %llu", (unsigned long long)jobs_done, (unsigned long long)jobs_failed);
+    bench.figure("records of the DMA write log", "%llu", (unsigned long long)records);
     bench.figure("source bytes coded", "%llu", (unsigned long long)source_bytes);
     if (!bench.mutant) rates();
   }
@@ -63,7 +67,7 @@ class Runner {
   bool trust = true;  // compare what jobs with status ok wrote
   int mismatches = 0;
   size_t turn = 0;
-  unsigned stuck = 0, refused = 0, bads = 0;
+  unsigned stuck = 0, refused = 0, bads = 0, write_stuck = 0;
 
   uint64_t below(uint64_t n) { return random() % n; }
   bool chance(int percent) { return (int)below(100) < percent; }
@@ -78,7 +82,7 @@ class Runner {
     c.declare("CRC", {"with", "without"});
     c.declare("fault", fault_names);
     c.declare("jobs in flight", {"1", "2", "3", "4", "more submitted"});
-    for (int s : {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 16, 17, 18, 19, 20, 24, 25, 27}) statuses.push_back(std::to_string(s));
+    for (int s : {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 16, 17, 18, 19, 20, 24, 25, 27}) statuses.push_back(std::to_string(s));
     c.declare("status of a job", statuses);
   }
 
@@ -103,7 +107,7 @@ class Runner {
   Job code() {
     Job j;
     j.d = blank(Op::code), j.expected = JobStatus::ok;
-    j.d.sources = (uint8_t)(1 + below(16)), j.d.rows = (uint8_t)(1 + below(4)), j.d.table = (uint8_t)below(4);
+    j.d.sources = (uint8_t)(1 + below(16)), j.d.rows = (uint8_t)(1 + below(4)), j.d.table = (uint8_t)below(4), j.d.function = (uint8_t)below(FUNCTIONS + 1);
     j.d.length = any_length();
     j.with_crc = chance(50);
     if (j.with_crc) j.d.length = (j.d.length + 63) / 64 * 64, j.d.flags = FLAG_CRC;
@@ -132,7 +136,7 @@ class Runner {
     Job j = code();
     Descriptor &d = j.d;
     auto crc = [&] { d.flags = FLAG_CRC, d.length = 4096, d.crc_address = LINES; };
-    switch (bads++ % 19) {  // each in turn
+    switch (bads++ % 20) {  // each in turn
       case 0: d.version = (uint8_t)(below(2) ? 0 : 2 + below(200)), j.expected = JobStatus::bad_version; break;
       case 1: d.op = (uint8_t)(below(2) ? 0 : 4 + below(200)), j.expected = JobStatus::bad_op; break;
       case 2: d.flags = (uint8_t)(2 << below(7)), j.expected = JobStatus::bad_op; break;
@@ -150,7 +154,8 @@ class Runner {
       case 14: d.source[below(d.sources)] = d.destination[below(d.rows)] + (chance(50) ? 0 : below(d.length)), j.expected = JobStatus::overlap; break;
       case 15: d.rows = 2, d.destination[0] = DESTINATIONS + 100000, d.destination[1] = d.destination[0] + d.length - 1, j.expected = JobStatus::overlap; break;
       case 16: d.rows = 4, d.length = 100, d.destination[0] = DESTINATIONS, d.destination[1] = DESTINATIONS + 200, d.destination[2] = DESTINATIONS + 400, d.destination[3] = DESTINATIONS + 99, d.flags = 0, j.expected = JobStatus::overlap; break;
-      case 17: d = blank(Op::load_table), d.table = 4, j.expected = JobStatus::bad_table; break;
+      case 17: d.function = (uint8_t)(64 + below(192)), j.expected = JobStatus::bad_function; break;
+      case 18: d = blank(Op::load_table), d.table = 4, j.expected = JobStatus::bad_table; break;
       default: d = blank(Op::nothing), d.flags = 1, j.expected = JobStatus::bad_op; break;
     }
     j.with_crc = false;
@@ -181,7 +186,7 @@ class Runner {
       bench.coverage.hit("status of a job", std::to_string(c.status));
       jobs_done++, jobs_failed += c.status != JobStatus::ok;
       if (c.status == JobStatus::ok && j.d.op == Op::load_table) std::memcpy(expected_tables[j.d.table], j.d.destination, 64);
-      if (c.status == JobStatus::ok && j.d.op == Op::code && trust) check(j, c.index);
+      if (c.status == JobStatus::ok && j.d.op == Op::code && trust) check(j, c.index), wrote(j.d);
       ended.push_back({j, c});
     }
   }
@@ -225,6 +230,51 @@ class Runner {
       }
   }
 
+  // ---- the DMA write log ----
+  std::map<uint64_t, unsigned> unrecorded;  // lines that jobs have written: function
+  uint32_t next_record = 1;
+  uint64_t records = 0;
+
+  void start_log() {
+    unrecorded.clear(), next_record = 1;
+    std::memset(rig.memory.at(RECORDS), 0, 16 << RECORDS_LOG2);
+    rig.poke64(REG_LOG_BASE, RECORDS), rig.poke(REG_LOG_SIZE, RECORDS_LOG2), rig.poke(REG_LOG_PATIENCE, 1000);
+    rig.poke64(REG_LOG_FIRST_PAGE, DESTINATIONS >> 12), rig.poke64(REG_LOG_LAST_PAGE, (END - 1) >> 12);
+    for (int i = 0; i < 2000 && !(rig.peek(REG_LOG_STATUS) & LOG_STATUS_READY); i++) rig.cycle();
+    for (unsigned f = 0; f < FUNCTIONS; f++) rig.poke(REG_LOG_LOAD, f | LOG_LOAD_RECORD);
+    rig.poke(REG_LOG_CONTROL, LOG_CONTROL_ENABLE);
+    for (int i = 0; i < 100 && !(rig.peek(REG_LOG_STATUS) & LOG_STATUS_RECORDING); i++) rig.cycle();
+    if (!(rig.peek(REG_LOG_STATUS) & LOG_STATUS_RECORDING)) bench.fail("the log does not record");
+  }
+  void wrote(const Descriptor &d) {
+    if (d.function >= FUNCTIONS) return;
+    for (int r = 0; r < d.rows; r++)
+      for (uint64_t line = d.destination[r] & ~63ull; line < d.destination[r] + d.length; line += 64) unrecorded[line] = d.function;
+  }
+  void read_records() {
+    uint32_t first = next_record;
+    for (;; next_record++) {
+      dma_record r;
+      std::memcpy(&r, rig.memory.at(RECORDS + 16 * (next_record & ((1u << RECORDS_LOG2) - 1))), sizeof r);
+      if (r.sequence != next_record) break;
+      records++;
+      if (r.kind != DMA_WRITTEN) bench.fail("a record of kind %d without a reason", (int)r.kind);
+      if (r.function >= FUNCTIONS) bench.fail("a record of a function that is not recorded");
+      for (uint64_t line = r.address; line < r.address + r.last + 1; line += 64) {
+        auto it = unrecorded.find(line);
+        if (it != unrecorded.end() && it->second == r.function) unrecorded.erase(it);
+      }
+    }
+    if (next_record != first) rig.poke(REG_LOG_EXAMINED, next_record);
+  }
+  // Everything that jobs have written is in a record of its function by now.
+  void expect_records() {
+    settle(3000);
+    read_records();
+    if (!unrecorded.empty()) bench.fail("%zu lines that were written are in no record, the first of function %u", unrecorded.size(), unrecorded.begin()->second);
+    if (rig.peek(REG_LOG_STATUS) & (LOG_STATUS_OVERFLOW | LOG_STATUS_RECORD_ERROR | LOG_STATUS_BAD_HEAD)) bench.fail("the log is in trouble: %x", rig.peek(REG_LOG_STATUS));
+  }
+
   // ---- runs ----
   void power_up() {
     rig.reset();
@@ -241,6 +291,7 @@ class Runner {
       driver.ring_doorbell();
     }
     finish(), expect_all();
+    start_log();
   }
   void settle(int cycles) { for (int i = 0; i < cycles; i++) rig.cycle(), reap(); }
   // Until nothing moves: the card hears the answer to a completion after the host sees it.
@@ -299,6 +350,7 @@ class Runner {
   void episode() {
     rig.behave((int)below(80), bench.stall >= 0 ? bench.stall : (int)below(4) * 20);
     rig.read.faults = rig.write.faults = rig.job_read.faults = rig.job_write.faults = Faults();  // one that nothing has met
+    read_records();
     int fault = ++turn % 2 ? 0 : 1 + (int)(turn / 2 % (fault_names.size() - 1));
     if (!bench.faults.empty() && fault && bench.faults.find(fault_names[(size_t)fault]) == std::string::npos) fault = 0;
     if (ended.size() > 4096) ended.clear();
@@ -318,6 +370,7 @@ class Runner {
       quiet();
       if (rig.peek(REG_COMPLETED) != driver.submitted || rig.peek(REG_SUBMITTED) != driver.submitted) bench.fail("counts of descriptors are wrong");
       expect_status(STATUS_IDLE, STATUS_IDLE, "all done");
+      expect_records();
     } else if (name == "read-error" || name == "read-decode") {
       rig.read.faults.error_beat = some, rig.read.faults.error = name == "read-error" ? axi::SLVERR : axi::DECERR;
       feed(6, 0), finish();
@@ -327,7 +380,11 @@ class Runner {
       rig.write.faults.error_beat = some % 8, rig.write.faults.error = ++refused % 2 ? axi::SLVERR : axi::DECERR;
       feed(6, 0), finish();
       bool happened = rig.write.faults.error_beat < 0;
-      if (expect_but({JobStatus::write_error, JobStatus::write_decode}) != (happened ? 1 : 0)) bench.fail("one refused write must fail one job");
+      settle(2000);  // records that are still to leave
+      happened |= rig.write.faults.error_beat < 0;
+      bool record = rig.peek(REG_LOG_STATUS) & LOG_STATUS_RECORD_ERROR;
+      if (expect_but({JobStatus::write_error, JobStatus::write_decode}) + record != (happened ? 1 : 0)) bench.fail("one refused write must fail one job, or show as a record that is lost");
+      if (record) power_up();
     } else if (name == "read-lost" || name == "read-stuck" || name == "read-short") {
       if (name == "read-lost") rig.read.faults.lose_beat = some;
       if (name == "read-short") rig.read.faults.short_burst = true;
@@ -345,7 +402,7 @@ class Runner {
     } else if (name == "write-lost" || name == "write-stuck") {
       if (name == "write-lost") rig.write.faults.lose_beat = some % 8;
       feed(2, 0);
-      if (name == "write-stuck") settle((int)some), (chance(50) ? rig.write.faults.stuck_request : rig.write.faults.stuck_data) = true;
+      if (name == "write-stuck") settle((int)some), (++write_stuck % 2 ? rig.write.faults.stuck_request : rig.write.faults.stuck_data) = true;
       feed(4, 0), finish();
       bool happened = rig.peek(REG_STATUS) & STATUS_WRITE_STOPPED;
       if ((expect_but({JobStatus::write_timeout}) > 0) != happened) bench.fail("a time-out without failed jobs, or failed jobs without one");
@@ -353,6 +410,7 @@ class Runner {
       heal();
     } else if (name == "parity-flip") {  // the bench must see it: the card can't
       finish();
+      settle(2000);  // no record on its way that the flip could hit
       tolerant = true, mismatches = 0;
       rig.write.faults.flip_beat = 0;
       Job j = code();
@@ -418,6 +476,7 @@ class Runner {
       settle(200);
       expect_status(STATUS_IDLE, STATUS_IDLE, "a wild doorbell starts something");
     } else if (name == "drain") {
+     for (int twice = 0; twice < 3; twice++) {
       feed(6, 0);
       settle(60 + (int)below(200));
       rig.poke(REG_CONTROL, CONTROL_RUN | CONTROL_DRAIN | CONTROL_INTERRUPT);
@@ -426,6 +485,7 @@ class Runner {
       rig.poke(REG_CONTROL, CONTROL_RUN | CONTROL_INTERRUPT);
       feed(2, 0), finish();
       expect_but({JobStatus::read_drained, JobStatus::write_drained});
+     }
     } else if (name == "stop-run") {
       feed(3, 0);
       settle((int)below(100));
@@ -524,5 +584,5 @@ class Runner {
 }  // namespace
 
 int main(int argc, char **argv) {
-  return hls::bench_main(argc, argv, {"card", 31, 1000000}  /* the queue's, then the transposers' */, [](hls::Bench &b) { std::make_unique<Runner>(b)->run(); });
+  return hls::bench_main(argc, argv, {"card", 32, 1000000}  /* the queue's, then the transposers' */, [](hls::Bench &b) { std::make_unique<Runner>(b)->run(); });
 }

@@ -72,18 +72,28 @@ class WriteChecker {
       if (first % 64) bad("a write starts at no multiple of 64");
       if (beats > axi::MAX_BEATS) bad("a write of more than 64 beats");
       if (first / axi::BOUNDARY != (first + 64 * beats - 1) / axi::BOUNDARY) bad("a write crosses 4 KiB");
-      open_.push_back(beats);
+      if (led_.empty()) {
+        open_.push_back(beats);
+      } else {
+        if (led_.front() != beats) bad("data that led its address has another length");
+        led_.pop_front();
+      }
       lengths_->hit(name_ + " burst beats", beats == 1 ? "1" : beats < 16 ? "2-15" : beats < 64 ? "16-63" : "64");
       starving_ = 0;
     }
     if (out.awvalid && in.awready) seen_ = false;
-    if (out.wvalid && open_.empty()) bad("data before its address");
-    if (out.wvalid && in.wready && !open_.empty()) {
+    if (out.wvalid && open_.empty() && !data_may_lead) bad("data before its address");
+    if (out.wvalid && in.wready) {
       sent_++;
-      if (out.wlast != (sent_ == open_.front())) bad("wlast is not on the last beat");
       uint64_t strobes = out.wstrb.to_uint64(), low = strobes & (~strobes + 1);
       if (strobes && ((strobes + low) & strobes) != 0) bad("strobes are not contiguous");
-      if (sent_ == open_.front()) open_.pop_front(), sent_ = 0;
+      if (sent_ > axi::MAX_BEATS) bad("no wlast in 64 beats");
+      if (!open_.empty() && out.wlast != (sent_ == open_.front())) bad("wlast is not on the last beat");
+      if (out.wlast) {
+        if (open_.empty()) led_.push_back(sent_);
+        else open_.pop_front();
+        sent_ = 0;
+      }
     }
     // Once announced, a burst's data must follow without waiting for anything but wready.
     if (!open_.empty() && !out.wvalid) { if (++starving_ > 8) bad("the data of a burst is held back"); }
@@ -92,8 +102,9 @@ class WriteChecker {
     if (in.awready) was_.awvalid = false;
     if (in.wready) was_.wvalid = false;
   }
-  void reset() { was_ = axi::WriteOut(), open_.clear(), sent_ = 0, seen_ = false, starving_ = 0; }
+  void reset() { was_ = axi::WriteOut(), open_.clear(), led_.clear(), sent_ = 0, seen_ = false, starving_ = 0; }
   hls::Handshake &data() { return w_; }
+  bool data_may_lead = false;  // as AXI allows: a burst's data while its address waits behind another
 
  private:
   std::string name_;
@@ -101,7 +112,7 @@ class WriteChecker {
   hls::Handshake aw_, w_, b_;
   hls::Coverage *lengths_;
   axi::WriteOut was_ = axi::WriteOut();
-  std::deque<uint64_t> open_;
+  std::deque<uint64_t> open_, led_;  // beats of bursts announced and not sent, and sent and not announced
   uint64_t sent_ = 0;
   bool seen_ = false;
   int starving_ = 0;

@@ -24,6 +24,7 @@ class Rig {
       : card(c), random(r), memory(base, size), read(memory, r), job_read(memory, r), write(memory, r), job_write(memory, r), now(clock), fail_(fail),
         check_read_("m_axi_read", coverage, fail), check_job_read_("m_axi_job", coverage, fail, hls::ReadyIs::soon, false),
         check_write_("m_axi_write", coverage, fail), check_job_write_("m_axi_job", coverage, fail, false) {
+    check_write_.data_may_lead = true;  // the log's queues for addresses and data are of their own
     check_job_read_.longest_wait = 16;  // a descriptor is unpacked between two beats
   }
 

@@ -14,6 +14,13 @@ Chaos::Chaos(Simulation& sim, Options options) : sim_(sim), options_(std::move(o
     mix_.push_back(std::move(all[i]));
     all.erase(all.begin() + static_cast<std::ptrdiff_t>(i));
   }
+  if (options_.directed) {
+    bool others = random_.chance(0.25);
+    mix_.resize(others ? std::min<std::size_t>(mix_.size(), 2) : 0);
+    for (std::size_t i = 0, share = 2 * mix_.size() + 1; i < share; ++i) mix_.push_back(*options_.directed);
+    interval_ = options_.interval != Duration(0) ? options_.interval : Duration(random_.between(4'500'000'000, 9'000'000'000));
+    return;
+  }
   interval_ = options_.interval != Duration(0) ? options_.interval : Duration(random_.spread(20'000'000, 1'280'000'000));
 }
 
@@ -67,8 +74,8 @@ std::vector<Chaos::Fault> Chaos::own_faults() {
     undo_later([this, a] { sim_.disk(a).faults.slow = 1; });
   }});
   faults.push_back({"clock", [this, node](Chaos&) {
-    // Rates differ by less than 1 %, and a suspended machine's clock has gone on.
-    sim_.set_clock(node(), random_.chance(0.3) ? how_long() : Duration(0), 0.996 + 0.008 * random_.unit());
+    // Rates differ by less than 1 %, as lease reads ask for; nothing else rests on that, nor on a clock that does not jump.
+    sim_.set_clock(node(), options_.clocks_jump && random_.chance(0.3) ? how_long() : Duration(0), 0.996 + 0.008 * random_.unit());
   }});
   return faults;
 }
@@ -79,7 +86,10 @@ void Chaos::start() {
 }
 
 void Chaos::schedule() {
-  sim_.after(Duration(random_.below(2 * static_cast<std::uint64_t>(interval_.count()))), [this] {
+  auto mean = static_cast<std::uint64_t>(interval_.count());
+  Duration next(random_.below(2 * mean));
+  if (options_.directed) next = Duration(injected_++ == 0 ? random_.below(mean / 4) : mean * 3 / 4 + random_.below(mean / 2));
+  sim_.after(next, [this] {
     if (!active_) return;
     inject();
     schedule();

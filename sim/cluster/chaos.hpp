@@ -7,6 +7,7 @@
 
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,9 +28,11 @@ class Chaos {
     std::function<std::pair<Node, Node>(Random&)> pair;
     std::vector<Node> all_at_once; ///< nodes that a power cut of the whole unit takes
     std::vector<Fault> more;
+    std::optional<Fault> directed; ///< instead of a mix: this one at regular times, with few others in between or none
     std::function<void()> healing; ///< ends what `more` has begun; runs before nodes that are down are started
     Duration shortest = 1ms, longest = 4s;  ///< of one fault
     Duration interval{0};          ///< between faults, on average; 0: drawn, 20 ms to 1.3 s
+    bool clocks_jump = true;       ///< not only their rates differ
   };
   Chaos(Simulation& sim, Options options);
 
@@ -75,6 +78,7 @@ class Chaos {
   std::vector<Node> given_up_;
   Duration interval_{0};
   bool active_ = false;
+  std::uint64_t injected_ = 0;
   std::map<std::string, std::uint64_t> count_;
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "sim/cluster/judge.hpp"
+#include "sim/cluster/schedules.hpp"
 #include "sim/cluster/tenant.hpp"
 #include "sim/cluster/unit_faults.hpp"
 #include "switches/paths.hpp"
@@ -48,7 +49,9 @@ class Cluster {
   std::vector<std::size_t> full_;  // heads that meet a full disk at first
   std::vector<std::unique_ptr<Tenant>> tenants_;
   std::unique_ptr<Damage> damage_;
+  Traps traps_{sim_};
   std::unique_ptr<UnitFaults> unit_faults_;
+  std::unique_ptr<Schedules> schedules_;
   std::unique_ptr<Judge> judge_;
   std::unique_ptr<Chaos> chaos_;
   std::string failure_;
@@ -59,12 +62,15 @@ Unit::Shape shape_of(const ClusterOptions& o, Random r) {
   Unit::Shape s{o.heads, o.sleds, o.devices, o.volume_bytes / o.partitions, {}};
   head::Options& h = s.head;
   h.segment_bytes = 512 << 10;
+  h.meta_store_bytes = 256 << 10;  // so that its halves change often; each start reads it whole
   h.log_bytes = r.between(8, 32) * h.segment_bytes;
   if (!o.flush) h.log_bytes = 64 << 20;  // nothing will make room
   h.meta_segment_bytes = 256 << 10;
   h.meta_bytes = r.between(8, 24) * h.meta_segment_bytes;
+  if (o.schedule == "trim-storm") h.meta_bytes = 8 * h.meta_segment_bytes;
   h.chunk_bytes = static_cast<std::uint32_t>(8192u << r.below(4));
   h.memory_bytes = r.chance(0.5) ? 1 << 20 : 64 << 20;
+  h.lease_reads = r.chance(0.7);
   h.flush_bytes = r.spread(64 << 10, 4 << 20);
   h.flush_age = Duration(r.spread(200'000'000, 20'000'000'000));
   h.flush_idle = Duration(r.spread(50'000'000, 3'000'000'000));
@@ -76,8 +82,8 @@ Cluster::Cluster(const ClusterOptions& o)
                                  [this](Node n, const std::string& who, const Status& s) { could_not_start(n, who, s); }),
       media_(sim_, unit_) {
   sim_.trace(o.trace);
-  on_witnessed([this](Fact f, VpId vp, Epoch e) { if (judge_) judge_->witness(f, vp, e); });
-  on_reached([this](Path p) { if (unit_faults_) unit_faults_->on_path(p); });
+  on_witnessed([this](Fact f, VpId vp, std::uint64_t value, std::uint64_t more) { if (judge_) judge_->witness(f, vp, value, more); });
+  on_reached([this](Path p) { traps_.on_path(p); });
 }
 
 Cluster::~Cluster() {
@@ -145,7 +151,9 @@ void Cluster::make_tenants() {
     Random& r = sim_.random();
     t->load = std::make_unique<Workload>(sim_, Workload::Options{
         .volume_bytes = o_.volume_bytes, .hot_blocks = r.spread(4, 128), .workers = static_cast<std::uint32_t>(r.between(2, 8)),
-        .pause = Duration(r.spread(1'000'000, 60'000'000))});
+        .pause = o_.calm ? Duration(r.spread(20'000'000, 80'000'000)) : Duration(r.spread(1'000'000, 60'000'000)),
+        .linger = o_.rival});
+    if (o_.schedule == "trim-storm") t->load->storm();
     for (int rival = 0; rival <= (o_.rival ? 1 : 0); ++rival) add_client(sim_, *t, client++, rival != 0);
     tenants_.push_back(std::move(t));
   }
@@ -160,15 +168,19 @@ void Cluster::make_chaos() {
   // Heads are what the protocol is about: they fail more often than the others.
   std::vector<Node> crashable = all;
   for (int i = 0; i < 3; ++i) crashable.insert(crashable.end(), unit_.head_nodes().begin(), unit_.head_nodes().end());
-  unit_faults_ = std::make_unique<UnitFaults>(sim_, unit_, *damage_);
+  unit_faults_ = std::make_unique<UnitFaults>(sim_, unit_, *damage_, traps_);
+  schedules_ = std::make_unique<Schedules>(sim_, unit_, traps_, tenants_);
   std::vector<Node> clients;
   for (auto& t : tenants_) clients.insert(clients.end(), t->clients.begin(), t->clients.end());
   Chaos::Options c{.crashable = crashable, .networked = all, .all_at_once = storage};
   c.pair = [this, clients](Random& r) { return unit_.talking(r, clients); };
   c.more = damage_->faults();
   for (Chaos::Fault& f : unit_faults_->faults()) c.more.push_back(std::move(f));
-  c.healing = [this] { damage_->heal(), unit_faults_->heal(); };
-  if (o_.least >= 60s) c.interval = Duration(sim_.random().spread(40'000'000, 10'000'000'000));
+  c.healing = [this] { traps_.clear(), damage_->heal(), unit_faults_->heal(); };
+  if (!o_.schedule.empty()) c.directed = schedules_->fault(o_.schedule);
+  if (o_.schedule == "log-reused" || o_.schedule == "trim-storm") c.interval = 1500ms;
+  else if (o_.least >= 60s) c.interval = Duration(sim_.random().spread(40'000'000, 10'000'000'000));
+  c.clocks_jump = !unit_.shape().head.lease_reads;
   chaos_ = std::make_unique<Chaos>(sim_, std::move(c));
 }
 
@@ -205,6 +217,7 @@ void Cluster::work() {
   sim_.run_until([&] { return failed() || enough(); }, o_.most);
   rivalry_ = false;
   chaos_->heal();
+  schedules_->heal();
 }
 
 // All requests are answered, also those that had to wait for the heal.
@@ -363,19 +376,34 @@ ClusterOptions ClusterOptions::from_seed(std::uint64_t seed, bool is_long) {
   o.requests = r.between(200, 800);
   o.least = 4s;
   o.rival = r.chance(0.25);
+  if (r.chance(0.45)) {
+    const auto& names = Schedules::names();
+    o.direct(names[r.below(names.size())]);
+  }
   if (is_long) {
     o.volumes = static_cast<std::uint32_t>(r.between(1, 3));
     o.requests = 5000;
+    o.calm = r.chance(0.8);  // some thousand requests a minute; the others as many as the unit can
     o.least = 60s;
     o.most = 240s;
   }
   return o;
 }
 
+// These take some seconds each and want to be tried several times.
+void ClusterOptions::direct(const std::string& name) {
+  bool storm = name == "log-reused" || name == "trim-storm";
+  schedule = name;
+  least = std::max<io::Duration>(least, storm ? 6s : 18s);
+  most = std::max<io::Duration>(most, 30s);
+  calm = !storm;
+  if (name == "two-views") rival = true;
+}
+
 std::string ClusterOptions::describe() const {
   return std::to_string(heads) + " heads, " + std::to_string(sleds) + " sleds of " + std::to_string(devices) + " devices, " +
          std::to_string(volumes) + " volumes of " + std::to_string(partitions) + " partitions, " + to_string(layout) + " of " + std::to_string(volume_bytes >> 20) + " MiB, " +
-         std::to_string(requests) + " requests" + (rival ? ", a rival client" : "");
+         std::to_string(requests) + " requests" + (rival ? ", a rival client" : "") + (schedule.empty() ? "" : ", schedule " + schedule);
 }
 
 ClusterResult run_cluster(const ClusterOptions& options) {

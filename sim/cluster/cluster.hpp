@@ -39,6 +39,8 @@ struct ClusterOptions {
   io::Duration least{0};           ///< ... and for so long under faults, ...
   io::Duration most = std::chrono::seconds(20);  ///< ... but no longer than this
   bool rival = false;              ///< a second client that takes the volume over now and then
+  bool calm = false;               ///< clients pause between requests
+  std::string schedule;            ///< the directed fault that comes again and again (schedules.hpp); empty: none
   bool faults = true;
   bool flush = true;               ///< ask for a flush and read from the sleds at the end
   bool trace = false;
@@ -47,6 +49,8 @@ struct ClusterOptions {
   /// on 3 to 9 heads and 6 to 24 sleds.
   static ClusterOptions from_seed(std::uint64_t seed, bool is_long = false);
   std::string describe() const;
+  /// REQUIRES: `name` is one of Schedules::names().
+  void direct(const std::string& name);
 };
 
 struct ClusterResult {

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <optional>
+#include <set>
 #include <vector>
 
 #include "sim/cluster/chaos.hpp"
@@ -29,6 +30,9 @@ class Damage {
   bool bad(Node n) const { return bad_head_ == n || bad_sled_ == n; }
   /// A bad node could not start from what its disk holds: it gets an empty one after a while.
   void could_not_start(Node n);
+  /// The node's disk has answered with errors: what its owner finds on it later is no measure of the owner.
+  void excuse(Node n) { excused_.insert(n); }
+  bool excused(Node n) const { return excused_.contains(n); }
   std::optional<Node> bad_head() const { return bad_head_; }
   std::optional<Node> bad_sled() const { return bad_sled_; }
 
@@ -53,6 +57,7 @@ class Damage {
   Media& media_;
   Random random_;
   std::optional<Node> bad_head_, bad_sled_;
+  std::set<Node> excused_;
   bool reckless_ = false;
   bool ended_ = false;
 };

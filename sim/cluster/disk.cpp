@@ -22,6 +22,7 @@ Torn torn(Random& r) { return static_cast<Torn>(r.below(4)); }
 }  // namespace
 
 FileState::Block& FileState::block(std::uint64_t number) {
+  if (number >= blocks_.size()) blocks_.resize(number + 1);
   auto& b = blocks_[number];
   if (!b) b = std::make_unique<Block>();
   return *b;
@@ -31,30 +32,26 @@ void FileState::read(std::uint64_t offset, MutableBytes into) const {
   for (std::size_t done = 0; done < into.size();) {
     std::uint64_t at = offset + done, in_block = at % 4096;
     std::size_t n = std::min<std::size_t>(4096 - in_block, into.size() - done);
-    auto it = blocks_.find(at / 4096);
-    if (it == blocks_.end()) {
-      std::memset(into.data() + done, 0, n);
-    } else {
-      std::memcpy(into.data() + done, it->second->data() + in_block, n);
-    }
+    if (const Block* b = find(at / 4096)) std::memcpy(into.data() + done, b->data() + in_block, n);
+    else std::memset(into.data() + done, 0, n);
     done += n;
   }
 }
 
 template <class Keep>
 void FileState::write(std::uint64_t offset, Bytes bytes, bool durably, Keep keep) {
-  for (std::size_t done = 0; done < bytes.size(); done += kSectorBytes) {
-    if (!keep(done)) continue;
+  for (std::size_t done = 0, n = 0; done < bytes.size(); done += n) {
     std::uint64_t at = offset + done, number = at / 4096, in_block = at % 4096;
-    const std::byte* from = bytes.data() + done;
-    auto old = durable.find(number);
-    if (blocks_.find(number) == blocks_.end() && old == durable.end() &&
-        std::all_of(from, from + kSectorBytes, [](std::byte b) { return b == std::byte{0}; }))
-      continue;
+    n = std::min<std::size_t>(4096 - in_block, bytes.size() - done);
+    auto old = durable.empty() ? durable.end() : durable.find(number);
+    if (find(number) == nullptr && old == durable.end() && all_zero(bytes.subspan(done, n))) continue;
     Block& b = block(number);
     if (!durably && old == durable.end()) old = durable.emplace(number, std::make_unique<Block>(b)).first;
-    std::memcpy(b.data() + in_block, from, kSectorBytes);
-    if (durably && old != durable.end()) std::memcpy(old->second->data() + in_block, from, kSectorBytes);
+    for (std::size_t s = 0; s < n; s += kSectorBytes) {
+      if (!keep(done + s)) continue;
+      std::memcpy(b.data() + in_block + s, bytes.data() + done + s, kSectorBytes);
+      if (durably && old != durable.end()) std::memcpy(old->second->data() + in_block + s, bytes.data() + done + s, kSectorBytes);
+    }
   }
 }
 

@@ -9,7 +9,7 @@
 #include <memory>
 #include <set>
 #include <string>
-#include <unordered_map>
+#include <vector>
 
 #include "io/files.hpp"
 #include "sim/cluster/random.hpp"
@@ -58,8 +58,9 @@ class FileState {
   void* locked_by = nullptr;
 
  private:
+  const Block* find(std::uint64_t number) const { return number < blocks_.size() ? blocks_[number].get() : nullptr; }
   Block& block(std::uint64_t number);
-  std::unordered_map<std::uint64_t, std::unique_ptr<Block>> blocks_;
+  std::vector<std::unique_ptr<Block>> blocks_;  // by number; null or beyond the end: zeros
 };
 
 class Disk {

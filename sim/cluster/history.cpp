@@ -24,10 +24,6 @@ void fill_sector(std::uint32_t number, std::uint64_t sector, MutableBytes into) 
   for (std::size_t at = 16; at < into.size(); at += 8, x += 0x9e3779b97f4a7c15) std::memcpy(into.data() + at, &x, 8);
 }
 
-bool all_zero(Bytes b) {
-  return std::all_of(b.begin(), b.end(), [](std::byte x) { return x == std::byte{0}; });
-}
-
 std::string seconds(History::Time t) {
   char text[32];
   if (t == History::kNever) return "         ?";

@@ -9,21 +9,49 @@ constexpr std::uint64_t kMinCopies = 2;  // of every volume (control::Volumes)
 
 }  // namespace
 
-void Judge::witness(Fact fact, VpId vp, std::uint64_t epoch) {
+void Judge::witness(Fact fact, VpId vp, std::uint64_t value, std::uint64_t more) {
   auto n = sim_.current();
-  if (fact == Fact::acknowledged) {
-    if (epoch < kMinCopies && broken_promise_.empty())
-      broken_promise_ = "a write of VP " + std::to_string(vp) + " was acknowledged with " + std::to_string(epoch) + " required copies";
-    return;
+  std::string name = "VP " + std::to_string(vp);
+  if (fact == Fact::acknowledged && value < kMinCopies)
+    broken("a write of " + name + " was acknowledged with " + std::to_string(value) + " required copies");
+  if (fact == Fact::opened) return leases_have_run_out(vp, value);
+  if (fact == Fact::acknowledged || !n || damage_.bad(*n)) return;  // a disk that forgets breaks its owner's promises
+  std::string who = sim_.name(*n);
+  std::pair<Node, VpId> replica{*n, vp};
+  Epoch& promised = promised_[replica];
+  switch (fact) {
+    case Fact::epoch_adopted:
+    case Fact::sled_fenced: promised = std::max(promised, value); return;
+    case Fact::record_taken:
+    case Fact::sled_changed:
+      if (value < promised)
+        broken(who + (fact == Fact::record_taken ? " took a record" : " changed a slot or column") + " of " + name + " under epoch " +
+               std::to_string(value) + " though it had promised epoch " + std::to_string(promised));
+      return;
+    case Fact::record_appended: dropped_.erase(replica); return;
+    case Fact::tail_dropped: dropped_[replica] = {value, more}; return;
+    case Fact::rebuild_begun: rebuilt_.insert(replica), dropped_.erase(replica); return;
+    case Fact::image_taken: rebuilt_.erase(replica), dropped_.erase(replica); return;
+    case Fact::recovered:
+      if (auto it = dropped_.find(replica); it != dropped_.end() && value > it->second.beyond && more < it->second.epoch)
+        broken(who + " came back with LSN " + std::to_string(value) + " of epoch " + std::to_string(more) + " of " + name +
+               " though it had dropped all beyond " + std::to_string(it->second.beyond) + " in epoch " + std::to_string(it->second.epoch));
+      return;
+    case Fact::found_suspect:
+      if (!damage_.reckless() && !damage_.excused(*n) && !rebuilt_.contains(replica))
+        broken(who + " cannot trust its replica of " + name + " after a restart though its disk did nothing wrong");
+      return;
+    case Fact::opened:
+    case Fact::acknowledged: return;
   }
-  if (!n || damage_.bad(*n)) return;  // a disk that forgets breaks its owner's promises
-  Epoch& promised = promised_[{*n, vp}];
-  bool is_promise = fact == Fact::epoch_adopted || fact == Fact::sled_fenced;
-  if (is_promise) {
-    promised = std::max(promised, epoch);
-  } else if (epoch < promised && broken_promise_.empty()) {
-    broken_promise_ = sim_.name(*n) + (fact == Fact::record_taken ? " took a record" : " changed a slot or column") + " of VP " +
-                      std::to_string(vp) + " under epoch " + std::to_string(epoch) + " though it had promised epoch " + std::to_string(promised);
+}
+
+// A lease only gets shorter from here on: its owner's epoch is fenced at one of those that granted it.
+void Judge::leases_have_run_out(VpId vp, Epoch epoch) {
+  for (head::Head* h : unit_.heads()) {
+    auto d = h ? h->digest(vp) : std::nullopt;
+    if (d && d->lease && d->epoch < epoch)
+      broken("VP " + std::to_string(vp) + " was opened in epoch " + std::to_string(epoch) + " while another primary had a lease in epoch " + std::to_string(d->epoch));
   }
 }
 
@@ -90,6 +118,15 @@ std::string Judge::bad_stripe() const {
   return bad;
 }
 
+// A device may be out although what lies on its medium is good: it has lied about its tables and was left out at the start.
+bool Judge::device_serves(const fbs::ChunkPlace& place) const {
+  const control::Node* sled = unit_.control() ? unit_.control()->registry().find(place.sled()) : nullptr;
+  if (sled == nullptr) return true;
+  return std::none_of(sled->devices.begin(), sled->devices.end(), [&](const control::DeviceInfo& d) {
+    return d.index == place.device() && d.state != "ok" && d.state != "full";
+  });
+}
+
 bool Judge::can_lose(const std::vector<Node>& sleds) const {
   bool can = true;
   each_live_stripe([&](const head::StripeRow& row) {
@@ -98,7 +135,7 @@ bool Judge::can_lose(const std::vector<Node>& sleds) const {
       if (row.places[i].sled() == 0) continue;
       Node n = unit_.node_of_sled(row.places[i].sled());
       bool gone = !sim_.up(n) || std::find(sleds.begin(), sleds.end(), n) != sleds.end();
-      left += !gone && media_.chunk(row, i).has_value();
+      left += !gone && device_serves(row.places[i]) && media_.chunk(row, i).has_value();
     }
     can = left >= row.layout.k;
     return can;

@@ -1,11 +1,14 @@
 // What must hold of a unit, whatever happened to it, beyond what clients see (history.hpp):
 //  - who has promised an epoch takes nothing under an older one, also after a crash: heads records, sleds changes;
+//  - what a replica has let go of does not come back to it by a restart;
+//  - a replica on a disk that keeps its promises is never found suspect after a crash;
 //  - no write is acknowledged while fewer than min_copies are required to hold it;
 //  - required replicas of a VP are equal up to the commit LSN: index, stripes, and the records that only logs hold;
 //  - every live stripe can be read from the media of the sleds, and its parity is that of its data.
 #pragma once
 
 #include <map>
+#include <set>
 #include <string>
 
 #include "sim/cluster/damage.hpp"
@@ -20,7 +23,7 @@ class Judge {
       : sim_(sim), unit_(unit), damage_(damage), media_(media) {}
 
   /// From on_witnessed(). The first broken promise stays in broken_promise().
-  void witness(Fact fact, VpId vp, std::uint64_t value);
+  void witness(Fact fact, VpId vp, std::uint64_t value, std::uint64_t more);
   const std::string& broken_promise() const { return broken_promise_; }
 
   /// Empty, or how the required replicas of some VP differ. Meaningful when nothing is written.
@@ -30,7 +33,10 @@ class Judge {
   /// Could every live stripe be read with these sleds gone too?
   bool can_lose(const std::vector<Node>& sleds) const;
 
+
  private:
+  void leases_have_run_out(VpId vp, Epoch epoch);
+  bool device_serves(const fbs::ChunkPlace& place) const;
   template <class F>
   void each_live_stripe(F f) const;
 
@@ -38,7 +44,15 @@ class Judge {
   const Unit& unit_;
   const Damage& damage_;
   const Media& media_;
+  struct Dropped {
+    Lsn beyond;
+    Epoch epoch;
+  };
+  void broken(const std::string& promise) { if (broken_promise_.empty()) broken_promise_ = promise; }
+
   std::map<std::pair<Node, VpId>, Epoch> promised_;
+  std::map<std::pair<Node, VpId>, Dropped> dropped_;  // and nothing taken since
+  std::set<std::pair<Node, VpId>> rebuilt_;           // at present
   std::string broken_promise_;
 };
 

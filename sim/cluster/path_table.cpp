@@ -1,40 +1,32 @@
 #include "sim/cluster/path_table.hpp"
 
+#include <algorithm>
 #include <cstdio>
 
 namespace luge::sim {
 namespace {
 
-struct Expected {
-  Path path;
-  std::uint64_t in_100;  // of 100 seeds so many must come there
+// Rare paths of protocol section 12 that belong to sections 2 to 8 and 10, as far as they are built.
+constexpr Path kRare[] = {
+    Path::reader_waits_for_commit, Path::late_write_of_old_session, Path::retry_over_promotion, Path::write_waits_for_merge,
+    Path::proposal_answer_lost, Path::reserve_fuller_than_primary, Path::swaps_collide, Path::newer_than_store,
+    Path::second_promotion_during_tail, Path::longer_tail_dropped, Path::index_record_dropped, Path::trim_during_flush,
+    Path::sled_back_after_epochs, Path::decode_with_another_set, Path::restarted_inside_lease,
+    // Not of section 12, but what the others rest on.
+    Path::image_rebuild, Path::suspect_after_replay, Path::repaired_from_member, Path::narrow_stripe, Path::attempt_of_unknown_end,
+    Path::member_joined, Path::member_left,
 };
 
-constexpr Expected kExpected[] = {
-    {Path::diverged_refused, 0},
-    {Path::reader_waits_for_commit, 10},
-    {Path::late_write_of_old_session, 1},
-    {Path::retry_over_promotion, 1},
-    {Path::write_waits_for_merge, 10},
-    {Path::proposal_answer_lost, 1},
-    {Path::reserve_fuller_than_primary, 1},
-    {Path::swaps_collide, 1},
-    {Path::newer_than_store, 1},
-    {Path::second_promotion_during_tail, 1},
-    {Path::longer_tail_dropped, 10},
-    {Path::index_record_dropped, 1},
-    {Path::trim_during_flush, 1},
-    {Path::sled_back_after_epochs, 1},
-    {Path::decode_with_another_set, 1},
-};
+// So many seeds must come to each, if there are enough of them.
+constexpr std::uint64_t kLeast = 10, kEnoughSeeds = 300;
 
-constexpr const char* kNotBuilt[][2] = {
-    {"checkpoint refused as not on the survivor's history", "checkpoints"},
-    {"fall-back checkpoint used with its delta", "checkpoints"},
-    {"gateway resumes after its slots were reused", "the sweep: slots are not used again"},
-    {"duplicate free", "the sweep"},
-    {"restarted reserve inside L", "lease reads"},
-    {"write waits on the snapshot cut", "snapshots"},
+constexpr const char* kElsewhere[][2] = {
+    {"diverged-refused", "no fault comes there while the other rules hold; sim_head_test plays a primary that breaks them"},
+    {"checkpoint refused as not on the survivor's history", "checkpoints are not built"},
+    {"fall-back checkpoint used with its delta", "checkpoints are not built"},
+    {"gateway resumes after its slots were reused", "the sweep is not built: slots are not used again"},
+    {"duplicate free", "the sweep is not built"},
+    {"write waits on the snapshot cut", "snapshots are not built"},
 };
 
 }  // namespace
@@ -47,22 +39,25 @@ void PathTable::add(const SeedResult& r) {
   }
 }
 
+bool PathTable::is_rare(std::size_t path) { return std::find(std::begin(kRare), std::end(kRare), static_cast<Path>(path)) != std::end(kRare); }
+
 void PathTable::print() const {
   std::printf("\n%-32s %8s %10s\n", "path", "seeds", "times");
   for (std::size_t p = 0; p < times_.size(); ++p)
-    std::printf("%-32s %8llu %10llu\n", std::string(path_name(static_cast<Path>(p))).c_str(),
-                static_cast<unsigned long long>(reached_by_[p]), static_cast<unsigned long long>(times_[p]));
-  for (auto [what, why] : kNotBuilt) std::printf("%s: not built (%s)\n", what, why);
+    std::printf("%-32s %8llu %10llu%s\n", std::string(path_name(static_cast<Path>(p))).c_str(), static_cast<unsigned long long>(reached_by_[p]),
+                static_cast<unsigned long long>(times_[p]), is_rare(p) ? "  rare" : "");
+  for (auto [what, why] : kElsewhere) std::printf("%s: %s\n", what, why);
 }
 
 bool PathTable::enough() const {
+  if (seeds_ < kEnoughSeeds) return true;
   bool all = true;
-  for (const Expected& e : kExpected) {
-    std::uint64_t want = e.in_100 * (seeds_ / 100), got = reached_by_[static_cast<std::size_t>(e.path)];
-    if (got >= want) continue;
+  for (Path path : kRare) {
+    std::uint64_t got = reached_by_[static_cast<std::size_t>(path)];
+    if (got >= kLeast) continue;
     all = false;
-    std::printf("path %s: reached by %llu of %llu seeds, expected at least %llu\n", std::string(path_name(e.path)).c_str(),
-                static_cast<unsigned long long>(got), static_cast<unsigned long long>(seeds_), static_cast<unsigned long long>(want));
+    std::printf("path %s: reached by %llu of %llu seeds, expected at least %llu\n", std::string(path_name(path)).c_str(),
+                static_cast<unsigned long long>(got), static_cast<unsigned long long>(seeds_), static_cast<unsigned long long>(kLeast));
   }
   return all;
 }

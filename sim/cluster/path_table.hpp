@@ -11,10 +11,11 @@ class PathTable {
  public:
   void add(const SeedResult& r);
   void print() const;
-  /// False, and a line for each: paths that fewer seeds reached than must have. Of fewer than 100 seeds nothing is asked.
+  /// False, and a line for each: rare paths that fewer than 10 seeds came to. Of fewer than 300 seeds nothing is asked.
   bool enough() const;
 
  private:
+  static bool is_rare(std::size_t path);
   std::uint64_t seeds_ = 0;
   PathCounts reached_by_{};  // seeds
   PathCounts times_{};

@@ -18,7 +18,8 @@ struct Overrides {
   std::uint64_t seconds = 0, requests = 0;
   std::uint32_t heads = 0, sleds = 0;
   bool is_long = false, trace = false, no_faults = false, no_flush = false;
-  std::string broken;  ///< a switch
+  std::string broken;    ///< a switch
+  std::string schedule;  ///< a directed fault
 
   ClusterOptions options(std::uint64_t seed) const;
   std::string arguments() const;  ///< as they would have to be given again
@@ -30,7 +31,7 @@ struct SeedResult {
   std::uint64_t seed = 0;
   bool ok = false;
   std::string text;         ///< a line, and if it failed the story
-  double virtual_seconds = 0, wall_seconds = 0;
+  double virtual_seconds = 0, cpu_seconds = 0;
   PathCounts paths{};
   /// The first line of what went wrong.
   std::string reason() const;

@@ -38,6 +38,7 @@ class ClientDaemon final : public Target {
     co_return co_await client::zero(world_, *volume_, offset, static_cast<std::uint32_t>(bytes));
   }
 
+  std::uint64_t attachment() const override { return lost_ ? 0 : attachment_; }
   std::string waiting() const override {
     return std::to_string(volume_->open_requests()) + " requests open" + (volume_->paused() ? ", paused: " + volume_->pause_reason() : "");
   }
@@ -56,6 +57,7 @@ class ClientDaemon final : public Target {
         if (!tenant_.rivalry()) continue;
       }
       lost_ = false;
+      ++attachment_;
       Status s = co_await attach();
       if (!s.ok()) {
         if (s.code() == Code::invalid || s.code() == Code::corrupt) tenant_.fail("attach: " + s.to_string());
@@ -99,6 +101,7 @@ class ClientDaemon final : public Target {
   NodeId id_;
   bool rival_;
   bool lost_ = false;
+  std::uint64_t attachment_ = 0;
   io::Event changed_;
   wire::Identity identity_;
   wire::ControlLink control_;

@@ -2,8 +2,8 @@
 
 namespace luge::sim {
 
-UnitFaults::UnitFaults(Simulation& sim, Unit& unit, Damage& damage)
-    : sim_(sim), unit_(unit), damage_(damage), random_(sim.random().fork()) {}
+UnitFaults::UnitFaults(Simulation& sim, Unit& unit, Damage& damage, Traps& traps)
+    : sim_(sim), unit_(unit), damage_(damage), traps_(traps), random_(sim.random().fork()) {}
 
 namespace {
 
@@ -38,21 +38,8 @@ std::vector<Chaos::Fault> UnitFaults::faults() {
   return f;
 }
 
-void UnitFaults::set_trap(Chaos& chaos, Path path, std::function<void(Node)> spring) {
-  chaos_ = &chaos;
-  trap_ = Trap{path, Duration(chaos.random().chance(0.5) ? 0 : chaos.random().below(2'000'000)), std::move(spring)};
-}
-
-void UnitFaults::on_path(Path p) {
-  auto n = sim_.current();
-  if (!trap_ || trap_->path != p || !n || chaos_ == nullptr || !chaos_->active()) return;
-  Trap trap = std::move(*trap_);
-  trap_.reset();
-  sim_.after(trap.delay, [this, trap, n = *n] {
-    if (!chaos_->active()) return;
-    if (sim_.tracing()) sim_.log("at " + std::string(path_name(trap.path)) + ":");
-    trap.spring(n);
-  });
+void UnitFaults::set_trap(Chaos& chaos, Path path, Traps::Spring spring) {
+  traps_.set(chaos, path, Duration(chaos.random().chance(0.5) ? 0 : chaos.random().below(2'000'000)), std::move(spring));
 }
 
 // They come back one by one: whoever is first may have to decide alone.
@@ -101,6 +88,7 @@ void UnitFaults::disk_errors(Chaos& chaos) {
   if (sim_.tracing()) sim_.log(sim_.name(n) + " " + path + ": errors");
   disk.faults_of[path] = f;
   ailing_.insert(n);
+  damage_.excuse(n);
   chaos.undo_later([this, n] { end_errors(n); });
 }
 
@@ -176,7 +164,6 @@ std::optional<control::Designation> UnitFaults::some_vp() {
 }
 
 void UnitFaults::heal() {
-  trap_.reset();
   for (Node n : std::set<Node>(ailing_)) end_errors(n);
 }
 

@@ -9,27 +9,20 @@
 #include <vector>
 
 #include "sim/cluster/damage.hpp"
-#include "switches/paths.hpp"
+#include "sim/cluster/traps.hpp"
 
 namespace luge::sim {
 
 class UnitFaults {
  public:
-  UnitFaults(Simulation& sim, Unit& unit, Damage& damage);
+  UnitFaults(Simulation& sim, Unit& unit, Damage& damage, Traps& traps);
   std::vector<Chaos::Fault> faults();
   void heal();
   /// Its disk gives errors, or did when it started last.
   bool ailing(Node n) const { return ailing_.count(n) != 0; }
-  /// A path was reached by the node that runs now.
-  void on_path(Path p);
 
  private:
-  struct Trap {
-    Path path;
-    Duration delay;
-    std::function<void(Node)> spring;  ///< gets the node that came there
-  };
-  void set_trap(Chaos& chaos, Path path, std::function<void(Node)> spring);
+  void set_trap(Chaos& chaos, Path path, Traps::Spring spring);
   void all_heads_lose_power(Chaos& chaos);
   void last_one_left(Chaos& chaos);
   void disk_errors(Chaos& chaos);
@@ -42,10 +35,9 @@ class UnitFaults {
   Simulation& sim_;
   Unit& unit_;
   Damage& damage_;
+  Traps& traps_;
   Random random_;
   std::set<Node> ailing_;
-  std::optional<Trap> trap_;
-  Chaos* chaos_ = nullptr;
 };
 
 }  // namespace luge::sim

@@ -11,7 +11,13 @@ void Workload::attach(io::World& world, Target& target) {
 }
 
 io::Task<void> Workload::worker(io::World& world, Target& target, std::uint32_t client) {
-  while (!stopped_ && started_ < options_.requests && client == client_) {
+  std::uint64_t attachment = target.attachment();
+  while (!stopped_ && started_ < options_.requests && target.attachment() == attachment) {
+    if (client != client_ && !options_.linger) break;
+    if (options_.rest != Duration(0) && sim_.now() % (options_.rest + 300ms) > 300ms) {
+      co_await world.sleep(50ms);
+      continue;
+    }
     ++started_;
     co_await request(target, client);
     co_await world.sleep(Duration(random_.below(static_cast<std::uint64_t>(options_.pause.count()))));
@@ -43,7 +49,8 @@ io::Task<void> Workload::request(Target& target, std::uint32_t client) {
   std::uint64_t near = random_.chance(0.85) ? std::min(options_.hot_blocks, blocks) : blocks;
   std::uint64_t count = random_.chance(0.6) ? 1 : random_.between(1, std::min<std::uint64_t>(options_.longest, near));
   std::uint64_t offset = random_.below(near - count + 1) * kBlockBytes, bytes = count * kBlockBytes;
-  double kind = random_.unit();
+  // One that has been replaced may read (that needs no session), and what it reads must be true all the same.
+  double kind = client == client_ ? random_.unit() : 0;
   if (random_.chance(options_.sub_block)) {
     // Some sectors, perhaps across a block boundary.
     std::uint64_t sectors = bytes / History::kSector, first = random_.below(sectors);

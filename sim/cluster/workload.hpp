@@ -21,6 +21,8 @@ class Target {
   virtual io::Task<Status> zero(std::uint64_t offset, std::uint64_t bytes) = 0;
   /// For reports: what it waits for.
   virtual std::string waiting() const { return ""; }
+  /// Rises with each attachment; 0: the present one has learned that another has taken its place.
+  virtual std::uint64_t attachment() const { return 1; }
 };
 
 class Workload {
@@ -32,6 +34,8 @@ class Workload {
     std::uint64_t requests = ~std::uint64_t{0};  ///< in all; then the workers end
     std::uint32_t longest = 8;      ///< blocks a request
     Duration pause = 3ms;           ///< longest time between a worker's requests
+    bool linger = false;            ///< an attachment that has been replaced and does not know it goes on reading
+    Duration rest{0};               ///< after each 300 ms of work
     double reads = 0.4, sub_block = 0.15, trims = 0.03, zeroes = 0.03;
   };
 
@@ -40,6 +44,15 @@ class Workload {
   /// From the client's node, when its volume is open: fences earlier attachments and starts the workers.
   /// `target` lives as long as the World's tasks.
   void attach(io::World& world, Target& target);
+  /// Bursts of many trims and little else: metadata grows as fast as it can. Before the first attach().
+  void storm() {
+    options_.workers = 24;
+    options_.hot_blocks = 256;
+    options_.pause = Duration(1000);
+    options_.rest = 1200ms;
+    options_.reads = 0.02;
+    options_.trims = 0.9;
+  }
   /// No new requests. Those under way go on.
   void stop() { stopped_ = true; }
   bool attached() const { return client_ != 0; }

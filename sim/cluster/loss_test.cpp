@@ -1,0 +1,243 @@
+// A volume that no complete head is left for, and the operator who accepts the loss (protocol 4.6): a whole unit.
+#include <gtest/gtest.h>
+
+#include "base/logging.hpp"
+#include "client/volume.hpp"
+#include "control/status.hpp"
+#include "head/replica.hpp"
+#include "sim/cluster/unit.hpp"
+#include "switches/paths.hpp"
+#include "switches/switches.hpp"
+
+namespace luge::sim {
+namespace {
+
+using io::Task;
+
+constexpr std::uint32_t kBlocks = 64;
+
+// Attaches the volume once and stays; the test asks through it.
+struct ClientDaemon {
+  explicit ClientDaemon(io::World& w)
+      : world(w), control(w, identity, kControlAddress,
+                          {.id = kFirstClient, .name = "client", .role = "attach", .address = "tcp:client:1", .incarnation = w.random()}, {}) {
+    identity.node = kFirstClient;
+    control.start();
+  }
+  io::World& world;
+  wire::Identity identity;
+  wire::ControlLink control;
+  std::unique_ptr<client::Volume> volume;
+};
+
+class LossTest : public testing::Test {
+ protected:
+  LossTest() {
+    Unit::Shape shape;
+    shape.heads = 3;
+    head::Options& h = shape.head;
+    h.segment_bytes = h.meta_segment_bytes = 256 << 10;
+    h.log_bytes = h.meta_bytes = 4 << 20;
+    h.chunk_bytes = 16 << 10;
+    h.flush_bytes = 1 << 30;  // what is tested stays in the logs
+    h.flush_age = h.flush_idle = 3600s;
+    unit_.emplace(sim_, shape, [](Node, const std::string& who, const Status& s) { ADD_FAILURE() << who << ": " << s.to_string(); });
+    unit_->start();
+    client_node_ = sim_.add_node("client", [this](io::World& w) {
+      auto c = std::make_shared<ClientDaemon>(w);
+      client_ = c.get();
+      return c;
+    });
+    EXPECT_TRUE(sim_.run_until([&] { return unit_->control() && unit_->control()->registry().alive("head").size() == 3 &&
+                                            unit_->control()->registry().alive("sled").size() == 6; }, 10s));
+    EXPECT_TRUE(unit_->control()->volumes().create({"v", kBlocks * kBlockBytes, {2, 1}, 3}).ok());
+    on_client([](ClientDaemon& c) -> Task<Status> {
+      auto v = co_await client::Volume::attach(c.world, c.identity, c.control, "v", kFirstClient, false);
+      if (v.ok()) c.volume = std::move(*v);
+      co_return v.status();
+    });
+  }
+
+  // The daemons use what the members hold.
+  ~LossTest() override {
+    for (Node n = 0; n < sim_.nodes(); ++n)
+      if (sim_.up(n)) sim_.crash(n, Crash::power);
+  }
+
+  template <class F>
+  void on_client(F f) {
+    Status out(Code::internal, "did not end");
+    auto task = [](F f, ClientDaemon& c, Status& out) -> Task<void> { out = co_await f(c); };
+    sim_.run(client_node_, task(f, *client_, out), 60s);
+    EXPECT_TRUE(out.ok()) << out.to_string();
+  }
+  static Buffer filled(std::uint32_t blocks, char with) {
+    Buffer b = Buffer::allocate(std::size_t{blocks} * kBlockBytes);
+    std::memset(b.data(), with, b.size());
+    return b;
+  }
+  void write(Lba first, std::uint32_t blocks, char with) {
+    on_client([=](ClientDaemon& c) { return client::write(c.world, *c.volume, first * kBlockBytes, filled(blocks, with)); });
+  }
+  /// What each block holds: its byte, '0' for zeros, '!' for an error.
+  std::string contents() {
+    std::string out;
+    auto task = [](ClientDaemon& c, std::string& out) -> Task<void> {
+      for (Lba b = 0; b < kBlocks; ++b) {
+        auto r = co_await client::read(c.world, *c.volume, b * kBlockBytes, kBlockBytes);
+        char byte = r.ok() ? static_cast<char>(r->data()[0]) : '!';
+        out += byte == 0 ? '0' : byte;
+      }
+    };
+    sim_.run(client_node_, task(*client_, out), 120s);
+    return out;
+  }
+
+  const control::Designation& designation() { return unit_->store().designations.begin()->second; }
+  Node node(NodeId head) { return unit_->node_of_head(head); }
+  std::string name(NodeId head) { return unit_->control()->registry().name(head); }
+  boost::json::object status() {
+    return control::volume_json(*unit_->control(), unit_->store().volumes.begin()->second, true);
+  }
+  std::string text(std::string_view key) { return std::string(status()[key].as_string()); }
+  bool wait_for_state(const std::string& state, Duration limit = 20s) { return sim_.run_until([&] { return text("state") == state; }, limit); }
+  bool all_required() {
+    return sim_.run_until([&] { return designation().required.size() == 3 && text("state") == "open"; }, 20s);
+  }
+  /// Flips a bit in a logged payload.
+  void rot(NodeId head, head::LogPosition at) { sim_.disk(node(head)).rot("log-data", at.offset + 100); }
+  head::LogPosition position(NodeId head, Lba lba) {
+    const head::Replica* r = unit_->head(head)->replica(designation().vp);
+    return r->find(r->index().get(lba).lsn())->position;
+  }
+
+  Simulation sim_{7};
+  std::optional<Unit> unit_;
+  Node client_node_ = 0;
+  ClientDaemon* client_ = nullptr;
+};
+
+// Requirement: P-4.6 switch=history-unchecked
+TEST_F(LossTest, TheHeadThatWasBehindGoesOnAndTheOthersAreRebuiltFromIt) {
+  write(0, 16, 'A');
+  NodeId behind = designation().reserves[1], first = designation().primary, second = designation().reserves[0];
+  sim_.crash(node(behind), Crash::power);
+  write(0, 8, 'B');
+  ASSERT_EQ(designation().required.size(), 2u);
+  write(32, 8, 'C');
+  sim_.crash(node(first), Crash::power);
+  sim_.crash(node(second), Crash::power);
+  sim_.restart(node(behind));
+  ASSERT_TRUE(wait_for_state("closed"));
+  EXPECT_NE(text("reason").find("opens when one of these is back: " + name(first)), std::string::npos) << text("reason");
+  EXPECT_NE(text("reason").find("behind: " + name(behind) + " (reaches LSN 3, "), std::string::npos) << text("reason");
+  auto accept = [&](NodeId h) { return unit_->control()->volumes().accept_loss("v", name(h), false); };
+  EXPECT_EQ(accept(first).status().code(), Code::unavailable) << "it is down";
+  EXPECT_EQ(unit_->control()->volumes().accept_loss("v", "sled-1", false).status().code(), Code::not_found);
+  auto history = designation().history;
+  ASSERT_TRUE(accept(behind).ok());
+  EXPECT_NE(designation().history, history);
+  ASSERT_TRUE(sim_.run_until([&] { return unit_->head(behind)->digest(designation().vp)->primary_open; }, 10s));
+  std::string kept = std::string(16, 'A') + std::string(48, '0');
+  EXPECT_EQ(contents(), kept) << "what only the others had is gone";
+  EXPECT_EQ(accept(behind).status().code(), Code::conflict) << "it is served";
+  // The others hold more, under the old history: strangers, rebuilt whole. Also over another power cut.
+  sim_.restart(node(first));
+  sim_.restart(node(second));
+  ASSERT_TRUE(all_required());
+  write(16, 1, 'D');
+  kept[16] = 'D';
+  sim_.run_for(1s);  // a heartbeat tells how far it is committed
+  for (NodeId n : {first, second}) EXPECT_EQ(unit_->head(n)->digest(designation().vp)->index, unit_->head(behind)->digest(designation().vp)->index);
+  sim_.crash(node(behind), Crash::power);
+  EXPECT_EQ(contents(), kept) << "another head has taken over";
+  for (NodeId n : {first, second}) sim_.crash(node(n), Crash::power);
+  for (NodeId n : {first, second, behind}) sim_.restart(node(n));
+  ASSERT_TRUE(all_required());
+  EXPECT_EQ(contents(), kept);
+  EXPECT_GT(times_reached(Path::stranger), 0u);
+}
+
+// Requirement: P-4.6 switch=history-unchecked
+TEST_F(LossTest, DamagedReplicasAreServedWithErrorsForWhatIsLost) {
+  write(0, 4, 'A');
+  write(8, 1, 'B');
+  write(16, 4, 'C');
+  std::vector<NodeId> heads = designation().members();
+  std::map<NodeId, head::LogPosition> bad;
+  for (NodeId n : heads) bad[n] = position(n, 8);
+  for (NodeId n : heads) sim_.crash(node(n), Crash::power);
+  for (NodeId n : heads) rot(n, bad[n]);
+  for (NodeId n : heads) sim_.restart(node(n));
+  ASSERT_TRUE(sim_.run_until([&] { return text("reason").find("no head that holds everything is up; damaged: ") != std::string::npos; }, 20s)) << text("reason");
+  ASSERT_TRUE(unit_->control()->volumes().accept_loss("v", name(heads[1]), false).ok());
+  ASSERT_TRUE(all_required());
+  std::string kept = "AAAA0000!0000000CCCC" + std::string(44, '0');
+  EXPECT_EQ(contents(), kept) << "an error where the only copies are damaged, never bytes";
+  for (NodeId n : heads) sim_.crash(node(n), Crash::power);
+  for (NodeId n : heads) sim_.restart(node(n));
+  ASSERT_TRUE(all_required()) << "the damage is known and does not close the volume again";
+  EXPECT_EQ(contents(), kept);
+  write(8, 1, 'D');
+  kept[8] = 'D';
+  EXPECT_EQ(contents(), kept) << "writing it is the cure";
+}
+
+// Requirement: P-4.6, P-10.2
+TEST_F(LossTest, ALogDamagedWhereverItIsDamagedClosesTheVolumeOnce) {
+  write(0, 4, 'A');
+  write(8, 1, 'B');
+  write(16, 4, 'C');
+  std::vector<NodeId> heads = designation().members();
+  std::map<NodeId, head::LogPosition> bad;
+  for (NodeId n : heads) bad[n] = position(n, 8);
+  for (NodeId n : heads) sim_.crash(node(n), Crash::power);
+  for (NodeId n : heads) sim_.disk(node(n)).rot("log-data", bad[n].offset - kBlockBytes + 20);  // the header of its batch
+  for (NodeId n : heads) sim_.restart(node(n));
+  ASSERT_TRUE(sim_.run_until([&] { return text("reason").find("damaged: ") != std::string::npos; }, 20s)) << text("reason");
+  EXPECT_NE(text("reason").find("log-data: segment 0 at offset"), std::string::npos) << text("reason");
+  for (NodeId n : heads) sim_.crash(node(n), Crash::power);
+  for (NodeId n : heads) sim_.restart(node(n));
+  sim_.run_for(5s);
+  ASSERT_EQ(text("state"), "closed") << "a restart does not make it whole";
+  ASSERT_TRUE(unit_->control()->volumes().accept_loss("v", name(heads[2]), false).ok());
+  ASSERT_TRUE(all_required());
+  std::string kept = "AAAA" + std::string(60, '0');
+  EXPECT_EQ(contents(), kept) << "the log ends before the damage";
+  for (NodeId n : heads) sim_.crash(node(n), Crash::power);
+  for (NodeId n : heads) sim_.restart(node(n));
+  ASSERT_TRUE(all_required()) << "the damage is known and does not close the volume again";
+  EXPECT_EQ(contents(), kept);
+}
+
+// Requirement: P-4.2, P-4.6 switch=blank-promoted
+TEST_F(LossTest, AnEmptyHeadOpensNothingWithoutTheOthers) {
+  write(0, 4, 'A');
+  std::vector<NodeId> heads = designation().members();
+  for (NodeId n : heads) sim_.crash(node(n), Crash::power);
+  unit_->replace_disk(node(heads[1]));
+  sim_.restart(node(heads[1]));
+  sim_.run_for(10s);
+  ASSERT_EQ(text("state"), "closed");
+  EXPECT_NE(text("reason").find("holds nothing"), std::string::npos) << text("reason");
+  EXPECT_EQ(unit_->control()->volumes().accept_loss("v", name(heads[1]), true).status().code(), Code::conflict) << "there is nothing to go on with";
+  sim_.restart(node(heads[2]));
+  ASSERT_TRUE(wait_for_state("open"));
+  EXPECT_EQ(contents().substr(0, 5), "AAAA0");
+}
+
+// Requirement: P-4.6
+TEST_F(LossTest, NoLossIsAcceptedWhereNoneIsNeeded) {
+  write(0, 4, 'A');
+  auto accept = [&](const std::string& head) { return unit_->control()->volumes().accept_loss("v", head, false); };
+  ASSERT_TRUE(wait_for_state("open"));
+  EXPECT_EQ(accept("head-1").status().code(), Code::conflict) << "the volume is open";
+  NodeId first = designation().primary;
+  sim_.crash(node(first), Crash::power);
+  auto refused = accept(name(designation().reserves[0]));
+  EXPECT_EQ(refused.status().code(), Code::conflict) << "a complete head is up: " << refused.status().to_string();
+  EXPECT_EQ(contents().substr(0, 5), "AAAA0");
+}
+
+}  // namespace
+}  // namespace luge::sim

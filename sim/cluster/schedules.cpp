@@ -1,0 +1,282 @@
+#include "sim/cluster/schedules.hpp"
+
+#include <algorithm>
+
+namespace luge::sim {
+
+// Of the product's times these rest on: a member is let go after 1.5 s of silence, a primary is taken for failed after 0.5 s,
+// who is the only one left waits 2 s for the others before it opens alone.
+namespace {
+
+using io::Task;
+
+Task<void> remove_volume(Unit& unit, std::string name) {
+  auto r = co_await unit.control()->volumes().remove(std::move(name), true, 5s);
+  (void)r;  // a control plane that dies meanwhile goes on with it when it is back
+}
+
+}  // namespace
+
+Schedules::Schedules(Simulation& sim, Unit& unit, Traps& traps, const Tenants& tenants)
+    : sim_(sim), unit_(unit), traps_(traps), tenants_(tenants), random_(sim.random().fork()) {}
+
+const std::vector<std::string>& Schedules::names() {
+  static const std::vector<std::string> all = {
+      "lost-reserve", "store-forgets", "joiner-alone", "dropped-tail", "seen-before-commit", "two-views", "opened-early",
+      "late-flush", "index-record-lost", "two-promotions", "shrink-meets-promotion", "store-behind", "log-reused",
+      "volumes-come-and-go", "trim-storm"};
+  return all;
+}
+
+Chaos::Fault Schedules::fault(const std::string& name) {
+  using Run = std::function<void(Schedules&, Chaos&)>;
+  static const std::vector<Run> run = {
+      [](Schedules& s, Chaos& c) { s.lost_reserve(c, false); },
+      [](Schedules& s, Chaos& c) { s.lost_reserve(c, true); },
+      &Schedules::joiner_alone, &Schedules::dropped_tail, &Schedules::seen_before_commit, &Schedules::two_views,
+      &Schedules::opened_early, &Schedules::late_flush, &Schedules::index_record_lost, &Schedules::two_promotions,
+      &Schedules::shrink_meets_promotion, &Schedules::store_behind, &Schedules::log_reused, &Schedules::volumes_come_and_go,
+      &Schedules::trim_storm};
+  auto at = std::find(names().begin(), names().end(), name);
+  LUGE_CHECK(at != names().end() && run.size() == names().size());
+  return {name, [this, f = run[static_cast<std::size_t>(at - names().begin())]](Chaos& c) { f(*this, c); }};
+}
+
+std::vector<Node> Schedules::Group::all() const {
+  std::vector<Node> nodes = reserves;
+  nodes.insert(nodes.begin(), primary);
+  return nodes;
+}
+
+std::optional<Schedules::Group> Schedules::some_group() {
+  std::vector<Group> groups;
+  const control::Image& store = unit_.store();
+  for (const auto& [vp, d] : store.designations) {
+    auto volume = store.volumes.find(volume_of(vp));
+    if (volume == store.volumes.end() || d.reserves.size() < 2 || d.required.size() < 3) continue;
+    for (const auto& t : tenants_)
+      if (t->name == volume->second.name) {
+        groups.push_back({unit_.node_of_head(d.primary), {}, t->clients});
+        for (NodeId n : d.reserves) groups.back().reserves.push_back(unit_.node_of_head(n));
+      }
+  }
+  if (groups.empty()) return std::nullopt;
+  Group g = groups[random_.below(groups.size())];
+  for (Node n : g.all())
+    if (!sim_.up(n)) return std::nullopt;
+  return g;
+}
+
+void Schedules::cut(const std::vector<Node>& a, const std::vector<Node>& b) {
+  for (Node x : a)
+    for (Node y : b)
+      if (x != y) sim_.fabric().cut_both(x, y);
+}
+
+void Schedules::mend(const std::vector<Node>& a, const std::vector<Node>& b) {
+  for (Node x : a)
+    for (Node y : b) sim_.fabric().heal(x, y), sim_.fabric().heal(y, x);
+}
+
+void Schedules::power_off(Chaos& c, const std::vector<Node>& nodes, Duration low, Duration high) {
+  for (Node n : nodes) c.down(n, Crash::power, between(low, high));
+}
+
+void Schedules::slow_disks(Chaos& c, const std::vector<Node>& nodes, Duration for_how_long) {
+  for (Node n : nodes) sim_.disk(n).faults.slow = static_cast<double>(random_.between(40, 100));
+  c.undo_after(for_how_long, [this, nodes] {
+    for (Node n : nodes) sim_.disk(n).faults.slow = 1;
+  });
+}
+
+// 3.1: a primary misses a reserve and cannot tell the control plane, or the control plane forgets it at once (5.1); then all
+// die that know what was written since, and that reserve is the first one back.
+void Schedules::lost_reserve(Chaos& c, bool store_forgets) {
+  auto g = some_group();
+  if (!g) return;
+  std::size_t which = random_.below(g->reserves.size());
+  Node lost = g->reserves[which], control = unit_.control_node();
+  std::vector<Node> others = g->all();
+  std::erase(others, lost);
+  cut({g->primary}, {lost});
+  if (!store_forgets) cut({g->primary}, {control});
+  auto die = [this, &c, g, others, lost, control, store_forgets] {
+    power_off(c, others, 5s, 8s);
+    if (store_forgets) c.down(control, Crash::power, 100ms);
+    mend({g->primary}, {lost, control});
+  };
+  if (!store_forgets) return c.undo_after(between(1600ms, 2600ms), die);
+  // Some writes are to be acknowledged by the smaller set.
+  traps_.set(c, Path::member_left, between(5ms, 60ms), [die](Node) { die(); });
+  c.undo_after(4s, [this, g, lost] { mend({g->primary}, {lost}); });
+}
+
+// 3.2: a member has just joined when all others die, and it has to start from what is on its slow disk.
+void Schedules::joiner_alone(Chaos& c) {
+  auto g = some_group();
+  if (!g) return;
+  Node joiner = g->reserves[random_.below(g->reserves.size())];
+  std::vector<Node> others = g->all();
+  std::erase(others, joiner);
+  c.down(joiner, Crash::power, between(800ms, 2000ms));
+  sim_.disk(joiner).faults.slow = static_cast<double>(random_.between(30, 100));
+  auto die = [this, &c, others, joiner](Node) {
+    power_off(c, others, 5s, 8s);
+    power_off(c, {joiner}, 50ms, 200ms);
+    sim_.disk(joiner).faults.slow = 1;
+  };
+  traps_.set(c, Path::member_joined, random_.chance(0.5) ? Duration(0) : between(0ms, 10ms), die);
+  c.undo_after(5s, [this, joiner] { sim_.disk(joiner).faults.slow = 1; });
+}
+
+// 4.3: a primary that only clients could see comes back with a tail, drops it, and loses power at once.
+void Schedules::dropped_tail(Chaos& c) {
+  auto g = some_group();
+  if (!g) return;
+  std::vector<Node> rest = g->reserves;
+  rest.push_back(unit_.control_node());
+  cut({g->primary}, rest);
+  c.undo_after(between(1500ms, 3000ms), [this, g, rest] { mend({g->primary}, rest); });
+  traps_.set(c, Path::tail_dropped, random_.chance(0.6) ? Duration(0) : between(0ms, 3ms),
+             [this, &c](Node n) { power_off(c, {n}, 50ms, 1500ms); });
+}
+
+// 2.2: a block is read while its newest version is on no medium yet; then all lose power, and the client that would ask for
+// the write again does as well.
+void Schedules::seen_before_commit(Chaos& c) {
+  auto g = some_group();
+  if (!g) return;
+  slow_disks(c, g->all(), 1500ms);
+  traps_.set(c, Path::reader_waits_for_commit, between(300us, 6ms), [this, &c, g](Node) {
+    power_off(c, g->all(), 50ms, 900ms);
+    power_off(c, g->clients, 100ms, 300ms);
+  });
+}
+
+// 6: a client and the old primary see each other and nobody else, while a rival writes to the new one.
+void Schedules::two_views(Chaos& c) {
+  auto g = some_group();
+  if (!g) return;
+  std::vector<Node> here = {g->primary}, there;
+  for (const auto& t : tenants_)
+    if (t->present && t->clients == g->clients) here.push_back(t->present_node);
+  for (Node n = 0; n < sim_.nodes(); ++n)
+    if (std::find(here.begin(), here.end(), n) == here.end() && !unit_.is_sled(n)) there.push_back(n);
+  cut(here, there);
+  c.undo_after(between(6s, 9s), [this, here, there] { mend(here, there); });
+}
+
+// 4.4: the new primary has a tail that the other reserve lacks; it opens, is read, and dies; so does the other for a moment.
+void Schedules::opened_early(Chaos& c) {
+  auto g = some_group();
+  if (!g) return;
+  Node next = g->reserves[0];
+  std::vector<Node> lagging(g->reserves.begin() + 1, g->reserves.end());
+  cut({g->primary}, lagging);
+  slow_disks(c, lagging, 4s);
+  c.undo_after(between(100ms, 900ms), [this, &c, g, next, lagging] {
+    power_off(c, {g->primary}, 7s, 9s);
+    mend({g->primary}, lagging);
+    traps_.set(c, Path::primary_opened, between(1ms, 40ms), [this, &c, g, next, lagging](Node n) {
+      if (n != next) return;
+      power_off(c, {next}, 6s, 8s);
+      power_off(c, lagging, 50ms, 200ms);
+      power_off(c, g->clients, 50ms, 200ms);
+      for (Node l : lagging) sim_.disk(l).faults.slow = 1;
+    });
+  });
+}
+
+// 8.2: a primary has slots in hand when it is stopped; it wakes up in the past.
+void Schedules::late_flush(Chaos& c) {
+  traps_.set(c, Path::flush_gathered, random_.chance(0.7) ? Duration(0) : between(0ms, 2ms),
+             [this, &c](Node n) { c.pause(n, between(2500ms, 7s)); });
+}
+
+// 7.2, 4.3: an index record that nobody else gets.
+void Schedules::index_record_lost(Chaos& c) {
+  traps_.set(c, Path::index_record_appended, Duration(0), [this, &c](Node n) {
+    std::vector<Node> rest = unit_.head_nodes();
+    rest.push_back(unit_.control_node());
+    cut({n}, rest);
+    c.undo_after(between(1500ms, 3000ms), [this, n, rest] { mend({n}, rest); });
+  });
+}
+
+// 4.4: who is about to take over dies when the others have some of its tail.
+void Schedules::two_promotions(Chaos& c) {
+  auto g = some_group();
+  if (!g) return;
+  if (random_.chance(0.5)) {
+    cut({g->primary}, {g->reserves.back()});
+    c.undo_after(1s, [this, g] { mend({g->primary}, {g->reserves.back()}); });
+  }
+  c.undo_after(between(50ms, 900ms), [this, &c, g] {
+    power_off(c, {g->primary}, 3s, 7s);
+    traps_.set(c, Path::epoch_start_appended, between(0ms, 4ms), [this, &c](Node n) { power_off(c, {n}, 300ms, 5s); });
+  });
+}
+
+// 4.1: the primary is about to let one reserve go when the other, which still sees that one, is about to take over.
+void Schedules::shrink_meets_promotion(Chaos& c) {
+  auto g = some_group();
+  if (!g) return;
+  bool first = random_.chance(0.5);
+  Node control = unit_.control_node(), candidate = g->reserves[first ? 0 : 1], missed = g->reserves[first ? 1 : 0];
+  cut({g->primary}, {missed});
+  c.undo_after(between(600ms, 1300ms), [this, &c, g, candidate, missed, control] {
+    cut({g->primary}, {candidate});
+    sim_.fabric().cut(control, g->primary);
+    c.undo_after(between(400ms, 1600ms), [this, g, candidate, missed, control] { mend({g->primary}, {candidate, missed, control}); });
+  });
+}
+
+// 4.1, 5: the store is restored from before an epoch that its members have begun; none of them is away.
+void Schedules::store_behind(Chaos& c) {
+  auto g = some_group();
+  if (!g) return;
+  c.down(g->primary, Crash::process, between(700ms, 1500ms));
+  c.undo_after(between(2500ms, 4s), [this, &c] {
+    Node control = unit_.control_node();
+    if (!sim_.up(control)) return;
+    c.down(control, Crash::power, between(50ms, 300ms));
+    unit_.set_store_back(random_);
+  });
+}
+
+// 10.2: a segment is used again; all heads must do with what its log and their images say now.
+void Schedules::log_reused(Chaos& c) {
+  traps_.set(c, Path::segment_begun, between(0ms, 3ms), [this, &c](Node n) {
+    if (random_.chance(0.5)) return power_off(c, {n}, 50ms, 500ms);
+    power_off(c, unit_.head_nodes(), 50ms, 500ms);
+  });
+}
+
+// 10.3: the storm is the workload's (Workload::storm); a head that comes back has to clean its metadata in the midst of it.
+void Schedules::trim_storm(Chaos& c) {
+  if (random_.chance(0.3)) power_off(c, {unit_.head_nodes()[random_.below(unit_.head_nodes().size())]}, 50ms, 500ms);
+}
+
+// Volumes that nobody uses are made and removed while nodes go and come.
+void Schedules::volumes_come_and_go(Chaos& c) {
+  control::Control* control = unit_.control();
+  if (control == nullptr) return;
+  std::vector<Node> nodes = unit_.sled_nodes();
+  nodes.insert(nodes.end(), unit_.head_nodes().begin(), unit_.head_nodes().end());
+  std::string name = "passing-" + std::to_string(++passing_);
+  auto made = control->volumes().create({.name = name, .bytes = 1 << 20, .layout = {2, 1}, .copies = std::min<std::uint32_t>(3, unit_.shape().heads)});
+  if (sim_.tracing()) sim_.log(name + (made.ok() ? " is made" : ": " + made.status().to_string()));
+  for (int i = 0; i < 3; ++i)
+    c.undo_after(between(10ms, 2500ms), [this, &c, nodes] { c.down(nodes[random_.below(nodes.size())], random_.chance(0.5) ? Crash::power : Crash::process, between(50ms, 1500ms)); });
+  c.undo_after(between(100ms, 2s), [this, name] {
+    if (unit_.control()) sim_.world(unit_.control_node()).spawn("remove", remove_volume(unit_, name));
+  });
+}
+
+void Schedules::heal() {
+  control::Control* control = unit_.control();
+  for (std::uint64_t i = 1; control && i <= passing_; ++i)
+    sim_.world(unit_.control_node()).spawn("remove", remove_volume(unit_, "passing-" + std::to_string(i)));
+}
+
+}  // namespace luge::sim

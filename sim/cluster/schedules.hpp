@@ -1,0 +1,66 @@
+// Directed faults: each leads the unit to the brink that one rule of the protocol keeps it from, by an order of events that
+// chance would seldom find. A seed draws one of them or none; what lies between the events is drawn, too. Nothing here is
+// beyond what the unit must survive.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "sim/cluster/tenant.hpp"
+#include "sim/cluster/traps.hpp"
+
+namespace luge::sim {
+
+class Schedules {
+ public:
+  using Tenants = std::vector<std::unique_ptr<Tenant>>;
+  Schedules(Simulation& sim, Unit& unit, Traps& traps, const Tenants& tenants);
+
+  /// Names of all, in the order in which seeds draw them.
+  static const std::vector<std::string>& names();
+  /// One of its kind; again and again for as long as faults come. REQUIRES: `name` is one of names().
+  Chaos::Fault fault(const std::string& name);
+  /// Undoes what Chaos::heal() does not.
+  void heal();
+
+ private:
+  /// A VP with two reserves or more, and where its members are.
+  struct Group {
+    Node primary;
+    std::vector<Node> reserves;  ///< in the designation's order
+    std::vector<Node> clients;   ///< of its volume
+    std::vector<Node> all() const;
+  };
+  std::optional<Group> some_group();
+  void lost_reserve(Chaos& c, bool store_forgets);
+  void joiner_alone(Chaos& c);
+  void dropped_tail(Chaos& c);
+  void seen_before_commit(Chaos& c);
+  void two_views(Chaos& c);
+  void opened_early(Chaos& c);
+  void late_flush(Chaos& c);
+  void index_record_lost(Chaos& c);
+  void two_promotions(Chaos& c);
+  void shrink_meets_promotion(Chaos& c);
+  void store_behind(Chaos& c);
+  void log_reused(Chaos& c);
+  void volumes_come_and_go(Chaos& c);
+  void trim_storm(Chaos& c);
+
+  void cut(const std::vector<Node>& a, const std::vector<Node>& b);
+  void mend(const std::vector<Node>& a, const std::vector<Node>& b);
+  void power_off(Chaos& c, const std::vector<Node>& nodes, Duration low, Duration high);
+  void slow_disks(Chaos& c, const std::vector<Node>& nodes, Duration for_how_long);
+  Duration between(Duration low, Duration high) { return Duration(random_.between(low.count(), high.count())); }
+
+  Simulation& sim_;
+  Unit& unit_;
+  Traps& traps_;
+  const Tenants& tenants_;
+  Random random_;
+  std::uint64_t passing_ = 0;  // volumes made by volumes_come_and_go()
+};
+
+}  // namespace luge::sim
