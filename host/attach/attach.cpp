@@ -15,6 +15,10 @@ Attach::Attach(io::World& world, Options options)
 Attach::~Attach() = default;
 
 io::Task<Status> Attach::start() {
+  if (options_.tls.any()) {  // wrong files are said now, not when somebody wants to be served
+    auto context = TlsContext::load(options_.tls);
+    if (!context.ok()) co_return context.status();
+  }
   std::uint64_t incarnation = options_.incarnation != 0 ? options_.incarnation : world_.random() | 1;
   wire::ControlLink::Self self{options_.id, options_.name, "attach", "", incarnation, options_.pid};
   wire::ControlLink::Callbacks callbacks;
@@ -79,6 +83,7 @@ io::Task<bool> Attach::settle() {
   for (const auto& [name, w] : now) {
     if (!wanted_.contains(name)) continue;  // withdrawn meanwhile
     Status s = co_await open_export(name, w.nbd, false, w.read_only);
+    if (s.ok()) s = resize_export(name, w.bytes);  // it may have grown while this daemon could not be told
     if (s.ok()) complaints_.erase(name);
     else complain(name, s);
     all = all && s.ok();
@@ -96,7 +101,7 @@ io::Task<Status> Attach::ask_wanted() {
   wanted_.clear();
   if (m->exports())
     for (const fbs::ExportVolume* e : *m->exports())
-      if (e->name() && e->nbd()) wanted_[e->name()->str()] = {e->nbd()->str(), e->read_only()};
+      if (e->name() && e->nbd()) wanted_[e->name()->str()] = {e->nbd()->str(), e->read_only(), e->bytes()};
   co_return Status();
 }
 
@@ -113,6 +118,10 @@ void Attach::on_control(const std::shared_ptr<wire::Channel>& channel, wire::Fra
     std::string name = m->name()->str(), nbd = m->nbd()->str();
     bool take_over = m->take_over(), read_only = m->read_only();
     world_.spawn("export", export_and_reply(channel, std::move(frame), name, nbd, take_over, read_only));
+  } else if (frame.kind == wire::Kind::resize_export) {
+    const auto* m = frame.as<fbs::ResizeExport>();
+    if (!m || !m->name()) return channel->close();
+    channel->reply(frame, wire::reply_frame(resize_export(m->name()->str(), m->bytes())));
   } else if (frame.kind == wire::Kind::unexport_volume) {
     const auto* m = frame.as<fbs::UnexportVolume>();
     if (!m || !m->name()) return channel->close();
@@ -142,11 +151,11 @@ io::Task<Status> Attach::open_export(std::string name, std::string nbd, bool tak
     co_return Status(Code::exists, "volume '" + name + "' is exported already, at " + it->second->nbd);
   }
   // The address first: a volume that cannot be reached need not be attached.
-  auto listener = world_.network().listen(nbd);
-  if (!listener.ok()) co_return listener.status();
+  auto portal = portal_at(nbd);
+  if (!portal.ok()) co_return portal.status();
   auto volume = co_await client::Volume::attach(world_, identity_, *control_, name, options_.id, take_over);
   if (!volume.ok()) {
-    (*listener)->close();
+    leave_portal(nbd, nullptr);
     co_return volume.status();
   }
   auto e = std::make_shared<Export>();
@@ -154,7 +163,6 @@ io::Task<Status> Attach::open_export(std::string name, std::string nbd, bool tak
   e->nbd = nbd;
   e->read_only = read_only;
   e->volume = std::move(*volume);
-  e->listener = std::move(*listener);
   e->served = std::make_shared<NbdExport>();
   e->served->info = {name, e->volume->size_bytes(), read_only};
   e->served->target = e->volume.get();
@@ -166,20 +174,69 @@ io::Task<Status> Attach::open_export(std::string name, std::string nbd, bool tak
     }(*this, name));
   });
   exports_[name] = e;
-  world_.spawn("nbd accept", accept_loop(e));
+  (*portal)->served->exports[name] = e->served;
   logging::info("volume '{}' is served at {}", name, nbd);
   co_return Status();
 }
 
-io::Task<void> Attach::accept_loop(ExportPtr e) {
-  while (!e->closing) {
-    auto stream = co_await e->listener->accept();
-    if (!stream) break;
-    auto connection = std::make_shared<NbdConnection>(world_, std::move(stream), e->served);
-    std::erase_if(e->connections, [](const auto& w) { return w.expired(); });
-    e->connections.push_back(connection);
+// The portal of an address, made when it is the first export there.
+Result<Attach::PortalPtr> Attach::portal_at(const std::string& nbd) {
+  if (auto it = portals_.find(nbd); it != portals_.end()) return it->second;
+  auto p = std::make_shared<Portal>();
+  p->served = std::make_shared<NbdPortal>();
+  p->served->address = nbd;
+  constexpr std::string_view kTls = "tls:";
+  bool tls = nbd.starts_with(kTls);
+  if (tls) {
+    auto context = TlsContext::load(options_.tls);
+    if (!context.ok()) return context.status().with(nbd);
+    p->served->tls = std::move(*context);
+  }
+  auto listener = world_.network().listen(tls ? "tcp:" + nbd.substr(kTls.size()) : nbd, tls);
+  if (!listener.ok()) return listener.status();
+  p->listener = std::move(*listener);
+  portals_[nbd] = p;
+  world_.spawn("nbd accept", accept_loop(p));
+  return p;
+}
+
+// With its last export a portal ends; who is still in his handshake has nothing to choose from any more.
+void Attach::leave_portal(const std::string& nbd, const Export* e) {
+  auto it = portals_.find(nbd);
+  if (it == portals_.end()) return;
+  PortalPtr p = it->second;
+  if (e != nullptr) p->served->exports.erase(e->volume_name);
+  if (!p->served->exports.empty()) return;
+  portals_.erase(it);
+  p->listener->close();
+  for (auto& w : p->connections)
+    if (auto c = w.lock(); c && c->served() == nullptr) c->close();
+}
+
+io::Task<void> Attach::accept_loop(PortalPtr p) {
+  while (auto stream = co_await p->listener->accept()) {
+    auto connection = std::make_shared<NbdConnection>(world_, std::move(stream), p->served);
+    std::erase_if(p->connections, [](const auto& w) { return w.expired(); });
+    p->connections.push_back(connection);
     world_.spawn("nbd connection", connection->serve(connection));
   }
+}
+
+std::vector<std::shared_ptr<NbdConnection>> Attach::connections_of(const Export& e) const {
+  std::vector<std::shared_ptr<NbdConnection>> all;
+  if (auto it = portals_.find(e.nbd); it != portals_.end())
+    for (const auto& w : it->second->connections)
+      if (auto c = w.lock(); c && c->served() == e.served.get()) all.push_back(c);
+  return all;
+}
+
+// A client learns the size in its handshake; one that is connected goes on with the old one.
+Status Attach::resize_export(const std::string& name, std::uint64_t bytes) {
+  auto it = exports_.find(name);
+  if (it == exports_.end()) return Status(Code::not_found, "volume '" + name + "' is not exported here");
+  it->second->volume->grow(bytes);
+  it->second->served->info.bytes = it->second->volume->size_bytes();
+  return Status();
 }
 
 io::Task<Status> Attach::close_export(std::string name, bool detach) {
@@ -189,23 +246,22 @@ io::Task<Status> Attach::close_export(std::string name, bool detach) {
   ExportPtr e = it->second;
   exports_.erase(it);
   ended_.push_back(e);
-  e->closing = true;
-  e->listener->close();
+  auto connections = connections_of(*e);
+  leave_portal(e->nbd, e.get());
   e->volume->on_lost({});  // it is not lost, it is given back
   Status s;
   if (detach) s = co_await e->volume->detach();
   else e->volume->close();
-  for (auto& w : e->connections)
-    if (auto c = w.lock()) c->close();
+  for (auto& c : connections) c->close();
   co_return s;
 }
 
 io::Task<void> Attach::drain() {
   draining_ = true;
-  for (auto& [name, e] : exports_) e->listener->close();
+  for (auto& [address, p] : portals_) p->listener->close();
   io::TaskGroup group(world_);
-  for (auto& [name, e] : exports_)
-    for (auto& w : e->connections)
+  for (auto& [address, p] : portals_)
+    for (auto& w : p->connections)
       if (auto c = w.lock()) group.spawn("drain connection", c->drain(c));
   co_await group.join();
   for (auto& [name, e] : exports_) e->volume->close();
@@ -217,8 +273,7 @@ std::string Attach::unfinished() const {
   std::string s;
   for (const auto& [name, e] : exports_) {
     std::size_t open = 0;
-    for (const auto& w : e->connections)
-      if (auto c = w.lock()) open += c->unanswered();
+    for (const auto& c : connections_of(*e)) open += c->unanswered();
     if (open == 0) continue;
     s += (s.empty() ? "" : ", ") + std::to_string(open) + " requests of volume '" + name + "'";
     if (std::string why = e->volume->pause_reason(); !why.empty()) s += " (" + why + ")";

@@ -1,5 +1,6 @@
-// The attach daemon: volumes as NBD exports. Many volumes a process, one listener per volume. Uses nothing but its World;
-// one event loop.
+// The attach daemon: volumes as NBD exports. Many volumes a process; volumes that are given the same address share a
+// portal, where clients choose by name. Uses nothing but its World; one event loop.
+// Addresses: unix:PATH, tcp:HOST:PORT (loopback unless the World allows more), tls:HOST:PORT (TLS only, any address).
 //
 // Invariant: the control plane alone says what is exported. Nothing of it is kept here: whenever this daemon registers, it
 // asks, opens what it is to export and does not, and closes what it exports and is not to. So an export outlives a restart
@@ -18,7 +19,9 @@
 namespace luge::attach {
 
 /// `fail` is called when the control plane will never have this daemon, or what it says cannot be remembered.
-using Options = io::NodeOptions;
+struct Options : io::NodeOptions {
+  TlsFiles tls;  ///< for tls: addresses; read when the first export of such an address opens
+};
 
 class Attach {
  public:
@@ -35,13 +38,19 @@ class Attach {
     std::string volume_name, nbd;
     std::unique_ptr<client::Volume> volume;
     std::shared_ptr<NbdExport> served;
+    bool read_only = false;
+  };
+  // An address while it has exports.
+  struct Portal {
+    std::shared_ptr<NbdPortal> served;
     std::unique_ptr<io::Listener> listener;
     std::vector<std::weak_ptr<NbdConnection>> connections;
-    bool read_only = false, closing = false;
   };
+  using PortalPtr = std::shared_ptr<Portal>;
   struct Wanted {
     std::string nbd;
     bool read_only = false;
+    std::uint64_t bytes = 0;
   };
   using ExportPtr = std::shared_ptr<Export>;
   void on_control(const std::shared_ptr<wire::Channel>& channel, wire::Frame frame);
@@ -49,7 +58,11 @@ class Attach {
   io::Task<void> unexport_and_reply(std::shared_ptr<wire::Channel> channel, wire::Frame frame, std::string name);
   io::Task<Status> open_export(std::string name, std::string nbd, bool take_over, bool read_only);
   io::Task<Status> close_export(std::string name, bool detach);
-  io::Task<void> accept_loop(ExportPtr e);
+  Status resize_export(const std::string& name, std::uint64_t bytes);
+  Result<PortalPtr> portal_at(const std::string& nbd);
+  void leave_portal(const std::string& nbd, const Export* e);
+  io::Task<void> accept_loop(PortalPtr p);
+  std::vector<std::shared_ptr<NbdConnection>> connections_of(const Export& e) const;
   io::Task<void> join_unit();
   io::Task<void> follow_control();
   io::Task<bool> settle();
@@ -61,6 +74,7 @@ class Attach {
   wire::Identity identity_;
   std::unique_ptr<wire::ControlLink> control_;
   std::map<std::string, ExportPtr> exports_;
+  std::map<std::string, PortalPtr> portals_;  // by address, as it was given
   std::vector<ExportPtr> ended_;  // their connections may still run
   io::Mutex changing_;
   bool draining_ = false;

@@ -12,9 +12,13 @@ class AttachDaemon {
     return {
         {"listen", T::text, "", "not used: an attach daemon is reached over its own connection to the control plane"},
         io::control_option(),
+        {"tls-certificate", T::text, "", "PEM file of this daemon's certificate, and those that vouch for it; for exports at tls: addresses"},
+        {"tls-key", T::text, "", "PEM file of its private key"},
+        {"tls-ca", T::text, "", "PEM file of certificates: NBD clients must show one that these have signed"},
     };
   }
-  AttachDaemon(io::World& world, const io::DaemonOptions& options) : attach_(world, options) {}
+  AttachDaemon(io::World& world, const io::DaemonOptions& o)
+      : attach_(world, {o, {o.settings.text("tls-certificate"), o.settings.text("tls-key"), o.settings.text("tls-ca")}}) {}
   io::Task<Status> start() { return attach_.start(); }
   io::Task<void> drain() { return attach_.drain(); }
   std::string unfinished() const { return attach_.unfinished(); }

@@ -1,5 +1,7 @@
 #include "attach/nbd_protocol.hpp"
 
+#include <algorithm>
+
 namespace luge::attach::nbd {
 namespace {
 
@@ -18,9 +20,30 @@ T take(Bytes& b) {
 
 // Transmission flags. Flush and FUA cost nothing (every answered write is durable on all required heads), and all
 // connections of an export share one session, so several connections see each other's writes.
-std::uint16_t flags_of(const ExportInfo& e) {
-  enum : std::uint16_t { has_flags = 1, read_only = 2, flush = 4, fua = 8, trim = 32, zeroes = 64, multi_conn = 256 };
-  return static_cast<std::uint16_t>(has_flags | flush | fua | trim | zeroes | multi_conn | (e.read_only ? read_only : 0));
+std::uint16_t flags_of(const ExportInfo& e, const Agreed& agreed) {
+  enum : std::uint16_t { has_flags = 1, read_only = 2, flush = 4, fua = 8, trim = 32, zeroes = 64, dont_fragment = 128, multi_conn = 256, fast_zero = 2048 };
+  unsigned f = has_flags | flush | fua | trim | zeroes | multi_conn | fast_zero;  // zeroes are one record, whatever their length
+  return static_cast<std::uint16_t>(f | (e.read_only ? read_only : 0) | (agreed.structured ? dont_fragment : 0));
+}
+
+std::string chunk_header(std::uint64_t cookie, ChunkType type, std::uint32_t length, bool done) {
+  std::string s;
+  put(s, kChunkMagic);
+  put(s, std::uint16_t{done});
+  put(s, static_cast<std::uint16_t>(type));
+  put(s, cookie);
+  put(s, length);
+  return s;
+}
+
+// A text behind its length, off the front of `b`.
+bool take_text(Bytes& b, std::size_t limit, std::string& out) {
+  if (b.size() < 4) return false;
+  std::uint32_t n = take<std::uint32_t>(b);
+  if (n > b.size() || n > limit) return false;
+  out.assign(reinterpret_cast<const char*>(b.data()), n);
+  b = b.subspan(n);
+  return true;
 }
 
 constexpr std::uint16_t kInfoExport = 0, kInfoName = 1, kInfoBlockSize = 3;
@@ -51,17 +74,31 @@ Result<OptionHeader> parse_option_header(Bytes b) {
 
 Result<InfoRequest> parse_info(Bytes b) {
   auto bad = [] { return Status(Code::invalid, "information request does not parse"); };
-  if (b.size() < 4) return bad();
-  std::uint32_t name = take<std::uint32_t>(b);
-  if (name > b.size() || name > 4096) return bad();
   InfoRequest r;
-  r.name.assign(reinterpret_cast<const char*>(b.data()), name);
-  b = b.subspan(name);
+  if (!take_text(b, 4096, r.name)) return bad();
   if (b.size() < 2) return bad();
   std::uint16_t n = take<std::uint16_t>(b);
   if (b.size() != std::size_t{n} * 2) return bad();
   for (std::uint16_t i = 0; i < n; ++i) r.items.push_back(take<std::uint16_t>(b));
   return r;
+}
+
+Result<MetaRequest> parse_meta_request(Bytes b) {
+  Status bad(Code::invalid, "request for metadata contexts does not parse");
+  MetaRequest r;
+  if (!take_text(b, 4096, r.name) || b.size() < 4) return bad;
+  std::uint32_t n = take<std::uint32_t>(b);
+  if (n > b.size() / 4) return bad;
+  r.queries.resize(n);
+  for (std::string& q : r.queries)
+    if (!take_text(b, 4096, q)) return bad;
+  if (!b.empty()) return bad;
+  return r;
+}
+
+bool selects_allocation(const MetaRequest& r, bool list) {
+  if (list && r.queries.empty()) return true;
+  return std::any_of(r.queries.begin(), r.queries.end(), [&](const std::string& q) { return q == kAllocationContext || (list && q == "base:"); });
 }
 
 Result<Request> parse_request(Bytes b) {
@@ -78,11 +115,24 @@ Result<Request> parse_request(Bytes b) {
   return r;
 }
 
-Error judge(const Request& r, const ExportInfo& e) {
+namespace {
+
+// A server that offers FUA takes it on every command. A flag that it does not know changes what the request means.
+unsigned known_flags(Command command, const Agreed& agreed) {
+  switch (command) {
+    case Command::read: return flag_fua | (agreed.structured ? flag_dont_fragment : 0);
+    case Command::write_zeroes: return flag_fua | flag_no_hole | flag_fast_zero;
+    case Command::block_status: return flag_fua | flag_request_one;
+    default: return flag_fua;
+  }
+}
+
+}  // namespace
+
+Error judge(const Request& r, const ExportInfo& e, const Agreed& agreed) {
   auto command = static_cast<Command>(r.type);
-  // A server that offers FUA takes it on every command. A flag that it does not know changes what the request means.
-  unsigned known = flag_fua | (command == Command::write_zeroes ? flag_no_hole : 0);
-  if ((r.flags & ~known) != 0) return einval;
+  if ((r.flags & ~known_flags(command, agreed)) != 0) return einval;
+  if (command == Command::block_status) return agreed.allocation && r.length != 0 && r.offset < e.bytes && r.length <= e.bytes - r.offset ? ok : einval;
   if (command == Command::flush) return r.offset == 0 && r.length == 0 ? ok : einval;
   bool changes = command == Command::write || command == Command::trim || command == Command::write_zeroes;
   if (!changes && command != Command::read && command != Command::cache) return einval;
@@ -103,11 +153,11 @@ std::string option_reply(std::uint32_t option, std::uint32_t type, std::string_v
   return s;
 }
 
-std::string info_replies(std::uint32_t option, const ExportInfo& e, const InfoRequest& asked) {
+std::string info_replies(std::uint32_t option, const ExportInfo& e, const InfoRequest& asked, const Agreed& agreed) {
   std::string body;
   put(body, kInfoExport);
   put(body, e.bytes);
-  put(body, flags_of(e));
+  put(body, flags_of(e, agreed));
   std::string all = option_reply(option, kInfo, body);
   body.clear();
   put(body, kInfoBlockSize);
@@ -125,10 +175,20 @@ std::string info_replies(std::uint32_t option, const ExportInfo& e, const InfoRe
   return all + option_reply(option, kAck, "");
 }
 
-std::string export_name_answer(const ExportInfo& e, bool no_zeroes) {
+std::string meta_replies(std::uint32_t option, bool allocation) {
+  std::string all;
+  if (allocation) {
+    std::string body;
+    put(body, static_cast<Option>(option) == Option::set_meta_context ? kAllocationId : std::uint32_t{0});
+    all = option_reply(option, kMetaContext, body + kAllocationContext);
+  }
+  return all + option_reply(option, kAck, "");
+}
+
+std::string export_name_answer(const ExportInfo& e, bool no_zeroes, const Agreed& agreed) {
   std::string s;
   put(s, e.bytes);
-  put(s, flags_of(e));
+  put(s, flags_of(e, agreed));
   if (!no_zeroes) s.append(124, '\0');
   return s;
 }
@@ -148,6 +208,41 @@ std::string simple_reply(std::uint64_t cookie, Error error) {
   put(s, kReplyMagic);
   put(s, static_cast<std::uint32_t>(error));
   put(s, cookie);
+  return s;
+}
+
+std::string data_chunk(std::uint64_t cookie, std::uint64_t offset, std::uint32_t length, bool done) {
+  std::string s = chunk_header(cookie, ChunkType::offset_data, 8 + length, done);
+  put(s, offset);
+  return s;
+}
+
+std::string hole_chunk(std::uint64_t cookie, std::uint64_t offset, std::uint32_t length, bool done) {
+  std::string s = chunk_header(cookie, ChunkType::offset_hole, 12, done);
+  put(s, offset);
+  put(s, length);
+  return s;
+}
+
+std::string none_chunk(std::uint64_t cookie) { return chunk_header(cookie, ChunkType::none, 0, true); }
+
+std::string error_chunk(std::uint64_t cookie, Error error, std::string_view text) {
+  text = text.substr(0, 4096);
+  std::string s = chunk_header(cookie, ChunkType::error, static_cast<std::uint32_t>(6 + text.size()), true);
+  put(s, static_cast<std::uint32_t>(error));
+  put(s, static_cast<std::uint16_t>(text.size()));
+  s += text;
+  return s;
+}
+
+std::string status_chunk(std::uint64_t cookie, std::span<const StatusRun> runs) {
+  enum : std::uint32_t { hole = 1, reads_zero = 2 };
+  std::string s = chunk_header(cookie, ChunkType::block_status, static_cast<std::uint32_t>(4 + 8 * runs.size()), true);
+  put(s, kAllocationId);
+  for (const StatusRun& r : runs) {
+    put(s, r.bytes);
+    put(s, r.data ? std::uint32_t{0} : static_cast<std::uint32_t>(hole | reads_zero));
+  }
   return s;
 }
 

@@ -84,8 +84,8 @@ io::Task<void> in_step(Bench& b, RawClient& c) {
   EXPECT_TRUE(data == b.disk_text(512, 1024));
 }
 
-// has_flags, flush, FUA, trim, write-zeroes, multi-conn; read-only on top
-constexpr std::uint16_t kFlags = 1 | 4 | 8 | 32 | 64 | 256;
+// has_flags, flush, FUA, trim, write-zeroes, multi-conn, fast zeroes; read-only on top
+constexpr std::uint16_t kFlags = 1 | 4 | 8 | 32 | 64 | 256 | 2048;
 
 TEST(NbdSession, GoSaysWhatTheExportIs) {
   for (bool read_only : {false, true}) {
@@ -173,7 +173,7 @@ TEST(NbdSession, UnknownOptionsAreRefusedWithTheirDataSkipped) {
     // Data that looks like another option must not be taken for one.
     std::string bait;
     while (bait.size() + 64 < nbd::kMaxOptionBytes) bait += option(2, "");
-    for (std::uint32_t opt : {0u, 4u, 5u, 8u, 9u, 10u, 0x80000001u, ~0u}) {
+    for (std::uint32_t opt : {0u, 4u, 5u, 11u, 12u, 0x80000001u, ~0u}) {
       co_await c.send(option(opt, bait));
       OptionReply r = co_await option_reply(c);
       EXPECT_EQ(r.option, opt);
@@ -303,7 +303,7 @@ TEST(NbdSession, UnknownCommandFlagsAreRefused) {
     for (std::uint16_t type : {read_, write_, flush_, trim_, cache_, zeroes_})
       for (int bit = 0; bit < 16; ++bit) {
         auto flag = static_cast<std::uint16_t>(1 << bit);
-        bool known = bit == 0 || (bit == 1 && type == zeroes_);
+        bool known = bit == 0 || ((bit == 1 || bit == 4) && type == zeroes_);
         std::uint32_t length = type == flush_ ? 0 : 512;
         // The payload would be obeyed as a write if it were not read past.
         std::string payload = type == write_ ? request(write_, 66, 0, 1) + "!" : "";
@@ -376,7 +376,7 @@ TEST(NbdSession, AHandshakeHasALimit) {
     EXPECT_TRUE(ok);
     co_await w.sleep(5 * kNegotiationTime);
     co_await in_step(b, c);
-    EXPECT_EQ(b.server->served->stats.connections, 1u);
+    EXPECT_EQ(b.server->portal->connections, 1u);
   });
 }
 
@@ -393,16 +393,16 @@ TEST(NbdSession, OnlySoManyMayBeInTheirHandshake) {
       EXPECT_TRUE(ok);
     }
     co_await w.sleep(100ms);
-    EXPECT_EQ(b.server->served->stats.connections, 1 + kMaxNegotiating);
-    EXPECT_EQ(b.server->served->negotiating.size(), kMaxNegotiating);
+    EXPECT_EQ(b.server->portal->connections, 1 + kMaxNegotiating);
+    EXPECT_EQ(b.server->portal->negotiating.size(), kMaxNegotiating);
     RawClient honest(w);
     ok = co_await honest.open("unix:nbd");
     EXPECT_TRUE(ok);
     co_await in_step(b, honest);
     co_await in_step(b, first);
     co_await w.sleep(kNegotiationTime + 1s);
-    EXPECT_EQ(b.server->served->stats.connections, 2u);
-    EXPECT_TRUE(b.server->served->negotiating.empty());
+    EXPECT_EQ(b.server->portal->connections, 2u);
+    EXPECT_TRUE(b.server->portal->negotiating.empty());
   });
 }
 
@@ -435,7 +435,7 @@ TEST(NbdSession, AWriteCutShortIsNotDone) {
       c.stream->close();
       co_await w.sleep(1s);
       EXPECT_TRUE(b.disk_text(0, kSize) == std::string(kSize, 'c')) << "cut at " << cut;
-      EXPECT_EQ(b.server->served->stats.connections, 0u);
+      EXPECT_EQ(b.server->portal->connections, 0u);
     };
     b.sim.run(b.node, body(b, b.sim.world(b.node), sent), 60s);
   }
@@ -485,7 +485,7 @@ TEST(NbdSession, TwoHundredSilentConnectionsHurtNobody) {
     EXPECT_TRUE(ok);
     for (int i = 0; i < 100; ++i) co_await in_step(b, c);
     EXPECT_LT(w.now() - start, 1s);
-    EXPECT_EQ(b.server->served->stats.connections, 201u);
+    EXPECT_EQ(b.server->portal->connections, 201u);
     EXPECT_EQ(b.disk()[0], std::byte{0});
   });
 }
@@ -500,6 +500,9 @@ class Refusing final : public client::BlockTarget {
   void trim(std::uint64_t, std::uint32_t, Done done) override { later(std::move(done)); }
   void zero(std::uint64_t, std::uint32_t, Done done) override { later(std::move(done)); }
   void read(std::uint64_t, std::uint32_t, ReadDone done) override {
+    world_.post([done, s = status] { done(s, {}); });
+  }
+  void map(std::uint64_t, std::uint32_t, MapDone done) override {
     world_.post([done, s = status] { done(s, {}); });
   }
 
@@ -619,11 +622,11 @@ TEST(NbdSession, AClientWithoutPowerIsForgotten) {
     w.spawn("hold", [](std::shared_ptr<RawClient> c) -> io::Task<void> { co_await c->reply(); }(c));
     co_await w.sleep(100ms);
   });
-  EXPECT_EQ(b.server->served->stats.connections, 1u);
+  EXPECT_EQ(b.server->portal->connections, 1u);
   b.sim.crash(b.node, sim::Crash::power);
   b.server->target.release();
   b.sim.run_for(60s);
-  EXPECT_EQ(b.server->served->stats.connections, 0u);
+  EXPECT_EQ(b.server->portal->connections, 0u);
   EXPECT_EQ(b.disk()[0], std::byte{'p'}) << "what was taken is done";
   b.sim.restart(b.node);
   b.run([](Bench& b, io::World& w) -> io::Task<void> {

@@ -130,7 +130,7 @@ TEST(Nbd, HandshakeRefusesAndGoesOn) {
     };
     std::string long_name = Wire().put(std::uint32_t{1000}).put("disk").put(std::uint16_t{0}).text;
     std::string wishes = Wire().put(std::uint32_t{4}).put("disk").put(std::uint16_t{9}).text;
-    for (const Case& k : {Case{option(5, ""), nbd::kErrUnsupported}, Case{option(8, ""), nbd::kErrUnsupported},
+    for (const Case& k : {Case{option(5, ""), nbd::kErrUnsupported}, Case{option(11, ""), nbd::kErrUnsupported},
                           Case{option(4711, "abc"), nbd::kErrUnsupported}, Case{option(7, go("none")), nbd::kErrUnknown},
                           Case{option(7, ""), nbd::kErrInvalid}, Case{option(6, "abc"), nbd::kErrInvalid},
                           Case{option(7, long_name), nbd::kErrInvalid}, Case{option(7, wishes), nbd::kErrInvalid},
@@ -242,7 +242,7 @@ TEST(Nbd, ADeadClientsRequestsEndQuietly) {
     s.target.release();
     co_await w.sleep(50ms);
     EXPECT_EQ(s.target.bytes()[0], std::byte{'w'});
-    EXPECT_EQ(s.served->stats.connections, 0u);
+    EXPECT_EQ(s.portal->connections, 0u);
   });
 }
 

@@ -18,6 +18,7 @@ class MemoryTarget final : public client::BlockTarget {
   MemoryTarget(io::World& world, std::size_t bytes) : world_(world), bytes_(bytes) {}
   std::vector<std::byte>& bytes() { return bytes_; }
   std::uint64_t asked = 0;  ///< bytes of reads begun
+  bool sparse = false;      ///< reads give whole MiB of zeros as the shared zeros
   bool holding = false;     ///< answers wait for release()
   void release() {
     holding = false;
@@ -36,6 +37,7 @@ class MemoryTarget final : public client::BlockTarget {
   void read(std::uint64_t offset, std::uint32_t length, ReadDone done) override {
     asked += length;
     later([this, offset, length, done] {
+      if (sparse) return done_sparse(offset, length, done);
       std::uint32_t first = length / 2;
       Buffer parts[2] = {Buffer::copy_of({bytes_.data() + offset, first}),
                          Buffer::copy_of({bytes_.data() + offset + first, length - first})};
@@ -43,6 +45,19 @@ class MemoryTarget final : public client::BlockTarget {
     });
   }
   void trim(std::uint64_t offset, std::uint32_t length, Done done) override { zero(offset, length, std::move(done)); }
+  void map(std::uint64_t offset, std::uint32_t length, MapDone done) override {
+    later([this, offset, length, done] {
+      std::vector<MapRun> runs;
+      for (std::uint64_t at = offset, end = offset + length; at < end;) {
+        std::uint64_t block = at / kBlockBytes * kBlockBytes, stop = std::min(end, block + kBlockBytes);
+        bool data = std::any_of(bytes_.begin() + block, bytes_.begin() + std::min<std::uint64_t>(block + kBlockBytes, bytes_.size()), [](std::byte b) { return b != std::byte{0}; });
+        if (runs.empty() || runs.back().data != data) runs.push_back({0, data});
+        runs.back().bytes += stop - at;
+        at = stop;
+      }
+      done(Status(), runs);
+    });
+  }
   void zero(std::uint64_t offset, std::uint32_t length, Done done) override {
     later([this, offset, length, done] {
       std::memset(bytes_.data() + offset, 0, length);
@@ -51,6 +66,17 @@ class MemoryTarget final : public client::BlockTarget {
   }
 
  private:
+  void done_sparse(std::uint64_t offset, std::uint32_t length, const ReadDone& done) {
+    std::vector<Buffer> parts;
+    for (std::uint64_t at = offset, end = offset + length; at < end;) {
+      std::uint64_t stop = std::min(end, (at / (1 << 20) + 1) * (1 << 20));
+      Buffer b = Buffer::copy_of({bytes_.data() + at, stop - at});
+      bool zero = std::all_of(b.bytes().begin(), b.bytes().end(), [](std::byte x) { return x == std::byte{0}; });
+      parts.push_back(zero ? client::shared_zeros(stop - at) : b);
+      at = stop;
+    }
+    done(Status(), parts);
+  }
   void later(std::function<void()> f) {
     if (holding) held_.push_back(std::move(f));
     else world_.post(std::move(f));
@@ -61,18 +87,28 @@ class MemoryTarget final : public client::BlockTarget {
 };
 
 struct MemoryServer {
-  MemoryServer(io::World& w, std::string socket, std::size_t bytes, bool read_only = false)
-      : world(w), target(w, bytes), address("unix:" + socket), served(std::make_shared<NbdExport>()) {
+  /// `place`: a socket's path, or an address.
+  MemoryServer(io::World& w, std::string place, std::size_t bytes, bool read_only = false, TlsFiles tls = {})
+      : world(w), target(w, bytes), address(place.starts_with("tcp:") ? place : "unix:" + place), served(std::make_shared<NbdExport>()),
+        portal(std::make_shared<NbdPortal>()) {
     served->info = {"disk", bytes, read_only};
     served->target = &target;
-    auto l = world.network().listen(address);
+    portal->address = address;
+    portal->exports["disk"] = served;
+    if (tls.any()) {
+      auto context = TlsContext::load(tls);
+      EXPECT_TRUE(context.ok()) << context.status().to_string();
+      portal->tls = *context;
+    }
+    auto l = world.network().listen(address, tls.any());
     EXPECT_TRUE(l.ok()) << l.status().to_string();
     listener = std::move(*l);
+    address = listener->address();
     world.spawn("accept", accept());
   }
   io::Task<void> accept() {
     while (auto stream = co_await listener->accept()) {
-      auto c = std::make_shared<NbdConnection>(world, std::move(stream), served);
+      auto c = std::make_shared<NbdConnection>(world, std::move(stream), portal);
       connections.push_back(c);
       world.spawn("nbd", c->serve(c));
     }
@@ -81,6 +117,7 @@ struct MemoryServer {
   MemoryTarget target;
   std::string address;
   std::shared_ptr<NbdExport> served;
+  std::shared_ptr<NbdPortal> portal;
   std::unique_ptr<io::Listener> listener;
   std::vector<std::weak_ptr<NbdConnection>> connections;
 };

@@ -19,6 +19,7 @@ using Generation = std::uint64_t;    ///< use count of a chunk slot or of a log 
 
 inline constexpr std::uint32_t kBlockBytes = 4096;   ///< unit of the index, of CRCs and of O_DIRECT
 inline constexpr std::uint32_t kMaxOpBlocks = 256;   ///< longest data record: 1 MiB
+inline constexpr std::uint32_t kMaxMapBlocks = 65536; ///< longest question for what is mapped: 256 MiB
 inline constexpr std::uint32_t kSessionWindow = 512; ///< W: open requests per client session and VP
 
 inline constexpr VpId make_vp(VolumeId volume, std::uint32_t index) { return volume << 16 | index; }

@@ -135,6 +135,17 @@ int recover(const Context& c, const Arguments& a) {
   return kOk;
 }
 
+int resize(const Context& c, const Arguments& a) {
+  if (Status s = check_path(a->name); !s.ok()) return complain(s);
+  auto size = parse_bytes(a->size);
+  if (!size.ok()) return complain(size.status().with("--size"));
+  auto v = c.request("POST", path_of(a->name, "resize"), json::object{{"size", *size}}, kTimeout);
+  if (!v.ok()) return complain(v.status());
+  if (c.json) return print_json(*v), kOk;
+  std::cout << "volume " << a->name << " has " << human_bytes(*size) << " now; NBD clients see it when they connect again\n";
+  return kOk;
+}
+
 int list(const Context& c) {
   auto v = c.get("/v1/volumes");
   if (!v.ok()) return complain(v.status());
@@ -159,7 +170,7 @@ int attach(const Context& c, const Arguments& a) {
   if (!v.ok()) return complain(v.status());
   if (c.json) return print_json(*v), kOk;
   std::string uri = a->nbd.starts_with("unix:") ? "nbd+unix:///" + a->name + "?socket=" + a->nbd.substr(5)
-                                                : "nbd://" + a->nbd.substr(4) + "/" + a->name;
+                                                : (a->nbd.starts_with("tls:") ? "nbds://" : "nbd://") + a->nbd.substr(4) + "/" + a->name;
   std::cout << "volume " << a->name << " attached by " << text_of(*v, "node") << ": " << uri << "\n";
   return kOk;
 }
@@ -192,6 +203,12 @@ void add_volume_commands(CLI::App& app, Context& context) {
     sub->add_option("--copies", a->copies, "replicas of what is not flushed yet, on as many heads; default 3")
         ->check(CLI::Range(2, 8));
     sub->footer("Example: luge volume create disk1 --size 10GiB --layout 4+2");
+  }
+  {
+    auto [sub, a] = add("resize", "Make a volume larger, while it is used", resize);
+    sub->add_option("NAME", a->name)->required();
+    sub->add_option("--size", a->size, "the new size, not less than now; a multiple of 4096")->required();
+    sub->footer("Example: luge volume resize disk1 --size 20GiB");
   }
   {
     auto [sub, a] = add("ls", "List volumes", [](const Context& c, const Arguments&) { return list(c); });
@@ -236,7 +253,7 @@ void add_attach_commands(CLI::App& app, Context& context) {
     auto a = std::make_shared<VolumeArguments>();
     auto* sub = app.add_subcommand("attach", "Export a volume over NBD");
     sub->add_option("NAME", a->name)->required();
-    sub->add_option("--nbd", a->nbd, "where: unix:PATH or tcp:HOST:PORT")->required();
+    sub->add_option("--nbd", a->nbd, "where: unix:PATH, tcp:HOST:PORT or tls:HOST:PORT (several volumes may share one)")->required();
     sub->add_flag("--take-over", a->take_over, "shut out whoever has it attached");
     sub->add_flag("--read-only", a->read_only);
     sub->add_option("--node", a->node, "the attach daemon that shall do it; default: the least busy");

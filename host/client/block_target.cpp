@@ -32,6 +32,22 @@ Buffer join(std::span<Buffer> parts) {
 
 }  // namespace
 
+namespace {
+
+const Buffer& all_zeros() {
+  static const Buffer all = Buffer::zeros(std::size_t{kMaxOpBlocks} * kBlockBytes);
+  return all;
+}
+
+}  // namespace
+
+Buffer shared_zeros(std::size_t length) { return all_zeros().slice(0, length); }
+
+bool is_shared_zeros(const Buffer& b) {
+  const Buffer& all = all_zeros();
+  return b.data() >= all.data() && b.data() < all.data() + all.size();
+}
+
 Buffer allocate_image(std::uint64_t offset, std::uint32_t length) {
   std::size_t bytes = touched_blocks(offset, length) * kBlockBytes;
   Buffer image = Buffer::allocate(bytes);
@@ -78,6 +94,18 @@ io::Task<Status> zero(io::World& world, BlockTarget& target, std::uint64_t offse
   target.zero(offset, length, [w](const Status& s) { w->finish(s); });
   while (!w->done) co_await w->event.wait();
   co_return w->status;
+}
+
+io::Task<Result<std::vector<BlockTarget::MapRun>>> map(io::World& world, BlockTarget& target, std::uint64_t offset, std::uint32_t length) {
+  auto w = std::make_shared<Waiting>(world);
+  auto runs = std::make_shared<std::vector<BlockTarget::MapRun>>();
+  target.map(offset, length, [w, runs](const Status& s, std::span<const BlockTarget::MapRun> r) {
+    runs->assign(r.begin(), r.end());
+    w->finish(s);
+  });
+  while (!w->done) co_await w->event.wait();
+  if (!w->status.ok()) co_return w->status;
+  co_return std::move(*runs);
 }
 
 }  // namespace luge::client

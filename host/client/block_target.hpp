@@ -7,6 +7,7 @@
 
 #include <functional>
 #include <span>
+#include <vector>
 
 #include "base/buffer.hpp"
 #include "base/ids.hpp"
@@ -21,6 +22,14 @@ class BlockTarget {
   /// The parts, one after the other, are the bytes asked for; no more and no fewer. Empty after an error.
   using ReadDone = std::function<void(const Status&, std::span<Buffer>)>;
 
+  /// A stretch that holds data, or one that reads as zeros because nothing has been written there since it was trimmed.
+  struct MapRun {
+    std::uint64_t bytes = 0;
+    bool data = false;
+  };
+  /// Runs that follow one another from `offset` on and add up to `length`; kinds alternate. Empty after an error.
+  using MapDone = std::function<void(const Status&, std::span<const MapRun>)>;
+
   virtual ~BlockTarget() = default;
   virtual std::uint64_t size_bytes() const = 0;
   /// `image`: the 4 KiB blocks that the write touches, each byte at its place in its block; what lies outside
@@ -30,7 +39,14 @@ class BlockTarget {
   /// Both make the range read as zeros; durable when done says ok.
   virtual void trim(std::uint64_t offset, std::uint32_t length, Done done) = 0;
   virtual void zero(std::uint64_t offset, std::uint32_t length, Done done) = 0;
+  /// Where [offset, offset + length) holds data, by blocks of 4 KiB. As of a moment between the call and the answer.
+  virtual void map(std::uint64_t offset, std::uint32_t length, MapDone done) = 0;
 };
+
+/// `length` bytes of the zeros that all reads of what holds no data share. REQUIRES: length <= kMaxOpBlocks blocks.
+Buffer shared_zeros(std::size_t length);
+/// Is it a piece of them? Then it need not be looked at to know that it is zeros.
+bool is_shared_zeros(const Buffer& b);
 
 /// Number of 4 KiB blocks that [offset, offset + length) touches.
 inline std::uint64_t touched_blocks(std::uint64_t offset, std::uint64_t length) {
@@ -46,5 +62,6 @@ io::Task<Status> write(io::World& world, BlockTarget& target, std::uint64_t offs
 io::Task<Result<Buffer>> read(io::World& world, BlockTarget& target, std::uint64_t offset, std::uint32_t length);
 io::Task<Status> trim(io::World& world, BlockTarget& target, std::uint64_t offset, std::uint32_t length);
 io::Task<Status> zero(io::World& world, BlockTarget& target, std::uint64_t offset, std::uint32_t length);
+io::Task<Result<std::vector<BlockTarget::MapRun>>> map(io::World& world, BlockTarget& target, std::uint64_t offset, std::uint32_t length);
 
 }  // namespace luge::client

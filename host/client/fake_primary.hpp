@@ -62,6 +62,8 @@ class FakePrimary {
   bool deaf = false;               ///< takes nothing at all
   std::uint32_t corrupt_reads = 0; ///< so many read answers come with a wrong byte
   std::uint32_t degraded_reads = 0;
+  std::uint32_t wrong_maps = 0;    ///< so many map answers do not add up
+  std::uint64_t maps = 0;
   std::uint32_t unavailable_writes = 0;
   Epoch answer_as_epoch = 0;       ///< 0: the true one
   std::uint64_t batches = 0, ops = 0, sessions = 0, bad_crcs = 0, largest_window = 0;
@@ -91,6 +93,7 @@ class FakePrimary {
     if (f.kind == wire::Kind::open_session) open(c, f, *f.as<fbs::OpenSession>());
     if (f.kind == wire::Kind::write_batch) write(c, *f.as<fbs::WriteBatch>(), f.data());
     if (f.kind == wire::Kind::read_batch) read(c, *f.as<fbs::ReadBatch>());
+    if (f.kind == wire::Kind::map_query) map(c, *f.as<fbs::MapQuery>());
   }
 
   void open(const Channel& c, const wire::Frame& f, const fbs::OpenSession& m) {
@@ -201,6 +204,29 @@ class FakePrimary {
     });
     f.payload = std::move(payload);
     c->send(std::move(f));
+  }
+
+  void map(const Channel& c, const fbs::MapQuery& m) {
+    Store::Vp* vp = mine(m.vp(), m.epoch());
+    Code code = vp == nullptr ? Code::unavailable : Code::ok;
+    ++maps;
+    LUGE_CHECK(m.blocks() != 0 && m.blocks() <= kMaxMapBlocks);
+    std::vector<std::uint32_t> runs{0};
+    bool data = false;
+    for (std::uint32_t i = 0; vp != nullptr && i < m.blocks(); ++i) {
+      if (vp->blocks.contains(m.lba() + i) != data) runs.push_back(0);
+      data = vp->blocks.contains(m.lba() + i);
+      ++runs.back();
+    }
+    if (wrong_maps != 0 && code == Code::ok) {
+      --wrong_maps;
+      ++runs.back();
+    }
+    if (silent) return;
+    c->send(wire::make_frame(wire::Kind::map_reply, [&](auto& b) {
+      auto list = b.CreateVector(runs);
+      return fbs::CreateMapReply(b, m.vp(), epoch_of(m.vp()), m.tag(), static_cast<std::uint16_t>(code), 0, list);
+    }));
   }
 
   std::shared_ptr<Store> store_;

@@ -15,24 +15,29 @@ namespace luge::client {
 struct Request {
   BlockTarget::Done done;
   BlockTarget::ReadDone read_done;
+  BlockTarget::MapDone map_done;
   std::uint32_t left = 0;
   Status status;
   std::vector<Buffer> data;  ///< of a read, by part
+  std::vector<std::vector<BlockTarget::MapRun>> runs;  ///< of a map, by part
 
   void reset() {
     done = nullptr;
     read_done = nullptr;
+    map_done = nullptr;
     left = 0;
     status = Status();
     data.clear();
+    runs.clear();
   }
 };
 
-/// A piece inside one VP; of a read or write one that touches at most kMaxOpBlocks blocks.
+/// A piece inside one VP; of a read or write one that touches at most kMaxOpBlocks blocks, of a map kMaxMapBlocks.
 struct Part {
   Request* request = nullptr;
   std::uint32_t index = 0;  ///< among the parts of a read
-  bool is_read = false;
+  bool is_read = false;      ///< or a map: asked again anywhere, at any time
+  bool is_map = false;
   fbs::OpKind kind = fbs::OpKind::write;
   std::uint32_t length = 0;
   std::uint64_t offset = 0;  ///< inside the VP, bytes

@@ -76,7 +76,7 @@ void VolumeState::submit_write(fbs::OpKind kind, std::uint64_t offset, Buffer im
     std::uint64_t stop = std::min(end, at - in + limit);
     Part* p = parts.take();
     p->request = r;
-    p->is_read = false;
+    p->is_read = p->is_map = false;
     p->kind = kind;
     p->offset = in;
     p->length = static_cast<std::uint32_t>(stop - at);
@@ -104,6 +104,7 @@ void VolumeState::submit_read(std::uint64_t offset, std::uint32_t length, BlockT
     Part* p = parts.take();
     p->request = r;
     p->is_read = true;
+    p->is_map = false;
     p->index = r->left++;
     p->offset = in;
     p->length = static_cast<std::uint32_t>(stop - at);
@@ -113,16 +114,46 @@ void VolumeState::submit_read(std::uint64_t offset, std::uint32_t length, BlockT
   }
 }
 
+void VolumeState::submit_map(std::uint64_t offset, std::uint32_t length, BlockTarget::MapDone done) {
+  Status s = check(offset, length);
+  if (!s.ok() || length == 0) return world.post([done = std::move(done), s] { done(s, {}); });
+  Request* r = requests.take();
+  r->map_done = std::move(done);
+  ++open_requests;
+  for (std::uint64_t at = offset, end = offset + length; at < end;) {
+    std::uint64_t in = at % vp_bytes;
+    std::uint64_t limit = std::min<std::uint64_t>((in / kBlockBytes + kMaxMapBlocks) * kBlockBytes, vp_bytes);
+    std::uint64_t stop = std::min(end, at - in + limit);
+    Part* p = parts.take();
+    p->request = r;
+    p->is_read = p->is_map = true;
+    p->index = r->left++;
+    p->offset = in;
+    p->length = static_cast<std::uint32_t>(stop - at);
+    r->runs.emplace_back();
+    sessions[at / vp_bytes]->submit(p);
+    at = stop;
+  }
+}
+
 void VolumeState::finish(Part* part, const Status& status) {
   Request* r = part->request;
   if (!status.ok() && r->status.ok()) r->status = status;
-  if (status.ok()) (part->is_read ? stats.read_bytes : stats.written_bytes) += part->length;
-  bool is_read = part->is_read;
+  if (status.ok() && !part->is_map) (part->is_read ? stats.read_bytes : stats.written_bytes) += part->length;
+  bool is_read = part->is_read, is_map = part->is_map;
   parts.give(part);
   if (--r->left != 0) return;
-  ++(is_read ? stats.reads : stats.writes);
+  if (!is_map) ++(is_read ? stats.reads : stats.writes);
   if (--open_requests == 0) idle.notify_all();
-  if (is_read) {
+  if (is_map) {
+    std::vector<BlockTarget::MapRun> runs;
+    for (std::size_t i = 0; r->status.ok() && i < r->runs.size(); ++i)
+      for (const BlockTarget::MapRun& run : r->runs[i]) {
+        if (!runs.empty() && runs.back().data == run.data) runs.back().bytes += run.bytes;
+        else runs.push_back(run);
+      }
+    r->map_done(r->status, runs);
+  } else if (is_read) {
     if (!r->status.ok()) r->data.clear();
     r->read_done(r->status, r->data);
   } else {
@@ -215,6 +246,11 @@ void VolumeState::on_frame(const std::shared_ptr<wire::Channel>& channel, const 
       VpSession* s = session_of(r->vp());
       sound = s == nullptr || s->on_read_replies(*r, frame.data());
     }
+  } else if (frame.kind == wire::Kind::map_reply) {
+    if (const auto* r = frame.as<fbs::MapReply>()) {
+      VpSession* s = session_of(r->vp());
+      sound = s == nullptr || s->on_map_reply(*r);
+    }
   } else {
     logging::warn("volume {}: {} sent an unexpected '{}'; ignored", name, channel->peer(), wire::kind_name(frame.kind));
     return;
@@ -290,6 +326,18 @@ void Volume::trim(std::uint64_t offset, std::uint32_t length, Done done) {
 }
 void Volume::zero(std::uint64_t offset, std::uint32_t length, Done done) {
   state_->submit_write(fbs::OpKind::zero, offset, Buffer(), length, std::move(done));
+}
+
+void Volume::map(std::uint64_t offset, std::uint32_t length, MapDone done) { state_->submit_map(offset, length, std::move(done)); }
+
+void Volume::grow(std::uint64_t bytes) {
+  VolumeState& v = *state_;
+  if (bytes <= v.bytes || bytes % kBlockBytes != 0 || (bytes - 1) / v.vp_bytes >= kMaxVps) return;
+  v.bytes = bytes;
+  while (v.sessions.size() * v.vp_bytes < bytes) {
+    v.sessions.push_back(std::make_unique<VpSession>(v, make_vp(v.id, static_cast<std::uint32_t>(v.sessions.size()))));
+    v.sessions.back()->learn(nullptr);  // looks its primary up when it is first used
+  }
 }
 
 std::uint64_t Volume::size_bytes() const { return state_->bytes; }

@@ -44,7 +44,10 @@ class Volume final : public BlockTarget {
   void read(std::uint64_t offset, std::uint32_t length, ReadDone done) override;
   void trim(std::uint64_t offset, std::uint32_t length, Done done) override;
   void zero(std::uint64_t offset, std::uint32_t length, Done done) override;
+  void map(std::uint64_t offset, std::uint32_t length, MapDone done) override;
 
+  /// The volume has grown, and its primaries know. Less than now is ignored.
+  void grow(std::uint64_t bytes);
   /// Waits up to 2 s for open requests, closes, and gives the attachment back. Nothing may be asked afterwards.
   io::Task<Status> detach();
   /// Every open request and all later ones fail with unavailable. The attachment stays with its holder.

@@ -19,6 +19,7 @@ struct VolumeState : std::enable_shared_from_this<VolumeState> {
 
   void submit_write(fbs::OpKind kind, std::uint64_t offset, Buffer image, std::uint32_t length, BlockTarget::Done done);
   void submit_read(std::uint64_t offset, std::uint32_t length, BlockTarget::ReadDone done);
+  void submit_map(std::uint64_t offset, std::uint32_t length, BlockTarget::MapDone done);
   /// A part has been answered. Gives it back to the pool; runs the callback with the last one.
   void finish(Part* part, const Status& status);
   void mark_dirty(VpSession& s);

@@ -110,6 +110,59 @@ TEST_F(VolumeTest, ReadsWhatWasWrittenAndZerosElsewhere) {
   expect_read(1 << 20, Buffer::zeros(65536));
 }
 
+std::string map_text(VolumeTest& t, std::uint64_t offset, std::uint32_t length) {
+  std::string text;
+  t.run([](VolumeTest& t, std::uint64_t offset, std::uint32_t length, std::string& text) -> io::Task<void> {
+    auto runs = co_await map(t.world(), t.volume(), offset, length);
+    EXPECT_TRUE(runs.ok()) << runs.status().to_string();
+    if (!runs.ok()) co_return;
+    for (const auto& run : *runs) text += (run.data ? "+" : "-") + std::to_string(run.bytes) + " ";
+  }(t, offset, length, text));
+  return text;
+}
+
+TEST_F(VolumeTest, AMapTellsWhereDataIsAcrossPartitions) {
+  EXPECT_EQ(map_text(*this, 0, kBytes), "-10485760 ");
+  expect_write((4 << 20) - 8192, pattern(16384, 1));  // over the end of VP 0
+  expect_write(5000, pattern(100, 2));
+  EXPECT_EQ(map_text(*this, 0, kBytes), "-4096 +4096 -4177920 +16384 -6283264 ");
+  EXPECT_EQ(map_text(*this, 4500, 1000), "+1000 ") << "by blocks: one byte written is a block of data";
+  EXPECT_EQ(map_text(*this, 4000, 200), "-96 +104 ");
+  EXPECT_EQ(map_text(*this, kBytes - 1, 1), "-1 ");
+}
+
+// Asked again wherever the primary is, like a read; an answer that does not add up is not believed.
+TEST_F(VolumeTest, AMapRidesOverAFailoverAndAWrongAnswer) {
+  expect_write(0, pattern(4096, 1));
+  heads[0]->silent = true;
+  sim.world(client_node).spawn("fail over", [](VolumeTest& t) -> io::Task<void> {
+    co_await t.world().sleep(300ms);
+    t.store->fail_over(2);
+    t.heads[0]->close_connections();
+  }(*this));
+  EXPECT_EQ(map_text(*this, 0, 8192), "+4096 -4096 ");
+  EXPECT_GE(heads[1]->maps, 1u);
+  heads[1]->wrong_maps = 2;
+  EXPECT_EQ(map_text(*this, 0, 8192), "+4096 -4096 ");
+  EXPECT_GE(heads[1]->maps, 4u);
+}
+
+TEST_F(VolumeTest, AGrownVolumeTakesWritesBeyondItsOldEnd) {
+  Buffer data = pattern(4 << 20, 5);
+  run([](VolumeTest& t) -> io::Task<void> {
+    Status s = co_await write(t.world(), t.volume(), kBytes, pattern(4096, 1));
+    EXPECT_EQ(s.code(), Code::invalid);
+  }(*this));
+  store->vps[make_vp(store->volume, 3)];
+  volume().grow(kBytes + (4 << 20));
+  EXPECT_EQ(volume().size_bytes(), kBytes + (4 << 20));
+  expect_write(kBytes, data);  // the rest of VP 2, and VP 3
+  expect_read(kBytes, data);
+  EXPECT_FALSE(vp(3).order.empty());
+  volume().grow(kBytes);
+  EXPECT_EQ(volume().size_bytes(), kBytes + (4 << 20)) << "never smaller";
+}
+
 TEST_F(VolumeTest, SplitsAtPartitionsAndAtTheLongestOp) {
   Buffer data = pattern(5 << 20, 2);
   expect_write((3 << 20) + 512, data);  // VPs 0, 1 and 2, ragged at both ends

@@ -20,11 +20,6 @@ bool may_pass(Code code) {
   return code == Code::unavailable || code == Code::fenced || code == Code::timed_out || code == Code::degraded;
 }
 
-const Buffer& zeros() {
-  static const Buffer all = Buffer::zeros(std::size_t{kMaxOpBlocks} * kBlockBytes);
-  return all;
-}
-
 std::string text_of(Code code, const flatbuffers::String* text) {
   return text != nullptr && text->size() != 0 ? text->str() : std::string(code_name(code));
 }
@@ -111,6 +106,12 @@ void VpSession::send_reads() {
   std::uint64_t blocks = 0;
   batch_.clear();
   for (Part* p : unsent_reads_) {
+    if (p->is_map) {
+      if (p->attempts++ != 0) ++v_.stats.resent;
+      p->sent = now;
+      emit_map(*p);
+      continue;
+    }
     if (blocks != 0 && blocks + p->blocks() > kReadFrameBlocks) {
       emit_reads(batch_);
       batch_.clear();
@@ -121,7 +122,7 @@ void VpSession::send_reads() {
     blocks += p->blocks();
     batch_.push_back(p);
   }
-  emit_reads(batch_);
+  if (!batch_.empty()) emit_reads(batch_);
   unsent_reads_.clear();
 }
 
@@ -132,6 +133,10 @@ void VpSession::emit_reads(const std::vector<Part*>& batch) {
   auto ops = b.CreateVectorOfStructs(read_ops_);
   b.Finish(fbs::CreateReadBatch(b, vp_, epoch_, ops));
   channel_->send(wire::finish_frame(wire::Kind::read_batch, b));
+}
+
+void VpSession::emit_map(const Part& p) {
+  channel_->send(wire::make_frame(wire::Kind::map_query, [&](auto& b) { return fbs::CreateMapQuery(b, vp_, epoch_, p.id, p.lba(), p.blocks()); }));
 }
 
 bool VpSession::note_epoch(Epoch epoch) {
@@ -187,6 +192,7 @@ bool VpSession::on_read_replies(const fbs::ReadReplies& r, const Buffer& payload
     auto it = reads_.find(result->tag());
     if (it == reads_.end()) continue;  // answered before
     Part* p = it->second;
+    if (p->is_map) return false;
     if (code == Code::ok && result->blocks() != p->blocks()) return false;
     if (code == Code::degraded) {
       reason_ = text_of(code, r.text());
@@ -210,16 +216,49 @@ bool VpSession::on_read_replies(const fbs::ReadReplies& r, const Buffer& payload
     }
     if (code == Code::ok)
       p->request->data[p->index] = has_data ? payload.slice(first * kBlockBytes + p->offset % kBlockBytes, p->length)
-                                            : zeros().slice(0, p->length);
+                                            : shared_zeros(p->length);
     answered = true;
-    reads_.erase(it);
-    std::erase(unsent_reads_, p);
-    std::erase(delayed_reads_, p);
-    v_.finish(p, code == Code::ok ? Status() : Status(code, text_of(code, r.text())));
+    answered_read(p, code == Code::ok ? Status() : Status(code, text_of(code, r.text())));
     if (v_.ended()) return true;
   }
   if (answered) progress();
   return true;
+}
+
+bool VpSession::on_map_reply(const fbs::MapReply& r) {
+  if (!note_epoch(r.epoch())) return true;
+  auto it = reads_.find(r.tag());
+  if (it == reads_.end()) return true;  // answered before
+  Part* p = it->second;
+  Code code = static_cast<Code>(r.code());
+  if (!p->is_map) return false;
+  if (may_pass(code)) {
+    trouble(text_of(code, r.text()), r.epoch());
+    return true;
+  }
+  if (code == Code::ok) {
+    std::uint64_t sum = 0;
+    if (r.runs() == nullptr) return false;
+    for (std::uint32_t run : *r.runs()) sum += run;
+    if (sum != p->blocks()) return false;
+    std::uint64_t at = p->offset / kBlockBytes * kBlockBytes, end = p->offset + p->length;
+    bool data = false;
+    for (std::uint32_t run : *r.runs()) {
+      std::uint64_t from = std::max(at, p->offset), to = std::min(at += std::uint64_t{run} * kBlockBytes, end);
+      if (from < to) p->request->runs[p->index].push_back({to - from, data});
+      data = !data;
+    }
+  }
+  answered_read(p, code == Code::ok ? Status() : Status(code, text_of(code, r.text())));
+  if (!v_.ended()) progress();
+  return true;
+}
+
+void VpSession::answered_read(Part* p, const Status& status) {
+  reads_.erase(p->id);
+  std::erase(unsent_reads_, p);
+  std::erase(delayed_reads_, p);
+  v_.finish(p, status);
 }
 
 void VpSession::retry_read(Part* p) {

@@ -37,6 +37,7 @@ class VpSession {
   void on_write_replies(const fbs::WriteReplies& replies);
   /// False: the message contradicts itself.
   bool on_read_replies(const fbs::ReadReplies& replies, const Buffer& payload);
+  bool on_map_reply(const fbs::MapReply& reply);
   void wake() { wake_.notify_all(); }
   /// Takes all open parts out, to be failed; ends the session.
   void abandon(std::vector<Part*>& parts);
@@ -56,6 +57,8 @@ class VpSession {
   void emit_writes(std::vector<Part*>& batch);
   void send_reads();
   void emit_reads(const std::vector<Part*>& batch);
+  void emit_map(const Part& part);
+  void answered_read(Part* part, const Status& status);
   bool note_epoch(Epoch epoch);
   void retry_read(Part* part);
   void release_delayed_reads(io::Time now);

@@ -157,10 +157,11 @@ io::Task<Answer> ControlApi::volume(std::string method, std::string name, std::s
     co_return Answer{*removed ? 200u : 202u, json::object{{"name", name}, {"complete", *removed}}};
   }
   if (action.empty()) co_return wrong_method("GET, DELETE");
-  if (action != "flush" && action != "attach" && action != "detach" && action != "recover")
-    co_return error_answer(Status(Code::not_found, "a volume knows flush, attach, detach and recover"));
+  if (action != "flush" && action != "attach" && action != "detach" && action != "recover" && action != "resize")
+    co_return error_answer(Status(Code::not_found, "a volume knows flush, attach, detach, resize and recover"));
   if (method != "POST") co_return wrong_method("POST");
   if (action == "flush") co_return co_await flush(std::move(name), std::move(body));
+  if (action == "resize") co_return co_await resize(std::move(name), std::move(body));
   if (action == "recover") co_return co_await recover(std::move(name), std::move(body));
   if (action == "attach") co_return co_await attach(std::move(name), std::move(body));
   Status s = co_await control_.volumes().detach(name);
@@ -183,6 +184,15 @@ Answer ControlApi::create(const json::object& body) {
   auto v = control_.volumes().create(r);
   if (!v.ok()) return error_answer(v.status());
   return {201, volume_json(control_, *v, true)};
+}
+
+io::Task<Answer> ControlApi::resize(std::string name, json::object body) {
+  Fields f(body);
+  std::uint64_t bytes = f.number("size", 0);
+  if (Status s = f.status(); !s.ok()) co_return error_answer(s);
+  auto v = co_await control_.volumes().resize(std::move(name), bytes);
+  if (!v.ok()) co_return error_answer(v.status());
+  co_return Answer{200, volume_json(control_, *v, true)};
 }
 
 io::Task<Answer> ControlApi::flush(std::string name, json::object body) {

@@ -58,7 +58,7 @@ bool closed(const std::vector<Reach>& members) {
 std::string why_closed(const Registry& registry, const std::vector<Reach>& members) {
   std::vector<const Reach*> openers, bad, others;
   for (const Reach& m : members) (!m.required ? others : m.suspect ? bad : openers).push_back(&m);
-  std::string s = "closed: no head that holds everything is up";
+  std::string s = "no head that holds everything is up";
   if (!openers.empty()) s += "; it opens when one of these is back: " + list(registry, openers);
   if (!bad.empty()) s += "; damaged: " + list(registry, bad);
   if (!others.empty()) s += "; behind: " + list(registry, others);

@@ -63,6 +63,11 @@ SwapAnswer Store::propose(NodeId source, Revision expected, const Designation& p
                                        std::to_string(it->second.revision) + ", not " + std::to_string(expected)),
             it->second};
   Status status = check_proposal(it->second, proposed, source);
+  if (status.ok() && proposed.blocks != it->second.blocks) {  // only as large as the volume has been made
+    auto v = image_.volumes.find(volume_of(proposed.vp));
+    if (v == image_.volumes.end() || index_of(proposed.vp) >= v->second.vps() || proposed.blocks != v->second.blocks_of(index_of(proposed.vp)))
+      status = Status(Code::invalid, "VP " + std::to_string(proposed.vp) + " is not to have " + std::to_string(proposed.blocks) + " blocks");
+  }
   if (status.ok()) {
     Change c;
     c.swaps.push_back({proposed.vp, expected});
@@ -99,7 +104,7 @@ Status check_proposal(const Designation& stored, const Designation& proposed, No
   if (proposed.epoch < stored.epoch)
     return refuse("epoch " + std::to_string(proposed.epoch) + " is below " + std::to_string(stored.epoch));
   if (proposed.revision <= stored.revision) return refuse("the revision does not rise");
-  if (proposed.history != stored.history || proposed.layout != stored.layout || proposed.blocks != stored.blocks ||
+  if (proposed.history != stored.history || proposed.layout != stored.layout || proposed.blocks < stored.blocks || (proposed.blocks != stored.blocks && proposed.epoch != stored.epoch) ||
       proposed.min_copies != stored.min_copies)
     return refuse("history, layout, size and min_copies cannot be changed by a proposal");
   // A new epoch may begin with one complete member (protocol 4.2); within an epoch nobody is let go below min_copies.

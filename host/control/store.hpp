@@ -32,6 +32,8 @@ struct Volume {
   bool removing = false;  ///< its name is free again; its VPs are not all dropped yet
   bool operator==(const Volume&) const = default;
 
+  /// Blocks of the partition with this index.
+  std::uint64_t blocks_of(std::uint32_t index) const { return std::min(vp_bytes, bytes - index * vp_bytes) / kBlockBytes; }
   std::uint32_t vps() const { return static_cast<std::uint32_t>((bytes + vp_bytes - 1) / vp_bytes); }
 };
 
@@ -141,7 +143,8 @@ class Store {
 
 /// May `source` replace `stored` by `proposed`? Within an epoch only its primary proposes, and only a revision. An
 /// epoch begins with a primary out of the stored `required`, and with no required member beyond those: what is not
-/// required now may lack acknowledged writes. Layout, size and history stay.
+/// required now may lack acknowledged writes. Layout, size and history stay;
+/// a size may grow within an epoch (Store::propose says how far).
 Status check_proposal(const Designation& stored, const Designation& proposed, NodeId source);
 
 /// In memory. `durable` plays the disk: hand the same one to the next incarnation.

@@ -178,6 +178,34 @@ TEST_P(StoreTest, AnotherPrimaryNeedsAHigherEpoch) {
   EXPECT_EQ(stored(), d);
 }
 
+// A VP grows to what its volume has been made, by its primary and within an epoch; to nothing else, and never back.
+TEST_P(StoreTest, AVpGrowsAsFarAsItsVolumeHas) {
+  add_volume();
+  Designation d = first_designation();
+  const std::uint64_t blocks = d.blocks;
+  d.revision = 2;
+  d.blocks = blocks + 1;
+  EXPECT_EQ(store_->propose(11, 1, d).status.code(), Code::invalid) << "the volume has not grown";
+  Volume v = store_->image().volumes.begin()->second;
+  v.bytes += kBlockBytes;
+  v.vp_bytes = std::max(v.vp_bytes, v.bytes);
+  Change c;
+  c.volumes.push_back(v);
+  ASSERT_TRUE(store_->commit(c).ok());
+  Designation more = d, elsewhere = d;
+  more.blocks = blocks + 2;
+  EXPECT_EQ(store_->propose(11, 1, more).status.code(), Code::invalid) << "further than the volume";
+  elsewhere.epoch = 2;
+  EXPECT_EQ(store_->propose(11, 1, elsewhere).status.code(), Code::invalid) << "with a new epoch";
+  EXPECT_TRUE(store_->propose(11, 1, d).status.ok());
+  Designation back = d;
+  back.revision = 3;
+  back.blocks = blocks;
+  EXPECT_EQ(store_->propose(11, 2, back).status.code(), Code::invalid) << "smaller again";
+  reopen();
+  EXPECT_EQ(stored(), d);
+}
+
 // Requirement: WR-10, P-4.1
 TEST_P(StoreTest, RefusesProposalsThatBreakARule) {
   add_volume();

@@ -19,6 +19,7 @@ constexpr io::Duration kFreshReport = std::chrono::seconds(1);
 constexpr io::Duration kDropTimeout = std::chrono::seconds(10);
 constexpr io::Duration kExportTimeout = std::chrono::seconds(30);
 constexpr io::Duration kUnexportTimeout = std::chrono::seconds(30);
+constexpr io::Duration kGrowTime = std::chrono::seconds(20);
 
 std::string text(const flatbuffers::String* s) { return s ? s->str() : std::string(); }
 
@@ -44,8 +45,8 @@ Status check_nbd(const std::string& nbd) {
     if (nbd.size() - 5 > kMaxUnixPath) return Status(Code::invalid, "NBD address: a socket's path has at most 107 characters");
     return Status();
   }
-  if (nbd.starts_with("tcp:") && nbd.find(':', 4) != std::string::npos && nbd.size() < 300) return Status();
-  return Status(Code::invalid, "NBD address '" + nbd.substr(0, 80) + "': give unix:PATH or tcp:HOST:PORT");
+  if ((nbd.starts_with("tcp:") || nbd.starts_with("tls:")) && nbd.find(':', 4) != std::string::npos && nbd.size() < 300) return Status();
+  return Status(Code::invalid, "NBD address '" + nbd.substr(0, 80) + "': give unix:PATH, tcp:HOST:PORT or tls:HOST:PORT");
 }
 
 // Greater than the one before, and a number that no other history of this store has given out: after a restore of an old
@@ -70,17 +71,28 @@ std::uint64_t Volumes::usable_bytes(Layout layout) const {
   return static_cast<std::uint64_t>(static_cast<unsigned __int128>(raw) * layout.k / layout.width());
 }
 
+Status Volumes::check_size(std::uint64_t bytes) const {
+  if (bytes == 0) return Status(Code::invalid, "the size is 0: give at least 4096 bytes");
+  if (bytes % kBlockBytes != 0)
+    return Status(Code::invalid, "the size, " + std::to_string(bytes) + " bytes, is not a multiple of 4096");
+  if (bytes > kMaxVolumeBytes || (bytes - 1) / options_.vp_bytes >= kMaxVps)
+    return Status(Code::invalid, "the size, " + std::to_string(bytes) + " bytes, is beyond what a volume may have");
+  return Status();
+}
+
+Status Volumes::check_room(std::uint64_t bytes, Layout layout) const {
+  if (std::uint64_t fits = usable_bytes(layout); bytes > fits)
+    return Status(Code::invalid, "the size, " + std::to_string(bytes) + " bytes, is larger than the unit: layout " + to_string(layout) + " has room for " + std::to_string(fits) + " bytes");
+  return Status();
+}
+
 Status Volumes::check(const Create& r) const {
   if (Status s = check_name(r.name); !s.ok()) return s.with("volume");
-  if (r.bytes == 0) return Status(Code::invalid, "the size is 0: give at least 4096 bytes");
-  if (r.bytes % kBlockBytes != 0)
-    return Status(Code::invalid, "the size, " + std::to_string(r.bytes) + " bytes, is not a multiple of 4096");
+  if (Status s = check_size(r.bytes); !s.ok()) return s;
   if (r.layout.k < 1 || r.layout.k > 16 || r.layout.m < 1 || r.layout.m > 4)
     return Status(Code::invalid, "layout " + to_string(r.layout) + ": k is 1 to 16, m is 1 to 4");
   if (r.copies < kMinCopies || r.copies > kMaxCopies)
     return Status(Code::invalid, "copies is " + std::to_string(r.copies) + ": give 2 to 8");
-  if (r.bytes > kMaxVolumeBytes || (r.bytes - 1) / options_.vp_bytes >= kMaxVps)
-    return Status(Code::invalid, "the size, " + std::to_string(r.bytes) + " bytes, is beyond what a volume may have");
   if (store_.image().find_volume(r.name))
     return Status(Code::exists, "there is a volume " + r.name + " already");
   std::size_t sleds = registry_.alive("sled").size(), heads = registry_.alive("head").size();
@@ -90,10 +102,33 @@ Status Volumes::check(const Create& r) const {
   if (heads < r.copies)
     return Status(Code::degraded, std::to_string(r.copies) + " copies need " + std::to_string(r.copies) +
                                       " heads, " + std::to_string(heads) + " are up: start more, or choose fewer copies");
-  if (std::uint64_t fits = usable_bytes(r.layout); r.bytes > fits)
-    return Status(Code::invalid, "the size, " + std::to_string(r.bytes) + " bytes, is larger than the unit: layout " +
-                                     to_string(r.layout) + " has room for " + std::to_string(fits) + " bytes");
-  return Status();
+  return check_room(r.bytes, r.layout);
+}
+
+// Designations and columns of the partitions from `first` on.
+void Volumes::place(const Volume& v, std::uint32_t first, Change& c) {
+  auto sleds = registry_.alive("sled");
+  auto heads = registry_.alive("head");
+  auto placed = store_.image().designations;
+  auto recommended = store_.image().sandboxes;
+  for (std::uint32_t i = first; i < v.vps(); ++i) {
+    Designation d;
+    d.vp = make_vp(v.id, i);
+    d.epoch = d.revision = 1;
+    d.history = world_.random() | 1;
+    d.layout = v.layout;
+    d.min_copies = std::min(kMinCopies, v.copies);
+    d.blocks = v.blocks_of(i);
+    d.required = place_replicas(placed, heads, v.copies);
+    d.primary = d.required.front();
+    d.reserves.assign(d.required.begin() + 1, d.required.end());
+    placed[d.vp] = d;
+    c.swaps.push_back({d.vp, 0});
+    auto columns = recommend_columns(recommended, sleds, d.vp, initial_columns(d.blocks * kBlockBytes, v.layout, sleds));
+    recommended.insert(columns.begin(), columns.end());
+    c.sandboxes.insert(c.sandboxes.end(), columns.begin(), columns.end());
+    c.designations.push_back(std::move(d));
+  }
 }
 
 Result<Volume> Volumes::create(const Create& request) {
@@ -106,33 +141,54 @@ Result<Volume> Volumes::create(const Create& request) {
   Change c;
   c.volumes.push_back(v);
   c.attachments.push_back({v.id, 0, 0});
-  auto sleds = registry_.alive("sled");
-  auto heads = registry_.alive("head");
-  auto placed = store_.image().designations;
-  auto recommended = store_.image().sandboxes;
-  for (std::uint32_t i = 0; i < v.vps(); ++i) {
-    std::uint64_t bytes = std::min(v.vp_bytes, v.bytes - i * v.vp_bytes);
-    Designation d;
-    d.vp = make_vp(v.id, i);
-    d.epoch = d.revision = 1;
-    d.history = world_.random() | 1;
-    d.layout = v.layout;
-    d.min_copies = std::min(kMinCopies, v.copies);
-    d.blocks = bytes / kBlockBytes;
-    d.required = place_replicas(placed, heads, v.copies);
-    d.primary = d.required.front();
-    d.reserves.assign(d.required.begin() + 1, d.required.end());
-    placed[d.vp] = d;
-    c.swaps.push_back({d.vp, 0});
-    auto columns = recommend_columns(recommended, sleds, d.vp, initial_columns(bytes, v.layout, sleds));
-    recommended.insert(columns.begin(), columns.end());
-    c.sandboxes.insert(c.sandboxes.end(), columns.begin(), columns.end());
-    c.designations.push_back(std::move(d));
-  }
+  place(v, 0, c);
   if (Status s = store_.commit(c); !s.ok()) return s;
   events_.note("volume " + v.name + " created, primary " + registry_.name(c.designations.front().primary));
   for (const Designation& d : c.designations) push(d.vp);
   return v;
+}
+
+// What is written beyond the old end must find a primary that knows the new one: the front end is told last.
+io::Task<Result<Volume>> Volumes::resize(std::string name, std::uint64_t bytes) {
+  const Volume* v = store_.image().find_volume(name);
+  if (v == nullptr) co_return Status(Code::not_found, "there is no volume " + name);
+  if (bytes < v->bytes)
+    co_return Status(Code::invalid, "volume " + name + " has " + std::to_string(v->bytes) + " bytes: it can only be made larger");
+  if (Status s = check_size(bytes); !s.ok()) co_return s;
+  if (Status s = check_room(bytes, v->layout); !s.ok()) co_return s;
+  Volume grown = *v;
+  grown.bytes = bytes;
+  Change c;
+  c.volumes.push_back(grown);
+  if (registry_.alive("head").size() < grown.copies && grown.vps() > v->vps())
+    co_return Status(Code::degraded, "new partitions need " + std::to_string(grown.copies) + " heads that are up");
+  place(grown, v->vps(), c);
+  if (Status s = store_.commit(c); !s.ok()) co_return s;
+  for (const Designation& d : c.designations) push(d.vp);
+  io::Time deadline = world_.now() + kGrowTime;
+  for (std::uint32_t i = 0; i < grown.vps(); ++i) {
+    Status s = co_await grow_vp(make_vp(grown.id, i), grown.blocks_of(i), deadline);
+    if (!s.ok()) co_return s.with("volume " + name + " is not served at its new size yet, ask again");
+  }
+  events_.note("volume " + name + " has grown to " + std::to_string(bytes) + " bytes");
+  auto e = store_.image().exports.find(grown.id);
+  if (e == store_.image().exports.end()) co_return grown;
+  Status s = co_await ask(e->second.node, wire::make_frame(wire::Kind::resize_export, [&](auto& b) { return fbs::CreateResizeExport(b, b.CreateString(name), bytes); }), std::chrono::seconds(5));
+  if (!s.ok()) logging::warn("{} has grown; {} learns of it when it registers: {}", name, registry_.name(e->second.node), s.to_string());
+  co_return grown;
+}
+
+io::Task<Status> Volumes::grow_vp(VpId vp, std::uint64_t blocks, io::Time deadline) {
+  while (true) {
+    auto it = store_.image().designations.find(vp);
+    if (it == store_.image().designations.end()) co_return Status(Code::not_found, "VP " + std::to_string(vp) + " has been removed");
+    if (it->second.blocks >= blocks) co_return Status();
+    NodeId primary = it->second.primary;
+    Status s = co_await ask(primary, wire::make_frame(wire::Kind::grow_vp, [&](auto& b) { return fbs::CreateGrowVp(b, vp, blocks); }), std::chrono::seconds(6));
+    if (s.ok()) continue;
+    if (world_.now() >= deadline) co_return s.with(registry_.name(primary));
+    co_await world_.sleep(std::chrono::milliseconds(200));  // it may be about to move
+  }
 }
 
 wire::Frame Volumes::designate(const Designation& d) const {
@@ -317,7 +373,7 @@ wire::Frame Volumes::list_exports(const Node& from) const {
     for (const auto& [id, e] : store_.image().exports) {
       if (e.node != from.row.id || gone(id)) continue;
       auto name = b.CreateString(store_.image().volumes.at(id).name), nbd = b.CreateString(e.nbd);
-      rows.push_back(fbs::CreateExportVolume(b, name, nbd, false, e.read_only));
+      rows.push_back(fbs::CreateExportVolume(b, name, nbd, false, e.read_only, store_.image().volumes.at(id).bytes));
     }
     return fbs::CreateExports(b, 0, 0, b.CreateVector(rows));
   });

@@ -34,6 +34,9 @@ class Volumes {
   void stop();
 
   Result<Volume> create(const Create& request);
+  /// Makes a volume larger: new partitions and a larger last one first, then whoever exports it. What fails in between can be
+  /// asked for again. invalid: it is smaller than the volume is.
+  io::Task<Result<Volume>> resize(std::string name, std::uint64_t bytes);
   /// Marks the volume removed (its name is free then) and waits up to `wait` for the members to drop it.
   /// True: all have. exists: it is attached, and not `force`.
   io::Task<Result<bool>> remove(std::string name, bool force, io::Duration wait);
@@ -62,6 +65,10 @@ class Volumes {
 
  private:
   Status check(const Create& request) const;
+  Status check_size(std::uint64_t bytes) const;
+  Status check_room(std::uint64_t bytes, Layout layout) const;
+  void place(const Volume& v, std::uint32_t first, Change& c);
+  io::Task<Status> grow_vp(VpId vp, std::uint64_t blocks, io::Time deadline);
   std::uint64_t usable_bytes(Layout layout) const;
   void push(VpId vp);
   wire::Frame designate(const Designation& d) const;

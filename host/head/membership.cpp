@@ -306,6 +306,10 @@ io::Task<void> Primary::tend(std::shared_ptr<Primary> self) {
     std::string why;
     std::vector<NodeId> want = wanted_required(why);
     const Designation& d = partition_.designation();
+    if (why.empty() && wanted_blocks_ > d.blocks) {
+      why = "the volume grows";
+      want = d.required;
+    }
     if (!why.empty() && d.epoch == epoch_) co_await propose(std::move(want), why);
     else if (!also_required_.empty()) co_await inform_kept();
     if (deposed_) break;
@@ -316,10 +320,20 @@ io::Task<void> Primary::tend(std::shared_ptr<Primary> self) {
 }
 
 // While the answer is unknown, commits wait for the union of both sets (protocol 3.2).
+io::Task<Status> Primary::grow(std::shared_ptr<Primary> self, std::uint64_t blocks) {
+  wanted_blocks_ = std::max(wanted_blocks_, blocks);
+  for (int i = 0; i < 50 && !deposed_; ++i) {
+    if (partition_.designation().blocks >= blocks && also_required_.empty()) co_return Status();
+    co_await ctx_.world.sleep(ctx_.options.heartbeat);
+  }
+  co_return Status(Code::unavailable, deposed_ ? "this head is not the primary any more" : "the larger size is not agreed upon yet");
+}
+
 io::Task<void> Primary::propose(std::vector<NodeId> required, const std::string& why) {
   Designation next = partition_.designation();
   next.revision += 1;
   next.required = std::move(required);
+  next.blocks = std::max(next.blocks, wanted_blocks_);
   for (NodeId n : next.required)
     if (n != ctx_.options.id) also_required_.insert(n);
   Revision expected = partition_.designation().revision;

@@ -4,6 +4,7 @@
 //   open (promotion.cpp): collect -> adopt the greatest log -> EpochStart -> all of required hold it -> serve
 //   write (primary_write.cpp): admit -> (merge) -> LSN -> own log and reserves in the same breath -> commit -> answer
 //   read (primary_read.cpp): wait for commit -> look up -> confirm the epoch with required -> fetch -> answer
+//   map (primary_map.cpp): which blocks hold data, as a read would find them
 //   members (membership.cpp): synchronise, leave and join required
 //   flush (flush.cpp): full stripes to the sleds, then an index record through the same log
 //   widen (widen.cpp): the chunks that a stripe lacks, when their sleds are back
@@ -38,7 +39,10 @@ class Primary : public std::enable_shared_from_this<Primary> {
   void open_session(ChannelPtr channel, wire::Frame frame, const fbs::OpenSession& request);
   void write(const ChannelPtr& channel, const fbs::WriteBatch& batch, const Buffer& payload);
   void read(const ChannelPtr& channel, const fbs::ReadBatch& batch);
+  void map(const ChannelPtr& channel, const fbs::MapQuery& query);
   io::Task<Status> flush_everything(std::shared_ptr<Primary> self);
+  /// Makes the VP larger: by a revision, as every change within an epoch. ok: all of required know it.
+  io::Task<Status> grow(std::shared_ptr<Primary> self, std::uint64_t blocks);
 
   // --- events
   void on_own_durable();
@@ -155,6 +159,10 @@ class Primary : public std::enable_shared_from_this<Primary> {
   io::Task<bool> confirm();
   io::Task<void> run_rounds(std::shared_ptr<Primary> self);
 
+  // primary_map.cpp
+  struct MapJob;
+  io::Task<void> answer_map(std::shared_ptr<Primary> self, MapJob job);
+
   // flush.cpp
   io::Task<void> flush_loop(std::shared_ptr<Primary> self);
   bool flush_due(bool& partial);
@@ -189,6 +197,7 @@ class Primary : public std::enable_shared_from_this<Primary> {
   std::map<NodeId, Member> members_;
   std::set<NodeId> also_required_;  // while a proposal's fate or its spreading is open: the union with the old set
   bool proposing_ = false;
+  std::uint64_t wanted_blocks_ = 0; // the size that the next proposal is to have, if it is more than the present one
   std::optional<io::Time> alone_since_;
   std::uint64_t sync_turns_ = 0;    // begun, of all members
   std::deque<Op> incoming_;         // admitted in order, waiting for space

@@ -112,7 +112,8 @@ void HeadServer::on_request(const ChannelPtr& channel, wire::Frame frame) {
   switch (frame.kind) {
     case wire::Kind::open_session:
     case wire::Kind::write_batch:
-    case wire::Kind::read_batch: on_client(channel, std::move(frame)); return;
+    case wire::Kind::read_batch:
+    case wire::Kind::map_query: on_client(channel, std::move(frame)); return;
     case wire::Kind::replicate: on_replicate(channel, frame); return;
     case wire::Kind::confirm: on_confirm(channel, frame); return;
     case wire::Kind::collect:
@@ -154,6 +155,11 @@ void HeadServer::on_client(const ChannelPtr& channel, wire::Frame frame) {
       auto list = b.CreateVectorOfStructs(results);
       return fbs::CreateWriteReplies(b, m->vp(), epoch_of(m->vp()), m->attachment(), m->incarnation(), list);
     }));
+  } else if (frame.kind == wire::Kind::map_query) {
+    const auto* m = frame.as<fbs::MapQuery>();
+    if (!m) return channel->close();
+    if (Primary* primary = primary_of(m->vp())) return primary->map(channel, *m);
+    channel->send(wire::make_frame(wire::Kind::map_reply, [&](auto& b) { return fbs::CreateMapReply(b, m->vp(), epoch_of(m->vp()), m->tag(), refused); }));
   } else {
     const auto* m = frame.as<fbs::ReadBatch>();
     if (!m) return channel->close();
@@ -347,6 +353,12 @@ void HeadServer::on_control(const ChannelPtr& channel, wire::Frame frame) {
     if (!m) return channel->close();
     VpId vp = m->vp();
     ctx_.world.spawn("flush request", flush_vp(channel, std::move(frame), vp));
+  } else if (frame.kind == wire::Kind::grow_vp) {
+    const auto* m = frame.as<fbs::GrowVp>();
+    if (!m) return channel->close();
+    VpId vp = m->vp();
+    std::uint64_t blocks = m->blocks();
+    ctx_.world.spawn("grow VP", grow_vp(channel, std::move(frame), vp, blocks));
   } else if (frame.kind == wire::Kind::drop_vp) {
     const auto* m = frame.as<fbs::DropVp>();
     if (!m) return channel->close();
@@ -356,6 +368,14 @@ void HeadServer::on_control(const ChannelPtr& channel, wire::Frame frame) {
   } else {
     channel->reply(frame, wire::reply_frame(Status(Code::invalid, "a head does not answer '" + std::string(wire::kind_name(frame.kind)) + "'")));
   }
+}
+
+io::Task<void> HeadServer::grow_vp(ChannelPtr channel, wire::Frame frame, VpId vp, std::uint64_t blocks) {
+  Partition* p = ctx_.partition(vp);
+  std::shared_ptr<Primary> primary = p ? p->primary : nullptr;
+  Status s(Code::unavailable, "this head is not the primary");
+  if (primary) s = co_await primary->grow(primary, blocks);
+  channel->reply(frame, wire::reply_frame(s));
 }
 
 io::Task<void> HeadServer::flush_vp(ChannelPtr channel, wire::Frame frame, VpId vp) {

@@ -30,6 +30,7 @@ class HeadServer {
   io::Task<void> answer_peer(ChannelPtr channel, wire::Frame frame);
   void on_peer_frame(NodeId peer, wire::Frame frame);
   void on_control(const ChannelPtr& channel, wire::Frame frame);
+  io::Task<void> grow_vp(ChannelPtr channel, wire::Frame frame, VpId vp, std::uint64_t blocks);
   io::Task<void> flush_vp(ChannelPtr channel, wire::Frame frame, VpId vp);
   io::Task<void> give_columns_back(NodeId sled, VpId vp, Epoch epoch);
   io::Task<void> drop_vp(ChannelPtr channel, wire::Frame frame, VpId vp, Epoch epoch);

@@ -38,7 +38,8 @@ class Network {
  public:
   virtual ~Network() = default;
   virtual Task<Result<std::unique_ptr<Stream>>> connect(std::string address, Duration timeout) = 0;
-  virtual Result<std::unique_ptr<Listener>> listen(const std::string& address) = 0;
+  /// `encrypted`: the caller lets nobody in without TLS, so the address may be beyond loopback.
+  virtual Result<std::unique_ptr<Listener>> listen(const std::string& address, bool encrypted = false) = 0;
 };
 
 }  // namespace luge::io

@@ -339,7 +339,7 @@ class RealNetwork final : public Network {
  public:
   explicit RealNetwork(RealWorld& world) : world_(world) {}
 
-  Result<std::unique_ptr<Listener>> listen(const std::string& address) override {
+  Result<std::unique_ptr<Listener>> listen(const std::string& address, bool encrypted) override {
     SocketAddress a;
     if (address.starts_with("unix:")) {
       auto r = unix_address(address.substr(5));
@@ -352,7 +352,7 @@ class RealNetwork final : public Network {
       auto n = numeric_address(*hp);
       if (!n) return Status(Code::invalid, address + ": to listen, give a numeric address or localhost");
       a = std::move(*n);
-      if (!world_.options().insecure_listen && !is_loopback(a))
+      if (!encrypted && !world_.options().insecure_listen && !is_loopback(a))
         return Status(Code::invalid, address + " is not a loopback address; traffic is neither encrypted nor "
                                      "authenticated. Give --insecure-listen if the network is trusted");
     } else {

@@ -45,6 +45,8 @@ enum class Switch {
   reuse_before_image,            // 10.2: log space is reused while the image still names what was in it
   index_without_reserve,         // 10.3
   store_loses_last_transaction,  // 5.1
+  // Front ends
+  no_tls_demand,                 // an address with TLS serves without it, too
   count_
 };
 

@@ -150,7 +150,7 @@ void Cluster::make_tenants() {
     t->fail = [this](const std::string& why) { if (!damage_->reckless()) fail(why); };
     Random& r = sim_.random();
     t->load = std::make_unique<Workload>(sim_, Workload::Options{
-        .volume_bytes = o_.volume_bytes, .hot_blocks = r.spread(4, 128), .workers = static_cast<std::uint32_t>(r.between(2, 8)),
+        .volume_bytes = o_.volume_bytes, .hot_blocks = o_.schedule == "two-views" ? 160 : r.spread(4, 128), .workers = static_cast<std::uint32_t>(r.between(2, 8)),
         .pause = o_.calm ? Duration(r.spread(20'000'000, 80'000'000)) : Duration(r.spread(1'000'000, 60'000'000)),
         .linger = o_.rival});
     if (o_.schedule == "trim-storm") t->load->storm();
@@ -397,7 +397,7 @@ void ClusterOptions::direct(const std::string& name) {
   least = std::max<io::Duration>(least, storm ? 6s : 18s);
   most = std::max<io::Duration>(most, 30s);
   calm = !storm;
-  if (name == "two-views") rival = true;
+  if (name == "two-views") rival = true, partitions = 1;
 }
 
 std::string ClusterOptions::describe() const {

@@ -14,11 +14,22 @@
 // Requirement: RD-02 switch=stale-read
 // Requirement: RD-03 switch=wrong-parity
 // Requirement: FL-06 switch=skip-flush
+// Requirement: P-2.2 switch=read-at-append
+// Requirement: P-2.3 switch=no-duplicate-table
+// Requirement: P-2.4 switch=merge-without-block-lock
+// Requirement: P-3.1 switch=ack-before-shrink
+// Requirement: P-3.2 switch=join-before-acks
+// Requirement: P-3.3 switch=acknowledges-one-copy
+// Requirement: P-4.3 switch=truncate-not-durable
 // Requirement: P-4.4 switch=open-before-all-hold-tail
+// Requirement: P-5.1 switch=store-loses-last-transaction
+// Requirement: P-6.0 switch=reads-unconfirmed
 // Requirement: P-4.5 switch=restarted-primary-keeps-epoch
 // Requirement: P-7.2 switch=unconditional-index-record
 // Requirement: P-8.1 switch=retry-on-same-slots
+// Requirement: P-8.2 switch=no-sled-fence
 // Requirement: P-10.2 switch=segment-generation-unchecked
+// Requirement: P-10.3 switch=index-without-reserve
 #pragma once
 
 #include <cstdint>

@@ -339,7 +339,7 @@ io::Task<Result<std::unique_ptr<io::Stream>>> SimNetwork::connect(std::string ad
   }
 }
 
-Result<std::unique_ptr<io::Listener>> SimNetwork::listen(const std::string& address) {
+Result<std::unique_ptr<io::Listener>> SimNetwork::listen(const std::string& address, bool /*encrypted*/) {
   std::string name = address;
   if (name.ends_with(":0")) name = name.substr(0, name.size() - 1) + std::to_string(fabric_.next_port_++);
   if (fabric_.listeners_.count(name)) return Status(Code::exists, name + ": Address already in use");

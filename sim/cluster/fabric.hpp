@@ -97,7 +97,7 @@ class SimNetwork final : public io::Network {
  public:
   SimNetwork(io::World& world, Fabric& fabric, std::uint32_t node) : world_(world), fabric_(fabric), node_(node) {}
   io::Task<Result<std::unique_ptr<io::Stream>>> connect(std::string address, io::Duration timeout) override;
-  Result<std::unique_ptr<io::Listener>> listen(const std::string& address) override;
+  Result<std::unique_ptr<io::Listener>> listen(const std::string& address, bool encrypted = false) override;
 
  private:
   io::World& world_;

@@ -99,16 +99,17 @@ void Schedules::lost_reserve(Chaos& c, bool store_forgets) {
   std::vector<Node> others = g->all();
   std::erase(others, lost);
   cut({g->primary}, {lost});
-  if (!store_forgets) cut({g->primary}, {control});
+  cut({store_forgets ? lost : g->primary}, {control});
   auto die = [this, &c, g, others, lost, control, store_forgets] {
-    power_off(c, others, 5s, 8s);
+    // A control plane that has just started gives heads 5 s to come back.
+    power_off(c, others, store_forgets ? 10s : 5s, store_forgets ? 12s : 8s);
     if (store_forgets) c.down(control, Crash::power, 100ms);
-    mend({g->primary}, {lost, control});
+    mend({g->primary, lost}, {lost, control});
   };
   if (!store_forgets) return c.undo_after(between(1600ms, 2600ms), die);
   // Some writes are to be acknowledged by the smaller set.
   traps_.set(c, Path::member_left, between(5ms, 60ms), [die](Node) { die(); });
-  c.undo_after(4s, [this, g, lost] { mend({g->primary}, {lost}); });
+  c.undo_after(4s, [this, g, lost, control] { mend({g->primary, control}, {lost}); });
 }
 
 // 3.2: a member has just joined when all others die, and it has to start from what is on its slow disk.
@@ -187,10 +188,17 @@ void Schedules::opened_early(Chaos& c) {
   });
 }
 
-// 8.2: a primary has slots in hand when it is stopped; it wakes up in the past.
+// 8.2: a gateway is stopped before it gets a stripe; it wakes up when the stripe's epoch is over and other sleds know it.
 void Schedules::late_flush(Chaos& c) {
-  traps_.set(c, Path::flush_gathered, random_.chance(0.7) ? Duration(0) : between(0ms, 2ms),
-             [this, &c](Node n) { c.pause(n, between(2500ms, 7s)); });
+  auto g = some_group();
+  if (!g) return;
+  std::vector<Node> sleds = unit_.sled_nodes();
+  for (int n = random_.chance(0.5) ? 1 : 2; n > 0 && !sleds.empty(); --n) {
+    std::size_t which = random_.below(sleds.size());
+    c.pause(sleds[which], between(4s, 8s));
+    sleds.erase(sleds.begin() + static_cast<std::ptrdiff_t>(which));
+  }
+  traps_.set(c, Path::flush_gathered, between(300us, 3ms), [this, &c](Node n) { power_off(c, {n}, 5s, 8s); });
 }
 
 // 7.2, 4.3: an index record that nobody else gets.

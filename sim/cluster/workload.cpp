@@ -8,12 +8,22 @@ void Workload::attach(io::World& world, Target& target) {
   for (std::uint32_t c = 1; c <= clients_; ++c) history_.fence(c, sim_.now());
   client_ = ++clients_;
   for (std::uint32_t i = 0; i < options_.workers; ++i) world.spawn("workload", worker(world, target, client_));
+  // Of their own: workers may all wait for writes that a primary of the past cannot commit.
+  if (options_.linger)
+    for (int i = 0; i < 5; ++i) world.spawn("reader", reader(world, target, client_));
+}
+
+// One that has been replaced may read (that needs no session), and what it reads must be true all the same.
+io::Task<void> Workload::reader(io::World& world, Target& target, std::uint32_t client) {
+  std::uint64_t attachment = target.attachment();
+  while (!stopped_ && target.attachment() == attachment) {
+    co_await read(target, client, random_.below(options_.hot_blocks) * kBlockBytes, kBlockBytes);
+    co_await world.sleep(Duration(random_.below(600'000'000)));  // a read of a block that is being written may end it
+  }
 }
 
 io::Task<void> Workload::worker(io::World& world, Target& target, std::uint32_t client) {
-  std::uint64_t attachment = target.attachment();
-  while (!stopped_ && started_ < options_.requests && target.attachment() == attachment) {
-    if (client != client_ && !options_.linger) break;
+  while (!stopped_ && started_ < options_.requests && client == client_) {
     if (options_.rest != Duration(0) && sim_.now() % (options_.rest + 300ms) > 300ms) {
       co_await world.sleep(50ms);
       continue;
@@ -49,8 +59,7 @@ io::Task<void> Workload::request(Target& target, std::uint32_t client) {
   std::uint64_t near = random_.chance(0.85) ? std::min(options_.hot_blocks, blocks) : blocks;
   std::uint64_t count = random_.chance(0.6) ? 1 : random_.between(1, std::min<std::uint64_t>(options_.longest, near));
   std::uint64_t offset = random_.below(near - count + 1) * kBlockBytes, bytes = count * kBlockBytes;
-  // One that has been replaced may read (that needs no session), and what it reads must be true all the same.
-  double kind = client == client_ ? random_.unit() : 0;
+  double kind = random_.unit();
   if (random_.chance(options_.sub_block)) {
     // Some sectors, perhaps across a block boundary.
     std::uint64_t sectors = bytes / History::kSector, first = random_.below(sectors);

@@ -72,6 +72,7 @@ class Workload {
 
  private:
   io::Task<void> worker(io::World& world, Target& target, std::uint32_t client);
+  io::Task<void> reader(io::World& world, Target& target, std::uint32_t client);
   io::Task<void> request(Target& target, std::uint32_t client);
   io::Task<void> read(Target& target, std::uint32_t client, std::uint64_t offset, std::uint64_t bytes);
   void answer(History::Op op, const Status& s, Bytes read = {});

@@ -1,0 +1,187 @@
+"""The table of docs/performance.md, made anew: every figure is measured by the command in its row, and a bar that was reached
+once (docs/figures.json) and is missed now has *fallen*.
+
+  python3 -m luge_bench.figures --build build [--only WORD] [--dry]     from bench/; ./check --figures does it
+
+Exit code: 0 nothing fell, 1 something fell or could not be measured. A bar that was never reached is said and is no error.
+"""
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+PAGE, RECORD = "docs/performance.md", "docs/figures.json"
+BEGIN, END = "<!-- figures: made by ./check --figures -->", "<!-- end of figures -->"
+
+
+class Figure:
+    def __init__(self, name, what, group, pick, bar, at_least, unit="x", digits=2):
+        self.name, self.what, self.group, self.pick = name, what, group, pick
+        self.bar, self.at_least, self.unit, self.digits = bar, at_least, unit, digits
+
+    def holds(self, value):
+        return value >= self.bar if self.at_least else value <= self.bar
+
+    def text(self, value):
+        return f"{value:.{self.digits}f}{self.unit}"
+
+    def bar_text(self):
+        return f"at {'least' if self.at_least else 'most'} {self.bar:g}{self.unit}"
+
+
+def ratio(case, peer):
+    return lambda r: next(c["ratio"] for c in r["cases"] if c["case"] == case and c["peer"] == peer)
+
+
+def cost(case, what):
+    return lambda r: next(c["mean"]["luge"][what] for c in r["cases"] if c["case"] == case)
+
+
+def flush_ratio(case):
+    def pick(report):
+        row = next(c for c in report["flush_cost"] if c["case"] == case)
+        if row["debt_grew_bytes"] > 16 << 20:
+            raise ValueError(f"unflushed bytes grew by {row['debt_grew_bytes']}: the work was put off, the ratio says nothing")
+        return row["ratio"]
+    return pick
+
+
+# One command each; several figures may come of it.
+GROUPS = {
+    "qemu": "luge bench compare --cases all --rounds 3 --seconds 15",
+    "ceph": "luge bench compare --peer ceph --cases randwrite-qd32,randwrite-qd1",
+    "flush": "luge bench flush-cost --rounds 2 --seconds 60",
+    "kill": "luge bench pause --kills 20",
+    "stop": "luge bench pause --kills 20 --signal STOP",
+    "idle": "luge bench idle",
+    "steady": "luge bench steady --minutes 30",
+    "simulator": "luge-sim many --from 1 --count 20",
+}
+
+FIGURES = [
+    Figure("randwrite-qd32", "4 KiB random write, queue depth 32, durable on 3 heads, against `qemu-nbd` on a raw file (`cache=none`) of the same disk", "qemu", ratio("randwrite-qd32", "qemu-nbd"), 1.0, True),
+    Figure("randwrite-qd1", "the same at queue depth 1", "qemu", ratio("randwrite-qd1", "qemu-nbd"), 0.35, True),
+    Figure("cpu-per-write", "processor time of all daemons per durable 4 KiB write, queue depth 32", "qemu", cost("randwrite-qd32", "cpu_us"), 60, False, " us", 0),
+    Figure("randread-flushed", "4 KiB random read of flushed data, queue depth 32, against the same", "qemu", ratio("randread-flushed-qd32", "qemu-nbd"), 0.5, True),
+    Figure("randread-log", "4 KiB random read of data in the log, queue depth 32, against the same", "qemu", ratio("randread-log-qd32", "qemu-nbd"), 0.8, True),
+    Figure("write-1m", "1 MiB sequential write, queue depth 8, with the flush that it causes, against the same", "qemu", ratio("write-1m-qd8", "qemu-nbd"), 0.3, True),
+    Figure("ceph-qd32", "4 KiB random write, queue depth 32, against Ceph RBD with 3 replicas on the same machine", "ceph", ratio("randwrite-qd32", "ceph"), 20, True),
+    Figure("ceph-qd1", "the same at queue depth 1", "ceph", ratio("randwrite-qd1", "ceph"), 4, True),
+    Figure("flush-qd1", "4 KiB random write at queue depth 1 on a 4+2 volume that flushes, against one that never does", "flush", flush_ratio("randwrite-qd1"), 0.95, True),
+    Figure("flush-qd32", "the same at queue depth 32", "flush", flush_ratio("randwrite-qd32"), 0.85, True),
+    Figure("pause-kill", "longest I/O of a client at SIGKILL of the primary, of 20, reads and writes at queue depth 32", "kill", lambda r: r["pause"]["max"] / 1000, 1.5, False, " s"),
+    Figure("pause-stop", "the same at SIGSTOP", "stop", lambda r: r["pause"]["max"] / 1000, 2, False, " s"),
+    Figure("idle", "idle unit of 11 daemons with an attached volume, processor time over 60 s, of a core", "idle", lambda r: r["idle"]["percent_of_a_core"], 3, False, " %"),
+    Figure("steady", "failovers and changes of the required set in 30 min of 4 KiB random writes at queue depth 32 without a fault", "steady",
+           lambda r: r["steady"]["failovers"] + r["steady"]["revisions"], 0, False, "", 0),
+    Figure("simulator", "simulated time per second of processor time, 3 heads and 6 sleds", "simulator", lambda r: r["speed"], 50, True, "x", 0),
+]
+
+
+def measure(command, build, charts):
+    """The report of a group's command."""
+    words = command.split()
+    program = os.path.join(build, "bin", words[0])
+    if words[0] == "luge-sim":
+        done = subprocess.run([program, *words[1:]], capture_output=True, text=True, timeout=3600)
+        speed = re.search(r"simulated, (\d+(?:\.\d+)?)x", done.stdout)
+        if not speed:
+            raise ValueError(f"luge-sim names no speed: {done.stdout.strip()[-200:]}")
+        return {"speed": float(speed[1])}
+    done = subprocess.run([program, *words[1:], "--json", "--charts", charts], capture_output=True, text=True, timeout=7200)
+    if done.returncode != 0:
+        raise ValueError(done.stderr.strip()[-400:] or f"exit code {done.returncode}")
+    return json.loads(done.stdout)
+
+
+def record():
+    path = os.path.join(ROOT, RECORD)
+    if not os.path.exists(path):
+        return {}
+    with open(path) as f:
+        return json.load(f)
+
+
+def verdict(figure, entry):
+    """What the row says of a measured value; `entry` is what docs/figures.json remembers."""
+    if "error" in entry:
+        return "not measured"
+    if figure.holds(entry["value"]):
+        return "reached"
+    return "**fell**" if entry.get("reached") is not None else "not reached"
+
+
+def table(records):
+    rows = ["| what | command | bar | measured | |", "|---|---|---|---|---|"]
+    for f in FIGURES:
+        entry = records.get(f.name)
+        measured = "not measured" if entry is None or "error" in entry else f.text(entry["value"])
+        rows.append(f"| {f.what} | `{GROUPS[f.group]}` | {f.bar_text()} | {measured} | {verdict(f, entry) if entry else ''} |")
+    return "\n".join(rows)
+
+
+def write_page(records):
+    path = os.path.join(ROOT, PAGE)
+    with open(path) as f:
+        text = f.read()
+    made = f"{BEGIN}\n{table(records)}\n{END}"
+    if BEGIN not in text or END not in text:
+        raise SystemExit(f"{PAGE} has no place for the figures: put the lines '{BEGIN}' and '{END}' in it")
+    text = text[:text.index(BEGIN)] + made + text[text.index(END) + len(END):]
+    with open(path, "w") as f:
+        f.write(text)
+    with open(os.path.join(ROOT, RECORD), "w") as f:
+        json.dump(records, f, indent=1, sort_keys=True)
+        f.write("\n")
+
+
+def note(records, figure, value=None, error=None):
+    """Enters what was measured. A bar once reached stays remembered, with the best value seen."""
+    entry = dict(records.get(figure.name, {}))
+    entry.pop("error", None)
+    if error is not None:
+        entry["error"] = error
+    else:
+        entry["value"] = round(value, 4)
+        if figure.holds(value):
+            best = entry.get("reached")
+            entry["reached"] = round(value if best is None else max(best, value) if figure.at_least else min(best, value), 4)
+    records[figure.name] = entry
+    return entry
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--build", default=os.path.join(ROOT, "build"))
+    parser.add_argument("--only", default="", help="groups and figures whose name has this word")
+    parser.add_argument("--dry", action="store_true", help="measure nothing: only write the table from docs/figures.json")
+    options = parser.parse_args(argv)
+    records, bad = record(), False
+    for group, command in {} if options.dry else GROUPS.items():
+        figures = [f for f in FIGURES if f.group == group and (options.only in f.name or options.only in group)]
+        if not figures:
+            continue
+        print(f"== {command}", flush=True)
+        try:
+            report, problem = measure(command, os.path.abspath(options.build), os.path.join(ROOT, "docs")), None
+        except (ValueError, OSError, subprocess.TimeoutExpired) as e:
+            report, problem = None, str(e)
+        for f in figures:
+            try:
+                entry = note(records, f, value=f.pick(report)) if report is not None else note(records, f, error=problem)
+            except (ValueError, KeyError, StopIteration) as e:
+                entry = note(records, f, error=str(e))
+            said = verdict(f, entry)
+            bad = bad or said in ("**fell**", "not measured")
+            print(f"{said:12} {f.name}: {f.text(entry['value']) if 'error' not in entry else entry['error']} (bar: {f.bar_text()})", flush=True)
+        write_page(records)
+    if options.dry:
+        write_page(records)
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

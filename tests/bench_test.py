@@ -1,0 +1,63 @@
+#!/usr/bin/env python3
+"""The bench's own rules: a bar once reached stays reached, what was put off is no speed, charts are well-formed."""
+import os
+import sys
+import unittest
+import xml.etree.ElementTree as xml
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "bench"))
+from luge_bench import charts, figures, measures  # noqa: E402
+
+
+def mean(iops):
+    return {"iops": iops, "mean_us": 1.0, "cpu_us": 2.0, "calls": 3.0, "wakes": 4.0}
+
+
+class Bars(unittest.TestCase):
+    more = figures.Figure("f", "what", "qemu", None, 0.5, True)
+    less = figures.Figure("g", "what", "idle", None, 3, False)
+
+    def test_a_bar_once_reached_stays_reached(self):
+        for figure, good, bad in ((self.more, 0.6, 0.4), (self.less, 2, 4)):
+            records = {}
+            self.assertEqual(figures.verdict(figure, figures.note(records, figure, value=bad)), "not reached")
+            self.assertEqual(figures.verdict(figure, figures.note(records, figure, value=good)), "reached")
+            self.assertEqual(figures.verdict(figure, figures.note(records, figure, error="no fio")), "not measured")
+            self.assertEqual(figures.verdict(figure, figures.note(records, figure, value=bad)), "**fell**")
+            self.assertEqual(figures.verdict(figure, figures.note(records, figure, value=good)), "reached")
+
+    def test_the_best_value_is_remembered(self):
+        records = {}
+        for value in (0.6, 0.9, 0.7):
+            figures.note(records, self.more, value=value)
+        for value in (2, 1, 2.5):
+            figures.note(records, self.less, value=value)
+        self.assertEqual((records["f"]["reached"], records["g"]["reached"]), (0.9, 1))
+
+    def test_every_figure_has_its_command_and_reads_its_report(self):
+        cases = [{"case": c, "peer": p, "ratio": 1.5, "mean": {"luge": mean(2), p: mean(1)}} for c in measures.CASES for p in ("qemu-nbd", "ceph")]
+        report = {"cases": cases, "pause": {"ms": [1], "max": 1, "median": 1}, "idle": {"percent_of_a_core": 1}, "steady": {"failovers": 0, "revisions": 0}, "speed": 60,
+                  "flush_cost": [{"case": c, "ratio": 0.9, "debt_grew_bytes": 0} for c in ("randwrite-qd1", "randwrite-qd32")]}
+        for f in figures.FIGURES:
+            self.assertIn(f.group, figures.GROUPS)
+            self.assertIsInstance(f.pick(report) + 0.0, float)
+        self.assertEqual(len({f.name for f in figures.FIGURES}), len(figures.FIGURES))
+
+    def test_work_that_was_put_off_is_no_speed(self):
+        with self.assertRaises(ValueError):
+            figures.flush_ratio("randwrite-qd1")({"flush_cost": [{"case": "randwrite-qd1", "ratio": 1.0, "debt_grew_bytes": 1 << 30}]})
+
+    def test_the_page_has_the_table_that_the_record_makes(self):
+        with open(os.path.join(figures.ROOT, figures.PAGE)) as f:
+            self.assertIn(figures.table(figures.record()), f.read(), "run bench/luge_bench/figures.py --dry")
+
+
+class Charts(unittest.TestCase):
+    def test_they_are_well_formed(self):
+        cases = [{"case": "a<b", "peer": "ceph", "ratio": 2, "mean": {"luge": mean(200), "ceph": mean(100)}}, {"case": "zero", "peer": "qemu-nbd", "ratio": 0, "mean": {"luge": mean(0), "qemu-nbd": mean(0)}}]
+        for text in (charts.rates(cases), charts.costs(cases), charts.pause({"signal": "KILL", "ms": [500, 600.5]}), charts.rates([])):
+            self.assertEqual(xml.fromstring(text).tag, "{http://www.w3.org/2000/svg}svg")
+
+
+if __name__ == "__main__":
+    unittest.main()
