@@ -5,31 +5,43 @@
 #include <vector>
 
 #include "crc32c_glue.hpp"
+#include "hls/lib/bench.hpp"
 #include "hls/lib/lockstep.hpp"
 
 HLS_LOCKSTEP(crc32c, Pair);
 
-int main() {
+static void run(hls::Bench &bench) {
   using namespace crc32c;
   Pair pair;
-  std::mt19937_64 random(3);
+  if (!bench.trace.empty()) pair.trace(bench.trace);
+  std::mt19937_64 random(bench.seed);
+  auto &cover = bench.coverage;
+  cover.declare("word", {"none", "first", "middle", "last", "only"}), cover.declare("gap before a word", {"0", "1", "2-7", "8 and more"});
+  cover.declare("reset", {"in mid-block", "between blocks"});
+  for (int w = 1; w <= 64; w++) cover.declare("words of a block", {std::to_string(w)});
   std::deque<unsigned> want;
   unsigned long long blocks = 0;
-  auto cycle = [&](const In &in) {
+  auto cycle = [&](In in) {
+    HLS_SET_MUTANT(in, bench.mutant);
+    bench.now = pair.cycles;
     Out out = pair.cycle(in);
     if (!out.crc.valid) return;
-    if (want.empty() || out.crc.value != want.front()) { std::fprintf(stderr, "crc32c: block %llu differs from ISA-L\n", blocks); std::exit(1); }
+    if (want.empty() || out.crc.value != want.front()) bench.fail("block %llu differs from ISA-L", blocks);
     want.pop_front(), blocks++;
   };
-  while (pair.cycles < 1000000) {
+  while (pair.cycles < (bench.mutant ? 20000 : bench.wanted())) {
     int words = random() % 3 ? 64 : 1 + (int)(random() % 64);
     std::vector<unsigned char> block((size_t)words * 64);
     for (auto &b : block) b = (unsigned char)random();
     bool cut = random() % 50 == 0;
-    int gaps = (int)(random() % 3) * 30;
+    int gaps = bench.stall >= 0 ? bench.stall : (int)(random() % 4) * 30;
+    cover.hit("words of a block", std::to_string(words));
     for (int w = 0; w < words; w++) {
       In in = In();
-      while ((int)(random() % 100) < gaps) cycle(in);
+      int gap = 0;
+      while ((int)(random() % 100) < gaps) cycle(in), gap++, cover.hit("word", "none");
+      cover.hit("gap before a word", gap == 0 ? "0" : gap == 1 ? "1" : gap < 8 ? "2-7" : "8 and more");
+      cover.hit("word", words == 1 ? "only" : w == 0 ? "first" : w == words - 1 ? "last" : "middle");
       in.s_axis.tvalid = true, in.s_axis.tlast = w == words - 1;
       for (int i = 0; i < 64; i++) in.s_axis.tdata.lane[i] = block[(size_t)w * 64 + i];
       if (cut && w == words / 2) break;
@@ -39,9 +51,17 @@ int main() {
     if (cut) {
       for (int i = 0; i < 3; i++) cycle(In());
       pair.reset();
+      cover.hit("reset", words > 1 ? "in mid-block" : "between blocks");
+    } else if (random() % 50 == 0) {
+      for (int i = 0; i < 4; i++) cycle(In());
+      pair.reset();
+      cover.hit("reset", "between blocks");
     }
   }
   for (int i = 0; i < 4; i++) cycle(In());
-  if (!want.empty()) { std::fprintf(stderr, "crc32c: a block gave no CRC\n"); return 1; }
-  std::printf("crc32c: %llu blocks equal to ISA-L, %llu cycles in lock-step, 0 differences\n", blocks, pair.cycles);
+  if (!want.empty()) bench.fail("a block gave no CRC");
+  bench.figure("blocks equal to ISA-L", "%llu", blocks);
+  bench.figure("cycles in lock-step", "%llu, 0 differences", pair.cycles);
 }
+
+int main(int argc, char **argv) { return hls::bench_main(argc, argv, {"crc32c", 20, 1000000}, run); }

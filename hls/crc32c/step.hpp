@@ -5,12 +5,13 @@
 // compile time. D is registered before S, so that the loop from register to register is S alone.
 #pragma once
 #include "hls/lib/ap_int.h"
+#include "hls/lib/mutant.h"
 #include "hls/lib/top.h"
 
 namespace crc32c {
 static const int LANES = 64;
 struct Word { ap_uint<8> lane[LANES]; };
-struct In { struct { bool tvalid; Word tdata; bool tlast; } s_axis; };
+struct In { struct { bool tvalid; Word tdata; bool tlast; } s_axis; HLS_MUTANT_INPUT };
 struct Out { struct { bool valid; ap_uint<32> value; } crc; };
 struct State {
   bool v1 = false, last1;
@@ -46,17 +47,19 @@ static constexpr Masks masks = make_masks();
 
 static inline void step(State &s, const In &in, Out &out) {
   out.crc.valid = s.valid2;
-  out.crc.value = ~s.sum;
+  ap_uint<32> crc = ~s.sum;
+  out.crc.value = MUTANT(2) ? s.sum : MUTANT(19) ? ap_uint<32>(crc >> 8 | crc << 24) : crc;
 
-  s.valid2 = s.v1 && s.last1;
-  if (s.v1) {
-    ap_uint<32> before = s.first ? ap_uint<32>(0xffffffffu) : s.sum, after = s.part1;
-    for (int i = 0; i < 32; i++) after[i] = after[i] ^ (before & masks.state[i]).xor_reduce();
+  s.valid2 = s.v1 && (s.last1 || MUTANT(3));
+  if (s.v1 || MUTANT(5)) {
+    ap_uint<32> before = s.first ? ap_uint<32>(MUTANT(1) ? 0 : 0xffffffffu) : s.sum, after = s.part1;
+    for (int i = 0; i < 32; i++)
+      if (!((i == 0 && MUTANT(14)) || (i == 7 && MUTANT(15)) || (i == 16 && MUTANT(16)) || (i == 31 && MUTANT(17)))) after[i] = after[i] ^ (before & masks.state[i]).xor_reduce();
     s.sum = after;
-    s.first = s.last1;
+    s.first = (s.last1 || MUTANT(4)) && !MUTANT(20);
   }
 
-  s.v1 = in.s_axis.tvalid, s.last1 = in.s_axis.tlast;
+  s.v1 = in.s_axis.tvalid, s.last1 = MUTANT(18) ? s.last1 || in.s_axis.tlast : in.s_axis.tlast;
   if (!in.s_axis.tvalid) return;
   ap_uint<64> word[8];
   for (int w = 0; w < 8; w++) {
@@ -65,7 +68,8 @@ static inline void step(State &s, const In &in, Out &out) {
   }
   for (int i = 0; i < 32; i++) {
     ap_uint<64> bits = 0;
-    for (int w = 0; w < 8; w++) bits = bits ^ (word[w] & masks.data[i][w]);
+    for (int w = 0; w < 8; w++)
+      if (!MUTANT(6 + w)) bits = bits ^ (word[w] & masks.data[i][w]);
     s.part1[i] = bits.xor_reduce();
   }
 }

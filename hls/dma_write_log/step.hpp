@@ -142,11 +142,11 @@ struct State {
   ram<ap_uint<3>, FLYING> answers;
   ap_uint<6> answers_head = 0, answers_tail = 0;
   ap_uint<7> answers_queued = 0, flying = 0;
-  bool answer_fetched = false, answers_some = false;
+  bool answer_fetched = false, answer_open = false, answers_some = false;
   ap_uint<10> issued = 0, responded = 0;
   ap_uint<7> lines_flying = 0;
   bool no_line_flying = false, quiet = false;
-  bool room = false, drained = false, suspended = false;
+  bool room = false, gate = false, drained = false, suspended = false;
   bool settling = false; ap_uint<10> settle_after;
   bool record_error = false;
   // head and tail, bit by bit
@@ -310,7 +310,7 @@ static inline void step(State &s, const In &in, Out &out) {
   bool joins = s.contiguous4 && s.same_block4 && s.open;
   bool needs = s.logged4 && !joins && (active || MUTANT(6));  // a write that waits passes when recording ends
   bool allowed = !needs || (s.overflowing ? !s.marking : s.pool_some && !s.marked);
-  bool pass = s.v4 && open_path && !s.line_wants && (!s.stopped || MUTANT(15)) && allowed;
+  bool pass = s.v4 && s.gate && s.request.can_put() && !s.line_wants && allowed;
   bool opens = pass && needs && !s.overflowing, lost = pass && needs && s.overflowing, extends = pass && s.logged4 && joins;
   bool go = !s.v4 || pass;
   bool waiting = s.v4 && needs && !s.pool_some && !s.overflowing && !s.stopped;
@@ -321,11 +321,12 @@ static inline void step(State &s, const In &in, Out &out) {
   // ---- limits; `room` stops all writes while suspended, but records go on ----
   s.drained = s.stopped && s.flying == 0 && s.queued == 0 && s.quiet && !s.open && !s.f1 && !s.f2 && !s.fetched && !s.h;
   s.quiet = !s.line_any && !s.leaving_valid && !s.line_due && !s.open && !s.f1 && !s.f2 && !s.fetched && !s.h;
+  s.gate = (!in.control.suspend || MUTANT(15)) && s.ordered <= ORDER - 2 && s.flying <= FLYING - 4 && s.queued <= QUEUE - 8;
   s.room = s.ordered <= ORDER - 2 && s.flying <= FLYING - 4 && s.queued <= QUEUE - 8;
 
   // ---- responses ----
   bool answer_take = s.answer.can_take() && in.s_axi.bready;
-  bool b_ready = s.answer_fetched && s.answer.can_put();
+  bool b_ready = s.answer_open;
   out.m_axi.bready = b_ready;
   bool b = b_ready && in.m_axi.bvalid;
   bool ours = s.answers.q != 0;
@@ -335,6 +336,7 @@ static inline void step(State &s, const In &in, Out &out) {
   if (fetch_answer) s.answers.read(s.answers_head);
   if (fetch_answer) s.answers_head = s.answers_head + 1;
   s.answer_fetched = fetch_answer || (s.answer_fetched && !b);
+  s.answer_open = s.answer_fetched && s.answer.can_put();
   bool issue = pass || leaves;
   if (issue) s.answers.write(s.answers_tail, leaves ? s.line_count : ap_uint<3>(0));
   if (issue) s.answers_tail = s.answers_tail + 1;

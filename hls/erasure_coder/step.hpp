@@ -12,6 +12,7 @@
 // Stages: look up coefficients | expand to 8x8 bit matrices | multiply and add | column | queue | output.
 #pragma once
 #include "hls/lib/ap_int.h"
+#include "hls/lib/mutant.h"
 #include "hls/lib/ram.h"
 #include "hls/lib/top.h"
 
@@ -25,6 +26,7 @@ struct In {
   struct { bool tready; } m_axis;
   struct { ap_uint<5> k; ap_uint<3> rows; ap_uint<2> select; } job;
   struct { bool valid; ap_uint<2> select; ap_uint<2> row; ap_uint<4> source; ap_uint<8> value; } load;
+  HLS_MUTANT_INPUT
 };
 struct Out {
   struct { bool tready; } s_axis;
@@ -78,20 +80,20 @@ static inline ap_uint<8> multiply_add(const Matrix &c, ap_uint<8> x, ap_uint<8> 
 static inline void step(State &s, const In &in, Out &out) {
   out.m_axis.tvalid = s.out_valid, out.m_axis.tlast = s.out_last;
   out.m_axis.tdata = s.out_data;
-  bool bad = in.job.k == 0 || in.job.k > SOURCES || in.job.rows == 0 || in.job.rows > ROWS;
+  bool bad = (in.job.k == 0 && !MUTANT(3)) || (in.job.k > SOURCES && !MUTANT(1)) || in.job.rows == 0 || (in.job.rows > ROWS && !MUTANT(2));
   out.refused = bad && in.s_axis.tvalid;
   out.idle = s.owed == 0 && s.source == 0;
 
   // Output register and queue: a read takes a cycle, `fetched` says that q holds the next word.
   bool taken = s.out_valid && in.m_axis.tready;
   bool free_output = !s.out_valid || in.m_axis.tready;
-  bool move = s.fetched && free_output;
+  bool move = s.fetched && (free_output || MUTANT(17));
   if (move) {
     for (int i = 0; i < LANES; i++) s.out_data.lane[i] = s.queue[i / 8].q >> (8 * (i % 8));
     s.out_last = s.queue_last.q;
   }
   s.out_valid = move || (s.out_valid && !in.m_axis.tready);
-  bool fetch = s.queued != 0 && (!s.fetched || move);
+  bool fetch = (s.queued != 0 || MUTANT(18)) && (!s.fetched || move);
   if (fetch) {
     for (int w = 0; w < 8; w++) s.queue[w].read(s.head);
     s.queue_last.read(s.head);
@@ -107,7 +109,7 @@ static inline void step(State &s, const In &in, Out &out) {
       for (int i = 0; i < 8; i++) word = word | (ap_uint<64>(s.column[0].lane[8 * w + i]) << (8 * i));
       s.queue[w].write(s.tail, word);
     }
-    s.queue_last.write(s.tail, s.left == 1);
+    s.queue_last.write(s.tail, s.left == (MUTANT(4) ? 2 : 1));
     s.tail = s.tail + 1;
   }
   s.queued = s.queued + (push ? 1 : 0) - (fetch ? 1 : 0);
@@ -115,17 +117,17 @@ static inline void step(State &s, const In &in, Out &out) {
   if (s.left != 0) s.left = s.left - 1;
   if (s.done3) {
     for (int r = 0; r < ROWS; r++) s.column[r] = s.sum[r];
-    s.left = s.rows3;
+    s.left = MUTANT(19) ? ap_uint<3>(s.rows3 - 1) : s.rows3;
   }
 
   // Multiply and add.
   s.done3 = s.v2 && s.last2;
-  s.rows3 = s.rows2;
+  s.rows3 = MUTANT(8) ? ap_uint<3>(4) : s.rows2;
   if (s.v2)
     for (int r = 0; r < ROWS; r++)
       for (int i = 0; i < LANES; i++) {
-        ap_uint<8> acc = s.sum[r].lane[i] & (s.first2 ? 0 : 0xff);
-        s.sum[r].lane[i] = multiply_add(s.matrix[r], s.d2.lane[i], acc);
+        ap_uint<8> acc = s.sum[r].lane[i] & (s.first2 && !MUTANT(7) ? 0 : 0xff);
+        s.sum[r].lane[i] = multiply_add(s.matrix[r], s.d2.lane[i == 63 && MUTANT(16) ? 62 : i], acc);
       }
 
   // Expand.
@@ -133,25 +135,26 @@ static inline void step(State &s, const In &in, Out &out) {
   s.d2 = s.d1;
   for (int r = 0; r < ROWS; r++) {
     ap_uint<8> c = s.coefficients[r].q;
-    for (int i = 0; i < 8; i++) { s.matrix[r].times[i] = c; c = times2(c); }
+    for (int i = 0; i < 8; i++) { s.matrix[r].times[i] = c; c = times2(c) ^ (MUTANT(9) && c[7] ? 1 : 0); }
   }
 
   // Entrance: registers alone decide, apart from the job.
-  ap_uint<6> address = (in.job.select, s.source);
-  bool first = s.source == 0, last = ap_uint<5>(s.source) + 1 == in.job.k;
-  bool room = !first || s.owed <= QUEUE - ROWS;
-  bool ready = room && !bad && !(last && s.spacing > 1);
+  ap_uint<6> address = (MUTANT(10) ? ap_uint<2>(0) : in.job.select, s.source);
+  bool first = s.source == 0, last = ap_uint<5>(s.source) + (MUTANT(15) ? 2 : 1) == in.job.k;
+  bool room = !first || s.owed <= QUEUE - ROWS || MUTANT(5);
+  bool ready = room && !bad && !(last && s.spacing > 1 && !MUTANT(6));
   out.s_axis.tready = ready;
-  bool accept = ready && in.s_axis.tvalid;
-  s.owed = s.owed + (accept && first ? in.job.rows : ap_uint<3>(0)) - (taken ? 1 : 0);
+  bool accept = (ready || MUTANT(21)) && in.s_axis.tvalid;
+  s.owed = s.owed + (accept && first ? in.job.rows : ap_uint<3>(0)) - (taken && !MUTANT(14) ? 1 : 0);
   if (s.spacing != 0) s.spacing = s.spacing - 1;
-  if (accept && last) s.spacing = in.job.rows;
+  if (accept && last) s.spacing = in.job.rows - (MUTANT(20) ? 2 : 0);
   if (accept) s.source = last ? ap_uint<4>(0) : ap_uint<4>(s.source + 1);
   s.v1 = accept, s.first1 = first, s.last1 = last, s.rows1 = in.job.rows;
   s.d1 = in.s_axis.tdata;
   for (int r = 0; r < ROWS; r++) {
     s.coefficients[r].read(address);
-    if (in.load.valid && in.load.row == r) s.coefficients[r].write((in.load.select, in.load.source), in.load.value);
+    if (in.load.valid && in.load.row == (MUTANT(11) ? 3 - r : r))
+      s.coefficients[r].write((in.load.select, MUTANT(13) ? ap_uint<4>(in.load.source & 7) : in.load.source), MUTANT(12) ? ap_uint<8>(in.load.value & 0x7f) : in.load.value);
   }
 }
 }  // namespace erasure_coder

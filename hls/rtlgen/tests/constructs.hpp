@@ -16,7 +16,7 @@ struct Out {
   ap_uint<66> sum; ap_int<67> difference; ap_int<53> product; ap_uint<300> mixed; ap_uint<12> lane; Pair chosen; Phase phase;
   ap_uint<8> looked_up; int quotient, remainder; unsigned unsigned_quotient; ap_uint<16> counted; ap_int<13> shifted; ap_uint<20> marks;
   bool any, all, odd, less, less_signed, found; ap_uint<9> grid; ap_uint<32> memory; ap_uint<4> first; unsigned rotated; ap_uint<11> bitfields;
-  ap_uint<16> swapped; int smallest; ap_uint<5> member_sum; signed char narrow;
+  ap_uint<16> swapped; int smallest; ap_uint<5> member_sum; signed char narrow; ap_uint<12> either;
 };
 struct Fields { unsigned a : 3; unsigned b : 5; unsigned c : 9; };
 struct State {
@@ -108,6 +108,7 @@ static inline void step(State &s, const In &in, Out &out) {
   for (int i = 0; i < 4; i++) local[i] = s.lane[i] ^ i;
   s.a_b = local[in.index & 3];
   s.a.b = s.a_b + 1;
+  out.either = in.go ? s.a.b : s.lane[2];  // a choice between members is one of places
   out.narrow = (signed char)(-in.little + ~in.octet);
   if (!in.go) return;
   s.lane[5] = s.a.b;
