@@ -13,8 +13,7 @@ constexpr Path kRare[] = {
     Path::second_promotion_during_tail, Path::longer_tail_dropped, Path::index_record_dropped, Path::trim_during_flush,
     Path::sled_back_after_epochs, Path::decode_with_another_set,
     // Not of section 12, but what the others rest on.
-    Path::image_rebuild, Path::suspect_after_replay, Path::repaired_from_member, Path::narrow_stripe, Path::attempt_of_unknown_end,
-    Path::member_joined, Path::member_left,
+    Path::image_rebuild, Path::narrow_stripe, Path::attempt_of_unknown_end, Path::member_joined, Path::member_left,
 };
 
 // So many seeds must come to each, if there are enough of them.
