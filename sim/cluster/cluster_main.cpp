@@ -61,6 +61,7 @@ int one(std::uint64_t seed, const Overrides& overrides) {
 
 struct Many {
   bool verbose = false, require_paths = false;
+  std::uint64_t each_schedule = 0;
   std::size_t jobs = 1;
 };
 
@@ -69,19 +70,29 @@ int many(const std::vector<std::uint64_t>& seeds, const Overrides& overrides, co
   std::vector<std::uint64_t> failed;
   PathTable paths;
   double simulated = 0, spent = 0;
-  run_seeds(seeds, overrides, how.jobs, overrides.is_long ? 1200 : 300, [&](const SeedResult& r) {
+  std::size_t ran = 0;
+  auto take = [&](const SeedResult& r) {
     if (!r.ok || how.verbose) std::fputs(r.text.c_str(), stdout);
     if (!r.ok) failed.push_back(r.seed);
+    ++ran;
     paths.add(r);
     simulated += r.virtual_seconds;
     spent += r.cpu_seconds;
     std::fflush(stdout);
     return true;
-  });
+  };
+  run_seeds(seeds, overrides, how.jobs, overrides.is_long ? 1200 : 300, take);
+  std::vector<std::uint64_t> more;
+  for (std::uint64_t n = 1; n <= how.each_schedule; ++n) more.push_back(n);
+  for (const std::string& name : Schedules::names()) {
+    Overrides directed = overrides;
+    directed.schedule = name;
+    run_seeds(more, directed, how.jobs, 300, take);
+  }
   double s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   paths.print();
-  std::printf("\n%zu seeds, %zu failed, %.1f s (%.2f s a seed), %.0f s simulated, %.0fx the CPU time\n", seeds.size(), failed.size(), s,
-              s / static_cast<double>(seeds.size()), simulated, simulated / std::max(spent, 1e-3));
+  std::printf("\n%zu seeds, %zu failed, %.1f s (%.2f s a seed), %.0f s simulated, %.0fx the CPU time\n", ran, failed.size(), s,
+              s / static_cast<double>(ran), simulated, simulated / std::max(spent, 1e-3));
   if (!failed.empty()) std::printf("failed:");
   for (auto f : failed) std::printf(" %llu", static_cast<unsigned long long>(f));
   if (!failed.empty()) std::printf("\n");
@@ -139,6 +150,7 @@ int main(int argc, char** argv) {
   all->add_option("--jobs", how.jobs)->check(CLI::Range(1, 64));
   all->add_option("--table", table, "file with seeds to run first");
   all->add_flag("--verbose", how.verbose, "a line for each seed");
+  all->add_option("--each-schedule", how.each_schedule, "as many seeds of each directed schedule, too");
   all->add_flag("--require-paths", how.require_paths, "fail if too few seeds came to a rare path");
   auto* twice = app.add_subcommand("repeat", "each seed twice: are the histories the same?");
   common(twice);
@@ -150,6 +162,7 @@ int main(int argc, char** argv) {
   mutant->add_option("--wanted", mutants.wanted, "catching seeds to look for");
   mutant->add_option("--table", mutants.table, "file with seeds that noticed, tried first");
   mutant->add_flag("--write", mutants.write, "write the table anew");
+  mutant->add_flag("--known", mutants.known_only, "just those that the table has a seed for");
   mutant->add_flag("--quick", quick, "few seeds beyond the table's");
   mutant->add_option("--jobs", mutants.jobs)->check(CLI::Range(1, 64));
   CLI11_PARSE(app, argc, argv);

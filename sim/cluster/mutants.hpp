@@ -10,6 +10,7 @@ namespace luge::sim {
 struct MutantRun {
   std::string only;         ///< just this switch; empty: all
   std::string table;        ///< file with catching seeds; empty: none
+  bool known_only = false;  ///< those that the table has; the others are listed as open
   bool write = false;       ///< write the table anew
   std::uint64_t limit = 500;  ///< seeds to try, those of the table first
   std::uint64_t wanted = 1;   ///< catching seeds to look for

@@ -235,7 +235,11 @@ void Schedules::shrink_meets_promotion(Chaos& c) {
   c.undo_after(between(600ms, 1300ms), [this, &c, g, candidate, missed, control] {
     cut({g->primary}, {candidate});
     sim_.fabric().cut(control, g->primary);
-    c.undo_after(between(400ms, 1600ms), [this, g, candidate, missed, control] { mend({g->primary}, {candidate, missed, control}); });
+    sim_.fabric().slow(candidate, control, 250ms);  // on the way to the store its proposal is overtaken
+    c.undo_after(between(400ms, 1600ms), [this, g, candidate, missed, control] {
+      mend({g->primary}, {candidate, missed, control});
+      sim_.fabric().slow(candidate, control, 0ms);
+    });
   });
 }
 
