@@ -24,6 +24,7 @@
 // Requirement: P-4.4 switch=open-before-all-hold-tail
 // Requirement: P-5.1 switch=store-loses-last-transaction
 // Requirement: P-6.0 switch=reads-unconfirmed
+// Requirement: P-6.1 switch=lease-of-any-one
 // Requirement: P-4.5 switch=restarted-primary-keeps-epoch
 // Requirement: P-7.2 switch=unconditional-index-record
 // Requirement: P-8.1 switch=retry-on-same-slots
