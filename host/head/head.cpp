@@ -45,7 +45,7 @@ std::optional<Head::Digest> Head::digest(VpId vp) const {
   Partition* p = ctx_->partition(vp);
   if (!p) return std::nullopt;
   return Digest{p->replica.commit(), p->replica.index().digest(), p->designation().epoch, p->is_primary(), p->replica.suspect,
-                p->is_primary() && ctx_->options.lease_reads && p->primary->lease_holds()};
+                p->is_primary() && p->primary->lease_holds()};
 }
 
 std::uint64_t Head::narrow_stripes() const {

@@ -63,15 +63,16 @@ io::Task<Status> Partition::begin_history() {
 }
 
 io::Task<Status> Partition::sound_again() {
-  if (!unsound) co_return Status();
-  std::uint64_t history = designation().history;
-  Status s = co_await ctx.meta_store->put(std::vector<io::MetaStore::Change>{{unsound_key(replica.vp()), std::nullopt}});
-  if (!s.ok()) co_return s;
-  if (history != designation().history) co_return Status(Code::unavailable, "yet another history has begun");
-  stranger = unsound = false;
+  if (unsound) {
+    std::uint64_t history = designation().history;
+    Status s = co_await ctx.meta_store->put(std::vector<io::MetaStore::Change>{{unsound_key(replica.vp()), std::nullopt}});
+    if (!s.ok()) co_return s;
+    if (history != designation().history) co_return Status(Code::unavailable, "yet another history has begun");
+    stranger = unsound = false;
+  }
   replica.suspect = false;
   replica.suspect_reason.clear();
-  co_return s;
+  co_return Status();
 }
 
 }  // namespace luge::head

@@ -10,12 +10,6 @@ namespace luge::head {
 
 using namespace std::chrono_literals;
 
-namespace {
-
-constexpr io::Duration kAlonePatience = 2s;  // a partner that merely restarts is back by then
-
-}  // namespace
-
 void Primary::make_members() {
   for (NodeId n : partition_.designation().reserves) {
     Member& m = members_[n];

@@ -28,6 +28,8 @@ class Primary;
 /// In the head's metadata store: present, with the reason, while what it holds of the VP is known not to count, whatever its
 /// log says: it belongs to a history given up, or the log was found damaged where it could not be told whose records are gone.
 std::string unsound_key(VpId vp);
+/// What is left of `required` does not go on alone before this: a partner that merely restarts is back by then.
+inline constexpr io::Duration kAlonePatience = std::chrono::seconds(2);
 inline constexpr const char* kGivenUp = "it holds a history that was given up";
 
 class Partition {
@@ -96,7 +98,7 @@ class Partition {
   io::Task<Status> complete_delta();
   /// A stranger that is designated primary begins the new history with what it has (history.cpp). Durable when it returns.
   io::Task<Status> begin_history();
-  /// What is held now counts again, durably. REQUIRES: it is an image of the designation's history.
+  /// What is held now counts again (no longer suspect), durably. REQUIRES: it is an image of the designation's history.
   io::Task<Status> sound_again();
   /// Writes the committed metadata as an image into the metadata portion and frees what it covers.
   io::Task<Status> write_image();

@@ -57,7 +57,7 @@ class Primary : public std::enable_shared_from_this<Primary> {
     std::uint64_t written_user = 0, written_log = 0, data_chunks = 0, parity_chunks = 0;
     std::uint64_t stripes = 0, widened = 0, duplicates = 0, merges = 0;
   };
-  /// Nobody else can have opened yet (lease.hpp).
+  /// Nobody else can have opened yet (lease.hpp). False always with `reads = confirmed`.
   bool lease_holds() const;
   /// JSON objects {node, state, acked}, separated by commas: how far each member has confirmed.
   std::string members_report() const;

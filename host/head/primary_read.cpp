@@ -81,9 +81,8 @@ io::Task<void> Primary::serve(std::shared_ptr<Primary> self, std::shared_ptr<Rea
       p.sources.push_back(source_of(n.committed));
     }
   }
-  bool confirmed = ctx_.options.lease_reads && lease_holds();
-  if (!confirmed && !broken(Switch::reads_unconfirmed)) confirmed = co_await confirm();
-  else confirmed = true;
+  bool confirmed = broken(Switch::reads_unconfirmed) || lease_holds();
+  if (!confirmed) confirmed = co_await confirm();
   for (ReadPart& p : job->parts) {
     if (p.status.ok() && (!confirmed || deposed_)) p.status = Status(Code::unavailable, "this head is not the primary any more");
     if (p.status.ok()) p.zero = std::all_of(p.sources.begin(), p.sources.end(), [](const Source& s) { return s.entry.hole(); });
@@ -139,6 +138,7 @@ void Primary::send_read_answers() {
 }
 
 bool Primary::lease_holds() const {
+  if (!ctx_.options.lease_reads) return false;
   io::Time least = io::Time::max(), greatest{};
   auto look = [&](NodeId n) {
     if (n == ctx_.options.id) return;

@@ -249,9 +249,8 @@ io::Task<Status> Partition::complete_delta() {
     s = co_await write_image();
     if (s.code() == Code::unavailable) co_await ctx.world.sleep(10ms);  // one of before is still being written
   } while (s.code() == Code::unavailable && !dropped);
+  if (s.ok()) s = co_await sound_again();
   if (!s.ok()) co_return s;
-  replica.suspect = false;
-  replica.suspect_reason.clear();
   logging::info("VP {:x}: caught up from LSN {} to {}", replica.vp(), base, replica.commit());
   co_return s;
 }
@@ -262,8 +261,6 @@ io::Task<Status> Partition::complete_image(LogPoint point) {
   replica.recount();
   replica.image_durable(point, std::exchange(incoming_image_segments_, {}));
   if (Status s = co_await sound_again(); !s.ok()) co_return s;
-  replica.suspect = false;
-  replica.suspect_reason.clear();
   reached(Path::image_rebuild);
   logging::info("VP {:x}: rebuilt from the primary up to LSN {}", replica.vp(), point.lsn);
   co_return Status();

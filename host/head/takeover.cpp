@@ -9,12 +9,6 @@ namespace luge::head {
 
 using namespace std::chrono_literals;
 
-namespace {
-
-constexpr io::Duration kAlonePatience = 2s;
-
-}  // namespace
-
 // The first in the designation's order acts at once, the others a little later each; the store's swap breaks ties.
 bool Partition::should_stand(io::Time now, io::Duration& wait) const {
   const Designation& d = designation();

@@ -104,6 +104,18 @@ class LossTest : public testing::Test {
   bool all_required() {
     return sim_.run_until([&] { return designation().required.size() == 3 && text("state") == "open"; }, 20s);
   }
+  void power_off(const std::vector<NodeId>& heads) {
+    for (NodeId n : heads) sim_.crash(node(n), Crash::power);
+  }
+  void power_on(const std::vector<NodeId>& heads) {
+    for (NodeId n : heads) sim_.restart(node(n));
+  }
+  /// Where each head has logged the newest write to `lba`.
+  std::map<NodeId, head::LogPosition> positions(const std::vector<NodeId>& heads, Lba lba) {
+    std::map<NodeId, head::LogPosition> out;
+    for (NodeId n : heads) out[n] = position(n, lba);
+    return out;
+  }
   /// Flips a bit in a logged payload.
   void rot(NodeId head, head::LogPosition at) { sim_.disk(node(head)).rot("log-data", at.offset + 100); }
   head::LogPosition position(NodeId head, Lba lba) {
@@ -151,8 +163,8 @@ TEST_F(LossTest, TheHeadThatWasBehindGoesOnAndTheOthersAreRebuiltFromIt) {
   for (NodeId n : {first, second}) EXPECT_EQ(unit_->head(n)->digest(designation().vp)->index, unit_->head(behind)->digest(designation().vp)->index);
   sim_.crash(node(behind), Crash::power);
   EXPECT_EQ(contents(), kept) << "another head has taken over";
-  for (NodeId n : {first, second}) sim_.crash(node(n), Crash::power);
-  for (NodeId n : {first, second, behind}) sim_.restart(node(n));
+  power_off({first, second});
+  power_on({first, second, behind});
   ASSERT_TRUE(all_required());
   EXPECT_EQ(contents(), kept);
   EXPECT_GT(times_reached(Path::stranger), 0u);
@@ -164,18 +176,17 @@ TEST_F(LossTest, DamagedReplicasAreServedWithErrorsForWhatIsLost) {
   write(8, 1, 'B');
   write(16, 4, 'C');
   std::vector<NodeId> heads = designation().members();
-  std::map<NodeId, head::LogPosition> bad;
-  for (NodeId n : heads) bad[n] = position(n, 8);
-  for (NodeId n : heads) sim_.crash(node(n), Crash::power);
+  auto bad = positions(heads, 8);
+  power_off(heads);
   for (NodeId n : heads) rot(n, bad[n]);
-  for (NodeId n : heads) sim_.restart(node(n));
+  power_on(heads);
   ASSERT_TRUE(sim_.run_until([&] { return text("reason").find("no head that holds everything is up; damaged: ") != std::string::npos; }, 20s)) << text("reason");
   ASSERT_TRUE(unit_->control()->volumes().accept_loss("v", name(heads[1]), false).ok());
   ASSERT_TRUE(all_required());
   std::string kept = "AAAA0000!0000000CCCC" + std::string(44, '0');
   EXPECT_EQ(contents(), kept) << "an error where the only copies are damaged, never bytes";
-  for (NodeId n : heads) sim_.crash(node(n), Crash::power);
-  for (NodeId n : heads) sim_.restart(node(n));
+  power_off(heads);
+  power_on(heads);
   ASSERT_TRUE(all_required()) << "the damage is known and does not close the volume again";
   EXPECT_EQ(contents(), kept);
   write(8, 1, 'D');
@@ -189,23 +200,22 @@ TEST_F(LossTest, ALogDamagedWhereverItIsDamagedClosesTheVolumeOnce) {
   write(8, 1, 'B');
   write(16, 4, 'C');
   std::vector<NodeId> heads = designation().members();
-  std::map<NodeId, head::LogPosition> bad;
-  for (NodeId n : heads) bad[n] = position(n, 8);
-  for (NodeId n : heads) sim_.crash(node(n), Crash::power);
+  auto bad = positions(heads, 8);
+  power_off(heads);
   for (NodeId n : heads) sim_.disk(node(n)).rot("log-data", bad[n].offset - kBlockBytes + 20);  // the header of its batch
-  for (NodeId n : heads) sim_.restart(node(n));
+  power_on(heads);
   ASSERT_TRUE(sim_.run_until([&] { return text("reason").find("damaged: ") != std::string::npos; }, 20s)) << text("reason");
   EXPECT_NE(text("reason").find("log-data: segment 0 at offset"), std::string::npos) << text("reason");
-  for (NodeId n : heads) sim_.crash(node(n), Crash::power);
-  for (NodeId n : heads) sim_.restart(node(n));
+  power_off(heads);
+  power_on(heads);
   sim_.run_for(5s);
   ASSERT_EQ(text("state"), "closed") << "a restart does not make it whole";
   ASSERT_TRUE(unit_->control()->volumes().accept_loss("v", name(heads[2]), false).ok());
   ASSERT_TRUE(all_required());
   std::string kept = "AAAA" + std::string(60, '0');
   EXPECT_EQ(contents(), kept) << "the log ends before the damage";
-  for (NodeId n : heads) sim_.crash(node(n), Crash::power);
-  for (NodeId n : heads) sim_.restart(node(n));
+  power_off(heads);
+  power_on(heads);
   ASSERT_TRUE(all_required()) << "the damage is known and does not close the volume again";
   EXPECT_EQ(contents(), kept);
 }
@@ -214,7 +224,7 @@ TEST_F(LossTest, ALogDamagedWhereverItIsDamagedClosesTheVolumeOnce) {
 TEST_F(LossTest, AnEmptyHeadOpensNothingWithoutTheOthers) {
   write(0, 4, 'A');
   std::vector<NodeId> heads = designation().members();
-  for (NodeId n : heads) sim_.crash(node(n), Crash::power);
+  power_off(heads);
   unit_->replace_disk(node(heads[1]));
   sim_.restart(node(heads[1]));
   sim_.run_for(10s);
