@@ -329,6 +329,10 @@ io::Task<void> Primary::tend(std::shared_ptr<Primary> self) {
       why = "the volume grows";
       want = d.required;
     }
+    if (why.empty() && proposing_) {
+      why = "the answer to a proposal was lost";  // asked again until it is known what the store holds
+      want = d.required;
+    }
     if (!why.empty() && d.epoch == epoch_) co_await propose(std::move(want), why);
     else if (!also_required_.empty()) co_await inform_kept();
     if (deposed_) break;
@@ -360,6 +364,7 @@ io::Task<void> Primary::propose(std::vector<NodeId> required, const std::string&
     partition_.replica.designation.required = next.required;
     recompute_commit();
   }
+  proposing_ = true;
   reached(Path::proposal_sent);
   auto answer = co_await ctx_.control->call(wire::make_frame(wire::Kind::propose, [&](auto& b) {
     auto d = next.to(b);
@@ -380,7 +385,10 @@ io::Task<void> Primary::propose(std::vector<NodeId> required, const std::string&
     }
     result = Designation::from(*p->current());
     if (result.vp != next.vp) co_return;
+    // What was asked may still be on its way while the store is where it was.
+    if (result.epoch == epoch_ && result.revision < next.revision) co_return;
   }
+  proposing_ = false;
   partition_.waits.clear(Wait::control_plane);
   if (result.epoch == epoch_ && result.revision >= next.revision) {
     logging::info("VP {:x}: revision {}, required {} ({})", next.vp, result.revision, fmt::join(result.required, " "), why);
@@ -409,7 +417,7 @@ io::Task<bool> Primary::inform_kept() {
     const auto* c = answer.ok() && answer->kind == wire::Kind::collect_reply ? answer->as<fbs::CollectReply>() : nullptr;
     if (!c || c->code() != 0 || c->revision() < d.revision) co_return false;
   }
-  if (partition_.designation().revision != d.revision) co_return false;
+  if (partition_.designation().revision != d.revision || proposing_) co_return false;
   also_required_.clear();
   recompute_commit();
   pump();
