@@ -101,4 +101,9 @@ io::Task<Result<std::unique_ptr<Card>>> open_card(io::World& world, CardOptions 
 /// The same, with the fault beside the Status when it fails.
 io::Task<Result<std::unique_ptr<Card>>> open_card(io::World& world, CardOptions options, Fault& fault);
 
+/// A coder for GuardedCoder: closed at first (every call: unavailable); reset() ends the card process, if there is one, and opens
+/// the card anew, allocate() gives memory of its pool while there is one, figures() the counters as last heard (by the names of
+/// CardCounters, over all the cards opened by it, and "opened").
+std::shared_ptr<coding::ErasureCoder> make_card_coder(io::World& world, CardOptions options);
+
 }  // namespace luge::card
