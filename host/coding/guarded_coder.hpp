@@ -66,6 +66,7 @@ class GuardedCoder {
   /// Who would code now.
   std::string_view name() const { return usable() ? device_->name() : software_->name(); }
   std::string_view device_name() const { return device_ ? device_->name() : software_->name(); }
+  std::string_view software_name() const { return software_->name(); }
   /// Why it was put out last; empty: never.
   const std::string& last_fault() const { return last_fault_; }
   const Counters& counters() const { return counters_; }

@@ -47,7 +47,7 @@ class SledDaemon {
     o.io_timeout = s.duration("io-timeout");
     if (o.io_timeout < std::chrono::seconds(1)) co_return Status(Code::invalid, "io-timeout is at least 1s");
     if (s.text("verify") != "all" && s.text("verify") != "sample") co_return Status(Code::invalid, "verify is 'all' or 'sample'");
-    o.verify_all = s.text("verify") == "all";
+    o.guard.verify_all = s.text("verify") == "all";
     if (s.text("coding") != "isal") co_return Status(Code::invalid, "coding is 'isal'; nothing else codes in this version");
     for (const std::string& d : s.texts("devices")) {
       auto spec = device_spec(d);
