@@ -100,6 +100,7 @@ class GuardedCoder {
   io::Duration pause_;
   std::uint64_t good_ = 0;     // jobs compared in a row
   std::uint64_t sampled_ = 0;
+  std::uint64_t test_pattern_ = 0x9e3779b97f4a7c15u;
   unsigned in_flight_ = 0;
   io::Event room_;
   std::string last_fault_;
