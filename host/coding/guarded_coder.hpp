@@ -66,6 +66,7 @@ class GuardedCoder {
   /// Who would code now.
   std::string_view name() const { return usable() ? device_->name() : software_->name(); }
   std::string_view device_name() const { return device_ ? device_->name() : software_->name(); }
+  std::string_view software_name() const { return software_->name(); }
   /// Why it was put out last; empty: never.
   const std::string& last_fault() const { return last_fault_; }
   const Counters& counters() const { return counters_; }
@@ -99,6 +100,7 @@ class GuardedCoder {
   io::Duration pause_;
   std::uint64_t good_ = 0;     // jobs compared in a row
   std::uint64_t sampled_ = 0;
+  std::uint64_t test_pattern_ = 0x9e3779b97f4a7c15u;
   unsigned in_flight_ = 0;
   io::Event room_;
   std::string last_fault_;

@@ -50,6 +50,7 @@ enum class Switch {
   // Coders that are not trusted (8.7)
   card_parity_unverified,  // compared, and the result of it not heeded
   hung_card_waited_for,    // for ten minutes
+  head_decodes,            // itself, whatever the sleds could do (A9)
   card_back_untested,      // after a fault it is used again without a self-test
   count_
 };
