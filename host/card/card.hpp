@@ -47,6 +47,7 @@ struct CardOptions {
   std::string xclbin;              ///< empty: TREE/KIND.xclbin
   std::string tree;                ///< holds KIND.env and KIND.xclbin; empty: $LUGE_XRT, else ../xrt beside the running program
   std::string program;             ///< of the card process; empty: `luge-card` beside the running program
+  std::string memory;              ///< "mapped" (the card's own memory, nothing is copied) or "copied"; empty: the environment file's, else copied
   std::string directory;           ///< where the runtime may put its files; empty: a temporary one, removed with the Card
   std::size_t pool_bytes = 64u << 20;  ///< shared memory, on the card and here; a multiple of 4096
   io::Duration start_limit = std::chrono::seconds(20);

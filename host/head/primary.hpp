@@ -165,7 +165,9 @@ class Primary : public std::enable_shared_from_this<Primary> {
 
   // flush.cpp
   io::Task<void> flush_loop(std::shared_ptr<Primary> self);
+  std::uint32_t log_fill() const;
   bool flush_due(bool& partial);
+  std::size_t stripes_at_once() const;
   io::Task<std::uint64_t> flush_some(bool partial);
 
   // widen.cpp

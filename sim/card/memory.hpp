@@ -1,6 +1,7 @@
 // Memory behind the card's AXI ports: bytes, and for each port latency, stalls and faults. One cycle is: present() what the port
 // drives, step the card, observe() what the card drove. All chance comes from the generator handed in.
 #pragma once
+#include <atomic>
 #include <cstdint>
 #include <cstring>
 #include <deque>
@@ -164,7 +165,10 @@ template <class M> class WritePortOf {
   void store(uint8_t *to, Word &w) {
     if (faults.flip_beat == 0) w.bytes[5] ^= 0x10;
     if (w.strobes == ~0ull) {
-      std::memcpy(to, w.bytes, 64);
+      // A host that looks on from another process goes by a completion's last byte.
+      std::memcpy(to, w.bytes, 56);
+      std::atomic_thread_fence(std::memory_order_release);
+      std::memcpy(to + 56, w.bytes + 56, 8);
       return;
     }
     for (int j = 0; j < 64; j++)

@@ -96,6 +96,8 @@ bool Machine::look_at_faults() {
     else if (word == "flip") f >> flip_in_;
   }
   if (was_lost && !lost_) read_.release();
+  if (!read_error_) read_.faults.error_beat = -1;
+  if (!write_error_) write_.faults.error_beat = -1;
   return hang_;
 }
 
