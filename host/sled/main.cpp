@@ -19,7 +19,7 @@ Result<DeviceSpec> device_spec(const std::string& text) {
 }
 
 // What codes, and how it is watched. A card that is there goes before; only one of both can be named.
-Status choose_coder(const Settings& s, Options& o) {
+Status choose_coder(const Settings& s, const std::string& directory, Options& o) {
   const std::string &coding = s.text("coding"), &card = s.text("card"), &verify = s.text("verify");
   if (verify != "all" && verify != "sample") return Status(Code::invalid, "verify is 'all' or 'sample'");
   o.guard.verify_all = verify == "all";
@@ -32,9 +32,11 @@ Status choose_coder(const Settings& s, Options& o) {
   if (card != "none" && opencl) return Status(Code::invalid, "either a card or an OpenCL device codes: leave 'card' or 'coding' away");
   if (card == "rtl") o.guard.in_flight = 1;  // seconds a stripe: those behind it are not to wait at the card
   if (card != "none") {
-    o.make_coder = [kind = card, limit](io::World& w) {
+    o.make_coder = [kind = card, limit, xclbin = s.text("card-xclbin"), directory](io::World& w) {
       card::CardOptions c;
       c.kind = kind;
+      c.xclbin = xclbin;
+      c.directory = directory + "/card";
       c.job_limit = limit;
       return card::make_card_coder(w, c);
     };
@@ -64,6 +66,7 @@ class SledDaemon {
          "faulty one may write parity that rebuilds nothing until it is found out"},
         {"coding", T::text, "isal", "what codes the stripes: isal (this machine's processor), opencl, or opencl:NAME, a device whose name has NAME in it"},
         {"card", T::text, "none", "the card that codes instead: none, native or rtl (simulated), hw"},
+        {"card-xclbin", T::text, "", "the xclbin of a card of kind hw"},
         {"card-timeout", T::duration, "1500ms", "a card or OpenCL device that has not done a job by then has failed; the processor codes until it passes a self-test"},
     };
   }
@@ -78,7 +81,7 @@ class SledDaemon {
       co_return Status(Code::invalid, "column-bytes is at least 1MiB and a multiple of 4KiB");
     o.io_timeout = s.duration("io-timeout");
     if (o.io_timeout < std::chrono::seconds(1)) co_return Status(Code::invalid, "io-timeout is at least 1s");
-    if (Status c = choose_coder(s, o); !c.ok()) co_return c;
+    if (Status c = choose_coder(s, options_.directory, o); !c.ok()) co_return c;
     for (const std::string& d : s.texts("devices")) {
       auto spec = device_spec(d);
       if (!spec.ok()) co_return spec.status();

@@ -22,6 +22,8 @@ io::Task<Status> Service::start() {
   if (identity_.unit == 0 && options_.control.empty()) co_return Status(Code::invalid, "neither the storage unit nor a control plane that knows it is given");
   Status s = server_.listen(options_.listen, [this](const ChannelPtr& c, wire::Frame f) {
     world_.spawn("request", answer(c, std::move(f)));
+  }, [this](const ChannelPtr& c) {
+    c->receive_into([this](wire::Kind kind, std::size_t bytes) { return kind == wire::Kind::write_stripe ? coder_.allocate(bytes) : Buffer::allocate(bytes); });
   });
   if (!s.ok()) co_return s;
   if (!options_.control.empty()) make_control_link();

@@ -23,6 +23,7 @@ enum class Switch {
   ack_before_shrink,             // 3.1
   join_before_acks,              // 3.2
   acknowledges_one_copy,         // 3.3: also below min_copies
+  replacement_joins_at_once,     // 3.2  another head in a lost reserve's place counts before it has caught up
   longest_log_by_length,         // 4.2
   blank_promoted,                // 4.2: an empty replica opens the VP without the others
   truncate_not_durable,          // 4.3

@@ -20,9 +20,9 @@ BITSTREAM, EMBEDDED_METADATA, MEM_TOPOLOGY, CONNECTIVITY, IP_LAYOUT = 0, 2, 6, 7
 MODES = {"hw_emu": 4, "sw_emu": 5}
 
 # The host must not wait for a simulator that has died: it would read from a closed socket for ever. Exit code 2 is the other way
-# round: the host has gone.
+# round: the host has gone. A card with a fault of its own ($LUGE_CARD_MUTANT) is another program.
 SIMULATE = """#!/bin/sh
-"$XILINX_XRT/bin/{model}" {arguments}
+"$XILINX_XRT/bin/{model}${{LUGE_CARD_MUTANT:+-mutants}}" {arguments}
 code=$?
 if [ $code -ne 0 ] && [ $code -ne 2 ]; then
   echo "the simulator {model} ended with code $code; ending its host" >&2
