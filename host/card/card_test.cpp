@@ -1,5 +1,5 @@
 // The card through the real XRT in both emulation modes: the kind is the test's parameter, and the verilated card is tried where it has been
-// built (-DLUGE_HLS=ON, or LUGE_TEST_XRT names a tree that has it). Every expectation of bytes is ISA-L's.
+// built (-DLUGE_HLS=ON, or LUGE_XRT names a tree that has it). Every expectation of bytes is ISA-L's.
 #include "card/card.hpp"
 
 #include <gtest/gtest.h>
@@ -21,7 +21,7 @@ namespace fs = std::filesystem;
 
 fs::path here() { return fs::read_symlink("/proc/self/exe").parent_path(); }
 fs::path tree() {
-  const char* t = std::getenv("LUGE_TEST_XRT");
+  const char* t = std::getenv("LUGE_XRT");
   return t && *t ? fs::path(t) : (here() / "../xrt").lexically_normal();
 }
 
@@ -241,7 +241,7 @@ class Trouble : public CardTest {
       auto card = co_await open_ok(world, o);
       if (!card) co_return;
       // Enough for seconds of work, of which some is done.
-      Stripe stripe = random_stripe({16, 4}, 16u << 20, rng, [](std::size_t n) { return Buffer::allocate(n); });
+      Stripe stripe = random_stripe({16, 4}, 6u << 20, rng, [](std::size_t n) { return Buffer::allocate(n); });
       Status result(Code::internal, "did not run");
       io::TaskGroup group(world);
       auto device = card->coder();

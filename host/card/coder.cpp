@@ -9,7 +9,7 @@
 namespace luge::card {
 namespace {
 
-constexpr std::size_t kJobBytes = 2u << 20;  // of sources and results in one job: a slow card must show progress within job_limit
+constexpr std::size_t kJobBytes = 1u << 20;  // of sources and results in one job: a slow card must show progress within job_limit
 constexpr std::size_t kAhead = 3;            // jobs of one call on their way at once
 
 // What one call wants multiplied: `from` and `to` of one size, a row of coefficients for each of `to`.

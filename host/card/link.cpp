@@ -16,7 +16,7 @@ namespace {
 
 constexpr std::size_t kAtOnce = 16;            // jobs given to the card process
 constexpr std::size_t kReserve = 8u << 20;     // of the pool, for callers whose memory is not of it
-constexpr int kCloseMs = 200;                  // for a sound card process to close its device
+constexpr int kCloseMs = 1000;                 // for a sound card process to close its device
 
 template <class M>
 bool read_as(M& m, const char* data, std::size_t n) {

@@ -15,6 +15,7 @@
 #include <map>
 #include <vector>
 
+#include "card/environment.hpp"
 #include "card/messages.hpp"
 
 extern char** environ;
@@ -25,40 +26,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::size_t kLastWords = 400;
-
-fs::path beside_program(const char* name) {
-  std::error_code e;
-  return fs::read_symlink("/proc/self/exe", e).parent_path() / name;
-}
-
-// LUGE_XRT, or xrt beside the folder of the program: build/bin/luge-sled and build/xrt; tests/ and sabotage/ lie beside bin/.
-fs::path tree_of(const CardOptions& o) {
-  if (!o.tree.empty()) return o.tree;
-  if (const char* t = std::getenv("LUGE_XRT"); t && *t) return t;
-  return beside_program("../xrt").lexically_normal();
-}
-
-fs::path program_of(const CardOptions& o) {
-  if (!o.program.empty()) return o.program;
-  fs::path p = beside_program("luge-card");
-  return fs::exists(p) ? p : beside_program("../bin/luge-card").lexically_normal();
-}
-
-// KEY=VALUE lines over this process's environment; @TREE@ is the folder of the file.
-Status add_environment(const fs::path& file, const fs::path& tree, std::map<std::string, std::string>& env) {
-  std::ifstream in(file);
-  if (!in) return Status(Code::not_found, "there is no " + file.string() + ": " +
-                         (file.stem() == "rtl" ? "the verilated card is built with -DLUGE_HLS=ON" : "no emulated card was built (is libxrt-dev installed?)"));
-  for (std::string line; std::getline(in, line);) {
-    if (line.empty() || line[0] == '#') continue;
-    std::size_t equals = line.find('=');
-    if (equals == std::string::npos) return Status(Code::invalid, file.string() + ": '" + line + "' is not KEY=VALUE");
-    std::string value = line.substr(equals + 1);
-    for (std::size_t at; (at = value.find("@TREE@")) != std::string::npos;) value.replace(at, 6, fs::absolute(tree).string());
-    env[line.substr(0, equals)] = value;
-  }
-  return Status();
-}
 
 std::vector<char*> pointers(std::vector<std::string>& strings) {
   std::vector<char*> p;
@@ -71,22 +38,21 @@ std::vector<char*> pointers(std::vector<std::string>& strings) {
 
 Result<std::unique_ptr<Process>> Process::start(const CardOptions& o, Fault& fault) {
   fault = Fault::no_runtime;
-  const fs::path tree = tree_of(o), program = program_of(o);
-  if (!fs::exists(program)) return Status(Code::not_found, "there is no card program " + program.string() + " (is libxrt-dev installed? it is built with it)");
+  const std::string program = card_program(o);
+  if (!fs::exists(program)) return Status(Code::not_found, "there is no card program " + program + " (is libxrt-dev installed? it is built with it)");
+  auto wanted = card_environment(o);
+  if (!wanted.ok()) {
+    if (wanted.code() == Code::invalid) fault = Fault::none;
+    return wanted.status();
+  }
+  if (o.kind == "hw" && o.xclbin.empty()) {
+    fault = Fault::none;
+    return Status(Code::invalid, "card hw: name the xclbin to load");
+  }
   std::map<std::string, std::string> env;
   for (char** e = environ; *e != nullptr; ++e)
     if (const char* equals = std::strchr(*e, '=')) env[std::string(*e, static_cast<std::size_t>(equals - *e))] = equals + 1;
-  if (o.kind == "hw") {
-    if (o.xclbin.empty()) {
-      fault = Fault::none;
-      return Status(Code::invalid, "card hw: name the xclbin to load");
-    }
-  } else if (o.kind.empty() || o.kind.find('/') != std::string::npos) {
-    fault = Fault::none;
-    return Status(Code::invalid, "there is no kind of card '" + o.kind + "'");
-  } else if (Status s = add_environment(tree / (o.kind + ".env"), tree, env); !s.ok()) {
-    return s;
-  }
+  for (auto& [k, v] : *wanted) env[k] = v;
   std::unique_ptr<Process> p(new Process());
   p->directory_ = o.directory;
   if (o.directory.empty()) {
@@ -100,7 +66,7 @@ Result<std::unique_ptr<Process>> Process::start(const CardOptions& o, Fault& fau
   }
   p->log_ = p->directory_ + "/card" + std::to_string(o.device) + ".log";
   env["SDACCEL_EM_RUN_DIR"] = p->directory_;
-  std::vector<std::string> arguments{program.string(), "--device", std::to_string(o.device), "--pool-bytes", std::to_string(o.pool_bytes),
+  std::vector<std::string> arguments{program, "--device", std::to_string(o.device), "--pool-bytes", std::to_string(o.pool_bytes),
                                      "--lock", p->directory_ + "/card" + std::to_string(o.device) + ".lock"};
   if (!o.xclbin.empty()) arguments.insert(arguments.end(), {"--xclbin", fs::absolute(o.xclbin).string()});
   if (!o.memory.empty()) arguments.insert(arguments.end(), {"--memory", o.memory});
@@ -132,7 +98,7 @@ Result<std::unique_ptr<Process>> Process::start(const CardOptions& o, Fault& fau
   ::close(pair[1]);
   if (error != 0) {
     p->reaped_ = true;
-    return Status(Code::not_found, "cannot start " + program.string() + ": " + std::strerror(error));
+    return Status(Code::not_found, "cannot start " + program + ": " + std::strerror(error));
   }
   fault = Fault::none;
   return p;
