@@ -166,6 +166,9 @@ struct State {
 
 // Whether `count` has reached `mark`; the two are never 512 apart.
 // The comparison goes by parts of 3 bits: three levels of LUTs.
+#ifdef HLS_NATIVE
+static inline bool reached(ap_uint<10> count, ap_uint<10> mark) { return !ap_uint<10>(count - mark)[9]; }
+#else
 static inline bool reached(ap_uint<10> count, ap_uint<10> mark) {
   bool less[3], equal[3];
   for (int i = 0; i < 3; i++) {
@@ -175,8 +178,13 @@ static inline bool reached(ap_uint<10> count, ap_uint<10> mark) {
   bool borrow = less[2] || (equal[2] && less[1]) || (equal[2] && equal[1] && less[0]);
   return !(count[9] ^ mark[9] ^ borrow);
 }
+#endif
 
 // x + 1 with the carries found by groups of 6 bits.
+#ifdef HLS_NATIVE
+template <int N> static inline ap_uint<N> plus1(ap_uint<N> x) { return x + 1; }
+template <int N> static inline ap_uint<N> counted(ap_uint<N> x, bool up, bool down) { return x + (up ? 1 : 0) - (down ? 1 : 0); }
+#else
 template <int N> static inline ap_uint<N> plus1(ap_uint<N> x) {
   ap_uint<N> r = x;
   bool carry = true;
@@ -196,6 +204,7 @@ template <int N> static inline ap_uint<N> counted(ap_uint<N> x, bool up, bool do
   for (int i = 0; i < N; i++) r[i] = up ? (down ? (bool)x[i] : (bool)more[i]) : (down ? (bool)less[i] : (bool)x[i]);
   return r;
 }
+#endif
 static inline bool pick4(ap_uint<4> x, ap_uint<2> n) { return n[1] ? (n[0] ? x[3] : x[2]) : (n[0] ? x[1] : x[0]); }
 
 // a < b and a == b by parts of 8 bits.
@@ -485,7 +494,8 @@ static inline void step(State &s, const In &in, Out &out) {
   // ---- hold, overflow, bitmap ----
   bool clear = in.clear.valid && (!s.overflowing || MUTANT(14)) && !s.lost_valid && !s.all_dirty;
   ap_uint<8> row = ap_uint<8>(s.lost_valid ? 1 : 0) << ap_uint<3>(s.lost_function >> 3), column = ap_uint<8>(1) << ap_uint<3>(s.lost_function);
-  for (int f = 0; f < FUNCTIONS; f++) s.dirty[f] = (s.dirty[f] && !(clear && in.clear.functions[f])) || (row[f / 8] && column[f % 8]) || s.all_dirty;
+  if (clear || s.lost_valid || s.all_dirty)
+    for (int f = 0; f < FUNCTIONS; f++) s.dirty[f] = (s.dirty[f] && !(clear && in.clear.functions[f])) || (row[f / 8] && column[f % 8]) || s.all_dirty;
   s.lost_valid = lost && !MUTANT(13), s.lost_function = s.w4.function;
   s.overflow = s.patience_over || s.all_dirty || (s.overflow && !clear);
   s.record_error = s.all_dirty || (s.record_error && !clear);
@@ -551,7 +561,11 @@ static inline void step(State &s, const In &in, Out &out) {
   s.enable2 = s.enable1 && in.control.enable, s.enable1 = in.control.enable;
   ap_uint<64> base = in.ring.base;
   s.ring_ok = (ap_uint<18>(base >> 6) & ap_uint<18>(s.mask >> 2)) == 0 && ap_uint<6>(base) == 0 && in.ring.log2_slots <= 20;
+#ifdef HLS_NATIVE
+  s.mask = (1u << in.ring.log2_slots.to_uint()) - 1;
+#else
   for (int i = 0; i < 20; i++) s.mask[i] = i < in.ring.log2_slots;
+#endif
   s.lane_mask = (ap_uint<1>(in.ring.log2_slots > 1), ap_uint<1>(in.ring.log2_slots > 0));
 }
 }  // namespace dma_write_log

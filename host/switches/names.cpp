@@ -14,7 +14,7 @@ std::string_view switch_name(Switch s) {
       "lease-forgotten-at-restart",
       "unconditional-index-record", "retry-on-same-slots", "free-without-generation", "no-sled-fence", "sled-forgets-fences",
       "segment-generation-unchecked", "suspect-promoted", "torn-end-forgotten", "reuse-before-image", "index-without-reserve",
-      "store-loses-last-transaction", "no-tls-demand"};
+      "store-loses-last-transaction", "no-tls-demand", "card-parity-unverified", "hung-card-waited-for", "head-decodes", "card-back-untested"};
   return names[static_cast<std::size_t>(s)];
 }
 

@@ -48,6 +48,11 @@ enum class Switch {
   store_loses_last_transaction,  // 5.1
   // Front ends
   no_tls_demand,                 // an address with TLS serves without it, too
+  // Coders that are not trusted (8.7)
+  card_parity_unverified,  // compared, and the result of it not heeded
+  hung_card_waited_for,    // for ten minutes
+  head_decodes,            // itself, whatever the sleds could do (A9)
+  card_back_untested,      // after a fault it is used again without a self-test
   count_
 };
 
