@@ -18,12 +18,15 @@ Result<DeviceSpec> device_spec(const std::string& text) {
   return DeviceSpec{text.substr(0, colon), *bytes};
 }
 
+constexpr io::Duration kLimit = std::chrono::milliseconds(1500), kVerilatedLimit = std::chrono::seconds(5);
+
 // What codes, and how it is watched. A card that is there goes before; only one of both can be named.
 Status choose_coder(const Settings& s, const std::string& directory, Options& o) {
   const std::string &coding = s.text("coding"), &card = s.text("card"), &verify = s.text("verify");
   if (verify != "all" && verify != "sample") return Status(Code::invalid, "verify is 'all' or 'sample'");
   o.guard.verify_all = verify == "all";
   io::Duration limit = s.duration("card-timeout");
+  if (limit == io::Duration{}) limit = card == "rtl" ? kVerilatedLimit : kLimit;
   if (limit < std::chrono::milliseconds(10) || limit > std::chrono::minutes(1)) return Status(Code::invalid, "card-timeout is from 10ms to 1min");
   o.guard.deadline = limit + limit / 5;  // the driver's own limit is met first: it knows more of what happened
   bool opencl = coding == "opencl" || coding.starts_with("opencl:");
@@ -67,7 +70,7 @@ class SledDaemon {
         {"coding", T::text, "isal", "what codes the stripes: isal (this machine's processor), opencl, or opencl:NAME, a device whose name has NAME in it"},
         {"card", T::text, "none", "the card that codes instead: none, native or rtl (simulated), hw"},
         {"card-xclbin", T::text, "", "the xclbin of a card of kind hw"},
-        {"card-timeout", T::duration, "1500ms", "a card or OpenCL device that has not done a job by then has failed; the processor codes until it passes a self-test"},
+        {"card-timeout", T::duration, "0s", "0: 1500ms, for rtl 5s; a card or OpenCL device that has not done a job by then has failed; the processor codes until it passes a self-test"},
     };
   }
 
