@@ -286,6 +286,23 @@ TEST_P(Trouble, CardProcessKilled) { try_it(Way::card_killed, Code::unavailable,
 TEST_P(Trouble, SimulatorHangs) { try_it(Way::hang_file, Code::timed_out, Fault::hang); }
 TEST_P(Trouble, MemoryDoesNotAnswer) { try_it(Way::lost_file, Code::timed_out, Fault::hang); }
 
+// The twin of SimulatorStopped: it is the limit that ends the call, nothing else does.
+TEST_P(Trouble, OnlyTheLimitEndsAHang) {
+  if (rtl()) GTEST_SKIP() << "the native card shows it";
+  io::testing::run([&](io::World& world) -> io::Task<void> {
+    CardOptions o = options();
+    o.job_limit = std::chrono::milliseconds(4000);
+    auto card = co_await open_ok(world, o);
+    if (!card) co_return;
+    Stripe stripe = random_stripe({4, 2}, 4096, rng, [](std::size_t n) { return Buffer::allocate(n); });
+    ::kill(simulator_of(card->process()), SIGSTOP);
+    const io::Time begin = world.now();
+    Status s = co_await card->coder()->encode(stripe.layout, stripe.data(), stripe.parity());
+    EXPECT_EQ(s.code(), Code::timed_out) << s.to_string();
+    EXPECT_GE(world.now() - begin, std::chrono::milliseconds(3900));
+  });
+}
+
 // An idle card that dies is noticed without a job.
 TEST_P(Trouble, DiesIdle) {
   io::testing::run([&](io::World& world) -> io::Task<void> {
