@@ -380,6 +380,29 @@ TEST_P(CardTest, SeveralCardsAtOnce) {
   });
 }
 
+// A card that comes and goes, kindly or not, leaves nothing: descriptors, processes, files.
+TEST_P(CardTest, NothingIsLeftBehind) {
+  auto count = [](const fs::path& p) { return std::distance(fs::directory_iterator(p), fs::directory_iterator()); };
+  ::setenv("TMPDIR", directory.path().c_str(), 1);
+  io::testing::run([&](io::World& world) -> io::Task<void> {
+    auto coder = make_card_coder(world, options());
+    std::ptrdiff_t descriptors = 0;
+    for (int i = 0; i < 4; ++i) {
+      Status s = co_await coder->reset();
+      EXPECT_TRUE(s.ok()) << s.to_string();
+      Stripe stripe = random_stripe({4, 2}, 4096, rng, [&](std::size_t n) { return coder->allocate(n); });
+      EXPECT_TRUE((co_await coder->encode(stripe.layout, stripe.data(), stripe.parity())).ok());
+      if (i == 0) descriptors = count("/proc/self/fd");
+      else EXPECT_EQ(count("/proc/self/fd"), descriptors);
+      EXPECT_EQ(count(directory.path()), 1) << "one card, one folder";
+    }
+    for (const auto& [name, value] : coder->figures())
+      if (name == "opened") EXPECT_EQ(value, 4u);
+  });
+  EXPECT_EQ(count(directory.path()), 0);
+  ::unsetenv("TMPDIR");
+}
+
 TEST_P(CardTest, MemoryBesideThePoolIsCodedToo) {
   io::testing::run([&](io::World& world) -> io::Task<void> {
     CardOptions o = options();
