@@ -215,7 +215,7 @@ io::Task<void> Registry::ping(NodeId id, io::Duration timeout) {
   const Node* to = find(id);
   if (to == nullptr || !to->connected()) co_return;
   auto channel = to->channel;
-  auto answer = co_await channel->call(wire::make_frame(wire::Kind::ping, [](auto& b) { return fbs::CreatePing(b); }), timeout);
+  auto answer = co_await channel->call(wire::make_frame(wire::Kind::ping, [this](auto& b) { return fbs::CreatePing(b, store_.image().incarnation, store_.image().sequence); }), timeout);
   auto it = nodes_.find(id);
   if (!answer.ok() || answer->kind != wire::Kind::pong || it == nodes_.end() || it->second.channel != channel) co_return;
   const auto* pong = answer->as<fbs::Pong>();
