@@ -76,7 +76,10 @@ TEST_F(Watch, AFewSamplesOrASecondAreNotEnough) {
 
 // Requirement: P-3.5
 TEST_F(Watch, AHiccupIsNoSlowness) {
-  for (int i = 0; i < 30; ++i) EXPECT_EQ(run(0.8, 1ms, 2ms, 2ms), Changes{}), EXPECT_EQ(run(0.2, 1ms, 2ms, 900ms), Changes{});
+  for (int i = 0; i < 30; ++i) {
+    EXPECT_EQ(run(0.8, 1ms, 2ms, 2ms), Changes{});
+    EXPECT_EQ(run(0.2, 1ms, 2ms, 900ms), Changes{});
+  }
 }
 
 // Requirement: WR-10, P-3.5 switch=slow-below-min-copies
