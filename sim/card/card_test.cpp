@@ -495,7 +495,7 @@ class Runner {
     driver.ring_doorbell();
     uint64_t beats = rig.read.beats;
     while (rig.read.beats == beats) rig.cycle();
-    begin = rig.now;
+    begin = rig.now, last_beats = rig.read.beats;
     uint64_t shown = begin;
     while (!open.empty()) {
       rig.cycle();
