@@ -480,7 +480,7 @@ static inline void step(State &s, const In &in, Out &out) {
   s.f1 = closes || s.marker_push;
   s.form1.address = (s.open_line, ap_uint<6>(0)); s.form1.kind = KIND_WRITTEN; s.form1.function = s.open_function;
   s.first1 = s.open_line >> 5; s.last1 = s.open_last >> 5; s.size1 = low; s.borrow1 = low[5] && !MUTANT(23); s.after1 = s.open_after;
-  s.waits1 = !in.control.at_scheduling && !MUTANT(2);
+  s.waits1 = (!in.control.at_scheduling || MUTANT(29)) && !MUTANT(2);
   if (s.marker_push) {
     s.form1.address = s.marker == KIND_OVERFLOW ? s.dirty : s.marker == KIND_COMPLETED ? ap_uint<64>(s.snapshot_sequence) : ap_uint<64>(0);
     s.form1.kind = s.marker; s.form1.function = 0;
@@ -553,7 +553,7 @@ static inline void step(State &s, const In &in, Out &out) {
       s.previous_block = s.w3.line >> 10, s.previous_end = s.end3, s.previous_function = s.w3.function;
     }
     s.v3 = s.v2, s.w3 = s.w2;
-    s.logged3 = s.v2 && s.recorded2 && active && (!less(s.below) || MUTANT(10)) && (!less(s.above) || MUTANT(11));
+    s.logged3 = s.v2 && (s.recorded2 || MUTANT(30)) && active && (!less(s.below) || MUTANT(10)) && (!less(s.above) || MUTANT(11));
     s.tail3 = s.tail2;
     s.end3 = plus1(ap_uint<11>((ap_uint<4>(s.w2.line >> 6), s.tail2)));
     ap_uint<52> page = s.w1.line >> 6;
