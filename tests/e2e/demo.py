@@ -256,7 +256,8 @@ class Demo:
                     head_bytes=sum(n.get("coded_bytes", 0) for n in nodes if n["role"] == "head"))
         self.report.setdefault("coders", {})[when] = seen
         decoded = 4 * self.report.get("read_bytes", {}).get("disk", {}).get("reconstructed", 0)
-        if when == "flush" and seen["head_bytes"] or when == "end" and seen["head_bytes"] > decoded / 4:  # a sled that has just died may be asked in vain
+        # At the end some may be: a sled that has just died is asked in vain, and the verilated card is later than a head waits.
+        if when == "flush" and seen["head_bytes"] or when == "end" and self.options.card != "rtl" and seen["head_bytes"] > decoded / 4:
             raise CheckFailed("head-coded", f"the heads coded {seen['head_bytes']} bytes themselves, though sleds are there for it")
         if seen["device"] == "none":
             return
