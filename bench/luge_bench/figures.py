@@ -59,6 +59,8 @@ GROUPS = {
     "idle": "luge bench idle",
     "steady": "luge bench steady --minutes 30",
     "simulator": "luge-sim many --from 1 --count 20",
+    "native": "luge card test native --seconds 10",
+    "rtl": "luge card test rtl --seconds 20",
 }
 
 FIGURES = [
@@ -78,6 +80,9 @@ FIGURES = [
     Figure("steady", "failovers and changes of the required set in 30 min of 4 KiB random writes at queue depth 32 without a fault", "steady",
            lambda r: r["steady"]["failovers"] + r["steady"]["revisions"], 0, False, "", 0),
     Figure("simulator", "simulated time per second of processor time, 3 heads and 6 sleds", "simulator", lambda r: r["speed"], 50, True, "x", 0),
+    Figure("card-native", "source data coded by the native card through XRT, stripes of 512 KiB, 4+2", "native", lambda r: r["bytes_per_second"] / 1e6, 150, True, " MB/s", 0),
+    Figure("card-rtl", "the same by the verilated card (`build/hls`)", "rtl", lambda r: r["bytes_per_second"] / 1e6, 5, True, " MB/s", 1),
+    Figure("card-driver", "processor time of the daemon for a MiB coded on the card, driver only", "native", lambda r: r["daemon_cpu_us_per_mib"], 150, False, " us", 0),
 ]
 
 
@@ -91,7 +96,12 @@ def measure(command, build, charts):
         if not speed:
             raise ValueError(f"luge-sim names no speed: {done.stdout.strip()[-200:]}")
         return {"speed": float(speed[1])}
-    done = subprocess.run([program, *words[1:], "--json", "--charts", charts], capture_output=True, text=True, timeout=7200)
+    if words[1] == "card":
+        verilated = os.path.join(build, "hls", "xrt")
+        environment = dict(os.environ, LUGE_XRT=verilated) if os.path.isdir(verilated) else None
+        done = subprocess.run([program, "--json", *words[1:]], capture_output=True, text=True, timeout=600, env=environment)
+    else:
+        done = subprocess.run([program, *words[1:], "--json", "--charts", charts], capture_output=True, text=True, timeout=7200)
     if done.returncode != 0:
         raise ValueError(done.stderr.strip()[-400:] or f"exit code {done.returncode}")
     return json.loads(done.stdout)
