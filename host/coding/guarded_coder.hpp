@@ -42,6 +42,7 @@ class GuardedCoder {
     std::uint64_t compared = 0;                  ///< jobs of the device
     std::uint64_t wrong = 0, hung = 0, refused = 0;
     std::uint64_t tests_passed = 0, tests_failed = 0;
+    io::Duration longest_wait{};                 ///< of a job at a device that then did not do it: how late software was
   };
   struct Coded {
     std::vector<Buffer> chunks;

@@ -172,10 +172,10 @@ std::string coding_json(const coding::GuardedCoder& coder, const std::string& ve
   for (const auto& [name, value] : coder.figures()) figures += fmt::format(R"({}"{}":{})", figures.empty() ? "" : ",", name, value);
   return fmt::format(
       R"({{"device":"{}","state":"{}","last_fault":"{}","verify":"{}","device_jobs":{},"device_bytes":{},"software_jobs":{},"software_bytes":{},)"
-      R"("fallbacks":{},"compared":{},"wrong":{},"hung":{},"refused":{},"tests_passed":{},"tests_failed":{},"card":{{{}}}}})",
+      R"("fallbacks":{},"compared":{},"wrong":{},"hung":{},"refused":{},"tests_passed":{},"tests_failed":{},"longest_wait_ms":{},"card":{{{}}}}})",
       coder.has_device() ? coder.device_name() : "none", coder.has_device() ? state_name(coder.state()) : "none", json_text(coder.last_fault()), verify,
       c.device.jobs, c.device.source_bytes, c.software.jobs, c.software.source_bytes, c.fallbacks, c.compared, c.wrong, c.hung, c.refused,
-      c.tests_passed, c.tests_failed, figures);
+      c.tests_passed, c.tests_failed, c.longest_wait / std::chrono::milliseconds(1), figures);
 }
 
 }  // namespace

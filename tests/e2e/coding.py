@@ -219,8 +219,11 @@ class Faults:
             self.flush()
             time.sleep(0.2)
         self.alive()
+        wait = max(c["longest_wait_ms"] for c in coders(self.unit).values())
+        if wait > 3000:  # 1.8 s by the sleds' clocks; a loaded machine lets them wake late
+            raise CheckFailed("fall-back", f"{name}: a job waited {wait} ms for its card")
         print(f"faults: {name}: {sum(total(self.unit, f) for f in fault) - before} noticed, {total(self.unit, 'software_jobs') - software} jobs by software, "
-              f"longest flush {longest:.1f} s, back on the cards", flush=True)
+              f"at the card for {wait} ms at most, longest flush {longest:.1f} s, back on the cards", flush=True)
 
     def alive(self):
         if self.fio.poll() is not None:
