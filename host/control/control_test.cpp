@@ -714,11 +714,9 @@ TEST_F(ControlTest, AFlushFollowsThePrimary) {
 }
 TEST_F(ControlTest, ACoderThatIsPutOutIsAnEvent) {
   add_unit();
-  NodeId sled = 0;
-  for (const json::value& n : http("GET", "/v1/status").body.at("nodes").as_array())
-    if (n.at("role") == "sled" && sled == 0) sled = static_cast<NodeId>(n.at("id").to_number<std::uint64_t>());
+  sim_.run_for(1s);
   auto report = [&](const char* state, const char* fault) {
-    peer(sled).report = R"({"coding":{"device":"card-native","state":")" + std::string(state) + R"(","last_fault":")" + fault + R"(","wrong":1}})";
+    peer(101).report = R"({"coding":{"device":"card-native","state":")" + std::string(state) + R"(","last_fault":")" + fault + R"(","wrong":1}})";
     sim_.run_for(3s);
     return json::serialize(http("GET", "/v1/events").body);
   };
