@@ -29,6 +29,7 @@ bool same(const std::vector<Buffer>& a, const std::vector<Buffer>& b) {
 
 std::string_view state_name(GuardedCoder::State s) {
   switch (s) {
+    case GuardedCoder::State::opening: return "opening";
     case GuardedCoder::State::healthy: return "healthy";
     case GuardedCoder::State::suspect: return "suspect";
     default: return "out";

@@ -223,7 +223,7 @@ void Registry::take_coder(Node& n) {
   const boost::json::value* c = report_member(report, "coding");
   if (c == nullptr) return;
   std::string state = report_string(*c, "state"), fault = report_string(*c, "last_fault");
-  if (before.empty() && state != "out") return;
+  if (state != "out" && (before.empty() || state == "opening" || before.find("\"opening\"") != std::string::npos)) return;
   events_.note(n.row.name + ": coder " + report_string(*c, "device") + " is " + state + (state == "out" ? ": " + fault : ""));
 }
 

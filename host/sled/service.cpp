@@ -32,14 +32,18 @@ io::Task<Status> Service::start() {
   if (s.ok()) s = check_devices();
   if (s.ok()) s = co_await take_in();
   if (!s.ok()) co_return s;
-  // A device that does not open, or is wrong, keeps nobody waiting for the sled's data.
-  if (Status c = co_await coder_.start(); !c.ok()) logging::error("the sled begins without coder {}: {}", coder_.device_name(), c.to_string());
+  // Nobody waits for a device that opens slowly, or not at all.
+  if (coder_.has_device()) world_.spawn("coder opens", open_coder());
   make_gateway();
   if (control_) {
     control_->stop();  // registers once more, now with the devices
     control_->start();
   }
   co_return Status();
+}
+
+io::Task<void> Service::open_coder() {
+  if (Status s = co_await coder_.start(); !s.ok()) logging::error("the sled begins without coder {}: {}", coder_.device_name(), s.to_string());
 }
 
 void Service::make_gateway() {
