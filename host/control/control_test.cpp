@@ -765,5 +765,32 @@ TEST_F(ControlTest, StatusTellsWhatPrimariesReportAndNotMore) {
   EXPECT_EQ(volume()["state"], "unknown") << "an old report says nothing about now";
 }
 
+TEST_F(ControlTest, ReplicasThatDifferAtOneLsnAreNamed) {
+  add_unit();
+  create("v");
+  sim_.run_for(100ms);
+  const Designation d = image().designations.begin()->second;
+  auto report = [&](NodeId n, const char* state, int commit, const char* digest) {
+    peer(n).report = R"({"vps":[{"vp":65536,"role":")" + std::string(n == d.primary ? "primary" : "reserve") + R"(","state":")" + state +
+                     R"(","reason":"","epoch":1,"copies":3,"commit":)" + std::to_string(commit) + R"(,"digest":")" + digest + R"("}]})";
+    sim_.run_for(300ms);
+  };
+  auto reason = [&] {
+    auto v = http("GET", "/v1/volumes/v").body.as_object();
+    const json::value* r = v["vps"].at(0).as_object().if_contains("reason");
+    return r ? std::string(r->as_string()) : std::string();
+  };
+  report(d.primary, "open", 70, "aa");
+  report(d.reserves[0], "live", 70, "aa");
+  report(d.reserves[1], "live", 69, "bb");
+  EXPECT_EQ(reason(), "") << "one is behind: there is nothing to compare it with";
+  report(d.reserves[1], "catching_up", 70, "bb");
+  EXPECT_EQ(reason(), "") << "and while it is brought up to date it has no say";
+  report(d.reserves[1], "live", 70, "bb");
+  EXPECT_NE(reason().find("the replicas differ at LSN 70"), std::string::npos) << reason();
+  report(d.reserves[1], "live", 71, "aa");
+  EXPECT_EQ(reason(), "");
+}
+
 }  // namespace
 }  // namespace luge::control

@@ -1,3 +1,4 @@
+#include "control/replicas.hpp"
 #include "control/status.hpp"
 
 #include <algorithm>
@@ -46,6 +47,7 @@ VpState state_of(const Control& control, const Reports& reports, const Designati
     s.state = "closed";
     s.reason = why_closed(control.registry(), s.members);
   }
+  if (std::string why = why_different(control.registry(), reports, d); !why.empty()) s.reason = s.reason.empty() ? why : why + "; " + s.reason;
   return s;
 }
 

@@ -35,9 +35,9 @@ std::string vp_report(const Partition& p) {
   bool mine = d.primary == p.ctx.options.id;
   std::string s = fmt::format(
       R"({{"vp":{},"role":"{}","state":"{}","reason":"{}","epoch":{},"revision":{},"lsn":{},"durable":{},"commit":{},)"
-      R"("unflushed_bytes":{},"stripes":{},"index_pages":{},"copies":{})",
+      R"("digest":"{:016x}","unflushed_bytes":{},"stripes":{},"index_pages":{},"copies":{})",
       p.replica.vp(), mine ? "primary" : "reserve", state_of(p), json_text(reason_of(p)), d.epoch, d.revision,
-      p.replica.last().lsn, p.replica.durable(), p.replica.commit(), p.replica.unflushed_blocks() * kBlockBytes, p.replica.stripes().size(),
+      p.replica.last().lsn, p.replica.durable(), p.replica.commit(), p.replica.index().digest(), p.replica.unflushed_blocks() * kBlockBytes, p.replica.stripes().size(),
       p.replica.index().page_count(), d.required.size());
   if (p.primary) {
     const Primary::Counters& c = p.primary->counters();
