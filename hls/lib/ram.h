@@ -4,9 +4,13 @@
 // read() of an earlier cycle found. A read() of the address written in the same cycle gives the old content.
 // T is a scalar (ap_uint, bool, builtin integer).
 #pragma once
+#include "hls/lib/top.h"
 template <class T, int N> struct ram {
   T mem[N];
   T q;
+#ifdef HLS_NATIVE
+  unsigned char apart[64];  // the same place of rams that lie side by side must not be in one set of the processor's cache
+#endif
   template <class A> void read(const A &address) { q = mem[(unsigned)address]; }
   template <class A> void write(const A &address, const T &value) { mem[(unsigned)address] = value; }
 };
