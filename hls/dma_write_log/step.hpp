@@ -19,11 +19,16 @@
 #include "hls/lib/ap_int.h"
 #include "hls/lib/axi.h"
 #include "hls/lib/channel.h"
+#include "hls/lib/lut.h"
 #include "hls/lib/mutant.h"
 #include "hls/lib/ram.h"
 #include "hls/lib/top.h"
 
 namespace dma_write_log {
+using lut::counted;
+using lut::less9;
+using lut::plus1;
+using lut::same;
 static const int FUNCTIONS = 64;
 static const int FLYING = 64;   // bursts without a response
 static const int QUEUE = 64;    // records that wait for responses
@@ -164,54 +169,10 @@ struct State {
   bool over_watermark = false, bad_head = false, misfit = false;
 };
 
-// a < b by parts of 3 bits, each a LUT: two levels.
-static inline bool less9(ap_uint<9> a, ap_uint<9> b) {
-  bool less[3], equal[3];
-  for (int i = 0; i < 3; i++) {
-    ap_uint<3> x = a >> (3 * i), y = b >> (3 * i);
-    less[i] = x < y, equal[i] = x == y;
-  }
-  return less[2] | (equal[2] & less[1]) | (equal[2] & equal[1] & less[0]);
-}
 // Whether `count` has reached `mark`; the two are never 512 apart.
 static inline bool reached(ap_uint<10> count, ap_uint<10> mark) { return !(count[9] ^ mark[9] ^ less9(count, mark)); }
 
-// x + 1 with the carries found by groups of 6 bits.
-template <int N> static inline ap_uint<N> plus1(ap_uint<N> x) {
-  ap_uint<N> r = x;
-  bool carry = true;
-  for (int g = 0; g < N; g += 6) {
-    bool all = carry;
-    for (int i = g; i < g + 6 && i < N; i++) {
-      r[i] = x[i] ^ all;
-      all = all && x[i];
-    }
-    carry = all;
-  }
-  return r;
-}
-template <int N> static inline ap_uint<N> counted(ap_uint<N> x, bool up, bool down) {
-  // Both results from registers alone; up and down come late and only choose.
-  ap_uint<N> more = plus1(x), less = ~plus1(ap_uint<N>(~x)), r;
-  for (int i = 0; i < N; i++) r[i] = up ? (down ? (bool)x[i] : (bool)more[i]) : (down ? (bool)less[i] : (bool)x[i]);
-  return r;
-}
 static inline bool pick4(ap_uint<4> x, ap_uint<2> n) { return n[1] ? (n[0] ? x[3] : x[2]) : (n[0] ? x[1] : x[0]); }
-
-// a == b: three bits of each a LUT, six of these another.
-template <int N> static inline bool same(ap_uint<N> a, ap_uint<N> b) {
-  bool differ = false;
-  for (int g = 0; g < N; g += 18) {
-    bool group = false;
-    for (int i = g; i < g + 18 && i < N; i += 3) {
-      bool part = false;
-      for (int j = i; j < i + 3 && j < N; j++) part = part | (a[j] ^ b[j]);
-      group = group | part;
-    }
-    differ = differ | group;
-  }
-  return !differ;
-}
 
 // a < b and a == b by parts of 8 bits.
 static inline void compare(ap_uint<52> a, ap_uint<52> b, Parts &p) {
@@ -509,7 +470,9 @@ static inline void step(State &s, const In &in, Out &out) {
   // ---- hold, overflow, bitmap ----
   bool clear = in.clear.valid && (!s.overflowing || MUTANT(14)) && !s.lost_valid && !s.all_dirty;
   ap_uint<8> row = ap_uint<8>(s.lost_valid ? 1 : 0) << ap_uint<3>(s.lost_function >> 3), column = ap_uint<8>(1) << ap_uint<3>(s.lost_function);
-  for (int f = 0; f < FUNCTIONS; f++) s.dirty[f] = (s.dirty[f] && !(clear && in.clear.functions[f])) || (row[f / 8] && column[f % 8]) || s.all_dirty;
+  ap_uint<64> forget = clear ? ap_uint<64>(in.clear.functions) : ap_uint<64>(0), marks = s.all_dirty ? ~ap_uint<64>(0) : ap_uint<64>(0);
+  for (int i = 0; i < 8; i++) marks = marks | (row[i] ? ap_uint<64>(column) << (8 * i) : ap_uint<64>(0));
+  s.dirty = (s.dirty & ~forget) | marks;
   s.lost_valid = lost && !MUTANT(13), s.lost_function = s.w4.function;
   s.overflow = s.patience_over || s.all_dirty || (s.overflow && !clear);
   s.record_error = s.all_dirty || (s.record_error && !clear);
@@ -539,7 +502,7 @@ static inline void step(State &s, const In &in, Out &out) {
     s.tail3 = s.tail2;
     s.end3 = plus1(ap_uint<11>((ap_uint<4>(s.w2.line >> 6), s.tail2)));
     ap_uint<52> page = s.w1.line >> 6;
-    compare(page, s.first_page.q, s.below), compare(s.last_page.q, page, s.above);
+    if (s.v1) compare(page, s.first_page.q, s.below), compare(s.last_page.q, page, s.above);
     s.recorded2 = s.recorded.q;
     s.v2 = s.v1, s.w2 = s.w1;
     s.tail2 = ap_uint<6>(s.w1.line) + s.w1.last;

@@ -25,7 +25,7 @@ SEQUENTIAL = ("$_DFF", "$_SDFF", "$_ALDFF", "$_DLATCH", "$mem")
 def synthesise(kernel, sv, work):
     out = os.path.join(work, kernel + ".json")
     script = (f"read_verilog -sv {sv}; synth -flatten -lut 6 -top {kernel} -run begin:fine; opt -fast -full; opt -full; techmap; "
-              "opt -fast; abc -lut 6 -script +strash;dch,-f;if,-K,6;mfs2; opt -fast; check -assert; ")
+              "opt -fast; abc -lut 6 -script +strash;dch,-f;if,-K,6;mfs2; opt -fast; ")
     subprocess.run(["yosys", "-q", "-p", script + f"write_json {out}"], check=True)
     with open(out) as f:
         return json.load(f)["modules"][kernel]

@@ -146,6 +146,11 @@ class WritePort {
   bool held() { return behaviour.stall && (int)(random_() % 100) < behaviour.stall; }
   static void count(long &n) { if (n > 0) n--; else if (n == 0) n = -1; }
 
+  void put(uint8_t *to, Word &w) {
+    if (faults.flip_beat == 0) w.bytes[5] ^= 0x10;
+    if (w.strobes == ~0ull) std::memcpy(to, w.bytes, 64);
+    else for (int j = 0; j < 64; j++) if (w.strobes >> j & 1) to[j] = w.bytes[j];
+  }
   void finish() {
     Burst b = addresses_.front();
     addresses_.pop_front();
@@ -154,9 +159,7 @@ class WritePort {
     for (uint32_t i = 0; i < b.beats; i++) {
       uint64_t address = b.address + 64 * i;
       if (!memory_.holds(address, 64)) resp = axi::DECERR;
-      else if (resp == axi::OKAY)
-        for (int j = 0; j < 64; j++)
-          if (words_.front().strobes >> j & 1) memory_.at(address)[j] = words_.front().bytes[j] ^ (faults.flip_beat == 0 && j == 5 ? 0x10 : 0);
+      else if (resp == axi::OKAY) put(memory_.at(address), words_.front());
       count(faults.flip_beat);
       words_.pop_front();
     }
