@@ -58,7 +58,7 @@ struct State {
   bool stopped = false, timed_out = false, clear_wanted = false, broken = false;
   ap_uint<24> waited = 0;
   // queue
-  ram<ap_uint<64>, DEPTH> queue[8];
+  rams<ap_uint<64>, DEPTH, 8> queue;
   ram<ap_uint<3>, DEPTH> fails;
   ap_uint<9> head = 0, tail = 0;
   ap_uint<10> queued = 0;

@@ -61,7 +61,7 @@ struct State {
   axi::Bytes d2;
   ap_uint<64> strobes2;
   // queue
-  ram<ap_uint<64>, DEPTH> queue[8];
+  rams<ap_uint<64>, DEPTH, 8> queue;
   ram<ap_uint<64>, DEPTH> strobes;
   ap_uint<8> head = 0, tail = 0;
   ap_uint<9> held = 0;       // beats in the queue

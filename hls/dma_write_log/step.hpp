@@ -160,7 +160,7 @@ struct State {
   ap_uint<3> dropped = 0;
   ap_uint<4> drip = 0;               // records that have left and are not counted yet
   ap_uint<6> left = 0, adding = 0;
-  bool given4[8], examined4[8], watermark4[8];
+  ap_uint<32> given4, examined4; ap_uint<21> watermark4;  // every fourth bit, the first of them bit `low`
   ap_uint<3> bit_high;
   bool bit_valid1 = false, bit_tail1, bit_size1;
   bool given_changed = false, bit_valid = false, bit_given = false, bit_examined = false, bit_tail = false, bit_size = false, bit_watermark = false;
@@ -172,7 +172,6 @@ struct State {
 // Whether `count` has reached `mark`; the two are never 512 apart.
 static inline bool reached(ap_uint<10> count, ap_uint<10> mark) { return !(count[9] ^ mark[9] ^ less9(count, mark)); }
 
-static inline bool pick4(ap_uint<4> x, ap_uint<2> n) { return n[1] ? (n[0] ? x[3] : x[2]) : (n[0] ? x[1] : x[0]); }
 
 // a < b and a == b by parts of 8 bits.
 static inline void compare(ap_uint<52> a, ap_uint<52> b, Parts &p) {
@@ -233,14 +232,12 @@ static inline void serial(State &s, const In &in, ap_uint<3> leaving) {
   }
   // Bit n of each number in two steps: by the low bits of n, then by the high ones.
   ap_uint<3> high = s.bit_high;
-  s.bit_given = s.given4[high]; s.bit_examined = s.examined4[high]; s.bit_watermark = s.watermark4[high];
+  ap_uint<5> place = (high, ap_uint<2>(0));
+  s.bit_given = ap_uint<1>(s.given4 >> place); s.bit_examined = ap_uint<1>(s.examined4 >> place); s.bit_watermark = ap_uint<1>(s.watermark4 >> place);
   s.bit_tail = s.bit_tail1; s.bit_size = s.bit_size1; s.bit_valid = s.bit_valid1;
   bool work = !s.bit[5];
   ap_uint<2> low = s.bit;
-  for (int i = 0; i < 8; i++) {
-    s.given4[i] = pick4(s.given >> (4 * i), low); s.examined4[i] = pick4(examined >> (4 * i), low);
-    s.watermark4[i] = pick4(in.ring.watermark >> (4 * i), low);
-  }
+  s.given4 = (s.given >> low) & 0x11111111, s.examined4 = (examined >> low) & 0x11111111, s.watermark4 = (in.ring.watermark >> low) & 0x111111;
   s.bit_high = s.bit >> 2;
   bool t = s.tail[0], a = s.adding[0];
   s.bit_valid1 = work; s.bit_tail1 = t ^ a ^ s.carry_tail; s.bit_size1 = in.ring.log2_slots == ap_uint<5>(s.bit);
@@ -469,10 +466,8 @@ static inline void step(State &s, const In &in, Out &out) {
 
   // ---- hold, overflow, bitmap ----
   bool clear = in.clear.valid && (!s.overflowing || MUTANT(14)) && !s.lost_valid && !s.all_dirty;
-  ap_uint<8> row = ap_uint<8>(s.lost_valid ? 1 : 0) << ap_uint<3>(s.lost_function >> 3), column = ap_uint<8>(1) << ap_uint<3>(s.lost_function);
   ap_uint<64> forget = clear ? ap_uint<64>(in.clear.functions) : ap_uint<64>(0), marks = s.all_dirty ? ~ap_uint<64>(0) : ap_uint<64>(0);
-  for (int i = 0; i < 8; i++) marks = marks | (row[i] ? ap_uint<64>(column) << (8 * i) : ap_uint<64>(0));
-  s.dirty = (s.dirty & ~forget) | marks;
+  s.dirty = (s.dirty & ~forget) | marks | (ap_uint<64>(s.lost_valid ? 1 : 0) << s.lost_function);
   s.lost_valid = lost && !MUTANT(13), s.lost_function = s.w4.function;
   s.overflow = s.patience_over || s.all_dirty || (s.overflow && !clear);
   s.record_error = s.all_dirty || (s.record_error && !clear);
@@ -540,7 +535,7 @@ static inline void step(State &s, const In &in, Out &out) {
   s.enable2 = s.enable1 && in.control.enable, s.enable1 = in.control.enable;
   ap_uint<64> base = in.ring.base;
   s.ring_ok = (ap_uint<18>(base >> 6) & ap_uint<18>(s.mask >> 2)) == 0 && ap_uint<6>(base) == 0 && in.ring.log2_slots <= 20;
-  for (int i = 0; i < 20; i++) s.mask[i] = i < in.ring.log2_slots;
+  s.mask = ~(~ap_uint<32>(0) << in.ring.log2_slots);
   s.lane_mask = (ap_uint<1>(in.ring.log2_slots > 1), ap_uint<1>(in.ring.log2_slots > 0));
 }
 }  // namespace dma_write_log
