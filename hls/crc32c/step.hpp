@@ -47,7 +47,7 @@ static constexpr Masks masks = make_masks();
 
 // D and S. Natively the processor's own instruction, where it has one.
 struct Block { ap_uint<64> word[8]; };
-#if defined(__SSE4_2__) && !defined(HLS_RTL) && !defined(HLS_XILINX_AP_INT)
+#if defined(HLS_NATIVE) && defined(__SSE4_2__)
 static inline ap_uint<32> of_data(const Block &b) {
   unsigned long long crc = 0;
   for (int w = 0; w < 8; w++) crc = __builtin_ia32_crc32di(crc, b.word[w].to_uint64());

@@ -1,9 +1,10 @@
 // Counting and comparing for few levels of LUTs: what RTL shall be grouped as, six terms to a LUT; natively the builtin operation.
 #pragma once
 #include "hls/lib/ap_int.h"
+#include "hls/lib/top.h"
 
 namespace lut {
-#if defined(HLS_RTL) || defined(HLS_XILINX_AP_INT)
+#ifndef HLS_NATIVE
 // a < b by parts of 3 bits, each a LUT: two levels.
 static inline bool less9(ap_uint<9> a, ap_uint<9> b) {
   bool less[3], equal[3];

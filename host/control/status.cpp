@@ -185,7 +185,7 @@ json::object node_json(const Node& n) {
   }
   if (n.report.empty()) return o;
   json::value report = parse_report(n.report);
-  for (std::string_view key : {"log", "devices", "coder", "exports"})  // fresher than the registration
+  for (std::string_view key : {"log", "devices", "coder", "coding", "coded_bytes", "exports"})  // fresher than the registration
     if (const json::value* v = report_member(report, key)) o[key] = *v;
   return o;
 }

@@ -21,6 +21,7 @@ class HeadDaemon {
         {"memory-bytes", T::bytes, "256MiB", "payloads kept in memory until they are flushed"},
         {"reads", T::text, "lease", "lease: reads are answered while no other head can have become primary (rates of CLOCK_BOOTTIME differ by less than 1 %); confirmed: after a round to the reserves, which rests on no clock"},
         {"flush-bytes", T::bytes, "64MiB", "a flush starts at this much unflushed data of a VP"},
+        {"replace-after", T::duration, "5s", "another head takes the place of one that has been given up for this long"},
         {"flush-age", T::duration, "20s", "... or when data has waited this long"},
         {"flush-idle", T::duration, "3s", "... or when nothing was written for this long"},
     };
@@ -44,6 +45,7 @@ class HeadDaemon {
     o.memory_bytes = s.bytes("memory-bytes");
     o.flush_bytes = s.bytes("flush-bytes");
     o.flush_age = s.duration("flush-age");
+    o.replace_after = s.duration("replace-after");
     o.flush_idle = s.duration("flush-idle");
     if (s.text("reads") != "lease" && s.text("reads") != "confirmed") co_return Status(Code::invalid, "reads is lease or confirmed");
     o.lease_reads = s.text("reads") == "lease";

@@ -12,7 +12,9 @@ using namespace std::chrono_literals;
 
 void Primary::make_members() {
   for (NodeId n : partition_.designation().reserves) {
-    Member& m = members_[n];
+    auto [it, fresh] = members_.try_emplace(n);
+    if (!fresh) continue;
+    Member& m = it->second;
     m.id = n;
     m.since = m.last_ack = ctx_.world.now();
     ctx_.connections->to(n);
@@ -304,7 +306,12 @@ io::Task<void> Primary::tend(std::shared_ptr<Primary> self) {
       why = "the volume grows";
       want = d.required;
     }
-    if (!why.empty() && d.epoch == epoch_) co_await propose(std::move(want), why);
+    std::vector<NodeId> reserves = d.reserves;
+    if (why.empty() && also_required_.empty()) {
+      reserves = wanted_reserves(why);
+      want = d.required;
+    }
+    if (!why.empty() && d.epoch == epoch_) co_await propose(std::move(want), std::move(reserves), why);
     else if (!also_required_.empty()) co_await inform_kept();
     if (deposed_) break;
     if (left_alone()) depose("the other members are gone: a new epoch begins without them");
@@ -323,10 +330,14 @@ io::Task<Status> Primary::grow(std::shared_ptr<Primary> self, std::uint64_t bloc
   co_return Status(Code::unavailable, deposed_ ? "this head is not the primary any more" : "the larger size is not agreed upon yet");
 }
 
-io::Task<void> Primary::propose(std::vector<NodeId> required, const std::string& why) {
+io::Task<void> Primary::propose(std::vector<NodeId> required, std::vector<NodeId> reserves, const std::string& why) {
   Designation next = partition_.designation();
   next.revision += 1;
   next.required = std::move(required);
+  next.reserves = std::move(reserves);
+  if (broken(Switch::replacement_joins_at_once))
+    for (NodeId n : next.reserves)
+      if (!partition_.designation().has_member(n)) next.required.push_back(n);
   next.blocks = std::max(next.blocks, wanted_blocks_);
   for (NodeId n : next.required)
     if (n != ctx_.options.id) also_required_.insert(n);
@@ -365,8 +376,10 @@ io::Task<void> Primary::propose(std::vector<NodeId> required, const std::string&
       if (n != ctx_.options.id) also_required_.insert(n);
   }
   std::size_t before = partition_.designation().required.size();
+  std::vector<NodeId> reserves_before = partition_.designation().reserves;
   Status s = co_await partition_.adopt(std::move(result));
   if (deposed_ || !s.ok()) co_return;
+  change_members(reserves_before);
   std::size_t after = partition_.designation().required.size();
   if (after != before) reached(after > before ? Path::member_joined : Path::member_left);
   co_await inform_kept();

@@ -6,6 +6,7 @@
 //   read (primary_read.cpp): wait for commit -> look up -> confirm the epoch with required -> fetch -> answer
 //   map (primary_map.cpp): which blocks hold data, as a read would find them
 //   members (membership.cpp): synchronise, leave and join required
+//   replacement (replacement.cpp): another head in the place of a reserve that is lost
 //   flush (flush.cpp): full stripes to the sleds, then an index record through the same log
 //   widen (widen.cpp): the chunks that a stripe lacks, when their sleds are back
 #pragma once
@@ -121,7 +122,8 @@ class Primary : public std::enable_shared_from_this<Primary> {
   io::Task<bool> sync_once(NodeId id);
   io::Task<bool> send_image(NodeId id, std::uint64_t turn, Lsn base, LogPoint& point);
   io::Task<void> tend(std::shared_ptr<Primary> self);
-  io::Task<void> propose(std::vector<NodeId> required, const std::string& why);
+  /// The next revision, with these sets.
+  io::Task<void> propose(std::vector<NodeId> required, std::vector<NodeId> reserves, const std::string& why);
   io::Task<bool> inform_kept();
   std::vector<NodeId> wanted_required(std::string& why) const;
   bool left_alone();
@@ -129,6 +131,12 @@ class Primary : public std::enable_shared_from_this<Primary> {
   void set_state(Member& m, MemberState s);
   Member* member(NodeId id);
   void heartbeat();
+
+  // replacement.cpp
+  NodeId spare_head() const;
+  bool lost(NodeId n) const;
+  std::vector<NodeId> wanted_reserves(std::string& why);
+  void change_members(const std::vector<NodeId>& before);
 
   // primary_write.cpp
   RecordPtr append(RecordKind kind, Lba lba, std::uint32_t blocks, const RequestId& request, std::string body, Buffer payload);
@@ -165,7 +173,9 @@ class Primary : public std::enable_shared_from_this<Primary> {
 
   // flush.cpp
   io::Task<void> flush_loop(std::shared_ptr<Primary> self);
+  std::uint32_t log_fill() const;
   bool flush_due(bool& partial);
+  std::size_t stripes_at_once() const;
   io::Task<std::uint64_t> flush_some(bool partial);
 
   // widen.cpp
@@ -199,6 +209,8 @@ class Primary : public std::enable_shared_from_this<Primary> {
   bool proposing_ = false;
   std::uint64_t wanted_blocks_ = 0; // the size that the next proposal is to have, if it is more than the present one
   std::optional<io::Time> alone_since_;
+  std::map<NodeId, io::Time> lost_since_;  // reserves that the failure agent has given up
+  std::map<NodeId, NodeId> replaced_;      // newcomer -> in whose place
   std::uint64_t sync_turns_ = 0;    // begun, of all members
   std::deque<Op> incoming_;         // admitted in order, waiting for space
   std::vector<Op> blocked_;         // touch a block that a merge holds

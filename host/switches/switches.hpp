@@ -23,6 +23,7 @@ enum class Switch {
   ack_before_shrink,             // 3.1
   join_before_acks,              // 3.2
   acknowledges_one_copy,         // 3.3: also below min_copies
+  replacement_joins_at_once,     // 3.2  another head in a lost reserve's place counts before it has caught up
   longest_log_by_length,         // 4.2
   blank_promoted,                // 4.2: an empty replica opens the VP without the others
   truncate_not_durable,          // 4.3
@@ -47,6 +48,11 @@ enum class Switch {
   store_loses_last_transaction,  // 5.1
   // Front ends
   no_tls_demand,                 // an address with TLS serves without it, too
+  // Coders that are not trusted (8.7)
+  card_parity_unverified,  // compared, and the result of it not heeded
+  hung_card_waited_for,    // for ten minutes
+  head_decodes,            // itself, whatever the sleds could do (A9)
+  card_back_untested,      // after a fault it is used again without a self-test
   count_
 };
 

@@ -21,6 +21,7 @@ const std::map<Switch, const char*> kNotReached = {
     {Switch::diverged_unchecked, "no fault brings a primary to send another record while the other rules hold; sim_head_test"},
     {Switch::blank_promoted, "needs more lost than a seed may lose; sim_loss_test"},
     {Switch::history_unchecked, "no operator accepts loss in a seed; sim_loss_test"},
+    {Switch::replacement_joins_at_once, "who is new is blank or suspect until it has caught up, and neither opens a VP; store_test"},
     {Switch::torn_end_forgotten, "a torn batch is looked at again only when later segments have been used twice; segment_log_test"},
     {Switch::late_sync_taken, "no schedule leads there yet, and no test"},
     {Switch::longest_log_by_length, "an epoch begins behind all required logs, so the longest of them is also the latest; sim_head_test"},
