@@ -182,7 +182,7 @@ static inline void step(State &s, const In &in, Out &out) {
   if (ar_taken || MUTANT(4)) s.ar_valid = false;
   if (issue) {
     s.ar_valid = true, s.ar_address = (s.next, ap_uint<6>(0)), s.ar_length = MUTANT(2) ? n : ap_uint<7>(n - 1);
-    s.next = s.next + (MUTANT(3) ? ap_uint<7>(64) : n), s.left = s.left - n;
+    s.next = MUTANT(3) ? ap_uint<58>(s.next + 64) : axi::next_burst(s.next), s.left = s.left - n;
     s.bursts.put(n);
     if (s.left == 0) s.splitting = false;
   }
