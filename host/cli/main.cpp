@@ -88,6 +88,7 @@ int run_cosim(int argc, char** argv) {
   --faults LIST    card: only these faults, by comma (docs/cosim.md)
   --trace FILE     waveforms of the RTL, FST
   --report FILE    a page with figures, charts and the coverage, HTML
+  --case NAME      only this case of the bench, if it has several
 kernels:)");
     for (const auto& [k, program] : kernels) std::printf(" %s", k.c_str());
     std::printf("%s\n", kernels.empty() ? " none is built here" : "");

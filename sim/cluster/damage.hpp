@@ -19,12 +19,17 @@ namespace luge::sim {
 
 class Damage {
  public:
-  Damage(Simulation& sim, Unit& unit, Media& media, Layout layout);
+  /// `with_bad_head`: always, not only in some seeds.
+  Damage(Simulation& sim, Unit& unit, Media& media, Layout layout, bool with_bad_head = false);
 
   std::vector<Chaos::Fault> faults();
   void heal();
   /// Some of the chunks that may rot do. For when no fault comes any more, before everything is read.
   void rot_chunks();
+  /// The header of a batch in the bad head's log goes bad, with newer ones behind it: no torn end. False: its log is too short.
+  bool rot_header(Node bad_head);
+  /// Payloads that only logs hold, a few of them.
+  void rot_payloads(Node bad_head);
   bool reckless() const { return reckless_; }
   /// Its disk has been, or may have been, damaged.
   bool bad(Node n) const { return bad_head_ == n || bad_sled_ == n; }
