@@ -85,10 +85,13 @@ SwapAnswer Store::propose(NodeId source, Revision expected, const Designation& p
   auto it = image_.designations.find(proposed.vp);
   if (it == image_.designations.end())
     return {Status(Code::not_found, "no VP " + std::to_string(proposed.vp) + " in this unit"), {}};
-  if (it->second.revision != expected)
+  if (it->second.revision != expected) {
+    // A change within an epoch comes behind the next epoch, or a promotion behind a change that its candidate has not heard of.
+    if (proposed.epoch != it->second.epoch) reached(Path::swaps_collide);
     return {Status(Code::conflict, "VP " + std::to_string(proposed.vp) + " is at revision " +
                                        std::to_string(it->second.revision) + ", not " + std::to_string(expected)),
             it->second};
+  }
   // No word of what is stored: who asks must not take it for the newest.
   if (doubted(proposed.vp) && !broken(Switch::restored_store_promotes))
     return {Status(Code::unavailable, "the store was restored from an older copy: nothing is changed before every head of the VP has said what it knows"), {}};

@@ -33,7 +33,9 @@ void LatencyWatch::unfollow(NodeId member) {
 }
 
 void LatencyWatch::appended(Lsn lsn, io::Time now) {
-  if (limits_.factor == 0 || now - last_sample_ < kSpacing) return;
+  if (limits_.factor == 0) return;
+  bool enough = open_.size() + parties_[0].window.size() >= limits_.samples;
+  if (enough && now - last_sample_ < kSpacing) return;
   last_sample_ = now;
   open_.push_back({lsn, now, {}});
   open_.back().took.fill(io::Duration(-1));

@@ -69,17 +69,18 @@ TEST_F(Watch, ASlowUnitHasNoSlowMember) { EXPECT_EQ(run(30, 50ms, 120ms, 190ms),
 // Requirement: P-3.5
 TEST_F(Watch, AFewSamplesOrASecondAreNotEnough) {
   EXPECT_EQ(run(15, 1ms, 2ms, 2ms), Changes{});
-  EXPECT_EQ(run(2.5, 1ms, 2ms, 500ms), Changes{}) << "two windows";
+  EXPECT_EQ(run(1.5, 1ms, 2ms, 500ms), Changes{}) << "two windows";
   EXPECT_EQ(run(15, 1ms, 2ms, 2ms), Changes{});
   EXPECT_EQ(run(30, 1ms, 2ms, 500ms, 100ms), Changes{}) << "300 samples are one window";
 }
 
 // Requirement: P-3.5
 TEST_F(Watch, AHiccupIsNoSlowness) {
-  for (int i = 0; i < 30; ++i) {
-    EXPECT_EQ(run(0.8, 1ms, 2ms, 2ms), Changes{});
-    EXPECT_EQ(run(0.2, 1ms, 2ms, 900ms), Changes{});
-  }
+  Changes all;
+  for (int i = 0; i < 30; ++i)
+    for (auto third : {2ms, 900ms})
+      for (auto& change : run(third == 2ms ? 0.8 : 0.2, 1ms, 2ms, third)) all.push_back(change);
+  EXPECT_EQ(all, Changes{});
 }
 
 // Requirement: WR-10, P-3.5 switch=slow-below-min-copies

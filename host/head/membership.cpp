@@ -391,7 +391,6 @@ io::Task<void> Primary::propose(std::vector<NodeId> required, std::vector<NodeId
     }
     result = Designation::from(*p->current());
     if (result.vp != next.vp) co_return;
-    if (result.epoch > epoch_) reached(Path::swaps_collide);
   }
   partition_.waits.clear(Wait::control_plane);
   if (result.epoch == epoch_ && result.revision >= next.revision) {

@@ -131,7 +131,6 @@ io::Task<void> Partition::stand() {
   } else if (p->current()) {
     Designation current = Designation::from(*p->current());
     if (current.vp == d.vp) {
-      if (current.epoch == d.epoch) reached(Path::swaps_collide);
       Status s = co_await adopt(current);
       (void)s;
     }

@@ -114,15 +114,15 @@ void Damage::rot_log_once(Node n) {
   disk.rot(path, at);
 }
 
-bool Damage::rot_header(Node n) {
+head::RecordPtr Damage::rot_header(Node n) {
   auto records = logged_data(n);
-  if (reckless_ || bad_head_ != n || records.size() < 8) return false;
+  if (reckless_ || bad_head_ != n || records.empty()) return nullptr;
   // In front of what was logged near the end: what is dropped with it has been acknowledged.
-  const head::Record& r = *records[records.size() - random_.between(4, std::min<std::size_t>(records.size(), 24))];
-  std::uint64_t at = r.position.offset - std::min<std::uint64_t>(r.position.offset, 1 + random_.below(kBlockBytes));
+  head::RecordPtr r = records[records.size() - random_.between(1, std::min<std::size_t>(records.size(), 6))];
+  std::uint64_t at = r->position.offset - kBlockBytes + 20;
   log(sim_.name(n) + " log-data offset " + std::to_string(at));
   sim_.disk(n).rot("log-data", at);
-  return true;
+  return r;
 }
 
 void Damage::rot_payloads(Node n) {

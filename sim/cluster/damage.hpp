@@ -26,8 +26,8 @@ class Damage {
   void heal();
   /// Some of the chunks that may rot do. For when no fault comes any more, before everything is read.
   void rot_chunks();
-  /// The header of a batch in the bad head's log goes bad, with newer ones behind it: no torn end. False: its log is too short.
-  bool rot_header(Node bad_head);
+  /// The header in front of a record that the bad head has logged lately goes bad, or a block of the record before. Null: there is none.
+  head::RecordPtr rot_header(Node bad_head);
   /// Payloads that only logs hold, a few of them.
   void rot_payloads(Node bad_head);
   bool reckless() const { return reckless_; }

@@ -234,7 +234,7 @@ void Schedules::two_promotions(Chaos& c) {
 void Schedules::shrink_meets_promotion(Chaos& c) {
   auto g = some_group();
   if (!g) return;
-  bool first = random_.chance(0.5), primary_is_late = random_.chance(0.6);
+  bool first = random_.chance(0.5), primary_is_late = random_.chance(0.75);
   Node control = unit_.control_node(), candidate = g->reserves[first ? 0 : 1], missed = g->reserves[first ? 1 : 0];
   cut({g->primary}, {missed});
   auto mended = [this, g, candidate, missed, control] {
@@ -242,10 +242,10 @@ void Schedules::shrink_meets_promotion(Chaos& c) {
     sim_.fabric().slow(candidate, control, 0ms);
     sim_.fabric().slow(g->primary, control, 0ms);
   };
-  c.undo_after(between(primary_is_late ? 900ms : 600ms, primary_is_late ? 1200ms : 1300ms), [this, &c, g, candidate, control, primary_is_late, mended] {
+  c.undo_after(between(primary_is_late ? 1250ms : 600ms, primary_is_late ? 1450ms : 1300ms), [this, &c, g, candidate, control, primary_is_late, mended] {
     cut({g->primary}, {candidate});
     // On the way to the store one proposal is overtaken by the other. A primary whose answers to pings are late has failed for the store.
-    if (primary_is_late) sim_.fabric().slow(g->primary, control, 1200ms);
+    if (primary_is_late) sim_.fabric().slow(g->primary, control, 900ms);
     else sim_.fabric().cut(control, g->primary), sim_.fabric().slow(candidate, control, 250ms);
     c.undo_after(primary_is_late ? between(2s, 3s) : between(400ms, 1600ms), mended);
   });
@@ -348,9 +348,15 @@ void Schedules::rotten_log(Chaos& c) {
   Node bad = *damage_.bad_head();
   auto g = some_group(bad);
   if (!g) return;
-  if (random_.chance(0.5)) {
-    if (!damage_.rot_header(bad)) return;
-    for (Node n : g->all()) c.down(n, Crash::power, n == bad ? between(50ms, 300ms) : between(6s, 8s));
+  if (random_.chance(0.6)) {
+    head::RecordPtr r = damage_.rot_header(bad);
+    // Only with newer batches behind it can it be told from a torn end.
+    if (r) c.undo_after(between(300ms, 900ms), [this, &c, g, bad, r] {
+      head::Head* h = unit_.head(kFirstHead + bad - unit_.head_nodes()[0]);
+      const head::Replica* replica = h ? h->replica(r->header.vp()) : nullptr;
+      if (!replica || replica->durable() < r->lsn() + 20) return;
+      for (Node n : g->all()) c.down(n, Crash::power, n == bad ? between(50ms, 300ms) : between(6s, 8s));
+    });
     return;
   }
   if (g->primary == bad) return damage_.rot_payloads(bad);

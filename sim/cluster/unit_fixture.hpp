@@ -38,11 +38,12 @@ struct VolumeClient {
 
 class UnitTest : public testing::Test {
  protected:
-  /// `shape`: what a test asks for beyond small logs and no flush by itself.
-  explicit UnitTest(Unit::Shape shape = {}, std::uint32_t copies = 3) {
+  /// No flush by itself.
+  explicit UnitTest(std::uint32_t copies = 3, std::uint64_t log_bytes = 4 << 20) {
+    Unit::Shape shape;
     head::Options& h = shape.head;
     h.segment_bytes = h.meta_segment_bytes = 256 << 10;
-    h.log_bytes = h.meta_bytes = 4 << 20;
+    h.log_bytes = h.meta_bytes = log_bytes;
     h.chunk_bytes = 16 << 10;
     h.flush_bytes = 1 << 30;  // what is tested stays in the logs
     h.flush_age = h.flush_idle = 3600s;
