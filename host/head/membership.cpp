@@ -331,6 +331,10 @@ io::Task<void> Primary::tend(std::shared_ptr<Primary> self) {
       why = "the volume grows";
       want = d.required;
     }
+    if (why.empty() && fate_unknown()) {
+      why = "how the last proposal has ended is not known";
+      want = d.required;
+    }
     std::vector<NodeId> reserves = d.reserves;
     if (why.empty() && also_required_.empty()) {
       reserves = wanted_reserves(why);
@@ -364,9 +368,13 @@ io::Task<void> Primary::propose(std::vector<NodeId> required, std::vector<NodeId
     for (NodeId n : next.reserves)
       if (!partition_.designation().has_member(n)) next.required.push_back(n);
   next.blocks = std::max(next.blocks, wanted_blocks_);
-  for (NodeId n : next.required)
-    if (n != ctx_.options.id) also_required_.insert(n);
+  // Both sets are waited for until it is known how this has ended, and all that are kept know it (protocol 3.2, 5.1): what the
+  // store has decided may also become known here by the control plane's word, before its answer or without it.
+  for (const std::vector<NodeId>& set : {next.required, partition_.designation().required})
+    for (NodeId n : set)
+      if (n != ctx_.options.id) also_required_.insert(n);
   Revision expected = partition_.designation().revision;
+  open_proposal_ = expected;
   if (broken(Switch::ack_before_shrink)) {
     partition_.replica.designation.required = next.required;
     recompute_commit();
@@ -393,12 +401,10 @@ io::Task<void> Primary::propose(std::vector<NodeId> required, std::vector<NodeId
     if (result.vp != next.vp) co_return;
   }
   partition_.waits.clear(Wait::control_plane);
-  if (result.epoch == epoch_ && result.revision >= next.revision) {
+  // The store has left the revision that was expected: no earlier proposal that expects it can still be taken.
+  if (result.epoch != epoch_ || result.revision > expected) open_proposal_.reset();
+  if (result.epoch == epoch_ && result.revision >= next.revision)
     logging::info("VP {:x}: revision {}, required {} ({})", next.vp, result.revision, fmt::join(result.required, " "), why);
-    // The old set stays in force until all that are kept know the new one (protocol 5.1).
-    for (NodeId n : partition_.designation().required)
-      if (n != ctx_.options.id) also_required_.insert(n);
-  }
   std::size_t before = partition_.designation().required.size();
   std::vector<NodeId> reserves_before = partition_.designation().reserves;
   Status s = co_await partition_.adopt(std::move(result));
@@ -409,9 +415,15 @@ io::Task<void> Primary::propose(std::vector<NodeId> required, std::vector<NodeId
   co_await inform_kept();
 }
 
+// The last proposal may have been taken, or may be yet: its answer has not come, and the revision that it expects is still the newest
+// that is known here.
+bool Primary::fate_unknown() const {
+  return open_proposal_ && *open_proposal_ >= partition_.designation().revision && !broken(Switch::union_forgotten);
+}
+
 io::Task<bool> Primary::inform_kept() {
   Designation d = partition_.designation();
-  if (d.epoch != epoch_) co_return false;
+  if (d.epoch != epoch_ || fate_unknown()) co_return false;
   for (NodeId n : d.required) {
     if (n == ctx_.options.id) continue;
     auto answer = co_await ctx_.connections->call(n, wire::make_frame(wire::Kind::collect, [&](auto& b) {
@@ -422,7 +434,7 @@ io::Task<bool> Primary::inform_kept() {
     const auto* c = answer.ok() && answer->kind == wire::Kind::collect_reply ? answer->as<fbs::CollectReply>() : nullptr;
     if (!c || c->code() != 0 || c->revision() < d.revision) co_return false;
   }
-  if (partition_.designation().revision != d.revision) co_return false;
+  if (partition_.designation().revision != d.revision || fate_unknown()) co_return false;
   also_required_.clear();
   recompute_commit();
   pump();

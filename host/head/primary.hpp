@@ -132,6 +132,7 @@ class Primary : public std::enable_shared_from_this<Primary> {
   io::Task<void> propose(std::vector<NodeId> required, std::vector<NodeId> reserves, const std::string& why);
   io::Task<bool> inform_kept();
   std::vector<NodeId> wanted_required(std::string& why) const;
+  bool fate_unknown() const;
   bool left_alone();
   void let_join(Member& m);
   bool behind_too_far(const Member& m) const;
@@ -218,7 +219,7 @@ class Primary : public std::enable_shared_from_this<Primary> {
   LatencyWatch latency_;
   bool handing_over_ = false;       // nothing new is begun
   std::set<NodeId> also_required_;  // while a proposal's fate or its spreading is open: the union with the old set
-  bool proposing_ = false;
+  std::optional<Revision> open_proposal_;  // the revision expected by a proposal that has not been answered
   std::uint64_t wanted_blocks_ = 0; // the size that the next proposal is to have, if it is more than the present one
   std::optional<io::Time> alone_since_;
   std::map<NodeId, io::Time> lost_since_;  // reserves that the failure agent has given up

@@ -23,6 +23,7 @@ enum class Switch {
   ack_before_shrink,             // 3.1
   join_before_acks,              // 3.2
   acknowledges_one_copy,         // 3.3: also below min_copies
+  union_forgotten,               // 3.2: a proposal without an answer is taken for one that was refused
   replacement_joins_at_once,     // 3.2  another head in a lost reserve's place counts before it has caught up
   latency_not_relative,          // 3.5: a member is slow by its own latency, whatever the primary's is
   latency_floor_ignored,         // 3.5: however little it is slower
