@@ -56,7 +56,8 @@ class Meter {
 };
 
 struct Load {
-  std::uint32_t heads = 3, volumes = 1, workers = 1, writes = 1;  // workers and writes: of each volume
+  std::uint32_t heads = 3, volumes = 1, workers = 1, writes = 1;  // workers and writes: of each volume that is written to
+  std::uint32_t idle = 0;  // so many volumes more that nobody writes to
 };
 constexpr std::uint64_t kVolumeBytes = 1 << 20;
 
@@ -84,8 +85,8 @@ struct Client {
   }
   Task<void> work(Load load, std::uint32_t& failed) {
     io::TaskGroup group(world);
-    for (auto& v : volumes)
-      for (std::uint32_t w = 0; w < load.workers; ++w) group.spawn("writer", worker(*this, *v, load.writes / load.workers, failed));
+    for (std::uint32_t i = 0; i < load.volumes; ++i)
+      for (std::uint32_t w = 0; w < load.workers; ++w) group.spawn("writer", worker(*this, *volumes[i], load.writes / load.workers, failed));
     co_await group.join();
   }
   io::World& world;
@@ -122,8 +123,8 @@ Cost cost_of_a_write(const Load& load, std::uint64_t seed) {
   Cost cost;
   std::uint32_t failed = 0;
   if (sim.run_until(all, 20s) && !failed_to_start) {
-    for (std::uint32_t i = 0; i < load.volumes; ++i) failed += !unit.control()->volumes().create({"v" + std::to_string(i), kVolumeBytes, {4, 2}, 3}).ok();
-    sim.run(node, client->attach(load.volumes, failed), 120s);
+    for (std::uint32_t i = 0; i < load.volumes + load.idle; ++i) failed += !unit.control()->volumes().create({"v" + std::to_string(i), kVolumeBytes, {4, 2}, 3}).ok();
+    sim.run(node, client->attach(load.volumes + load.idle, failed), 120s);
     Load warm_up = load;
     warm_up.writes = std::max<std::uint32_t>(load.workers, load.writes / 10);
     sim.run(node, client->work(warm_up, failed), 600s);
@@ -238,6 +239,7 @@ int run_growth() {
     return a.work > 0 && b.work > 0 ? a.work / b.work : -1;
   };
   bool all = say("9 heads against 3, a volume for each", ratio({9, 9, 16, 2000}, {3, 3, 16, 2000}), 1.15, "x");
+  all &= say("a volume beside 99 idle ones against alone", ratio({3, 1, 32, 10000, 99}, {3, 1, 32, 10000}), 1.15, "x");
   all &= say("100 volumes against 1, as many writes in all", ratio({3, 100, 1, 100}, {3, 1, 100, 10000}), 1.15, "x");
   for (std::uint64_t gib : {1, 8, 64})
     all &= say("index memory of " + std::to_string(gib) + " GiB mapped", in_a_child([&] { return index_percent(gib << 30); }), 0.25, " %");

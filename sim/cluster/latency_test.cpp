@@ -73,16 +73,15 @@ TEST_F(LatencyTest, AUnitThatIsSlowAsAWholeHasNoSlowMember) {
 // Requirement: WR-11 switch=slow-member-cut-off
 TEST_F(LatencyTest, ASlowDiskLeavesTheRequiredSetIsSentEverythingAndComesBack) {
   NodeId slow = before_.reserves[0];
+  pause_ = 50ms;  // as much as the slow disk can take, with batches of a quarter of such short segments
   sim_.run_for(2s);
   slow_disk(slow, 400);  // 20 to 160 ms a write
-  EXPECT_GT(write_time(3s), 30ms);
-  ASSERT_TRUE(wait_until_required(slow, false, 20s));
+  EXPECT_GT(write_time(3s), 80ms) << "the pause between two, and the write";
+  ASSERT_TRUE(wait_until_required(slow, false, 30s));
   EXPECT_EQ(designation().epoch, before_.epoch) << "a revision, no new epoch";
   EXPECT_EQ(designation().required.size(), 2u);
   sim_.run_for(1s);
-  EXPECT_LT(write_time(3s), 6ms) << "writes do not wait for it any more";
-  pause_ = 25ms;  // as much as its disk can take
-  sim_.run_for(5s);
+  EXPECT_LT(write_time(3s), 56ms) << "writes do not wait for it any more";
   auto m = member(slow);
   EXPECT_TRUE(m["slow"].as_bool());
   EXPECT_FALSE(m["awaited"].as_bool());
