@@ -65,6 +65,8 @@ def coded(unit):
 def one(options, work, name, arguments):
     unit = Luge(options, work, name=f"unit-{len(os.listdir(work))}", up=arguments)
     try:
+        while any(n.get("coding", {}).get("state") == "opening" for n in unit.nodes()):
+            time.sleep(0.2)
         before, counted = spent(unit), coded(unit)
         fill(unit, work, options.size)
         unit.settle()

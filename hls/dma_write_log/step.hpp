@@ -19,11 +19,16 @@
 #include "hls/lib/ap_int.h"
 #include "hls/lib/axi.h"
 #include "hls/lib/channel.h"
+#include "hls/lib/lut.h"
 #include "hls/lib/mutant.h"
 #include "hls/lib/ram.h"
 #include "hls/lib/top.h"
 
 namespace dma_write_log {
+using lut::counted;
+using lut::less9;
+using lut::plus1;
+using lut::same;
 static const int FUNCTIONS = 64;
 static const int FLYING = 64;   // bursts without a response
 static const int QUEUE = 64;    // records that wait for responses
@@ -155,7 +160,7 @@ struct State {
   ap_uint<3> dropped = 0;
   ap_uint<4> drip = 0;               // records that have left and are not counted yet
   ap_uint<6> left = 0, adding = 0;
-  bool given4[8], examined4[8], watermark4[8];
+  ap_uint<32> given4, examined4; ap_uint<21> watermark4;  // every fourth bit, the first of them bit `low`
   ap_uint<3> bit_high;
   bool bit_valid1 = false, bit_tail1, bit_size1;
   bool given_changed = false, bit_valid = false, bit_given = false, bit_examined = false, bit_tail = false, bit_size = false, bit_watermark = false;
@@ -164,71 +169,9 @@ struct State {
   bool over_watermark = false, bad_head = false, misfit = false;
 };
 
-// a < b by parts of 3 bits, each a LUT: two levels.
-#ifdef HLS_NATIVE
-static inline bool less9(ap_uint<9> a, ap_uint<9> b) { return a < b; }
-#else
-static inline bool less9(ap_uint<9> a, ap_uint<9> b) {
-  bool less[3], equal[3];
-  for (int i = 0; i < 3; i++) {
-    ap_uint<3> x = a >> (3 * i), y = b >> (3 * i);
-    less[i] = x < y, equal[i] = x == y;
-  }
-  return less[2] | (equal[2] & less[1]) | (equal[2] & equal[1] & less[0]);
-}
-#endif
 // Whether `count` has reached `mark`; the two are never 512 apart.
-#ifdef HLS_NATIVE
-static inline bool reached(ap_uint<10> count, ap_uint<10> mark) { return !ap_uint<10>(count - mark)[9]; }
-#else
 static inline bool reached(ap_uint<10> count, ap_uint<10> mark) { return !(count[9] ^ mark[9] ^ less9(count, mark)); }
-#endif
 
-// x + 1 with the carries found by groups of 6 bits.
-#ifdef HLS_NATIVE
-template <int N> static inline ap_uint<N> plus1(ap_uint<N> x) { return x + 1; }
-template <int N> static inline ap_uint<N> counted(ap_uint<N> x, bool up, bool down) { return x + (up ? 1 : 0) - (down ? 1 : 0); }
-#else
-template <int N> static inline ap_uint<N> plus1(ap_uint<N> x) {
-  ap_uint<N> r = x;
-  bool carry = true;
-  for (int g = 0; g < N; g += 6) {
-    bool all = carry;
-    for (int i = g; i < g + 6 && i < N; i++) {
-      r[i] = x[i] ^ all;
-      all = all && x[i];
-    }
-    carry = all;
-  }
-  return r;
-}
-template <int N> static inline ap_uint<N> counted(ap_uint<N> x, bool up, bool down) {
-  // Both results from registers alone; up and down come late and only choose.
-  ap_uint<N> more = plus1(x), less = ~plus1(ap_uint<N>(~x)), r;
-  for (int i = 0; i < N; i++) r[i] = up ? (down ? (bool)x[i] : (bool)more[i]) : (down ? (bool)less[i] : (bool)x[i]);
-  return r;
-}
-#endif
-static inline bool pick4(ap_uint<4> x, ap_uint<2> n) { return n[1] ? (n[0] ? x[3] : x[2]) : (n[0] ? x[1] : x[0]); }
-
-// a == b: three bits of each a LUT, six of these another.
-#ifdef HLS_NATIVE
-template <int N> static inline bool same(ap_uint<N> a, ap_uint<N> b) { return a == b; }
-#else
-template <int N> static inline bool same(ap_uint<N> a, ap_uint<N> b) {
-  bool differ = false;
-  for (int g = 0; g < N; g += 18) {
-    bool group = false;
-    for (int i = g; i < g + 18 && i < N; i += 3) {
-      bool part = false;
-      for (int j = i; j < i + 3 && j < N; j++) part = part | (a[j] ^ b[j]);
-      group = group | part;
-    }
-    differ = differ | group;
-  }
-  return !differ;
-}
-#endif
 
 // a < b and a == b by parts of 8 bits.
 static inline void compare(ap_uint<52> a, ap_uint<52> b, Parts &p) {
@@ -289,14 +232,12 @@ static inline void serial(State &s, const In &in, ap_uint<3> leaving) {
   }
   // Bit n of each number in two steps: by the low bits of n, then by the high ones.
   ap_uint<3> high = s.bit_high;
-  s.bit_given = s.given4[high]; s.bit_examined = s.examined4[high]; s.bit_watermark = s.watermark4[high];
+  ap_uint<5> place = (high, ap_uint<2>(0));
+  s.bit_given = ap_uint<1>(s.given4 >> place); s.bit_examined = ap_uint<1>(s.examined4 >> place); s.bit_watermark = ap_uint<1>(s.watermark4 >> place);
   s.bit_tail = s.bit_tail1; s.bit_size = s.bit_size1; s.bit_valid = s.bit_valid1;
   bool work = !s.bit[5];
   ap_uint<2> low = s.bit;
-  for (int i = 0; i < 8; i++) {
-    s.given4[i] = pick4(s.given >> (4 * i), low); s.examined4[i] = pick4(examined >> (4 * i), low);
-    s.watermark4[i] = pick4(in.ring.watermark >> (4 * i), low);
-  }
+  s.given4 = (s.given >> low) & 0x11111111, s.examined4 = (examined >> low) & 0x11111111, s.watermark4 = (in.ring.watermark >> low) & 0x111111;
   s.bit_high = s.bit >> 2;
   bool t = s.tail[0], a = s.adding[0];
   s.bit_valid1 = work; s.bit_tail1 = t ^ a ^ s.carry_tail; s.bit_size1 = in.ring.log2_slots == ap_uint<5>(s.bit);
@@ -525,9 +466,8 @@ static inline void step(State &s, const In &in, Out &out) {
 
   // ---- hold, overflow, bitmap ----
   bool clear = in.clear.valid && (!s.overflowing || MUTANT(14)) && !s.lost_valid && !s.all_dirty;
-  ap_uint<8> row = ap_uint<8>(s.lost_valid ? 1 : 0) << ap_uint<3>(s.lost_function >> 3), column = ap_uint<8>(1) << ap_uint<3>(s.lost_function);
-  if (clear || s.lost_valid || s.all_dirty)
-    for (int f = 0; f < FUNCTIONS; f++) s.dirty[f] = (s.dirty[f] && !(clear && in.clear.functions[f])) || (row[f / 8] && column[f % 8]) || s.all_dirty;
+  ap_uint<64> forget = clear ? ap_uint<64>(in.clear.functions) : ap_uint<64>(0), marks = s.all_dirty ? ~ap_uint<64>(0) : ap_uint<64>(0);
+  s.dirty = (s.dirty & ~forget) | marks | (ap_uint<64>(s.lost_valid ? 1 : 0) << s.lost_function);
   s.lost_valid = lost && !MUTANT(13), s.lost_function = s.w4.function;
   s.overflow = s.patience_over || s.all_dirty || (s.overflow && !clear);
   s.record_error = s.all_dirty || (s.record_error && !clear);
@@ -557,7 +497,7 @@ static inline void step(State &s, const In &in, Out &out) {
     s.tail3 = s.tail2;
     s.end3 = plus1(ap_uint<11>((ap_uint<4>(s.w2.line >> 6), s.tail2)));
     ap_uint<52> page = s.w1.line >> 6;
-    compare(page, s.first_page.q, s.below), compare(s.last_page.q, page, s.above);
+    if (s.v1) compare(page, s.first_page.q, s.below), compare(s.last_page.q, page, s.above);
     s.recorded2 = s.recorded.q;
     s.v2 = s.v1, s.w2 = s.w1;
     s.tail2 = ap_uint<6>(s.w1.line) + s.w1.last;
@@ -595,11 +535,7 @@ static inline void step(State &s, const In &in, Out &out) {
   s.enable2 = s.enable1 && in.control.enable, s.enable1 = in.control.enable;
   ap_uint<64> base = in.ring.base;
   s.ring_ok = (ap_uint<18>(base >> 6) & ap_uint<18>(s.mask >> 2)) == 0 && ap_uint<6>(base) == 0 && in.ring.log2_slots <= 20;
-#ifdef HLS_NATIVE
-  s.mask = (1u << in.ring.log2_slots.to_uint()) - 1;
-#else
-  for (int i = 0; i < 20; i++) s.mask[i] = i < in.ring.log2_slots;
-#endif
+  s.mask = ~(~ap_uint<32>(0) << in.ring.log2_slots);
   s.lane_mask = (ap_uint<1>(in.ring.log2_slots > 1), ap_uint<1>(in.ring.log2_slots > 0));
 }
 }  // namespace dma_write_log

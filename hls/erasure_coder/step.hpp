@@ -64,7 +64,7 @@ struct State {
   ap_uint<3> left = 0;
   Word column[ROWS];
   // queue
-  ram<ap_uint<64>, QUEUE> queue[8];
+  rams<ap_uint<64>, QUEUE, 8> queue;
   ram<bool, QUEUE> queue_last;
   ap_uint<5> head = 0, tail = 0;
   ap_uint<6> queued = 0;

@@ -25,7 +25,7 @@ struct Out {
   bool idle;
 };
 struct State {
-  ram<ap_uint<64>, 2048> words[8];  // bank, row, column
+  rams<ap_uint<64>, 2048, 8> words;  // bank, row, column
   bool full[2] = {false, false};
   Round shape[2];
   bool filling = false;

@@ -10,7 +10,7 @@ class LinkCard final : public Card {
  public:
   LinkCard(std::shared_ptr<Link> link, const std::string& kind)
       : link_(std::move(link)), name_("card-" + kind), description_(link_->hello().text), coder_(make_link_coder(link_, name_)) {}
-  ~LinkCard() override { link_->close(); }
+  ~LinkCard() override { link_->close(true); }
 
   std::string_view name() const override { return name_; }
   std::string describe() const override { return description_; }
@@ -33,7 +33,7 @@ class ReopeningCoder final : public coding::ErasureCoder {
  public:
   ReopeningCoder(io::World& world, CardOptions options) : world_(world), options_(std::move(options)), name_("card-" + options_.kind) {}
   ~ReopeningCoder() override {
-    if (link_) link_->close();
+    if (link_) link_->close(true);
   }
 
   io::Task<Status> reset() override {
@@ -80,7 +80,7 @@ class ReopeningCoder final : public coding::ErasureCoder {
 
   void drop() {
     if (!link_) return;
-    link_->close();
+    link_->close(false);  // while a daemon works
     for (std::size_t i = 0; i < std::size(kFields); ++i) before_[i] += link_->counters().*kFields[i].value;
     link_.reset();
   }
@@ -112,7 +112,7 @@ io::Task<Result<std::unique_ptr<Card>>> open_card(io::World& world, CardOptions 
   Status s = co_await link->open();
   fault = link->fault();
   if (!s.ok()) {
-    link->close();
+    link->close(false);
     co_return s;
   }
   co_return std::make_unique<LinkCard>(std::move(link), options.kind);

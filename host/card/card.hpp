@@ -54,7 +54,7 @@ struct CardOptions {
   io::Duration job_limit = std::chrono::milliseconds(1500);   ///< from submission while nothing completes
 };
 
-/// Since the card was opened, but for those that say otherwise.
+/// Since the card was opened.
 struct CardCounters {
   std::uint64_t jobs = 0, jobs_failed = 0;             ///< code jobs completed by the card; of them with another status than ok
   std::uint64_t encode_jobs = 0, decode_jobs = 0;
@@ -62,7 +62,7 @@ struct CardCounters {
   std::uint64_t source_bytes = 0, result_bytes = 0;    ///< coded on the card
   std::uint64_t copied_bytes = 0;                      ///< between callers' memory and the pool; 0: zero-copy
   std::uint64_t to_card_ns = 0, on_card_ns = 0, from_card_ns = 0;  ///< wall time of H2D, of waiting for completions, of D2H
-  // The card's own registers, widened to 64 bits; since it was reset.
+  // The card's own registers, widened to 64 bits.
   std::uint64_t completed = 0, cycles = 0, busy_cycles = 0, beats_read = 0, beats_written = 0, read_stalls = 0, write_stalls = 0, failed = 0;
 };
 

@@ -286,6 +286,23 @@ TEST_P(Trouble, CardProcessKilled) { try_it(Way::card_killed, Code::unavailable,
 TEST_P(Trouble, SimulatorHangs) { try_it(Way::hang_file, Code::timed_out, Fault::hang); }
 TEST_P(Trouble, MemoryDoesNotAnswer) { try_it(Way::lost_file, Code::timed_out, Fault::hang); }
 
+// The twin of SimulatorStopped: it is the limit that ends the call, nothing else does.
+TEST_P(Trouble, OnlyTheLimitEndsAHang) {
+  if (rtl()) GTEST_SKIP() << "the native card shows it";
+  io::testing::run([&](io::World& world) -> io::Task<void> {
+    CardOptions o = options();
+    o.job_limit = std::chrono::milliseconds(4000);
+    auto card = co_await open_ok(world, o);
+    if (!card) co_return;
+    Stripe stripe = random_stripe({4, 2}, 4096, rng, [](std::size_t n) { return Buffer::allocate(n); });
+    ::kill(simulator_of(card->process()), SIGSTOP);
+    const io::Time begin = world.now();
+    Status s = co_await card->coder()->encode(stripe.layout, stripe.data(), stripe.parity());
+    EXPECT_EQ(s.code(), Code::timed_out) << s.to_string();
+    EXPECT_GE(world.now() - begin, std::chrono::milliseconds(3900));
+  });
+}
+
 // An idle card that dies is noticed without a job.
 TEST_P(Trouble, DiesIdle) {
   io::testing::run([&](io::World& world) -> io::Task<void> {
@@ -339,8 +356,54 @@ TEST_P(Trouble, WrongParityFailsTheSelfTest) {
   });
 }
 
-// Memory of a job whose caller is gone is not given out before the job has ended.
-TEST_P(CardTest, PoolKeepsWhatTheCardUses) {
+io::Task<void> code_on_own_card(io::World& world, CardOptions o, std::uint64_t seed, int& done) {
+  auto card = co_await open_ok(world, o);
+  if (!card) co_return;
+  std::mt19937_64 rng(seed);
+  co_await compare_with_isal(*card, rng, o.kind == "rtl" ? 2 : 10, 8192, true);
+  auto c = co_await card->counters();
+  EXPECT_TRUE(c.ok() && c->jobs != 0 && c->jobs + c->tables_loaded == c->completed) << "the counters are this card's";
+  ++done;
+}
+
+TEST_P(CardTest, SeveralCardsAtOnce) {
+  io::testing::run([&](io::World& world) -> io::Task<void> {
+    io::TaskGroup group(world);
+    int done = 0;
+    for (unsigned i = 0; i < 3; ++i) {
+      CardOptions o = options();
+      o.device = i % 2;  // the third is another host's
+      group.spawn("card", code_on_own_card(world, o, i, done));
+    }
+    co_await group.join();
+    EXPECT_EQ(done, 3);
+  });
+}
+
+// A card that comes and goes, kindly or not, leaves nothing: descriptors, processes, files.
+TEST_P(CardTest, NothingIsLeftBehind) {
+  auto count = [](const fs::path& p) { return std::distance(fs::directory_iterator(p), fs::directory_iterator()); };
+  ::setenv("TMPDIR", directory.path().c_str(), 1);
+  io::testing::run([&](io::World& world) -> io::Task<void> {
+    auto coder = make_card_coder(world, options());
+    std::ptrdiff_t descriptors = 0;
+    for (int i = 0; i < 4; ++i) {
+      Status s = co_await coder->reset();
+      EXPECT_TRUE(s.ok()) << s.to_string();
+      Stripe stripe = random_stripe({4, 2}, 4096, rng, [&](std::size_t n) { return coder->allocate(n); });
+      EXPECT_TRUE((co_await coder->encode(stripe.layout, stripe.data(), stripe.parity())).ok());
+      if (i == 0) descriptors = count("/proc/self/fd");
+      else EXPECT_EQ(count("/proc/self/fd"), descriptors);
+      EXPECT_EQ(count(directory.path()), 1) << "one card, one folder";
+    }
+    for (const auto& [name, value] : coder->figures())
+      if (name == "opened") EXPECT_EQ(value, 4u);
+  });
+  EXPECT_EQ(count(directory.path()), 0);
+  ::unsetenv("TMPDIR");
+}
+
+TEST_P(CardTest, MemoryBesideThePoolIsCodedToo) {
   io::testing::run([&](io::World& world) -> io::Task<void> {
     CardOptions o = options();
     o.pool_bytes = 16u << 20;

@@ -35,7 +35,7 @@ struct Link::Waiter {
 };
 
 Link::Link(io::RealWorld& world, CardOptions options) : world_(world), options_(std::move(options)), changed_(world), started_(world) {}
-Link::~Link() { close(); }
+Link::~Link() { close(false); }
 
 io::Task<Status> Link::open() {
   auto process = Process::start(options_, fault_);
@@ -53,13 +53,13 @@ io::Task<Status> Link::open() {
   co_return Status();
 }
 
-void Link::close() {
+void Link::close(bool kindly) {
   if (closed_) return;
   closed_ = true;
   const bool sound = open_ && status_.ok() && sent_.empty();
   if (status_.ok()) status_ = Status(Code::unavailable, "the card has been closed");
   waiter_.reset();
-  if (process_ && sound) process_->close(kCloseMs);
+  if (process_ && sound && kindly) process_->close(kCloseMs);
   process_.reset();
   lose(fault_, status_);
 }
@@ -129,7 +129,7 @@ void Link::hear_one(const char* data, std::size_t n, int descriptor) {
 // The process closed its socket without a word.
 Status Link::explain_end() {
   int status = 0;
-  for (int i = 0; i < 50 && !process_->ended(status); ++i) ::usleep(1000);
+  for (int i = 0; i < 20 && !process_->ended(status); ++i) ::usleep(1000);
   std::string words = process_->last_words(), how;
   if (!process_->ended(status)) how = "closed its socket";
   else if (WIFSIGNALED(status)) how = "was ended by signal " + std::to_string(WTERMSIG(status));

@@ -31,8 +31,9 @@ class Link : public std::enable_shared_from_this<Link> {
   ~Link();
 
   io::Task<Status> open();
-  /// Ends the process. Jobs that wait end `unavailable`.
-  void close();
+  /// Ends the process. Jobs that wait end `unavailable`. Kindly: a sound one may close its device first, for which the loop waits; else it
+  /// is killed.
+  void close(bool kindly);
 
   /// Puts the job on its way; ends at once when the card is lost.
   void start(std::shared_ptr<Job> job);

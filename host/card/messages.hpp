@@ -9,6 +9,7 @@ namespace luge::card {
 inline constexpr std::uint32_t kMessageVersion = 1;
 inline constexpr std::uint32_t kMessageSources = 16, kMessageRows = 4;
 inline constexpr int kCardSocket = 3;           ///< descriptor of the card process's end
+inline constexpr int kCardLock = 4;             ///< of a locked file: the card is this process's while it runs
 inline constexpr std::uint64_t kPage = 4096;
 
 enum class Say : std::uint32_t {

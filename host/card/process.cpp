@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -26,6 +27,15 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::size_t kLastWords = 400;
+
+struct Descriptor {
+  explicit Descriptor(int n) : fd(n) {}
+  Descriptor(const Descriptor&) = delete;
+  ~Descriptor() {
+    if (fd >= 0) ::close(fd);
+  }
+  int fd;
+};
 
 std::vector<char*> pointers(std::vector<std::string>& strings) {
   std::vector<char*> p;
@@ -62,12 +72,23 @@ Result<std::unique_ptr<Process>> Process::start(const CardOptions& o, Fault& fau
     p->own_directory_ = true;
   } else {
     std::error_code e;
-    fs::create_directories(o.directory, e);
+    p->directory_ = fs::absolute(o.directory);
+    fs::create_directories(p->directory_, e);
   }
-  p->log_ = p->directory_ + "/card" + std::to_string(o.device) + ".log";
-  env["SDACCEL_EM_RUN_DIR"] = p->directory_;
-  std::vector<std::string> arguments{program, "--device", std::to_string(o.device), "--pool-bytes", std::to_string(o.pool_bytes),
-                                     "--lock", p->directory_ + "/card" + std::to_string(o.device) + ".lock"};
+  const std::string card = p->directory_ + "/card" + std::to_string(o.device), run = card + ".run";
+  Descriptor lock(::open((card + ".lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  if (lock.fd < 0) return Status(Code::io_error, "cannot open " + card + ".lock: " + std::strerror(errno));
+  if (::flock(lock.fd, LOCK_EX | LOCK_NB) != 0) {
+    fault = Fault::in_use;
+    return Status(Code::exists, "another host has the card: " + card + ".lock is locked");
+  }
+  // What an earlier one left that was killed.
+  std::error_code e;
+  fs::remove_all(run, e);
+  fs::create_directories(run, e);
+  p->log_ = card + ".log";
+  env["SDACCEL_EM_RUN_DIR"] = run;
+  std::vector<std::string> arguments{program, "--device", std::to_string(o.device), "--pool-bytes", std::to_string(o.pool_bytes)};
   if (!o.xclbin.empty()) arguments.insert(arguments.end(), {"--xclbin", fs::absolute(o.xclbin).string()});
   if (!o.memory.empty()) arguments.insert(arguments.end(), {"--memory", o.memory});
   std::vector<std::string> environment;
@@ -87,11 +108,15 @@ Result<std::unique_ptr<Process>> Process::start(const CardOptions& o, Fault& fau
   ::posix_spawnattr_setsigmask(&attributes, &none);
   ::posix_spawnattr_setsigdefault(&attributes, &usual);
   ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-  ::posix_spawn_file_actions_adddup2(&actions, pair[1], kCardSocket);
+  // Both first out of the way of the numbers that they shall have.
+  const int high_socket = ::fcntl(pair[1], F_DUPFD_CLOEXEC, 10), high_lock = ::fcntl(lock.fd, F_DUPFD_CLOEXEC, 10);
+  Descriptor close_socket(high_socket), close_lock(high_lock);
+  ::posix_spawn_file_actions_adddup2(&actions, high_socket, kCardSocket);
+  ::posix_spawn_file_actions_adddup2(&actions, high_lock, kCardLock);
   ::posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
   ::posix_spawn_file_actions_addopen(&actions, 2, p->log_.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
   ::posix_spawn_file_actions_adddup2(&actions, 2, 1);
-  ::posix_spawn_file_actions_addchdir_np(&actions, p->directory_.c_str());
+  ::posix_spawn_file_actions_addchdir_np(&actions, run.c_str());
   int error = ::posix_spawn(&p->pid_, program.c_str(), &actions, &attributes, pointers(arguments).data(), pointers(environment).data());
   ::posix_spawn_file_actions_destroy(&actions);
   ::posix_spawnattr_destroy(&attributes);

@@ -62,7 +62,7 @@ void print_coders(const json::array& nodes) {
     g.jobs += number_of(*c, "device_jobs");
     g.bytes += number_of(*c, "device_bytes");
     g.fallbacks += number_of(*c, "fallbacks");
-    if (state != "healthy") faults += "  " + text_of(n, "name") + " " + state + ", " + text_of(n, "coder") + " codes: " + text_of(*c, "last_fault") + "\n";
+    if (state == "out" || state == "suspect") faults += "  " + text_of(n, "name") + " " + state + ", " + text_of(n, "coder") + " codes: " + text_of(*c, "last_fault") + "\n";
   }
   for (const auto& [key, g] : groups)
     std::cout << "coder " << key.first << " " << paint(key.second, key.second == "healthy" ? Colour::good : key.second == "out" ? Colour::bad : Colour::warning)

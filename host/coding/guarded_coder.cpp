@@ -29,6 +29,7 @@ bool same(const std::vector<Buffer>& a, const std::vector<Buffer>& b) {
 
 std::string_view state_name(GuardedCoder::State s) {
   switch (s) {
+    case GuardedCoder::State::opening: return "opening";
     case GuardedCoder::State::healthy: return "healthy";
     case GuardedCoder::State::suspect: return "suspect";
     default: return "out";
@@ -127,8 +128,10 @@ io::Task<bool> GuardedCoder::by_device(std::shared_ptr<Job> job) {
   } place(*this);
   io::Duration deadline = broken(Switch::hung_card_waited_for) ? std::chrono::minutes(10) : options_.deadline;
   // The attempt has its own hold on the job, and this one lets go of it after a fault: what is late is dropped with it.
+  io::Time begin = world_.now();
   std::optional<Status> ended = co_await io::within(world_, deadline, attempt(device_, job));
   if (ended && ended->ok()) co_return true;
+  counters_.longest_wait = std::max(counters_.longest_wait, world_.now() - begin);
   if (job->outage == outage_) {
     if (!ended) fault(Fault::hung, "no answer within " + std::to_string(options_.deadline / std::chrono::milliseconds(1)) + " ms");
     else fault(Fault::refused, ended->to_string());

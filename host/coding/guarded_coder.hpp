@@ -1,6 +1,7 @@
 // A coder that is not trusted, guarded by ISA-L (A10): a card or an OpenCL device may be wrong, hang, refuse or be gone, and
 // what is coded is right all the same, within a bounded time.
 //
+//   opening   coded by software until the device is open and has passed its self-test
 //   healthy   coded by the device; its parity compared with software's: all of it, or a sample
 //   suspect   it came back after a fault and has passed its self-test: all of its parity compared, until `probation` jobs in
 //             a row were right
@@ -31,7 +32,7 @@ class GuardedCoder {
     io::Duration first_pause = std::chrono::seconds(1), longest_pause = std::chrono::seconds(60);  ///< before a self-test
     std::uint64_t probation = 32;
   };
-  enum class State { healthy, suspect, out };
+  enum class State { opening, healthy, suspect, out };
   enum class Fault { wrong, hung, refused };
   struct Share {
     std::uint64_t jobs = 0, source_bytes = 0;
@@ -42,6 +43,7 @@ class GuardedCoder {
     std::uint64_t compared = 0;                  ///< jobs of the device
     std::uint64_t wrong = 0, hung = 0, refused = 0;
     std::uint64_t tests_passed = 0, tests_failed = 0;
+    io::Duration longest_wait{};                 ///< of a job at a device that then did not do it: how late software was
   };
   struct Coded {
     std::vector<Buffer> chunks;
@@ -52,7 +54,7 @@ class GuardedCoder {
   GuardedCoder(io::World& world, std::shared_ptr<ErasureCoder> device, Options options);
   ~GuardedCoder();
 
-  /// Opens the device and tests it. Not ok: it is out, why, and will be tried again; everything is coded all the same.
+  /// Opens the device and tests it. Not ok: it is out, why, and will be tried again. Everything is coded meanwhile.
   io::Task<Status> start();
   /// The m parity chunks of k data chunks; all of one size, a multiple of 64. invalid: sizes or layout are not possible.
   io::Task<Result<Coded>> encode(Layout layout, std::vector<Buffer> data);
@@ -76,7 +78,7 @@ class GuardedCoder {
 
  private:
   struct Job;
-  bool usable() const { return device_ && state_ != State::out; }
+  bool usable() const { return state_ == State::healthy || state_ == State::suspect; }
   static io::Task<Status> attempt(std::shared_ptr<ErasureCoder> device, std::shared_ptr<Job> job);
   io::Task<bool> by_device(std::shared_ptr<Job> job);
   io::Task<Result<Coded>> by_software(const Job& job);
@@ -94,7 +96,7 @@ class GuardedCoder {
   io::World& world_;
   Options options_;
   std::shared_ptr<ErasureCoder> device_, software_;
-  State state_ = State::out;
+  State state_ = State::opening;
   std::uint64_t outage_ = 0;   // how often it was put out: a job that began before the last time is compared
   bool bringing_back_ = false;
   io::Duration pause_;

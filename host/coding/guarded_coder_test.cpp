@@ -159,6 +159,8 @@ TEST_F(GuardedCoderTest, OneThatHangsIsLeftWithinTwoSeconds) {
   EXPECT_TRUE(encode() && !by_device);
   EXPECT_LE(took, 2s);
   EXPECT_EQ(guard->counters().hung, 1u);
+  EXPECT_GE(guard->counters().longest_wait, 1800ms);
+  EXPECT_LE(guard->counters().longest_wait, 2s);
   EXPECT_TRUE(encode());
   EXPECT_LT(took, 1ms) << "the next does not wait for it";
 }

@@ -712,6 +712,21 @@ TEST_F(ControlTest, AFlushFollowsThePrimary) {
   peer(d.reserves[0]).flush_answer = Status(Code::unavailable, "later");
   EXPECT_EQ(http("POST", "/v1/volumes/v/flush", R"({"timeout_ms":1000})").status, 503u);
 }
+TEST_F(ControlTest, ACoderThatIsPutOutIsAnEvent) {
+  add_unit();
+  sim_.run_for(1s);
+  auto report = [&](const char* state, const char* fault) {
+    peer(101).report = R"({"coding":{"device":"card-native","state":")" + std::string(state) + R"(","last_fault":")" + fault + R"(","wrong":1}})";
+    sim_.run_for(3s);
+    return json::serialize(http("GET", "/v1/events").body);
+  };
+  EXPECT_EQ(report("healthy", "").find("card-native"), std::string::npos) << "nothing has happened";
+  EXPECT_NE(report("out", "did not answer in time").find("coder card-native is out: did not answer in time"), std::string::npos);
+  std::string events = report("suspect", "did not answer in time");
+  EXPECT_NE(events.find("coder card-native is suspect"), std::string::npos);
+  EXPECT_EQ(events.find("is out"), events.rfind("is out")) << "once, though it was reported many times";
+}
+
 TEST_F(ControlTest, StatusTellsWhatPrimariesReportAndNotMore) {
   add_unit();
   create("v");

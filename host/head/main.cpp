@@ -7,6 +7,8 @@
 namespace luge::head {
 namespace {
 
+using namespace std::chrono_literals;
+
 class HeadDaemon {
  public:
   static std::vector<Option> options() {
@@ -24,6 +26,10 @@ class HeadDaemon {
         {"replace-after", T::duration, "5s", "another head takes the place of one that has been given up for this long"},
         {"flush-age", T::duration, "20s", "... or when data has waited this long"},
         {"flush-idle", T::duration, "3s", "... or when nothing was written for this long"},
+        {"slow-factor", T::number, "4", "writes do not wait for a reserve whose median latency is this many times that of the primary's own log; a primary that is so much slower than every reserve hands over; 0: never"},
+        {"slow-floor", T::duration, "20ms", "... and is longer than it by at least this"},
+        {"slow-back", T::number, "2", "they wait for it again below this many times, or when it is longer by less than half of slow-floor"},
+        {"slow-gap", T::duration, "10s", "least time between two such changes of a partition; at least 1s"},
     };
   }
 
@@ -47,6 +53,13 @@ class HeadDaemon {
     o.flush_age = s.duration("flush-age");
     o.replace_after = s.duration("replace-after");
     o.flush_idle = s.duration("flush-idle");
+    o.latency.factor = s.number("slow-factor");
+    o.latency.floor = s.duration("slow-floor");
+    o.latency.back = s.number("slow-back");
+    o.latency.gap = s.duration("slow-gap");
+    if (o.latency.factor > 1000 || (o.latency.factor != 0 && (o.latency.factor < 2 || o.latency.back < 1 || o.latency.back > o.latency.factor)))
+      co_return Status(Code::invalid, "slow-factor is 0 or 2 to 1000, slow-back is 1 to slow-factor");
+    if (o.latency.floor < 1ms || o.latency.gap < 1s) co_return Status(Code::invalid, "slow-floor is at least 1ms, slow-gap at least 1s");
     if (s.text("reads") != "lease" && s.text("reads") != "confirmed") co_return Status(Code::invalid, "reads is lease or confirmed");
     o.lease_reads = s.text("reads") == "lease";
     if (o.segment_bytes < (4 << 20)) co_return Status(Code::invalid, "segment-bytes is at least 4MiB");

@@ -29,6 +29,9 @@ Primary::Member* Primary::member(NodeId id) {
 void Primary::set_state(Member& m, MemberState s) {
   if (m.state == s) return;
   m.state = s;
+  m.joining = false;
+  if (s == MemberState::live) latency_.follow(m.id, partition_.replica.last().lsn);
+  else latency_.unfollow(m.id);
   m.since = m.last_ack = ctx_.world.now();
   members_changed_.notify_all();
 }
@@ -37,8 +40,10 @@ std::string Primary::members_report() const {
   std::string s;
   for (const auto& [id, m] : members_) {
     const char* state = m.state == MemberState::live ? "live" : m.state == MemberState::syncing ? "catching_up" : "away";
-    s += fmt::format(R"({}{{"node":{},"state":"{}","acked":{},"awaited":{}}})", s.empty() ? "" : ",", id, state, m.acked,
-                     partition_.designation().requires_node(id) || also_required_.contains(id));
+    s += fmt::format(R"({}{{"node":{},"state":"{}","acked":{},"lag":{},"awaited":{},"slow":{},"latency_us":{}}})", s.empty() ? "" : ",", id, state, m.acked,
+                     partition_.replica.last().lsn - std::min(partition_.replica.last().lsn, m.acked),
+                     partition_.designation().requires_node(id) || also_required_.contains(id) || m.joining, latency_.slow(id),
+                     std::chrono::duration_cast<std::chrono::microseconds>(latency_.latency(id)).count());
   }
   return s;
 }
@@ -232,6 +237,7 @@ void Primary::on_ack(NodeId id, const fbs::AckState& ack, std::uint16_t data_fil
   io::Time granted = broken(Switch::lease_from_receipt) && ack.granted() != 0 ? now : io::Time(io::Duration(static_cast<std::int64_t>(ack.granted())));
   if (granted <= now) m->granted = std::max(m->granted, granted);
   if (ack.durable() <= m->acked) return;
+  latency_.durable(id, ack.durable(), now);
   m->acked = std::min(ack.durable(), partition_.replica.last().lsn);
   recompute_commit();
   members_changed_.notify_all();
@@ -243,13 +249,24 @@ void Primary::heartbeat() {
     if (m.state == MemberState::live) ctx_.outbox->add(id, state);
 }
 
+// A newcomer that takes every record is waited for as soon as it is as far as the others were a moment ago: one whose answers come a
+// little later than theirs would else never be seen to hold all that is committed.
+void Primary::let_join(Member& m) {
+  const Designation& d = partition_.designation();
+  Replica& replica = partition_.replica;
+  bool wanted = open_ && m.state == MemberState::live && !d.requires_node(m.id) && (!latency_.slow(m.id) || d.required.size() < d.min_copies);
+  if (wanted && m.commit_seen != 0 && m.acked >= m.commit_seen) m.joining = true;
+  bool silent = m.acked < replica.last().lsn && ctx_.world.now() - m.last_ack > ctx_.options.short_loss;
+  if (!wanted || silent) m.joining = false;
+  m.commit_seen = wanted ? replica.commit() : 0;
+}
+
 // Who should be in `required` now.
 std::vector<NodeId> Primary::wanted_required(std::string& why) const {
   const Designation& d = partition_.designation();
   io::Time now = ctx_.world.now();
   Lsn last = partition_.replica.last().lsn;
-  std::vector<NodeId> keep;
-  std::vector<NodeId> gone;
+  std::vector<NodeId> keep, gone, slow;
   for (NodeId n : d.required) {
     auto it = members_.find(n);
     if (n == ctx_.options.id || it == members_.end()) {
@@ -261,19 +278,24 @@ std::vector<NodeId> Primary::wanted_required(std::string& why) const {
                 (!ctx_.connections->connected(n) ||
                  (partition_.synced_epoch == epoch_ && now - m.since > ctx_.options.silent_member));
     bool silent = m.state == MemberState::live && m.acked < last && now - m.last_ack > ctx_.options.silent_member;
-    (away || silent ? gone : keep).push_back(n);
+    (away || silent ? gone : latency_.slow(n) ? slow : keep).push_back(n);
   }
-  if (!gone.empty()) why = "leaving: node " + fmt::format("{}", fmt::join(gone, " "));
-  if (!gone.empty() && keep.size() >= d.min_copies) return keep;
+  // A slow copy is a copy: without it there must be enough others.
+  if (keep.size() < d.min_copies && !broken(Switch::slow_below_min_copies)) keep.insert(keep.end(), slow.begin(), slow.end()), slow.clear();
+  if (!gone.empty() || !slow.empty()) why = fmt::format("leaving: node {}", fmt::join(gone.empty() ? slow : gone, " "));
+  if (!gone.empty() && !slow.empty()) why += fmt::format(" {}", fmt::join(slow, " "));
+  bool leaving = !why.empty();
+  bool enough = keep.size() >= d.min_copies || (gone.empty() && broken(Switch::slow_below_min_copies));
+  if (leaving && enough) return keep;
   for (const auto& [n, m] : members_) {
-    bool caught_up = m.acked >= partition_.replica.commit() && partition_.replica.commit() > 0;
+    bool caught_up = m.joining && m.acked >= partition_.replica.commit() && partition_.replica.commit() > 0;
     if (broken(Switch::join_before_acks)) caught_up = true;
     if (!d.requires_node(n) && m.state == MemberState::live && caught_up && open_) {
       why += (why.empty() ? "" : ", ") + ("joining: node " + std::to_string(n));
       keep.push_back(n);
     }
   }
-  if (gone.empty() || keep.size() >= d.min_copies) return keep;
+  if (!leaving || keep.size() >= d.min_copies) return keep;
   why.clear();  // too few would be left: what is there now is waited for
   return d.required;
 }
@@ -299,6 +321,9 @@ io::Task<void> Primary::tend(std::shared_ptr<Primary> self) {
   while (!deposed_) {
     for (auto& [id, m] : members_) start_sync(id);
     heartbeat();
+    for (auto& [id, m] : members_) let_join(m);
+    co_await judge_latency();
+    if (deposed_) break;
     std::string why;
     std::vector<NodeId> want = wanted_required(why);
     const Designation& d = partition_.designation();
@@ -366,7 +391,6 @@ io::Task<void> Primary::propose(std::vector<NodeId> required, std::vector<NodeId
     }
     result = Designation::from(*p->current());
     if (result.vp != next.vp) co_return;
-    if (result.epoch > epoch_) reached(Path::swaps_collide);
   }
   partition_.waits.clear(Wait::control_plane);
   if (result.epoch == epoch_ && result.revision >= next.revision) {

@@ -19,6 +19,7 @@ std::string state_of(const Partition& p) {
 std::string reason_of(const Partition& p) {
   if (std::string why = p.waits.text(); !why.empty()) return why;
   if (p.primary && p.primary->state_text() != "open") return p.primary->state_text();
+  if (p.primary) return p.primary->slow_members();
   return p.replica.suspect ? p.replica.suspect_reason : "";
 }
 

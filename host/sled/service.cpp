@@ -32,14 +32,18 @@ io::Task<Status> Service::start() {
   if (s.ok()) s = check_devices();
   if (s.ok()) s = co_await take_in();
   if (!s.ok()) co_return s;
-  // A device that does not open, or is wrong, keeps nobody waiting for the sled's data.
-  if (Status c = co_await coder_.start(); !c.ok()) logging::error("the sled begins without coder {}: {}", coder_.device_name(), c.to_string());
+  // Nobody waits for a device that opens slowly, or not at all.
+  if (coder_.has_device()) world_.spawn("coder opens", open_coder());
   make_gateway();
   if (control_) {
     control_->stop();  // registers once more, now with the devices
     control_->start();
   }
   co_return Status();
+}
+
+io::Task<void> Service::open_coder() {
+  if (Status s = co_await coder_.start(); !s.ok()) logging::error("the sled begins without coder {}: {}", coder_.device_name(), s.to_string());
 }
 
 void Service::make_gateway() {
@@ -172,10 +176,10 @@ std::string coding_json(const coding::GuardedCoder& coder, const std::string& ve
   for (const auto& [name, value] : coder.figures()) figures += fmt::format(R"({}"{}":{})", figures.empty() ? "" : ",", name, value);
   return fmt::format(
       R"({{"device":"{}","state":"{}","last_fault":"{}","verify":"{}","device_jobs":{},"device_bytes":{},"software_jobs":{},"software_bytes":{},)"
-      R"("fallbacks":{},"compared":{},"wrong":{},"hung":{},"refused":{},"tests_passed":{},"tests_failed":{},"card":{{{}}}}})",
+      R"("fallbacks":{},"compared":{},"wrong":{},"hung":{},"refused":{},"tests_passed":{},"tests_failed":{},"longest_wait_ms":{},"card":{{{}}}}})",
       coder.has_device() ? coder.device_name() : "none", coder.has_device() ? state_name(coder.state()) : "none", json_text(coder.last_fault()), verify,
       c.device.jobs, c.device.source_bytes, c.software.jobs, c.software.source_bytes, c.fallbacks, c.compared, c.wrong, c.hung, c.refused,
-      c.tests_passed, c.tests_failed, figures);
+      c.tests_passed, c.tests_failed, c.longest_wait / std::chrono::milliseconds(1), figures);
 }
 
 }  // namespace

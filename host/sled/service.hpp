@@ -40,6 +40,7 @@ class Service {
   io::Task<Status> take_in();
   void make_control_link();
   void make_gateway();
+  io::Task<void> open_coder();
   std::vector<flatbuffers::Offset<fbs::Device>> device_rows(flatbuffers::FlatBufferBuilder& b) const;
   // requests.cpp
   io::Task<void> answer(ChannelPtr channel, wire::Frame frame);

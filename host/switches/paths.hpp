@@ -58,6 +58,10 @@ enum class Path {
   member_left,                   // ... has let one go
   primary_opened,
   flush_gathered,                // slots are allocated, nothing has been sent
+  slow_left,                     // a primary decides that writes shall not wait for a slow member
+  slow_back,                     // ... that they shall again
+  handed_over,                   // a slow primary has made a faster reserve the next
+  store_doubted,                 // 5.2  a control plane finds that its store is an older copy
   tail_dropped,                  // a truncation is done
   count_
 };
@@ -80,6 +84,8 @@ enum class Fact {
   image_taken,      // ... it has taken over an image of its primary's
   recovered,        // a replica has been read from its log: up to LSN `value`, whose epoch is `more`
   found_suspect,    // ... and is not to be trusted
+  stored,           // the store has answered that a designation is durable: of epoch `value`, revision `more`
+  found_stored,     // ... has begun with one
 };
 /// The product: nothing. `value`: the epoch, unless the fact says otherwise.
 void witnessed(Fact fact, VpId vp, std::uint64_t value, std::uint64_t more = 0);

@@ -24,6 +24,13 @@ enum class Switch {
   join_before_acks,              // 3.2
   acknowledges_one_copy,         // 3.3: also below min_copies
   replacement_joins_at_once,     // 3.2  another head in a lost reserve's place counts before it has caught up
+  latency_not_relative,          // 3.5: a member is slow by its own latency, whatever the primary's is
+  latency_floor_ignored,         // 3.5: however little it is slower
+  slow_without_revision,         // 3.5, 3.1: acknowledged without a slow member before a revision says so
+  slow_never_restored,           // 3.5
+  slow_below_min_copies,         // 3.5, 3.3: a slow member leaves though too few are left
+  slow_member_cut_off,           // 3.5: a slow member gets no records any more
+  slow_primary_kept,             // 3.5
   longest_log_by_length,         // 4.2
   blank_promoted,                // 4.2: an empty replica opens the VP without the others
   truncate_not_durable,          // 4.3
@@ -46,6 +53,7 @@ enum class Switch {
   reuse_before_image,            // 10.2: log space is reused while the image still names what was in it
   index_without_reserve,         // 10.3
   store_loses_last_transaction,  // 5.1
+  restored_store_promotes,       // 5.2: also before all members have answered
   // Front ends
   no_tls_demand,                 // an address with TLS serves without it, too
   // Coders that are not trusted (8.7)

@@ -21,11 +21,16 @@
 // Requirement: P-3.1 switch=ack-before-shrink
 // Requirement: P-3.2 switch=join-before-acks
 // Requirement: P-3.3 switch=acknowledges-one-copy
+// Requirement: P-3.1, P-3.5, WR-08 switch=slow-without-revision
 // Requirement: P-4.3 switch=truncate-not-durable
 // Requirement: P-4.4 switch=open-before-all-hold-tail
 // Requirement: P-5.1 switch=store-loses-last-transaction
+// Requirement: P-5.2 switch=restored-store-promotes
 // Requirement: P-6.0 switch=reads-unconfirmed
 // Requirement: P-6.1 switch=lease-of-any-one
+// Requirement: P-6.1 switch=lease-from-receipt
+// Requirement: P-6.2 switch=lease-forgotten-at-restart
+// Requirement: P-10.2 switch=suspect-promoted
 // Requirement: P-4.5 switch=restarted-primary-keeps-epoch
 // Requirement: P-7.2 switch=unconditional-index-record
 // Requirement: P-8.1 switch=retry-on-same-slots

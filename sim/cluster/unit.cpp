@@ -11,7 +11,7 @@ using io::Task;
 
 struct Unit::ControlDaemon {
   ControlDaemon(io::World& w, Unit& u)
-      : unit(u), control(w, options(u), std::make_unique<control::MemoryStore>(u.image_)) {
+      : unit(u), control(w, options(u), std::make_unique<control::MemoryStore>(u.image_, u.mark_)) {
     w.spawn("control", run());
   }
   ~ControlDaemon() { unit.control_ = nullptr; }
@@ -67,7 +67,7 @@ struct Unit::SledDaemon {
 };
 
 Unit::Unit(Simulation& sim, Shape shape, Failed failed)
-    : sim_(sim), shape_(std::move(shape)), failed_(std::move(failed)), image_(control::MemoryStore::make_image(kUnit)) {}
+    : sim_(sim), shape_(std::move(shape)), failed_(std::move(failed)), image_(control::MemoryStore::make_image(kUnit)), mark_(std::make_shared<control::StoreMark>(control::StoreMark{image_->incarnation, 0})) {}
 
 // Outside of the node's handler, so that the owner may crash it.
 void Unit::failed(Node n, const std::string& who, const Status& s) {
@@ -175,7 +175,14 @@ void Unit::set_store_back(Random& random) {
   LUGE_CHECK(!sim_.up(control_node_));
   if (past_.empty()) return;
   std::size_t back = std::min<std::size_t>(past_.size(), random.spread(1, 64));
-  *image_ = past_[past_.size() - back];
+  restore_store(past_[past_.size() - back]);
+}
+
+void Unit::restore_store(const control::Image& copy, bool mark) {
+  LUGE_CHECK(!sim_.up(control_node_));
+  *image_ = copy;
+  if (mark) *mark_ = {copy.incarnation, copy.sequence};
+  ++set_backs_;
 }
 
 }  // namespace luge::sim

@@ -36,6 +36,7 @@ bool Connection::open(int seconds) {
     if (fd_ >= 0 && ::connect(fd_, reinterpret_cast<sockaddr*>(&a), sizeof a) == 0) {
       int size = 2 << 20;
       ::setsockopt(fd_, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
+      ::unlink(a.sun_path);  // its name has served; a host that is killed would leave it
       return true;
     }
     if (fd_ >= 0) ::close(fd_);
@@ -47,23 +48,29 @@ bool Connection::open(int seconds) {
 
 Connection::~Connection() {
   if (fd_ >= 0) ::close(fd_);
+  if (back_ >= 0) ::close(back_);
+}
+
+void Connection::try_back_channel() {
+  sockaddr_un a{};
+  if (back_ >= 0 || !address_of(a, "D2X_unix_sock_")) return;
+  int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return;
+  if (::connect(fd, reinterpret_cast<sockaddr*>(&a), sizeof a) == 0) {
+    back_ = fd;
+    ::unlink(a.sun_path);  // nobody else does
+  } else {
+    ::close(fd);
+  }
 }
 
 void Connection::dismiss_back_channel() {
-  sockaddr_un a{};
-  if (!address_of(a, "D2X_unix_sock_")) return;
-  int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (fd < 0) return;
-  for (int tries = 0; tries < 20; ++tries) {
-    if (::connect(fd, reinterpret_cast<sockaddr*>(&a), sizeof a) == 0) {
-      char last[kCallHeader] = {0x09, 0, 0, 0, 0, 0, 0, 0, 0, 0x15, 1, 0, 0, 0};
-      (void)::send(fd, last, sizeof last, MSG_NOSIGNAL);
-      break;
-    }
-    ::usleep(10000);
+  for (int tries = 0; back_ < 0 && tries < 20; ++tries) {
+    try_back_channel();
+    if (back_ < 0) ::usleep(10000);
   }
-  ::close(fd);
-  ::unlink(a.sun_path);
+  char last[kCallHeader] = {0x09, 0, 0, 0, 0, 0, 0, 0, 0, 0x15, 1, 0, 0, 0};
+  if (back_ >= 0) (void)::send(back_, last, sizeof last, MSG_NOSIGNAL);
 }
 
 bool Connection::read_all(char* to, std::size_t n) {

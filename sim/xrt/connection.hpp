@@ -19,12 +19,13 @@ class Connection {
   /// False: the other side has gone.
   bool reply(const std::string& body);
   /// The shim has a second socket, on which a simulator may ask for host memory, and waits for a connection to it when it closes.
-  /// Nothing here asks: connects, says that nothing more comes, and removes the socket's name, which nobody else does.
-  static void dismiss_back_channel();
+  /// Nothing here asks; but somebody has to connect, and to say in the end that nothing more comes. Tries to connect; call now and then.
+  void try_back_channel();
+  void dismiss_back_channel();
 
  private:
   bool read_all(char* to, std::size_t n);
-  int fd_ = -1;
+  int fd_ = -1, back_ = -1;
 };
 
 }  // namespace luge::xrt_sim

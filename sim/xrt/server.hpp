@@ -31,6 +31,7 @@ class Server {
   Machine& machine_;
   Writer out_;
   bool closed_ = false;
+  int calls_ = 0;
   std::uint32_t copy_[16] = {};  // registers of the copy engine
 };
 

@@ -231,6 +231,27 @@ def slow_and_full_and_failing_disks(f):
     f.settled()
 
 
+# Requirement: WR-08, WR-09, WR-11, P-3.5
+@scenario(disks=True)
+def slow_members(f):
+    """a reserve's log is slow: writes stop waiting for it, and wait again when it is fast; then the primary's: it hands over"""
+    reserve, primary = f.reserve(), f.primary()
+    f.unit.set_faults(f"write /{reserve}/data delay=150 1")
+    f.unit.wait(f"{reserve} leaves the required set", lambda: reserve not in f.unit.volume("history")["required"], 60)
+    if f.primary() != primary:
+        raise CheckFailed("failover", f"{reserve} is slow, and {f.primary()} is primary instead of {primary}")
+    member = next(m for m in f.unit.volume("history")["vps"][0]["members"] if m["head"] == reserve)
+    if not member.get("slow") or member["state"] != "live":
+        raise CheckFailed("status", f"{reserve} does not show as a slow member that is live: {member}")
+    f.unit.set_faults()
+    f.settled()
+    primary = f.primary()
+    f.unit.set_faults(f"write /{primary}/data delay=150 1")
+    f.unit.wait(f"{primary} hands over", lambda: f.primary() != primary, 60)
+    f.unit.set_faults()
+    f.settled()
+
+
 # Requirement: FN-10, FO-11
 @scenario(network=True)
 def partitions(f):

@@ -571,6 +571,7 @@ def coders(b):
         sled = b.spawn("sled", *args, *more, stderr=subprocess.DEVNULL, env=dict(os.environ, **env))
         node = lambda: next((n for n in b.unit.json("status")["nodes"] if n["name"] == "sled-144" and n["pid"] == sled.pid and n["state"] == "up" and "coding" in n), None)
         b.unit.wait("sled-144 is up", lambda: node() is not None, 60)
+        b.unit.wait("its coder has been tried", lambda: (n := node()) and n["coding"]["state"] != "opening", 60)
         shown = node()
         expect(shown["coding"]["state"] == "out" and shown["coder"] == "isal", f"{more}: {shown['coding']}")
         expect_in(words, shown["coding"]["last_fault"], f"sled {more}")

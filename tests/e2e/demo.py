@@ -256,14 +256,17 @@ class Demo:
                     head_bytes=sum(n.get("coded_bytes", 0) for n in nodes if n["role"] == "head"))
         self.report.setdefault("coders", {})[when] = seen
         decoded = 4 * self.report.get("read_bytes", {}).get("disk", {}).get("reconstructed", 0)
-        if when == "flush" and seen["head_bytes"] or when == "end" and seen["head_bytes"] > decoded / 4:  # a sled that has just died may be asked in vain
+        # At the end some may be: a sled that has just died is asked in vain, and the verilated card is later than a head waits.
+        if when == "flush" and seen["head_bytes"] or when == "end" and self.options.card != "rtl" and seen["head_bytes"] > decoded / 4:
             raise CheckFailed("head-coded", f"the heads coded {seen['head_bytes']} bytes themselves, though sleds are there for it")
         if seen["device"] == "none":
             return
-        if self.options.card_mutant:
+        if self.options.card_mutant and (when != "start" or "opening" not in seen["states"]):
             return  # judged when everything has been read back
         if seen["wrong"]:
             raise CheckFailed("card", f"{seen['device']} gave wrong bytes: {seen['faults']}")
+        if when == "start" and seen["states"] != ["healthy"] and not seen["faults"] and self.screen.now() < 120:
+            return self.look_at_coders(when)  # they are being opened
         if when == "start" and seen["states"] != ["healthy"]:
             raise CheckFailed("card", f"{seen['device']} does not code: {seen['faults']}")
         if when == "flush" and seen["device_bytes"] < seen["software_bytes"]:

@@ -22,7 +22,7 @@ constexpr auto kShortest = std::chrono::microseconds(50), kLongest = std::chrono
 
 // Places in CountersMessage::values.
 enum { kJobs, kJobsFailed, kEncodes, kDecodes, kTables, kSourceBytes, kResultBytes, kToCard, kOnCard, kFromCard, kFirstRegister };
-constexpr std::uint32_t kRegisters[] = {REG_CYCLES, REG_BUSY_CYCLES, REG_BEATS_READ, REG_BEATS_WRITTEN, REG_READ_STALLS, REG_WRITE_STALLS, REG_JOBS_FAILED};
+constexpr std::uint32_t kRegisters[] = {REG_COMPLETED, REG_CYCLES, REG_BUSY_CYCLES, REG_BEATS_READ, REG_BEATS_WRITTEN, REG_READ_STALLS, REG_WRITE_STALLS, REG_JOBS_FAILED};
 
 std::uint64_t ns_since(std::chrono::steady_clock::time_point t) {
   return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - t).count());
@@ -286,11 +286,9 @@ std::chrono::microseconds Device::wait_hint() const {
 }
 
 CountersMessage Device::counters() {
-  std::uint32_t completed = read(REG_COMPLETED);
-  counters_.values[kFirstRegister] = completed;
   for (std::size_t i = 0; i < std::size(kRegisters); ++i) {
     std::uint32_t now = read(kRegisters[i]);
-    counters_.values[kFirstRegister + 1 + i] += static_cast<std::uint32_t>(now - last_registers_[i]);
+    counters_.values[kFirstRegister + i] += static_cast<std::uint32_t>(now - last_registers_[i]);
     last_registers_[i] = now;
   }
   return counters_;

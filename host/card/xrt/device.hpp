@@ -120,7 +120,7 @@ class Device {
   Clock::time_point busy_since_;      // the oldest job has had the card to itself since
   double ns_per_byte_ = 0;            // of late
   CountersMessage counters_;
-  std::uint32_t last_registers_[7] = {};
+  std::uint32_t last_registers_[8] = {};
 };
 
 }  // namespace luge::card

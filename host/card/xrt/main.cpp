@@ -4,12 +4,11 @@
 // loop that never ends, a signal to the whole process group), and a call can hang for ever. Here that costs the card; the daemon sees
 // the socket close or a deadline pass, kills this process with all it has started, and codes with ISA-L meanwhile.
 //
-// Started by the daemon with its end of the socket as descriptor 3, in a session of its own. Exit code: 0 the daemon closed the socket,
+// Started by the daemon with its end of the socket as descriptor 3 and the card's lock as 4, in a session of its own. Exit code: 0 the daemon closed the socket,
 // 1 the card was lost (said in the last message), 2 wrong usage.
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -26,28 +25,22 @@ namespace {
 using namespace luge;
 using namespace luge::card;
 
-struct Arguments {
-  DeviceOptions device;
-  std::string lock;
-};
-
-bool parse(int argc, char** argv, Arguments& a) {
+bool parse(int argc, char** argv, DeviceOptions& a) {
   const char *xclbin = std::getenv("LUGE_CARD_XCLBIN"), *memory = std::getenv("LUGE_CARD_MEMORY");
   std::string how = memory ? memory : "copied";
-  a.device.xclbin = xclbin ? xclbin : "";
+  a.xclbin = xclbin ? xclbin : "";
   for (int i = 1; i < argc; i += 2) {
     std::string name = argv[i];
     if (i + 1 == argc) return false;
     std::string value = argv[i + 1];
-    if (name == "--device") a.device.device = static_cast<unsigned>(std::strtoul(value.c_str(), nullptr, 10));
-    else if (name == "--xclbin") a.device.xclbin = value;
-    else if (name == "--pool-bytes") a.device.pool_bytes = std::strtoull(value.c_str(), nullptr, 10);
+    if (name == "--device") a.device = static_cast<unsigned>(std::strtoul(value.c_str(), nullptr, 10));
+    else if (name == "--xclbin") a.xclbin = value;
+    else if (name == "--pool-bytes") a.pool_bytes = std::strtoull(value.c_str(), nullptr, 10);
     else if (name == "--memory") how = value;
-    else if (name == "--lock") a.lock = value;
     else return false;
   }
-  a.device.mapped = how == "mapped";
-  return (how == "mapped" || how == "copied") && !a.device.xclbin.empty() && a.device.pool_bytes % kPage == 0;
+  a.mapped = how == "mapped";
+  return (how == "mapped" || how == "copied") && !a.xclbin.empty() && a.pool_bytes % kPage == 0;
 }
 
 template <class M>
@@ -153,32 +146,22 @@ void serve(Device& d) {
   }
 }
 
-void take_lock(const std::string& path) {
-  if (path.empty()) return;
-  int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-  if (fd < 0) throw Failure(Fault::no_runtime, Code::io_error, "cannot open " + path + ": " + std::strerror(errno));
-  if (::flock(fd, LOCK_EX | LOCK_NB) != 0) throw Failure(Fault::in_use, Code::exists, "another host has the card: " + path + " is locked");
-}  // held until the process ends
-
 }  // namespace
 
 int main(int argc, char** argv) {
-  Arguments a;
+  DeviceOptions a;
   if (!parse(argc, argv, a)) {
     std::fprintf(stderr, "luge-card is started by the daemon whose card it is\n"
-                         "usage: luge-card --xclbin FILE [--device N] [--pool-bytes N] [--memory mapped|copied] [--lock FILE]   (socket: descriptor 3)\n");
+                         "usage: luge-card --xclbin FILE [--device N] [--pool-bytes N] [--memory mapped|copied]   (socket: descriptor 3)\n");
     return 2;
   }
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   ::dup2(2, 1);  // XRT talks on standard output
-  ::fcntl(kCardSocket, F_SETFD, FD_CLOEXEC);  // a simulator must not keep it open
+  for (int fd : {kCardSocket, kCardLock}) ::fcntl(fd, F_SETFD, FD_CLOEXEC);  // a simulator must not keep them open
   try {
-    take_lock(a.lock);
-    {
-      Device device(a.device);
-      say_hello(device);
-      serve(device);
-    }
+    Device device(a);
+    say_hello(device);
+    serve(device);
     return 0;
   } catch (const Failure& f) {
     say_done(Say::lost, 0, f.code, f.fault, f.what());
