@@ -60,6 +60,8 @@ GROUPS = {
     "steady": "luge bench steady --minutes 30",
     "simulator": "luge-sim many --heads 3 --sleds 6 --from 1 --count 20",
     "growth": "luge-sim growth",
+    "native": "luge card test native --seconds 10",
+    "rtl": "luge card test rtl --seconds 20",
 }
 
 FIGURES = [
@@ -84,6 +86,9 @@ FIGURES = [
     Figure("growth-volumes", "cost of a write, 100 volumes against 1, as many writes in all, simulated unit", "growth", lambda r: r["100 volumes against 1"], 1.15, False, "x"),
     Figure("index-8g", "memory (RSS) of index and stripe table of 8 GiB of flushed data in 128 KiB chunks, of the data", "growth", lambda r: r["index memory of 8 GiB mapped"], 0.25, False, " %", 3),
     Figure("index-64g", "the same of 64 GiB", "growth", lambda r: r["index memory of 64 GiB mapped"], 0.25, False, " %", 3),
+    Figure("card-native", "source data coded by the native card through XRT, stripes of 512 KiB, 4+2", "native", lambda r: r["bytes_per_second"] / 1e6, 150, True, " MB/s", 0),
+    Figure("card-rtl", "the same by the verilated card (`build/hls`)", "rtl", lambda r: r["bytes_per_second"] / 1e6, 5, True, " MB/s", 1),
+    Figure("card-driver", "processor time of the daemon for a MiB coded on the card, driver only", "native", lambda r: r["daemon_cpu_us_per_mib"], 150, False, " us", 0),
 ]
 
 
@@ -99,7 +104,12 @@ def measure(command, build, charts):
         if not speed:
             raise ValueError(f"luge-sim names no speed: {done.stdout.strip()[-200:]}")
         return {"speed": float(speed[1])}
-    done = subprocess.run([program, *words[1:], "--json", "--charts", charts], capture_output=True, text=True, timeout=7200)
+    if words[1] == "card":
+        verilated = os.path.join(build, "hls", "xrt")
+        environment = dict(os.environ, LUGE_XRT=verilated) if os.path.isdir(verilated) else None
+        done = subprocess.run([program, "--json", *words[1:]], capture_output=True, text=True, timeout=600, env=environment)
+    else:
+        done = subprocess.run([program, *words[1:], "--json", "--charts", charts], capture_output=True, text=True, timeout=7200)
     if done.returncode != 0:
         raise ValueError(done.stderr.strip()[-400:] or f"exit code {done.returncode}")
     return json.loads(done.stdout)

@@ -1,3 +1,4 @@
+#include "control/replicas.hpp"
 #include "control/status.hpp"
 
 #include <algorithm>
@@ -67,6 +68,7 @@ VpState state_of(const Control& control, const Reports& reports, const Designati
     s.state = "closed";
     s.reason = why_closed(control.registry(), s.members);
   }
+  if (std::string why = why_different(control.registry(), reports, d); !why.empty()) s.reason = s.reason.empty() ? why : why + "; " + s.reason;
   if (std::string why = why_doubted(control, d.vp); !why.empty()) s.reason = s.reason.empty() ? why : why + "; " + s.reason;
   return s;
 }
@@ -212,7 +214,7 @@ json::object node_json(const Node& n) {
   }
   if (n.report.empty()) return o;
   json::value report = parse_report(n.report);
-  for (std::string_view key : {"log", "devices", "coder", "exports"})  // fresher than the registration
+  for (std::string_view key : {"log", "devices", "coder", "coding", "coded_bytes", "exports"})  // fresher than the registration
     if (const json::value* v = report_member(report, key)) o[key] = *v;
   return o;
 }

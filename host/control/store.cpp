@@ -147,8 +147,16 @@ Status check_proposal(const Designation& stored, const Designation& proposed, No
   if (proposed.epoch == stored.epoch) {
     if (proposed.primary != stored.primary) return refuse("another primary needs another epoch");
     if (source != stored.primary) return refuse("within an epoch only its primary proposes");
+    for (NodeId n : stored.required)
+      if (!proposed.has_member(n)) return refuse("node " + std::to_string(n) + " holds acknowledged writes: it must leave required before another takes its place");
+    for (NodeId n : proposed.required)
+      if (!stored.has_member(n) && !broken(Switch::replacement_joins_at_once))
+        return refuse("node " + std::to_string(n) + " is new: it joins required by a later revision, after it has caught up");
+    if (proposed.members().size() != stored.members().size()) return refuse("the number of replicas cannot be changed");
     return Status();
   }
+  for (NodeId n : proposed.members())
+    if (!stored.has_member(n)) return refuse("node " + std::to_string(n) + " is no member: an epoch begins with those there are");
   if (!stored.requires_node(proposed.primary))
     return refuse("node " + std::to_string(proposed.primary) + " is not in required and may lack acknowledged writes");
   for (NodeId n : proposed.required)

@@ -249,6 +249,37 @@ TEST_P(StoreTest, RefusesProposalsThatBreakARule) {
   });
 }
 
+// Requirement: MC-08, MC-22, P-3.2 switch=replacement-joins-at-once
+TEST_P(StoreTest, AReplacementCountsOnlyLater) {
+  add_volume();
+  Designation base = first_designation();
+  base.revision = 2;
+  base.required = {11, 12};
+  ASSERT_TRUE(store_->propose(11, 1, base).status.ok());
+  auto proposal = [&](std::vector<NodeId> reserves, std::vector<NodeId> required) {
+    Designation d = base;
+    d.revision = 3;
+    d.reserves = std::move(reserves);
+    d.required = std::move(required);
+    return d;
+  };
+  auto refused = [&](const char* what, Designation d) {
+    EXPECT_EQ(store_->propose(11, 2, d).status.code(), Code::invalid) << what;
+    EXPECT_EQ(stored(), base) << what;
+  };
+  refused("who is required is replaced", proposal({14, 13}, {11, 13}));
+  refused("who is new is required at once", proposal({12, 14}, {11, 12, 14}));
+  refused("one replica more", proposal({12, 13, 14}, {11, 12}));
+  refused("one replica less", proposal({12}, {11, 12}));
+  Designation other_epoch = proposal({11, 14}, {12, 11});
+  other_epoch.epoch = 2;
+  other_epoch.primary = 12;
+  EXPECT_EQ(store_->propose(12, 2, other_epoch).status.code(), Code::invalid) << "an epoch begins with somebody new";
+  Designation good = proposal({12, 14}, {11, 12});
+  EXPECT_TRUE(store_->propose(11, 2, good).status.ok());
+  EXPECT_EQ(stored(), good);
+}
+
 TEST_P(StoreTest, AProposalForAnUnknownVpIsNotFound) {
   EXPECT_EQ(store_->propose(11, 1, first_designation()).status.code(), Code::not_found);
 }

@@ -253,6 +253,12 @@ void Volumes::joined(const Node& node, const fbs::RegisterNode& r) {
     answered(node);
     for (const auto& [vp, d] : store_.image().designations)
       if (d.has_member(node.row.id)) registry_.send(node.row.id, designate(d));
+    // One that has been replaced while it was away learns it now.
+    if (r.designations())
+      for (const fbs::Designation* held : *r.designations()) {
+        auto it = store_.image().designations.find(held->vp());
+        if (it != store_.image().designations.end() && !it->second.has_member(node.row.id)) registry_.send(node.row.id, designate(it->second));
+      }
     removal_.notify_all();
   }
 }
@@ -292,6 +298,7 @@ wire::Frame Volumes::propose(const Node& from, const wire::Frame& request) {
   }
   auto before = store_.image().designations.find(d.vp);
   NodeId old_primary = before == store_.image().designations.end() ? 0 : before->second.primary;
+  std::vector<NodeId> old_members = before == store_.image().designations.end() ? d.members() : before->second.members();
   SwapAnswer answer = store_.propose(from.row.id, r->expected(), d);
   if (answer.status.ok()) {
     std::string what = "VP " + std::to_string(d.vp) + ": epoch " + std::to_string(d.epoch) + ", revision " +
@@ -299,6 +306,8 @@ wire::Frame Volumes::propose(const Node& from, const wire::Frame& request) {
     if (old_primary != d.primary) what += " after " + registry_.name(old_primary);
     what += ", required";
     for (NodeId n : d.required) what += " " + registry_.name(n);
+    for (NodeId n : d.members())
+      if (std::find(old_members.begin(), old_members.end(), n) == old_members.end()) what += "; " + registry_.name(n) + " takes the place of a lost reserve";
     events_.note(what);
   } else {
     logging::warn("proposal of {}: {}", from.row.name, answer.status.to_string());
@@ -309,7 +318,11 @@ wire::Frame Volumes::propose(const Node& from, const wire::Frame& request) {
     if (answer.current) current = answer.current->to(b);
     return fbs::CreateProposeReply(b, static_cast<std::uint16_t>(answer.status.code()), message, current);
   });
-  if (answer.status.ok()) push(d.vp);
+  if (answer.status.ok()) {
+    push(d.vp);
+    for (NodeId n : old_members)
+      if (!d.has_member(n)) registry_.send(n, designate(d));
+  }
   return frame;
 }
 

@@ -17,6 +17,7 @@ using namespace std::chrono_literals;
 namespace {
 
 constexpr std::size_t kStripesPerRound = 8;
+constexpr std::size_t kStripesBesideWriters = 2;
 constexpr Lba kPadding = ~Lba{0};
 
 struct Candidate {
@@ -51,12 +52,18 @@ std::vector<Candidate> gather(Partition& partition, std::size_t limit) {
 
 }  // namespace
 
+// Of the fullest data portion among the replicas: all of them must have room.
+std::uint32_t Primary::log_fill() const {
+  std::uint32_t fill = ctx_.data_log->fill();
+  for (const auto& [id, m] : members_) fill = std::max<std::uint32_t>(fill, m.data_fill);
+  return fill;
+}
+
 bool Primary::flush_due(bool& partial) {
   const Replica& replica = partition_.replica;
   const Options& o = ctx_.options;
   if (replica.unflushed_blocks() == 0) return false;
-  std::uint32_t fill = ctx_.data_log->fill();
-  for (const auto& [id, m] : members_) fill = std::max<std::uint32_t>(fill, m.data_fill);
+  std::uint32_t fill = log_fill();
   if (fill >= o.flush_fill && ctx_.data_log->fill() < o.flush_fill) reached(Path::reserve_fuller_than_primary);
   io::Time now = ctx_.world.now();
   bool old = now - last_flush_ > o.flush_age;
@@ -65,6 +72,14 @@ bool Primary::flush_due(bool& partial) {
   std::uint64_t stripe_blocks = std::uint64_t{partition_.designation().layout.k} * o.chunk_bytes / kBlockBytes;
   bool enough = replica.unflushed_blocks() * kBlockBytes >= o.flush_bytes || fill >= o.flush_fill;
   return partial || (enough && replica.unflushed_blocks() >= stripe_blocks);
+}
+
+// Every stripe on its way is k + m durable writes in the queues of devices and processors that writers wait for as well. While
+// there are writers and space is not short, a flush that takes a little longer costs nobody anything.
+std::size_t Primary::stripes_at_once() const {
+  bool writers = ctx_.world.now() - last_write_ < ctx_.options.flush_idle;
+  bool hurry = flush_requests_ > 0 || log_fill() >= ctx_.options.flush_fill;
+  return writers && !hurry ? kStripesBesideWriters : kStripesPerRound;
 }
 
 io::Task<void> Primary::flush_loop(std::shared_ptr<Primary> self) {
@@ -110,6 +125,17 @@ io::Task<void> write_job(Primary& primary, StripeJob& job, NodeId gateway) {
   job.status = co_await write_stripe(ctx, w, gateway);
 }
 
+// Takes one stripe after the other, until none is left; several of these work on one list.
+io::Task<void> write_jobs(Primary& primary, std::vector<StripeJob>& jobs, std::size_t& next) {
+  while (next != jobs.size()) {
+    StripeJob& job = jobs[next++];
+    // Any sled of the stripe may be its gateway; taking turns spreads the coding.
+    NodeId gateway = 0;
+    for (std::size_t i = 0; i < job.places.size() && gateway == 0; ++i) gateway = job.places[(job.counter + i) % job.places.size()].sled();
+    co_await write_job(primary, job, gateway);
+  }
+}
+
 }  // namespace
 
 io::Task<std::uint64_t> Primary::flush_some(bool partial) {
@@ -143,12 +169,8 @@ io::Task<std::uint64_t> Primary::flush_some(bool partial) {
   }
   reached(Path::flush_gathered);
   io::TaskGroup group(ctx_.world);
-  for (StripeJob& job : jobs) {
-    // Any sled of the stripe may be its gateway; taking turns spreads the coding.
-    NodeId gateway = 0;
-    for (std::size_t i = 0; i < job.places.size() && gateway == 0; ++i) gateway = job.places[(job.counter + i) % job.places.size()].sled();
-    group.spawn("write stripe", write_job(*this, job, gateway));
-  }
+  std::size_t next = 0;
+  for (std::size_t n = std::min(jobs.size(), stripes_at_once()); n != 0; --n) group.spawn("write stripes", write_jobs(*this, jobs, next));
   co_await group.join();
   if (deposed_) co_return 0;
 

@@ -23,6 +23,7 @@ class HeadDaemon {
         {"memory-bytes", T::bytes, "256MiB", "payloads kept in memory until they are flushed"},
         {"reads", T::text, "lease", "lease: reads are answered while no other head can have become primary (rates of CLOCK_BOOTTIME differ by less than 1 %); confirmed: after a round to the reserves, which rests on no clock"},
         {"flush-bytes", T::bytes, "64MiB", "a flush starts at this much unflushed data of a VP"},
+        {"replace-after", T::duration, "5s", "another head takes the place of one that has been given up for this long"},
         {"flush-age", T::duration, "20s", "... or when data has waited this long"},
         {"flush-idle", T::duration, "3s", "... or when nothing was written for this long"},
         {"slow-factor", T::number, "4", "writes do not wait for a reserve whose median latency is this many times that of the primary's own log; a primary that is so much slower than every reserve hands over; 0: never"},
@@ -50,6 +51,7 @@ class HeadDaemon {
     o.memory_bytes = s.bytes("memory-bytes");
     o.flush_bytes = s.bytes("flush-bytes");
     o.flush_age = s.duration("flush-age");
+    o.replace_after = s.duration("replace-after");
     o.flush_idle = s.duration("flush-idle");
     o.latency.factor = s.number("slow-factor");
     o.latency.floor = s.duration("slow-floor");

@@ -12,7 +12,9 @@ using namespace std::chrono_literals;
 
 void Primary::make_members() {
   for (NodeId n : partition_.designation().reserves) {
-    Member& m = members_[n];
+    auto [it, fresh] = members_.try_emplace(n);
+    if (!fresh) continue;
+    Member& m = it->second;
     m.id = n;
     m.since = m.last_ack = ctx_.world.now();
     ctx_.connections->to(n);
@@ -329,11 +331,16 @@ io::Task<void> Primary::tend(std::shared_ptr<Primary> self) {
       why = "the volume grows";
       want = d.required;
     }
-    if (why.empty() && proposing_) {
-      why = "the answer to a proposal was lost";  // asked again until it is known what the store holds
+    if (why.empty() && fate_unknown()) {
+      why = "how the last proposal has ended is not known";
       want = d.required;
     }
-    if (!why.empty() && d.epoch == epoch_) co_await propose(std::move(want), why);
+    std::vector<NodeId> reserves = d.reserves;
+    if (why.empty() && also_required_.empty()) {
+      reserves = wanted_reserves(why);
+      want = d.required;
+    }
+    if (!why.empty() && d.epoch == epoch_) co_await propose(std::move(want), std::move(reserves), why);
     else if (!also_required_.empty()) co_await inform_kept();
     if (deposed_) break;
     if (left_alone()) depose("the other members are gone: a new epoch begins without them");
@@ -352,19 +359,26 @@ io::Task<Status> Primary::grow(std::shared_ptr<Primary> self, std::uint64_t bloc
   co_return Status(Code::unavailable, deposed_ ? "this head is not the primary any more" : "the larger size is not agreed upon yet");
 }
 
-io::Task<void> Primary::propose(std::vector<NodeId> required, const std::string& why) {
+io::Task<void> Primary::propose(std::vector<NodeId> required, std::vector<NodeId> reserves, const std::string& why) {
   Designation next = partition_.designation();
   next.revision += 1;
   next.required = std::move(required);
+  next.reserves = std::move(reserves);
+  if (broken(Switch::replacement_joins_at_once))
+    for (NodeId n : next.reserves)
+      if (!partition_.designation().has_member(n)) next.required.push_back(n);
   next.blocks = std::max(next.blocks, wanted_blocks_);
-  for (NodeId n : next.required)
-    if (n != ctx_.options.id) also_required_.insert(n);
+  // Both sets are waited for until it is known how this has ended, and all that are kept know it (protocol 3.2, 5.1): what the
+  // store has decided may also become known here by the control plane's word, before its answer or without it.
+  for (const std::vector<NodeId>& set : {next.required, partition_.designation().required})
+    for (NodeId n : set)
+      if (n != ctx_.options.id) also_required_.insert(n);
   Revision expected = partition_.designation().revision;
+  open_proposal_ = expected;
   if (broken(Switch::ack_before_shrink)) {
     partition_.replica.designation.required = next.required;
     recompute_commit();
   }
-  proposing_ = true;
   reached(Path::proposal_sent);
   auto answer = co_await ctx_.control->call(wire::make_frame(wire::Kind::propose, [&](auto& b) {
     auto d = next.to(b);
@@ -385,28 +399,31 @@ io::Task<void> Primary::propose(std::vector<NodeId> required, const std::string&
     }
     result = Designation::from(*p->current());
     if (result.vp != next.vp) co_return;
-    // What was asked may still be on its way while the store is where it was.
-    if (result.epoch == epoch_ && result.revision < next.revision) co_return;
   }
-  proposing_ = false;
   partition_.waits.clear(Wait::control_plane);
-  if (result.epoch == epoch_ && result.revision >= next.revision) {
+  // The store has left the revision that was expected: no earlier proposal that expects it can still be taken.
+  if (result.epoch != epoch_ || result.revision > expected) open_proposal_.reset();
+  if (result.epoch == epoch_ && result.revision >= next.revision)
     logging::info("VP {:x}: revision {}, required {} ({})", next.vp, result.revision, fmt::join(result.required, " "), why);
-    // The old set stays in force until all that are kept know the new one (protocol 5.1).
-    for (NodeId n : partition_.designation().required)
-      if (n != ctx_.options.id) also_required_.insert(n);
-  }
   std::size_t before = partition_.designation().required.size();
+  std::vector<NodeId> reserves_before = partition_.designation().reserves;
   Status s = co_await partition_.adopt(std::move(result));
   if (deposed_ || !s.ok()) co_return;
+  change_members(reserves_before);
   std::size_t after = partition_.designation().required.size();
   if (after != before) reached(after > before ? Path::member_joined : Path::member_left);
   co_await inform_kept();
 }
 
+// The last proposal may have been taken, or may be yet: its answer has not come, and the revision that it expects is still the newest
+// that is known here.
+bool Primary::fate_unknown() const {
+  return open_proposal_ && *open_proposal_ >= partition_.designation().revision && !broken(Switch::union_forgotten);
+}
+
 io::Task<bool> Primary::inform_kept() {
   Designation d = partition_.designation();
-  if (d.epoch != epoch_) co_return false;
+  if (d.epoch != epoch_ || fate_unknown()) co_return false;
   for (NodeId n : d.required) {
     if (n == ctx_.options.id) continue;
     auto answer = co_await ctx_.connections->call(n, wire::make_frame(wire::Kind::collect, [&](auto& b) {
@@ -417,7 +434,7 @@ io::Task<bool> Primary::inform_kept() {
     const auto* c = answer.ok() && answer->kind == wire::Kind::collect_reply ? answer->as<fbs::CollectReply>() : nullptr;
     if (!c || c->code() != 0 || c->revision() < d.revision) co_return false;
   }
-  if (partition_.designation().revision != d.revision || proposing_) co_return false;
+  if (partition_.designation().revision != d.revision || fate_unknown()) co_return false;
   also_required_.clear();
   recompute_commit();
   pump();

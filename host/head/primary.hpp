@@ -6,6 +6,7 @@
 //   read (primary_read.cpp): wait for commit -> look up -> confirm the epoch with required -> fetch -> answer
 //   map (primary_map.cpp): which blocks hold data, as a read would find them
 //   members (membership.cpp): synchronise, leave and join required
+//   replacement (replacement.cpp): another head in the place of a reserve that is lost
 //   latency (latency.hpp, slow_members.cpp): members that answer late, and handing over when it is the primary that is slow
 //   flush (flush.cpp): full stripes to the sleds, then an index record through the same log
 //   widen (widen.cpp): the chunks that a stripe lacks, when their sleds are back
@@ -127,9 +128,11 @@ class Primary : public std::enable_shared_from_this<Primary> {
   io::Task<bool> sync_once(NodeId id);
   io::Task<bool> send_image(NodeId id, std::uint64_t turn, Lsn base, LogPoint& point);
   io::Task<void> tend(std::shared_ptr<Primary> self);
-  io::Task<void> propose(std::vector<NodeId> required, const std::string& why);
+  /// The next revision, with these sets.
+  io::Task<void> propose(std::vector<NodeId> required, std::vector<NodeId> reserves, const std::string& why);
   io::Task<bool> inform_kept();
   std::vector<NodeId> wanted_required(std::string& why) const;
+  bool fate_unknown() const;
   bool left_alone();
   void let_join(Member& m);
   bool behind_too_far(const Member& m) const;
@@ -139,6 +142,12 @@ class Primary : public std::enable_shared_from_this<Primary> {
   void set_state(Member& m, MemberState s);
   Member* member(NodeId id);
   void heartbeat();
+
+  // replacement.cpp
+  NodeId spare_head() const;
+  bool lost(NodeId n) const;
+  std::vector<NodeId> wanted_reserves(std::string& why);
+  void change_members(const std::vector<NodeId>& before);
 
   // primary_write.cpp
   RecordPtr append(RecordKind kind, Lba lba, std::uint32_t blocks, const RequestId& request, std::string body, Buffer payload);
@@ -175,7 +184,9 @@ class Primary : public std::enable_shared_from_this<Primary> {
 
   // flush.cpp
   io::Task<void> flush_loop(std::shared_ptr<Primary> self);
+  std::uint32_t log_fill() const;
   bool flush_due(bool& partial);
+  std::size_t stripes_at_once() const;
   io::Task<std::uint64_t> flush_some(bool partial);
 
   // widen.cpp
@@ -208,9 +219,11 @@ class Primary : public std::enable_shared_from_this<Primary> {
   LatencyWatch latency_;
   bool handing_over_ = false;       // nothing new is begun
   std::set<NodeId> also_required_;  // while a proposal's fate or its spreading is open: the union with the old set
-  bool proposing_ = false;
+  std::optional<Revision> open_proposal_;  // the revision expected by a proposal that has not been answered
   std::uint64_t wanted_blocks_ = 0; // the size that the next proposal is to have, if it is more than the present one
   std::optional<io::Time> alone_since_;
+  std::map<NodeId, io::Time> lost_since_;  // reserves that the failure agent has given up
+  std::map<NodeId, NodeId> replaced_;      // newcomer -> in whose place
   std::uint64_t sync_turns_ = 0;    // begun, of all members
   std::deque<Op> incoming_;         // admitted in order, waiting for space
   std::vector<Op> blocked_;         // touch a block that a merge holds

@@ -307,6 +307,9 @@ io::Task<wire::Frame> Service::answer_to(const wire::Frame& frame) {
     case wire::Kind::read_chunk:
       if (const auto* m = frame.as<fbs::ReadChunk>()) out = co_await read_chunk(*m);
       break;
+    case wire::Kind::rebuild:
+      if (const auto* m = frame.as<fbs::Rebuild>()) out = co_await rebuilder_->rebuild(*m);
+      break;
     case wire::Kind::free_slot:
       if (const auto* m = frame.as<fbs::FreeSlot>()) s = co_await free_slot(*m);
       break;

@@ -41,6 +41,9 @@ enum class Path {
   blank_waits,                   // 4.2  a head that has lost its disk does not open the VP without the others
   restarted_inside_lease,        // 6.2  a head that has just restarted opens a VP
   late_sync_refused,             // 3.4  a message of a synchronisation that its primary has given up
+  member_replaced,               // another head takes a lost reserve's place
+  replaced_came_back,            // ... and gives it back, since the lost one has less to catch up with
+  left_for_good,                 // a head forgets a replica that another has in its place
   attempt_of_unknown_end,        // 8.1  a stripe's gateway did not answer: fresh slots
   // Moments
   epoch_start_appended,

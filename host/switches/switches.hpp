@@ -23,6 +23,8 @@ enum class Switch {
   ack_before_shrink,             // 3.1
   join_before_acks,              // 3.2
   acknowledges_one_copy,         // 3.3: also below min_copies
+  union_forgotten,               // 3.2: a proposal without an answer is taken for one that was refused
+  replacement_joins_at_once,     // 3.2  another head in a lost reserve's place counts before it has caught up
   latency_not_relative,          // 3.5: a member is slow by its own latency, whatever the primary's is
   latency_floor_ignored,         // 3.5: however little it is slower
   slow_without_revision,         // 3.5, 3.1: acknowledged without a slow member before a revision says so
@@ -55,6 +57,11 @@ enum class Switch {
   restored_store_promotes,       // 5.2: also before all members have answered
   // Front ends
   no_tls_demand,                 // an address with TLS serves without it, too
+  // Coders that are not trusted (8.7)
+  card_parity_unverified,  // compared, and the result of it not heeded
+  hung_card_waited_for,    // for ten minutes
+  head_decodes,            // itself, whatever the sleds could do (A9)
+  card_back_untested,      // after a fault it is used again without a self-test
   count_
 };
 

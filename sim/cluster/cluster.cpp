@@ -74,6 +74,7 @@ Unit::Shape shape_of(const ClusterOptions& o, Random r) {
   h.flush_bytes = r.spread(64 << 10, 4 << 20);
   h.flush_age = Duration(r.spread(200'000'000, 20'000'000'000));
   h.flush_idle = Duration(r.spread(50'000'000, 3'000'000'000));
+  h.replace_after = o.schedule.empty() ? h.flush_age / 2 : Duration(std::chrono::hours(1));  // who leads to the brink counts on who is there
   // With the product's own limits a short fault would seldom be long enough to be seen as slowness.
   if (r.chance(0.7) || o.schedule.starts_with("slow-")) h.latency = {.floor = 3ms, .gap = 1s, .window = 200ms, .samples = 12, .windows = 2};
   if (o.schedule == "late-answers" || o.schedule == "restart-in-lease") h.lease_reads = true;

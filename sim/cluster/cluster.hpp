@@ -13,12 +13,14 @@
 // Requirement: WR-03 switch=lost-ack
 // Requirement: RD-02 switch=stale-read
 // Requirement: RD-03 switch=wrong-parity
+// Requirement: P-8.7 switch=card-parity-unverified
 // Requirement: FL-06 switch=skip-flush
 // Requirement: P-2.2 switch=read-at-append
 // Requirement: P-2.3 switch=no-duplicate-table
 // Requirement: P-2.4 switch=merge-without-block-lock
 // Requirement: P-3.1 switch=ack-before-shrink
 // Requirement: P-3.2 switch=join-before-acks
+// Requirement: P-3.2 switch=union-forgotten
 // Requirement: P-3.3 switch=acknowledges-one-copy
 // Requirement: P-3.1, P-3.5, WR-08 switch=slow-without-revision
 // Requirement: P-4.3 switch=truncate-not-durable

@@ -75,6 +75,7 @@ std::uint64_t mix(std::uint64_t h, std::uint64_t v) {
 
 // Of what is committed: the stripes that are still needed, and the records whose data only logs have.
 std::uint64_t digest(const head::Replica& r) {
+  LUGE_CHECK(r.index().digest() == r.index().digest_of_entries());
   std::uint64_t h = r.index().digest();
   for (const auto& [number, row] : r.stripes()) {
     if (row.live_blocks == 0) continue;

@@ -1,6 +1,9 @@
 #include "sim/cluster/unit.hpp"
 
 #include <algorithm>
+#include <array>
+
+#include "coding/faulty_coder.hpp"
 
 namespace luge::sim {
 
@@ -94,6 +97,22 @@ void Unit::add_head(std::size_t i) {
   sim_.add_node(h.name, [this, i, n, h](io::World& w) { return std::make_shared<HeadDaemon>(w, *this, i, n, h); });
 }
 
+namespace {
+
+// Every sled has a card that fails in each of its ways, about once in 60 jobs: what it does must never be seen. Drawn from the job's number,
+// not from the seed's stream, so that who codes changes nothing else of a history.
+std::shared_ptr<coding::ErasureCoder> unreliable_card(io::World& world, NodeId sled) {
+  using Mood = coding::FaultyCoder::Mood;
+  Random random(sled);
+  return std::make_shared<coding::FaultyCoder>(world, [random](std::uint64_t) mutable {
+    constexpr std::array kWays = {Mood::wrong, Mood::silent, Mood::refuses, Mood::hangs};
+    std::uint64_t n = random.below(60 * kWays.size());
+    return n < kWays.size() ? kWays[n] : Mood::right;
+  });
+}
+
+}  // namespace
+
 void Unit::add_sled(std::size_t i) {
   sled::Options s;
   s.id = kFirstSled + static_cast<NodeId>(i);
@@ -103,6 +122,8 @@ void Unit::add_sled(std::size_t i) {
   s.column_bytes = 2 << 20;
   s.list_bytes = 8 << 10;  // so that lists come in pages
   for (std::uint32_t d = 0; d < shape_.devices; ++d) s.devices.push_back({device_path(d)});
+  s.make_coder = [id = s.id](io::World& w) { return unreliable_card(w, id); };
+  s.guard.longest_pause = 4s;
   Node n = static_cast<Node>(sim_.nodes());
   sled_nodes_.push_back(n);
   auto fresh = std::make_shared<bool>(true);
