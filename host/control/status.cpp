@@ -68,8 +68,8 @@ VpState state_of(const Control& control, const Reports& reports, const Designati
     s.state = "closed";
     s.reason = why_closed(control.registry(), s.members);
   }
-  if (std::string why = why_different(control.registry(), reports, d); !why.empty()) s.reason = s.reason.empty() ? why : why + "; " + s.reason;
-  if (std::string why = why_doubted(control, d.vp); !why.empty()) s.reason = s.reason.empty() ? why : why + "; " + s.reason;
+  for (const std::string& why : {why_different(control.registry(), reports, d), why_doubted(control, d.vp)})
+    if (!why.empty()) s.reason = s.reason.empty() ? why : why + "; " + s.reason;
   return s;
 }
 

@@ -42,7 +42,7 @@ std::string Primary::members_report() const {
     const char* state = m.state == MemberState::live ? "live" : m.state == MemberState::syncing ? "catching_up" : "away";
     s += fmt::format(R"({}{{"node":{},"state":"{}","acked":{},"lag":{},"awaited":{},"slow":{},"latency_us":{}}})", s.empty() ? "" : ",", id, state, m.acked,
                      partition_.replica.last().lsn - std::min(partition_.replica.last().lsn, m.acked),
-                     partition_.designation().requires_node(id) || also_required_.contains(id) || m.joining, latency_.slow(id),
+                     awaited(id) || m.joining, latency_.slow(id),
                      std::chrono::duration_cast<std::chrono::microseconds>(latency_.latency(id)).count());
   }
   return s;

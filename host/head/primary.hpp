@@ -132,6 +132,8 @@ class Primary : public std::enable_shared_from_this<Primary> {
   io::Task<void> propose(std::vector<NodeId> required, std::vector<NodeId> reserves, const std::string& why);
   io::Task<bool> inform_kept();
   std::vector<NodeId> wanted_required(std::string& why) const;
+  /// Commits wait for it: it is in `required`, or may be by a proposal whose fate or spreading is open.
+  bool awaited(NodeId n) const { return partition_.designation().requires_node(n) || also_required_.contains(n); }
   bool fate_unknown() const;
   bool left_alone();
   void let_join(Member& m);

@@ -28,7 +28,7 @@ NodeId Primary::spare_head() const {
 }
 
 bool Primary::lost(NodeId n) const {
-  return !ctx_.alive(n) && !ctx_.connections->connected(n) && !partition_.designation().requires_node(n) && !also_required_.contains(n);
+  return !ctx_.alive(n) && !ctx_.connections->connected(n) && !awaited(n);
 }
 
 // The reserves as they should be now; `why` is empty if they are as they should be. One change at a time.
@@ -39,7 +39,7 @@ std::vector<NodeId> Primary::wanted_reserves(std::string& why) {
   for (NodeId& n : reserves) {
     auto replaced = replaced_.find(n);
     Member* m = member(n);
-    bool incomplete = m && m->state != MemberState::live && !partition_.designation().requires_node(n) && !also_required_.contains(n);
+    bool incomplete = m && m->state != MemberState::live && !awaited(n);
     if (replaced != replaced_.end() && incomplete && ctx_.alive(replaced->second)) {
       why = fmt::format("node {} is back before node {} could replace it", replaced->second, n);
       reached(Path::replaced_came_back);

@@ -409,9 +409,7 @@ io::Task<void> HeadServer::drop_vp(ChannelPtr channel, wire::Frame frame, VpId v
     for (NodeId id : sleds) co_await give_columns_back(id, vp, e);
   }
   p = ctx_.partition(vp);
-  if (p) {
-    s = co_await forget(*p, "the volume was removed");
-  }
+  if (p) s = co_await forget(*p, "the volume was removed");
   channel->reply(frame, wire::reply_frame(s));
 }
 

@@ -59,7 +59,7 @@ io::Task<void> Primary::judge_latency() {
 }
 
 bool Primary::behind_too_far(const Member& m) const {
-  if (partition_.designation().requires_node(m.id) || m.joining || also_required_.contains(m.id)) return false;
+  if (awaited(m.id) || m.joining) return false;
   Lsn last = partition_.replica.last().lsn;
   if (last <= m.acked) return false;
   std::uint64_t each = counters_.written_log / std::max<Lsn>(1, appended_) + sizeof(RecordHeader);

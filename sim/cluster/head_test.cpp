@@ -143,17 +143,25 @@ class FakePrimary {
   wire::Link link_;
 };
 
-// Requirement: P-2.1 switch=diverged-unchecked
-TEST(Reserve, ARecordOtherThanTheOneThatItHoldsIsRefused) {
-  logging::setup("test", "off");
-  Simulation sim(1);
-  sim.add_node("head", [](io::World& w) { return std::make_shared<HeadDaemon>(w); });
+// A head that follows a primary of the test's own, up to the start of the epoch.
+struct Reserve : ::testing::Test {
+  Reserve() {
+    logging::setup("test", "off");
+    sim.add_node("head", [](io::World& w) { return std::make_shared<HeadDaemon>(w); });
+    node = sim.add_node("primary", [this](io::World& w) { return primary = std::make_shared<FakePrimary>(w); });
+    sim.run_for(100ms);
+    sim.run(node, primary->begin());
+    sim.run(node, primary->send(head::make_record(kVp, {1, 1}, RecordKind::epoch_start, 0, 0, {}, {}, {})));
+  }
+  ~Reserve() override { primary.reset(); }
+
+  Simulation sim{1};
   std::shared_ptr<FakePrimary> primary;
-  Node node = sim.add_node("primary", [&](io::World& w) { return primary = std::make_shared<FakePrimary>(w); });
-  sim.run_for(100ms);
-  sim.run(node, primary->begin());
-  auto start = head::make_record(kVp, {1, 1}, RecordKind::epoch_start, 0, 0, {}, {}, {});
-  sim.run(node, primary->send(start));
+  Node node{};
+};
+
+// Requirement: P-2.1 switch=diverged-unchecked
+TEST_F(Reserve, ARecordOtherThanTheOneThatItHoldsIsRefused) {
   sim.run(node, primary->send(data({1, 2}, 7)));
   EXPECT_EQ(primary->last_code, Code::ok);
   EXPECT_EQ(primary->durable, 2u);
@@ -161,19 +169,10 @@ TEST(Reserve, ARecordOtherThanTheOneThatItHoldsIsRefused) {
   EXPECT_EQ(primary->last_code, Code::ok) << "the same again is a duplicate";
   sim.run(node, primary->send(data({1, 2}, 8)));
   EXPECT_EQ(primary->last_code, Code::diverged);
-  primary.reset();
 }
 
 // Requirement: P-3.4 switch=late-sync-taken
-TEST(Reserve, ASynchronisationThatWasGivenUpIsRefusedWhenItComesLate) {
-  logging::setup("test", "off");
-  Simulation sim(1);
-  sim.add_node("head", [](io::World& w) { return std::make_shared<HeadDaemon>(w); });
-  std::shared_ptr<FakePrimary> primary;
-  Node node = sim.add_node("primary", [&](io::World& w) { return primary = std::make_shared<FakePrimary>(w); });
-  sim.run_for(100ms);
-  sim.run(node, primary->begin());
-  sim.run(node, primary->send(head::make_record(kVp, {1, 1}, RecordKind::epoch_start, 0, 0, {}, {}, {})));
+TEST_F(Reserve, ASynchronisationThatWasGivenUpIsRefusedWhenItComesLate) {
   sim.run(node, primary->send(data({1, 2}, 7)));
   Code code = Code::internal;
   sim.run(node, primary->synchronise(2, {1, 2}, code));
@@ -185,19 +184,10 @@ TEST(Reserve, ASynchronisationThatWasGivenUpIsRefusedWhenItComesLate) {
   sim.run(node, primary->send(data({1, 4}, 9)));
   EXPECT_EQ(primary->last_code, Code::ok);
   EXPECT_EQ(primary->durable, 4u);
-  primary.reset();
 }
 
 // Requirement: P-2.1
-TEST(Reserve, ARecordBeyondTheEndOfTheVolumePartitionIsNotTaken) {
-  logging::setup("test", "off");
-  Simulation sim(1);
-  sim.add_node("head", [](io::World& w) { return std::make_shared<HeadDaemon>(w); });
-  std::shared_ptr<FakePrimary> primary;
-  Node node = sim.add_node("primary", [&](io::World& w) { return primary = std::make_shared<FakePrimary>(w); });
-  sim.run_for(100ms);
-  sim.run(node, primary->begin());
-  sim.run(node, primary->send(head::make_record(kVp, {1, 1}, RecordKind::epoch_start, 0, 0, {}, {}, {})));
+TEST_F(Reserve, ARecordBeyondTheEndOfTheVolumePartitionIsNotTaken) {
   for (Lba beyond : {Lba{256}, Lba{1} << 40, ~Lba{0}}) {
     sim.run(node, primary->send(data({1, 2}, 7, beyond)));
     EXPECT_EQ(primary->last_code, Code::unavailable);
@@ -205,7 +195,6 @@ TEST(Reserve, ARecordBeyondTheEndOfTheVolumePartitionIsNotTaken) {
   sim.run(node, primary->send(data({1, 2}, 7, 255)));
   EXPECT_EQ(primary->last_code, Code::ok);
   EXPECT_EQ(primary->durable, 2u);
-  primary.reset();
 }
 
 // A reserve that answers `collect` with what the test gives it, and remembers whether its tail was asked for.
