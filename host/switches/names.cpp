@@ -14,7 +14,9 @@ std::string_view switch_name(Switch s) {
       "lease-forgotten-at-restart",
       "unconditional-index-record", "retry-on-same-slots", "free-without-generation", "no-sled-fence", "sled-forgets-fences",
       "segment-generation-unchecked", "suspect-promoted", "torn-end-forgotten", "reuse-before-image", "index-without-reserve",
-      "store-loses-last-transaction", "no-tls-demand"};
+      "store-loses-last-transaction",
+      "checkpoint-covers-uncommitted", "checkpoint-of-another-history", "checkpoint-not-read-back",
+      "no-tls-demand"};
   return names[static_cast<std::size_t>(s)];
 }
 
@@ -27,7 +29,8 @@ std::string_view path_name(Path p) {
       "image-rebuild", "suspect-after-replay", "repaired-from-member", "narrow-stripe", "stranger", "blank-waits", "restarted-inside-lease", "late-sync-refused", "attempt-of-unknown-end",
       "epoch-start-appended", "truncate-logged", "proposal-sent", "image-sent", "index-record-appended",
       "segment-begun", "stripe-spread", "fence-persisted", "member-joined", "member-left", "primary-opened", "flush-gathered",
-      "tail-dropped"};
+      "tail-dropped",
+      "checkpoint-refused", "fall-back-checkpoint", "checkpoint-written", "checkpoint-loaded", "checkpoint-slot-freed"};
   return names[static_cast<std::size_t>(p)];
 }
 

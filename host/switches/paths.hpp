@@ -56,6 +56,12 @@ enum class Path {
   primary_opened,
   flush_gathered,                // slots are allocated, nothing has been sent
   tail_dropped,                  // a truncation is done
+  // Checkpoints
+  checkpoint_refused,            // 9.1  it does not lie on the survivor's history
+  fall_back_checkpoint,          // 9.3  the newest is torn or corrupt: an older one is used, with its delta
+  checkpoint_written,            // and read back
+  checkpoint_loaded,             // a replica is rebuilt from one
+  checkpoint_slot_freed,
   count_
 };
 

@@ -74,6 +74,13 @@ Unit::Shape shape_of(const ClusterOptions& o, Random r) {
   h.flush_bytes = r.spread(64 << 10, 4 << 20);
   h.flush_age = Duration(r.spread(200'000'000, 20'000'000'000));
   h.flush_idle = Duration(r.spread(50'000'000, 3'000'000'000));
+  using Checkpoints = head::Options::Checkpoints;
+  h.checkpoints = r.chance(0.4) ? Checkpoints::none : r.chance(0.2) ? Checkpoints::primary : Checkpoints::all;
+  h.checkpoint_chunk_bytes = r.chance(0.5) ? 4096 : 8192;
+  h.checkpoint_growth = r.spread(1, 256 << 10);
+  h.checkpoint_age = Duration(r.spread(200'000'000, 20'000'000'000));
+  h.checkpoint_chain = static_cast<std::uint32_t>(r.below(7));
+  h.checkpoint_percent = r.chance(0.3) ? 200 : 1'000'000;  // of the few metadata records that such a volume has
   return s;
 }
 

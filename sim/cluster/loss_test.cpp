@@ -1,133 +1,13 @@
 // A volume that no complete head is left for, and the operator who accepts the loss (protocol 4.6): a whole unit.
-#include <gtest/gtest.h>
-
 #include "base/logging.hpp"
-#include "client/volume.hpp"
-#include "control/status.hpp"
-#include "head/replica.hpp"
-#include "sim/cluster/unit.hpp"
+#include "sim/cluster/volume_fixture.hpp"
 #include "switches/paths.hpp"
 #include "switches/switches.hpp"
 
 namespace luge::sim {
 namespace {
 
-using io::Task;
-
-constexpr std::uint32_t kBlocks = 64;
-
-// Attaches the volume once and stays; the test asks through it.
-struct ClientDaemon {
-  explicit ClientDaemon(io::World& w)
-      : world(w), control(w, identity, kControlAddress,
-                          {.id = kFirstClient, .name = "client", .role = "attach", .address = "tcp:client:1", .incarnation = w.random()}, {}) {
-    identity.node = kFirstClient;
-    control.start();
-  }
-  io::World& world;
-  wire::Identity identity;
-  wire::ControlLink control;
-  std::unique_ptr<client::Volume> volume;
-};
-
-class LossTest : public testing::Test {
- protected:
-  LossTest() {
-    Unit::Shape shape;
-    shape.heads = 3;
-    head::Options& h = shape.head;
-    h.segment_bytes = h.meta_segment_bytes = 256 << 10;
-    h.log_bytes = h.meta_bytes = 4 << 20;
-    h.chunk_bytes = 16 << 10;
-    h.flush_bytes = 1 << 30;  // what is tested stays in the logs
-    h.flush_age = h.flush_idle = 3600s;
-    unit_.emplace(sim_, shape, [](Node, const std::string& who, const Status& s) { ADD_FAILURE() << who << ": " << s.to_string(); });
-    unit_->start();
-    client_node_ = sim_.add_node("client", [this](io::World& w) {
-      auto c = std::make_shared<ClientDaemon>(w);
-      client_ = c.get();
-      return c;
-    });
-    EXPECT_TRUE(sim_.run_until([&] { return unit_->control() && unit_->control()->registry().alive("head").size() == 3 &&
-                                            unit_->control()->registry().alive("sled").size() == 6; }, 10s));
-    EXPECT_TRUE(unit_->control()->volumes().create({"v", kBlocks * kBlockBytes, {2, 1}, 3}).ok());
-    on_client([](ClientDaemon& c) -> Task<Status> {
-      auto v = co_await client::Volume::attach(c.world, c.identity, c.control, "v", kFirstClient, false);
-      if (v.ok()) c.volume = std::move(*v);
-      co_return v.status();
-    });
-  }
-
-  // The daemons use what the members hold.
-  ~LossTest() override {
-    for (Node n = 0; n < sim_.nodes(); ++n)
-      if (sim_.up(n)) sim_.crash(n, Crash::power);
-  }
-
-  template <class F>
-  void on_client(F f) {
-    Status out(Code::internal, "did not end");
-    auto task = [](F f, ClientDaemon& c, Status& out) -> Task<void> { out = co_await f(c); };
-    sim_.run(client_node_, task(f, *client_, out), 60s);
-    EXPECT_TRUE(out.ok()) << out.to_string();
-  }
-  static Buffer filled(std::uint32_t blocks, char with) {
-    Buffer b = Buffer::allocate(std::size_t{blocks} * kBlockBytes);
-    std::memset(b.data(), with, b.size());
-    return b;
-  }
-  void write(Lba first, std::uint32_t blocks, char with) {
-    on_client([=](ClientDaemon& c) { return client::write(c.world, *c.volume, first * kBlockBytes, filled(blocks, with)); });
-  }
-  /// What each block holds: its byte, '0' for zeros, '!' for an error.
-  std::string contents() {
-    std::string out;
-    auto task = [](ClientDaemon& c, std::string& out) -> Task<void> {
-      for (Lba b = 0; b < kBlocks; ++b) {
-        auto r = co_await client::read(c.world, *c.volume, b * kBlockBytes, kBlockBytes);
-        char byte = r.ok() ? static_cast<char>(r->data()[0]) : '!';
-        out += byte == 0 ? '0' : byte;
-      }
-    };
-    sim_.run(client_node_, task(*client_, out), 120s);
-    return out;
-  }
-
-  const control::Designation& designation() { return unit_->store().designations.begin()->second; }
-  Node node(NodeId head) { return unit_->node_of_head(head); }
-  std::string name(NodeId head) { return unit_->control()->registry().name(head); }
-  boost::json::object status() {
-    return control::volume_json(*unit_->control(), unit_->store().volumes.begin()->second, true);
-  }
-  std::string text(std::string_view key) { return std::string(status()[key].as_string()); }
-  bool wait_for_state(const std::string& state, Duration limit = 20s) { return sim_.run_until([&] { return text("state") == state; }, limit); }
-  bool all_required() {
-    return sim_.run_until([&] { return designation().required.size() == 3 && text("state") == "open"; }, 20s);
-  }
-  void power_off(const std::vector<NodeId>& heads) {
-    for (NodeId n : heads) sim_.crash(node(n), Crash::power);
-  }
-  void power_on(const std::vector<NodeId>& heads) {
-    for (NodeId n : heads) sim_.restart(node(n));
-  }
-  /// Where each head has logged the newest write to `lba`.
-  std::map<NodeId, head::LogPosition> positions(const std::vector<NodeId>& heads, Lba lba) {
-    std::map<NodeId, head::LogPosition> out;
-    for (NodeId n : heads) out[n] = position(n, lba);
-    return out;
-  }
-  /// Flips a bit in a logged payload.
-  void rot(NodeId head, head::LogPosition at) { sim_.disk(node(head)).rot("log-data", at.offset + 100); }
-  head::LogPosition position(NodeId head, Lba lba) {
-    const head::Replica* r = unit_->head(head)->replica(designation().vp);
-    return r->find(r->index().get(lba).lsn())->position;
-  }
-
-  Simulation sim_{7};
-  std::optional<Unit> unit_;
-  Node client_node_ = 0;
-  ClientDaemon* client_ = nullptr;
-};
+class LossTest : public VolumeTest {};
 
 // Requirement: P-4.6 switch=history-unchecked
 TEST_F(LossTest, TheHeadThatWasBehindGoesOnAndTheOthersAreRebuiltFromIt) {
