@@ -12,7 +12,8 @@ A test names what it proves in a comment line right above it; several lines may 
   TEST_F(SlotTest, AnOlderEpochIsFencedOffWhateverItAsks) {
 
 and in Python scripts the same behind a `#`, above a function. In sim/cluster/cluster.hpp such lines stand for the
-simulated unit as a whole: with the rule broken one of the first 500 seeds must fail.
+simulated unit as a whole: with the rule broken one of the first 500 seeds must fail. In a kernel's bench (hls/, sim/card) they stand
+above a case, and the switch is a mutant of the kernel, `switch=mutant-14`; it is shown if build/hls is built.
 
 A requirement is `proved` if a test of it has a switch that turns the test red, `claimed` if it has a test only, else
 `open`. A switch in demo.py is shown by the stages "sabotage" of ./check.
@@ -31,9 +32,11 @@ DEMO = "tests/e2e/demo.py"
 CATCHING_SEEDS = "sim/cluster/mutants.txt"  # tried first, if it is there
 SEEDS = 500
 
-TAG = re.compile(r"^\s*(?://|#) Requirement: (?P<ids>[A-Z]+-[\d.]+(?:, [A-Z]+-[\d.]+)*)(?: switch=(?P<switch>[a-z-]+))?\s*$")
+TAG = re.compile(r"^\s*(?://|#) Requirement: (?P<ids>[A-Z]+-[\d.]+(?:, [A-Z]+-[\d.]+)*)(?: switch=(?P<switch>mutant-\d+|[a-z-]+))?\s*$")
 LOOKS_LIKE_TAG = re.compile(r"^\s*(?://|#)\s*Requirements?\b")
 TEST = re.compile(r"^TEST(?P<kind>_F|_P)?\((?P<suite>\w+), (?P<name>\w+)\)")
+CASE = re.compile(r"^\s*void (?P<name>\w+)\(")
+BENCH = re.compile(r'bench_main\(argc, argv, \{"(?P<kernel>\w+)", (?P<mutants>\d+),')
 FUNCTION = re.compile(r"^\s*def (?P<name>\w+)\(")
 
 
@@ -69,7 +72,7 @@ def switches():
 
 def sources():
     found = []
-    for place in ("host", "sim", "tests"):
+    for place in ("host", "sim", "hls", "tests"):
         for folder, folders, files in os.walk(os.path.join(ROOT, place)):
             folders[:] = sorted(d for d in folders if not d.startswith((".", "__")))
             found += [os.path.relpath(os.path.join(folder, f), ROOT) for f in sorted(files)
@@ -80,11 +83,17 @@ def sources():
 class Tagged:
     """A test, and a requirement line above it."""
 
-    def __init__(self, path, test, parametrized, ids, switch):
-        self.path, self.test, self.parametrized, self.ids, self.switch = path, test, parametrized, ids, switch
+    def __init__(self, path, test, parametrized, ids, switch, bench=None):
+        self.path, self.test, self.parametrized, self.ids, self.switch, self.bench = path, test, parametrized, ids, switch, bench
+
+    @property
+    def mutant(self):
+        return int(self.switch.split("-")[1]) if self.switch and self.switch.startswith("mutant-") else None
 
     @property
     def name(self):
+        if self.bench:
+            return f"{self.bench['kernel']}: {self.test}"
         if self.path == SIMULATED_UNIT:
             return "luge-sim"
         return self.test if self.path.endswith(".cpp") else f"{os.path.basename(self.path)}: {self.test}"
@@ -92,7 +101,9 @@ class Tagged:
 
 def tags_of(path):
     waiting, found = [], []
-    for number, line in enumerate(read(path).splitlines(), 1):
+    content = read(path)
+    bench = BENCH.search(content)
+    for number, line in enumerate(content.splitlines(), 1):
         tag = TAG.match(line)
         if tag:
             if path == SIMULATED_UNIT:
@@ -104,11 +115,11 @@ def tags_of(path):
             raise Wrong(f"{path}:{number}: not a requirement line as tests/requirements.py reads them: {line.strip()}")
         if not waiting or re.match(r"^\s*(//|#|@|$)", line):
             continue
-        test, function = TEST.match(line), FUNCTION.match(line)
+        test, function = TEST.match(line), (CASE if bench else FUNCTION).match(line)
         if not test and not function:
             raise Wrong(f"{path}:{number}: a requirement line stands above something that is no test: {line.strip()}")
         name = f"{test['suite']}.{test['name']}" if test else function["name"]
-        found += [Tagged(path, name, bool(test) and test["kind"] == "_P", t["ids"].split(", "), t["switch"]) for t in waiting]
+        found += [Tagged(path, name, bool(test) and test["kind"] == "_P", t["ids"].split(", "), t["switch"], bench) for t in waiting]
         waiting = []
     if waiting:
         raise Wrong(f"{path}: a requirement line at the end stands above no test")
@@ -123,7 +134,10 @@ def tagged_tests():
         for identity in t.ids:
             if identity not in known:
                 raise Wrong(f"{t.path}: {t.name} names {identity}, which {LIST} does not have")
-        if t.switch and t.switch not in rules:
+        if t.mutant is not None:
+            if not t.bench or not 1 <= t.mutant <= int(t.bench["mutants"]):
+                raise Wrong(f"{t.path}: {t.name} names {t.switch}, which its kernel does not have")
+        elif t.switch and t.switch not in rules:
             raise Wrong(f"{t.path}: {t.name} names the switch {t.switch}, which host/switches/names.cpp does not have")
     return every
 
@@ -144,8 +158,9 @@ def page():
         body.append("")
     head = ["# Requirements", "",
             "Made by `tests/requirements.py` of `docs/requirements.in` and of the tests; do not edit. A test names what it proves in a line",
-            "above it. **proved**: a test has a switch (`host/switches`) that breaks the rule and turns the test red, and `./check` shows that for a",
-            "random tenth of them in each run. **claimed**: there is a test and no switch that shows that it would notice. **open**: no test; most",
+            "above it. **proved**: a test has a switch (`host/switches`, or a mutant of a kernel) that breaks the rule and turns the test red,",
+            "and `./check` shows that for a random tenth of them in each run. **claimed**: there is a test and no switch that shows that it",
+            "would notice. **open**: no test; most",
             "of these are not built. `luge-sim` is the simulated unit with all its oracles.", "",
             ", ".join(f"{count} {state}" for state, count in states.items()) + ".", ""]
     return "\n".join(head + body)
@@ -182,8 +197,19 @@ def a_seed_notices(switch, simulator):
     return None if code == 0 else f"seed {seed[1]} fails with the rule kept, too: it shows nothing"
 
 
+def a_bench_notices(t, program):
+    """Nothing, or why the case of a bench does not show what it says: it must pass as it is and fail with the mutant."""
+    for mutant in (0, t.mutant):
+        code, out = run([program, "--case", t.test, "--mutant", str(mutant)], limit=600)
+        if mutant == 0 and code != 0:
+            return f"it does not pass without a mutant: {out.strip()[-200:]}"
+    return None if code != 0 else "it passes with the mutant"
+
+
 def turns_red(t, build, programs):
     """Nothing, or why the switch does not show what its test says."""
+    if t.mutant is not None:
+        return a_bench_notices(t, bench_program(t, build))
     if t.path == SIMULATED_UNIT:
         return a_seed_notices(t.switch, os.path.join(build, "bin", "luge-sim"))
     program = programs.get(t.path)
@@ -198,8 +224,16 @@ def turns_red(t, build, programs):
     return None if code != 0 else "it passes though the rule is broken"
 
 
+def bench_program(t, build):
+    return os.path.join(build, "hls", "tests", f"hls_{t.bench['kernel']}_mutants_test")
+
+
 def show_switches(which, seed, build):
     pairs = [t for t in tagged_tests() if t.switch and t.path != DEMO]
+    without = sorted({t.bench["kernel"] for t in pairs if t.mutant is not None and not os.path.exists(bench_program(t, build))})
+    if without:
+        print(f"not built, so not shown: benches with mutants of {', '.join(without)}")
+        pairs = [t for t in pairs if t.mutant is None or t.bench["kernel"] not in without]
     unique = list({(t.path, t.test, t.switch): t for t in pairs}.values())
     seed = seed if seed is not None else random.SystemRandom().randrange(1_000_000)
     chosen = unique if which == "all" else random.Random(seed).sample(unique, max(1, len(unique) // 10))

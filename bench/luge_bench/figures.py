@@ -58,7 +58,10 @@ GROUPS = {
     "stop": "luge bench pause --kills 20 --signal STOP",
     "idle": "luge bench idle",
     "steady": "luge bench steady --minutes 30",
-    "simulator": "luge-sim many --from 1 --count 20",
+    "simulator": "luge-sim many --heads 3 --sleds 6 --from 1 --count 20",
+    "growth": "luge-sim growth",
+    "native": "luge card test native --seconds 10",
+    "rtl": "luge card test rtl --seconds 20",
 }
 
 FIGURES = [
@@ -78,6 +81,14 @@ FIGURES = [
     Figure("steady", "failovers and changes of the required set in 30 min of 4 KiB random writes at queue depth 32 without a fault", "steady",
            lambda r: r["steady"]["failovers"] + r["steady"]["revisions"], 0, False, "", 0),
     Figure("simulator", "simulated time per second of processor time, 3 heads and 6 sleds", "simulator", lambda r: r["speed"], 50, True, "x", 0),
+    Figure("growth-heads", "cost of a write, 9 heads and as many volumes against 3 heads, simulated unit", "growth", lambda r: r["9 heads against 3"], 1.15, False, "x"),
+    Figure("growth-idle-volumes", "cost of a write to a volume beside 99 idle ones against one that is alone, simulated unit", "growth", lambda r: r["a volume beside 99 idle ones against alone"], 1.15, False, "x"),
+    Figure("growth-volumes", "cost of a write, 100 volumes against 1, as many writes in all, simulated unit", "growth", lambda r: r["100 volumes against 1"], 1.15, False, "x"),
+    Figure("index-8g", "memory (RSS) of index and stripe table of 8 GiB of flushed data in 128 KiB chunks, of the data", "growth", lambda r: r["index memory of 8 GiB mapped"], 0.25, False, " %", 3),
+    Figure("index-64g", "the same of 64 GiB", "growth", lambda r: r["index memory of 64 GiB mapped"], 0.25, False, " %", 3),
+    Figure("card-native", "source data coded by the native card through XRT, stripes of 512 KiB, 4+2", "native", lambda r: r["bytes_per_second"] / 1e6, 150, True, " MB/s", 0),
+    Figure("card-rtl", "the same by the verilated card (`build/hls`)", "rtl", lambda r: r["bytes_per_second"] / 1e6, 5, True, " MB/s", 1),
+    Figure("card-driver", "processor time of the daemon for a MiB coded on the card, driver only", "native", lambda r: r["daemon_cpu_us_per_mib"], 150, False, " us", 0),
 ]
 
 
@@ -87,11 +98,18 @@ def measure(command, build, charts):
     program = os.path.join(build, "bin", words[0])
     if words[0] == "luge-sim":
         done = subprocess.run([program, *words[1:]], capture_output=True, text=True, timeout=3600)
+        if words[1] == "growth":
+            return {what: float(value) for what, value in re.findall(r"^(\S[^,\n]*?)(?:,[^,\n]*?)?\s{2,}(\d+\.\d+)(?:x| %), at most", done.stdout, re.M)}
         speed = re.search(r"simulated, (\d+(?:\.\d+)?)x", done.stdout)
         if not speed:
             raise ValueError(f"luge-sim names no speed: {done.stdout.strip()[-200:]}")
         return {"speed": float(speed[1])}
-    done = subprocess.run([program, *words[1:], "--json", "--charts", charts], capture_output=True, text=True, timeout=7200)
+    if words[1] == "card":
+        verilated = os.path.join(build, "hls", "xrt")
+        environment = dict(os.environ, LUGE_XRT=verilated) if os.path.isdir(verilated) else None
+        done = subprocess.run([program, "--json", *words[1:]], capture_output=True, text=True, timeout=600, env=environment)
+    else:
+        done = subprocess.run([program, *words[1:], "--json", "--charts", charts], capture_output=True, text=True, timeout=7200)
     if done.returncode != 0:
         raise ValueError(done.stderr.strip()[-400:] or f"exit code {done.returncode}")
     return json.loads(done.stdout)

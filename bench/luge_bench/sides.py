@@ -65,14 +65,14 @@ class QemuNbd:
 class Luge:
     """A unit of its own, one volume, attached over a Unix socket."""
 
-    def __init__(self, options, work, heads=3, name="luge", flush=True, log_bytes=None):
+    def __init__(self, options, work, heads=3, name="luge", flush=True, log_bytes=None, up=()):
         self.name = name
         self.dir = os.path.join(work, name)
         self.socket = os.path.join(work, f"{name}.sock")
         self.luge = os.path.join(options.bin, "luge")
         self.env = dict(os.environ, LUGE_UNIT=self.dir)
         self.call("unit", "up", "--dir", self.dir, "--heads", str(heads), "--sleds", "6", "--devices", "1",
-                  "--device-bytes", "8GiB", *(["--log-bytes", log_bytes] if log_bytes else []))
+                  "--device-bytes", "8GiB", *(["--log-bytes", log_bytes] if log_bytes else []), *up)
         if not flush:
             self._never_flush(heads)
         self.call("volume", "create", "bench", "--size", str(options.size), "--layout", "4+2")

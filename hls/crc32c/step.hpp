@@ -45,6 +45,36 @@ constexpr Masks make_masks() {
 }
 static constexpr Masks masks = make_masks();
 
+// D and S. Natively the processor's own instruction, where it has one.
+struct Block { ap_uint<64> word[8]; };
+#if defined(HLS_NATIVE) && defined(__SSE4_2__)
+static inline ap_uint<32> of_data(const Block &b) {
+  unsigned long long crc = 0;
+  for (int w = 0; w < 8; w++) crc = __builtin_ia32_crc32di(crc, b.word[w].to_uint64());
+  return (unsigned)crc;
+}
+static inline ap_uint<32> of_state(ap_uint<32> before) {
+  unsigned long long crc = before.to_uint();
+  for (int w = 0; w < 8; w++) crc = __builtin_ia32_crc32di(crc, 0);
+  return (unsigned)crc;
+}
+#else
+static inline ap_uint<32> of_data(const Block &b) {
+  ap_uint<32> r;
+  for (int i = 0; i < 32; i++) {
+    ap_uint<64> bits = 0;
+    for (int w = 0; w < 8; w++) bits = bits ^ (b.word[w] & masks.data[i][w]);
+    r[i] = bits.xor_reduce();
+  }
+  return r;
+}
+static inline ap_uint<32> of_state(ap_uint<32> before) {
+  ap_uint<32> r;
+  for (int i = 0; i < 32; i++) r[i] = (before & masks.state[i]).xor_reduce();
+  return r;
+}
+#endif
+
 static inline void step(State &s, const In &in, Out &out) {
   out.crc.valid = s.valid2;
   ap_uint<32> crc = ~s.sum;
@@ -52,25 +82,21 @@ static inline void step(State &s, const In &in, Out &out) {
 
   s.valid2 = s.v1 && (s.last1 || MUTANT(3));
   if (s.v1 || MUTANT(5)) {
-    ap_uint<32> before = s.first ? ap_uint<32>(MUTANT(1) ? 0 : 0xffffffffu) : s.sum, after = s.part1;
-    for (int i = 0; i < 32; i++)
-      if (!((i == 0 && MUTANT(14)) || (i == 7 && MUTANT(15)) || (i == 16 && MUTANT(16)) || (i == 31 && MUTANT(17)))) after[i] = after[i] ^ (before & masks.state[i]).xor_reduce();
-    s.sum = after;
+    ap_uint<32> before = s.first ? ap_uint<32>(MUTANT(1) ? 0 : 0xffffffffu) : s.sum;
+    ap_uint<32> lost = MUTANT(14) ? 1u : MUTANT(15) ? 1u << 7 : MUTANT(16) ? 1u << 16 : MUTANT(17) ? 1u << 31 : 0u;
+    s.sum = s.part1 ^ (of_state(before) & ~lost);
     s.first = (s.last1 || MUTANT(4)) && !MUTANT(20);
   }
 
   s.v1 = in.s_axis.tvalid, s.last1 = MUTANT(18) ? s.last1 || in.s_axis.tlast : in.s_axis.tlast;
   if (!in.s_axis.tvalid) return;
-  ap_uint<64> word[8];
+  Block block;
   for (int w = 0; w < 8; w++) {
-    word[w] = 0;
-    for (int i = 0; i < 8; i++) word[w] = word[w] | (ap_uint<64>(in.s_axis.tdata.lane[8 * w + i]) << (8 * i));
+    ap_uint<64> word = 0;
+    if (!MUTANT(6 + w))
+      for (int i = 0; i < 8; i++) word = word | (ap_uint<64>(in.s_axis.tdata.lane[8 * w + i]) << (8 * i));
+    block.word[w] = word;
   }
-  for (int i = 0; i < 32; i++) {
-    ap_uint<64> bits = 0;
-    for (int w = 0; w < 8; w++)
-      if (!MUTANT(6 + w)) bits = bits ^ (word[w] & masks.data[i][w]);
-    s.part1[i] = bits.xor_reduce();
-  }
+  s.part1 = of_data(block);
 }
 }  // namespace crc32c

@@ -58,7 +58,7 @@ struct State {
   bool stopped = false, timed_out = false, clear_wanted = false, broken = false;
   ap_uint<24> waited = 0;
   // queue
-  ram<ap_uint<64>, DEPTH> queue[8];
+  rams<ap_uint<64>, DEPTH, 8> queue;
   ram<ap_uint<3>, DEPTH> fails;
   ap_uint<9> head = 0, tail = 0;
   ap_uint<10> queued = 0;
@@ -182,7 +182,7 @@ static inline void step(State &s, const In &in, Out &out) {
   if (ar_taken || MUTANT(4)) s.ar_valid = false;
   if (issue) {
     s.ar_valid = true, s.ar_address = (s.next, ap_uint<6>(0)), s.ar_length = MUTANT(2) ? n : ap_uint<7>(n - 1);
-    s.next = s.next + (MUTANT(3) ? ap_uint<7>(64) : n), s.left = s.left - n;
+    s.next = MUTANT(3) ? ap_uint<58>(s.next + 64) : axi::next_burst(s.next), s.left = s.left - n;
     s.bursts.put(n);
     if (s.left == 0) s.splitting = false;
   }

@@ -1,7 +1,7 @@
 // dma_reader against a model memory: commands of any alignment under stalls on both sides, each fault the memory can have at any
 // beat, drains, resets. Every word is compared; failed commands must still deliver their words and say why they failed.
 #include "dma_reader_glue.hpp"
-#include "hls/lib/bench.hpp"
+#include "hls/dma_mover/mover_bench.hpp"
 #include "hls/lib/lockstep.hpp"
 #include "sim/card/checker.hpp"
 #include "sim/card/memory.hpp"
@@ -15,16 +15,13 @@ namespace {
 constexpr uint64_t BASE = 0x1'0000'0000, SIZE = 1 << 20;
 const char *fault_names[] = {"none", "slave error", "decode error", "lost data", "stuck address", "short burst", "drain", "reset"};
 
-class Runner {
+class Runner : dma_mover::MoverBench {
  public:
   explicit Runner(hls::Bench &b)
-      : bench(b), random(b.seed), memory(BASE, SIZE), port(memory, random), checker("m_axi", b.coverage, [&b](const std::string &s) { b.fail("%s", s.c_str()); }),
+      : MoverBench(b), memory(BASE, SIZE), port(memory, random), checker("m_axi", b.coverage, [&b](const std::string &s) { b.fail("%s", s.c_str()); }),
         command(b.coverage, "command"), stream(b.coverage, "m_axis") {
     for (size_t i = 0; i < SIZE; i += 8) { uint64_t v = random(); std::memcpy(memory.at(BASE + i), &v, 8); }
-    b.coverage.declare("offset", {"0", "1-31", "32-62", "63"});
-    b.coverage.declare("length", {"1", "2-63", "64", "65-4095", "4096", "more"});
     b.coverage.declare("fault", std::vector<std::string>(std::begin(fault_names), std::end(fault_names)));
-    b.coverage.declare("tail", {"one beat more than words", "as many"});
     b.coverage.declare("fails", {"0", "1", "2", "3", "4", "5"});
     if (!b.trace.empty()) pair.trace(b.trace);
   }
@@ -40,8 +37,6 @@ class Runner {
 
  private:
   struct Command { uint64_t address; uint32_t length; uint64_t first_beat, beats, words; };
-  hls::Bench &bench;
-  std::mt19937_64 random;
   Memory memory;
   ReadPort port;
   ReadChecker checker;
@@ -50,15 +45,14 @@ class Runner {
   std::vector<Command> list;
   size_t given = 0, delivered = 0, told = 0;
   uint64_t word = 0, commands = 0, words_seen = 0;
-  std::vector<int> fails;
-  bool drain = false, clear = false, command_valid = false;
+  bool command_valid = false;
   int stall_out = 0;
-  Out last;
 
-  uint64_t below(uint64_t n) { return random() % n; }
-  bool chance(int percent) { return (int)below(100) < percent; }
 
-  Out cycle() {
+  bool memory_busy() const override { return port.busy(); }
+  void release_memory() override { port.release(); }
+  size_t commands_now() const override { return list.size(); }
+  void tick() override {
     bench.now = pair.cycles;
     In in = In();
     HLS_SET_MUTANT(in, bench.mutant);
@@ -79,8 +73,7 @@ class Runner {
       bench.coverage.hit("fails", std::to_string(out.done.fail.to_uint()));
     }
     if (out.m_axis.tvalid && in.m_axis.tready) see_word(out);
-    last = out;
-    return out;
+    last = {out.idle, out.stopped, out.timed_out, out.owed};
   }
   void see_word(const Out &out) {
     if (delivered >= list.size()) bench.fail("a word too many");
@@ -99,30 +92,27 @@ class Runner {
   }
   uint64_t clean_until = ~0ull;  // beats before this one of the episode arrive as they are
 
-  void fill(int n) {
+  void fill(int n) override {
     list.clear(), fails.clear(), given = delivered = told = 0, word = 0, command_valid = false;
     uint64_t beats = 0;
     for (int i = 0; i < n; i++) {
       Command c;
-      int kind = (int)below(6);
-      c.length = kind == 0 ? 1 : kind == 1 ? 2 + (uint32_t)below(62) : kind == 2 ? 64 : kind == 3 ? 65 + (uint32_t)below(4031) : kind == 4 ? 4096 : 4097 + (uint32_t)below(8000);
-      uint64_t offset = chance(30) ? 0 : chance(10) ? 63 : below(64);
+      c.length = any_length(8000);
+      uint64_t offset = any_offset();
       c.address = BASE + below((SIZE - c.length - 64) / 64) * 64 + offset;
       if (chance(30)) c.address = (c.address & ~4095ull) + offset;
       c.beats = (offset + c.length + 63) / 64, c.words = (c.length + 63) / 64, c.first_beat = beats;
       beats += c.beats;
       list.push_back(c);
-      bench.coverage.hit("offset", offset == 0 ? "0" : offset < 32 ? "1-31" : offset < 63 ? "32-62" : "63");
-      bench.coverage.hit("length", c.length == 1 ? "1" : c.length < 64 ? "2-63" : c.length == 64 ? "64" : c.length < 4096 ? "65-4095" : c.length == 4096 ? "4096" : "more");
-      bench.coverage.hit("tail", c.beats > c.words ? "one beat more than words" : "as many");
+      cover_shape(offset, c.length);
     }
     total_beats = beats;
   }
   uint64_t total_beats = 0;
 
-  void finish() {
+  void finish() override {
     for (uint64_t n = 0; delivered < list.size() || told < list.size(); n++) {
-      cycle();
+      tick();
       if (n > 40000 + total_beats * 400) bench.fail("no progress: %zu of %zu commands delivered", delivered, list.size());
     }
   }
@@ -130,25 +120,6 @@ class Runner {
     for (size_t i = 0; i < list.size(); i++) if (beat < list[i].first_beat + list[i].beats) return i;
     return list.size();
   }
-  void go_on() {
-    bool early = last.timed_out && port.busy() && chance(50);
-    if (early) {  // `clear` before the memory has answered: remembered, not obeyed
-      clear = true;
-      for (int n = 0; n < 30; n++) if (!cycle().stopped) bench.fail("goes on while the memory owes it data");
-    }
-    port.release();
-    for (int n = 0; !last.idle || port.busy() || n < 4; n++) {
-      cycle();
-      if (n > 20000) bench.fail("not quiet after the memory has answered");
-    }
-    if (last.stopped && last.timed_out && !early) {
-      for (int n = 0; n < 50; n++) if (!cycle().stopped) bench.fail("goes on after a time-out without `clear`");
-      clear = true;
-    }
-    for (int n = 0; n < 5; n++) cycle();
-    if (last.stopped || last.timed_out || last.owed) bench.fail("does not go on");
-  }
-
   void episode() {
     port.behaviour.latency = (int)below(60), port.behaviour.stall = bench.stall >= 0 ? bench.stall : (int)below(4) * 25;
     stall_out = bench.stall >= 0 ? bench.stall : (int)below(4) * 25;
@@ -170,7 +141,7 @@ class Runner {
       case 3: port.faults.lose_beat = (long)beat, clean_until = 0; finish(); expect(hit, dma_reader::FAIL_TIMEOUT); owed(); break;
       case 4:
         clean_until = 0;
-        for (uint64_t n = below(40); n > 0; n--) cycle();
+        for (uint64_t n = below(40); n > 0; n--) tick();
         port.faults.stuck_request = true;
         finish();
         expect(prefix(), dma_reader::FAIL_TIMEOUT);
@@ -183,7 +154,7 @@ class Runner {
         size_t good = prefix();
         if (good == list.size() || fails[good] != dma_reader::FAIL_PROTOCOL) bench.fail("a burst that ends early is not noticed");
         for (size_t i = good + 1; i < list.size(); i++) if (fails[i] != dma_reader::FAIL_TIMEOUT) bench.fail("a command behind a broken burst says %d", fails[i]);
-        for (int n = 0; n < 300; n++) { clear = true; if (!cycle().stopped) bench.fail("goes on although it can't know what data belongs to"); }
+        for (int n = 0; n < 300; n++) { clear = true; if (tick(), !last.stopped) bench.fail("goes on although it can't know what data belongs to"); }
         port.reset(), pair.reset(), checker.reset();
         fill(1), clean_until = ~0ull;
         port.behaviour.stall = 0;
@@ -193,49 +164,18 @@ class Runner {
       }
       case 6:
         clean_until = 0;
-        for (uint64_t n = below(300); n > 0; n--) cycle();
-        drain = true, cycle(), cycle();
-        if (chance(30)) {  // a short one: ends by itself when what was outstanding is here
-          drain = false;
-          finish();
-          int turns = 0;
-          for (size_t i = 0; i < list.size(); i++) {
-            if (fails[i] != 0 && fails[i] != dma_reader::FAIL_DRAINED) bench.fail("a drained command says %d", fails[i]);
-            turns += i > 0 && (fails[i] != 0) != (fails[i - 1] != 0);
-          }
-          if (turns > 2) bench.fail("a drain ends and begins again");
-          break;
-        }
-        finish();
-        expect(prefix(), dma_reader::FAIL_DRAINED);
-        for (int n = 0; n < 20000 && (port.busy() || !last.idle); n++) cycle();
-        if (!last.stopped || !last.idle) bench.fail("a drain does not end");
-        fill(2), finish();
-        expect(0, dma_reader::FAIL_DRAINED);
-        drain = false;
+        drained();
         break;
       default:
-        for (uint64_t n = below(300); n > 0; n--) cycle();
+        for (uint64_t n = below(300); n > 0; n--) tick();
         pair.reset(), port.reset(), checker.reset();
         fill(0);
         return;
     }
-    if (fault == 3 && chance(30)) {  // before `clear` further commands fail at once
-      fill(2), finish();
-      expect(0, dma_reader::FAIL_TIMEOUT);
-    }
+    if (fault == 3 && chance(30)) fails_until_clear();
     go_on();
   }
   void owed() { if (!last.stopped || !last.timed_out) bench.fail("a time-out does not show"); }
-  size_t prefix() const {
-    size_t n = 0;
-    while (n < fails.size() && fails[n] == 0) n++;
-    return n;
-  }
-  // The first `good` commands went well, the others failed with `why`.
-  void expect(size_t good, int why) {
-    for (size_t i = 0; i < list.size(); i++) if (fails[i] != (i < good ? 0 : why)) bench.fail("command %zu of %zu says %d, expected %d", i, list.size(), fails[i], i < good ? 0 : why);
-  }
 
   // Blocks of 4 KiB back to back, a memory without stalls.
   void rate() {

@@ -61,7 +61,7 @@ struct State {
   axi::Bytes d2;
   ap_uint<64> strobes2;
   // queue
-  ram<ap_uint<64>, DEPTH> queue[8];
+  rams<ap_uint<64>, DEPTH, 8> queue;
   ram<ap_uint<64>, DEPTH> strobes;
   ap_uint<8> head = 0, tail = 0;
   ap_uint<9> held = 0;       // beats in the queue
@@ -153,7 +153,7 @@ static inline void step(State &s, const In &in, Out &out) {
     x.real = issue, x.last = span_ends;
     s.answers.put(x);
   }
-  if (issue) s.span.next = s.span.next + (MUTANT(12) ? ap_uint<7>(64) : n), s.span.beats = s.span.beats - n;
+  if (issue) s.span.next = MUTANT(12) ? ap_uint<58>(s.span.next + 64) : axi::next_burst(s.span.next), s.span.beats = s.span.beats - n;
   s.owed = s.owed + (issue ? 1 : 0) - (answered ? 1 : 0);
   if (span_ends || !s.spanning) {
     s.spanning = !s.spans.empty();

@@ -1,7 +1,7 @@
 // dma_writer against a model memory: commands of any alignment under stalls on both sides, each fault the memory can have at any
 // burst, drains, resets. After every run of commands the whole memory is compared, so that no byte outside a command may change.
 #include "dma_writer_glue.hpp"
-#include "hls/lib/bench.hpp"
+#include "hls/dma_mover/mover_bench.hpp"
 #include "hls/lib/lockstep.hpp"
 #include "sim/card/checker.hpp"
 #include "sim/card/memory.hpp"
@@ -15,17 +15,14 @@ namespace {
 constexpr uint64_t BASE = 0x2'0000'0000, SIZE = 1 << 17;
 const char *fault_names[] = {"none", "slave error", "decode error", "lost answer", "stuck address", "stuck data", "drain", "reset", "no data for long"};
 
-class Runner {
+class Runner : dma_mover::MoverBench {
  public:
   explicit Runner(hls::Bench &b)
-      : bench(b), random(b.seed), memory(BASE, SIZE), port(memory, random), checker("m_axi", b.coverage, [&b](const std::string &s) { b.fail("%s", s.c_str()); }),
+      : MoverBench(b), memory(BASE, SIZE), port(memory, random), checker("m_axi", b.coverage, [&b](const std::string &s) { b.fail("%s", s.c_str()); }),
         command(b.coverage, "command"), stream(b.coverage, "s_axis"), mirror(SIZE) {
     for (size_t i = 0; i < SIZE; i += 8) { uint64_t v = random(); std::memcpy(memory.at(BASE + i), &v, 8); }
     std::memcpy(mirror.data(), memory.at(BASE), SIZE);
-    b.coverage.declare("offset", {"0", "1-31", "32-62", "63"});
-    b.coverage.declare("length", {"1", "2-63", "64", "65-4095", "4096", "more"});
     b.coverage.declare("fault", std::vector<std::string>(std::begin(fault_names), std::end(fault_names)));
-    b.coverage.declare("tail", {"one beat more than words", "as many"});
     b.coverage.declare("fails", {"0", "1", "2", "4", "5"});
     if (!b.trace.empty()) pair.trace(b.trace);
   }
@@ -42,8 +39,6 @@ class Runner {
  private:
   struct Command { uint64_t address; uint32_t length; uint64_t words; std::vector<uint64_t> bursts; };
   static unsigned function_of(uint64_t address) { return (unsigned)(address >> 12) * 7 % 61; }  // of the page a command starts in
-  hls::Bench &bench;
-  std::mt19937_64 random;
   Memory memory;
   WritePort port;
   WriteChecker checker;
@@ -53,17 +48,16 @@ class Runner {
   std::vector<Command> list;
   size_t given = 0, feeding = 0, told = 0;
   uint64_t word = 0, commands = 0, words_given = 0, total_bursts = 0, total_words = 0;
-  std::vector<int> fails;
-  bool drain = false, clear = false, command_valid = false, word_valid = false;
+  bool command_valid = false, word_valid = false;
   axi::Bytes now_word;
   int stall_in = 0;
-  Out last;
   std::vector<Command> late;  // commands that have failed and may still be written
 
-  uint64_t below(uint64_t n) { return random() % n; }
-  bool chance(int percent) { return (int)below(100) < percent; }
 
-  Out cycle() {
+  bool memory_busy() const override { return port.busy(); }
+  void release_memory() override { port.release(); }
+  size_t commands_now() const override { return list.size(); }
+  void tick() override {
     bench.now = pair.cycles;
     In in = In();
     HLS_SET_MUTANT(in, bench.mutant);
@@ -105,8 +99,7 @@ class Runner {
           if (*memory.at(c.address + i) != mirror[c.address - BASE + i]) bench.fail("a command went well and byte %u is not in memory", i);
       }
     }
-    last = out;
-    return out;
+    last = {out.idle, out.stopped, out.timed_out, out.owed};
   }
 
   void see_function(const Out &out) {
@@ -115,34 +108,31 @@ class Runner {
     for (auto &c : list)
       if (at + 64 > c.address && at < c.address + c.length && out.m_axi_awuser != function_of(c.address)) bench.fail("a burst carries another function");
   }
-  void fill(int n) {
+  void fill(int n) override {
     list.clear(), fails.clear(), given = feeding = told = 0, word = 0, command_valid = word_valid = false, total_bursts = total_words = 0;
     uint64_t at = 0;
     for (int i = 0; i < n; i++) {  // one behind the other: they must not overlap, as their order is not told apart by this bench
       Command c;
-      int kind = (int)below(6);
-      c.length = kind == 0 ? 1 : kind == 1 ? 2 + (uint32_t)below(62) : kind == 2 ? 64 : kind == 3 ? 65 + (uint32_t)below(4031) : kind == 4 ? 4096 : 4097 + (uint32_t)below(5000);
-      uint64_t offset = chance(30) ? 0 : chance(10) ? 63 : below(64);
+      c.length = any_length(5000);
+      uint64_t offset = any_offset();
       at = (at + 63) / 64 * 64 + offset + (chance(30) ? 64 * below(20) : 0);
       if (at + c.length > SIZE) break;
       c.address = BASE + at, c.words = (c.length + 63) / 64;
       for (uint64_t a = at; a < at + c.length; a = (a / 4096 + 1) * 4096) c.bursts.push_back(a);
       at += c.length;
       total_bursts += c.bursts.size(), total_words += c.words;
-      bench.coverage.hit("offset", offset == 0 ? "0" : offset < 32 ? "1-31" : offset < 63 ? "32-62" : "63");
-      bench.coverage.hit("length", c.length == 1 ? "1" : c.length < 64 ? "2-63" : c.length == 64 ? "64" : c.length < 4096 ? "65-4095" : c.length == 4096 ? "4096" : "more");
-      bench.coverage.hit("tail", (offset + c.length + 63) / 64 > c.words ? "one beat more than words" : "as many");
+      cover_shape(offset, c.length);
       list.push_back(c);
     }
   }
-  void finish() {
+  void finish() override {
     for (uint64_t n = 0; feeding < list.size() || told < list.size(); n++) {
-      cycle();
+      tick();
       if (n > 40000 + total_words * 400) bench.fail("no progress: %zu of %zu commands ended", told, list.size());
     }
   }
   // All of memory against the mirror; what failed commands cover is taken over.
-  void compare() {
+  void compare() override {
     for (auto &c : late) std::memcpy(&mirror[c.address - BASE], memory.at(c.address), c.length);
     late.clear();
     for (size_t i = 0; i < list.size(); i++)
@@ -150,34 +140,6 @@ class Runner {
     for (size_t i = 0; i < SIZE; i++)
       if (mirror[i] != *memory.at(BASE + i)) bench.fail("byte %zu of the memory is %02x instead of %02x", i, *memory.at(BASE + i), mirror[i]);
   }
-  void go_on() {
-    bool early = last.timed_out && last.owed && chance(50);
-    if (early) {
-      clear = true;
-      for (int n = 0; n < 30; n++) if (!cycle().stopped) bench.fail("goes on while the memory owes it answers");
-    }
-    port.release();
-    for (int n = 0; !last.idle || port.busy() || n < 4; n++) {
-      cycle();
-      if (n > 20000) bench.fail("not quiet after the memory has answered");
-    }
-    if (last.stopped && last.timed_out && !early) {
-      for (int n = 0; n < 50; n++) if (!cycle().stopped) bench.fail("goes on after a time-out without `clear`");
-      clear = true;
-    }
-    for (int n = 0; n < 5; n++) cycle();
-    if (last.stopped || last.timed_out || last.owed) bench.fail("does not go on");
-    compare();
-  }
-  size_t prefix() const {
-    size_t n = 0;
-    while (n < fails.size() && fails[n] == 0) n++;
-    return n;
-  }
-  void expect(size_t good, int why) {
-    for (size_t i = 0; i < list.size(); i++) if (fails[i] != (i < good ? 0 : why)) bench.fail("command %zu of %zu says %d, expected %d", i, list.size(), fails[i], i < good ? 0 : why);
-  }
-
   void episode() {
     port.behaviour.latency = (int)below(60), port.behaviour.stall = bench.stall >= 0 ? bench.stall : (int)below(4) * 25;
     stall_in = bench.stall >= 0 ? bench.stall : (int)below(4) * 25;
@@ -198,31 +160,16 @@ class Runner {
         break;
       case 3: port.faults.lose_beat = (long)burst; finish(); expect(hit, dma_writer::FAIL_TIMEOUT); owed(); break;
       case 4: case 5:
-        for (uint64_t n = below(200); n > 0; n--) cycle();
+        for (uint64_t n = below(200); n > 0; n--) tick();
         (fault == 4 ? port.faults.stuck_request : port.faults.stuck_data) = true;
         finish();
         expect(prefix(), dma_writer::FAIL_TIMEOUT);
         break;
       case 6:
-        for (uint64_t n = below(300); n > 0; n--) cycle();
-        drain = true, cycle(), cycle();
-        if (chance(30)) {
-          drain = false;
-          finish();
-          for (int f : fails) if (f != 0 && f != dma_writer::FAIL_DRAINED) bench.fail("a drained command says %d", f);
-          break;
-        }
-        finish();
-        expect(prefix(), dma_writer::FAIL_DRAINED);
-        for (int n = 0; n < 20000 && (port.busy() || !last.idle); n++) cycle();
-        if (!last.stopped || !last.idle) bench.fail("a drain does not end");
-        compare();
-        fill(2), finish();
-        expect(0, dma_writer::FAIL_DRAINED);
-        drain = false;
+        drained();
         break;
       default:
-        for (uint64_t n = below(300); n > 0; n--) cycle();
+        for (uint64_t n = below(300); n > 0; n--) tick();
         pair.reset(), port.reset(), checker.reset();
         fails.resize(told), compare();
         fill(0);
@@ -230,8 +177,7 @@ class Runner {
     }
     if (fault >= 3 && fault <= 5 && last.timed_out && chance(30)) {  // before `clear` further commands fail at once
       late = list;  // the memory may still write what it has taken
-      fill(2), finish();
-      expect(0, dma_writer::FAIL_TIMEOUT);
+      fails_until_clear();
     }
     go_on();
   }

@@ -80,7 +80,7 @@ class World {
   Pair &pair;
   Cover &cover;
   unsigned mutant = 0;
-  unsigned long long writes = 0, records = 0, record_bytes = 0, data_bytes = 0, markers = 0;
+  unsigned long long writes = 0, records = 0, record_bytes = 0, data_bytes = 0, markers = 0, ahead_of_data = 0;  // the last: records seen before their data was answered
 
   World(Pair &p, Cover &c, uint64_t seed, const Settings &s) : random(seed), set(s), pair(p), cover(c) {
     memory_.assign(REGIONS * LINES, LineBytes{}), intended_ = memory_, copy_ = memory_;
@@ -172,9 +172,10 @@ class World {
  private:
   static const int LINES = PAGES * 64;
   struct GuestWrite { int region, line, beats; int beat = 0; bool aw_done = false; bool error = false; };
-  struct Flying { bool ring; uint64_t line; int beats, taken = 0; bool full = false; uint64_t due = 0; std::vector<std::pair<LineBytes, uint64_t>> data; bool error = false; };
-  struct Expect { int region, line, beats; bool optional, lost; };  // optional: made while the switch was on its way
+  struct Flying { bool ring; uint64_t line; int beats, taken = 0; bool full = false; uint64_t due = 0; std::vector<std::pair<LineBytes, uint64_t>> data; bool error = false; uint64_t serial = 0; };
+  struct Expect { int region, line, beats; bool optional, lost; uint64_t serial; };  // optional: made while the switch was on its way
 
+  uint64_t serial_ = 0;  // of writes that are to be recorded
   std::vector<LineBytes> memory_, intended_, copy_;
   std::vector<luge_card::dma_record> ring_;
   std::vector<uint32_t> ring_written_;  // sequence that lies in a slot
@@ -333,7 +334,7 @@ class World {
         bool lost = lost_.front();
         lost_.pop_front();
         if (enable_ && (set.recorded >> region & 1) && line / 64 >= window_first_[region] && line / 64 <= window_last_[region])
-          expect_.push_back({region, line, f.beats, !recording_ || !out.status.settled, lost});
+          f.serial = ++serial_, expect_.push_back({region, line, f.beats, !recording_ || !out.status.settled, lost, serial_});
       }
       flying_.push_back(f);
     }
@@ -400,7 +401,7 @@ class World {
       int line = (int)((r.address - begin) / 64), lines = (r.last + 1) / 64;
       cover.length.hit(lines == 1 ? 0 : lines < 64 ? 1 : lines == 64 ? 2 : lines < 1024 ? 3 : 4);
       covers(region, line, lines);
-      Expect e{region, line, lines};
+      Expect e{region, line, lines, false, false, 0};
       if (set.at_scheduling) waiting_copies_.push_back({r.sequence, e});
       else copy(e);
     } else if (r.kind == luge_card::DMA_OVERFLOW) {
@@ -442,6 +443,8 @@ class World {
       skip();
     }
     announced_ = 0;
+    for (auto &f : flying_)
+      if (f.serial && f.serial <= expect_[n - 1].serial) { ahead_of_data++; break; }
     expect_.erase(expect_.begin(), expect_.begin() + (long)n);
     if (region * LINES + line == last_record_end_ && (line == 0 || (region * LINES + line) % 1024 == 0)) cover.apart.hit(line != 0);
     last_record_end_ = region * LINES + line + lines;

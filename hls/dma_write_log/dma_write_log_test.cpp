@@ -42,6 +42,109 @@ struct Suite {
     w.finish_traffic();
   }
 
+  // Only while the switch is on: not a byte of the ring is written before or after.
+  // Requirement: DWR-02, DWR-27 switch=mutant-6
+  void recording_is_switched() {
+    for (bool scheduling : {false, true}) {
+      Settings s = fast();
+      s.at_scheduling = scheduling, s.sequential = 30, s.beats = 4;
+      World w = world(s);
+      w.load_windows();
+      for (int turn = 0; turn < 3; turn++) {
+        auto bytes = w.record_bytes;
+        w.run(1500);
+        if (w.record_bytes != bytes) w.fail("records though recording is off");
+        w.start_recording();
+        w.run(1500);
+        if (w.record_bytes == bytes) w.fail("no records though recording is on");
+        if (turn == 1) w.suspend_and_compare(), w.resume();
+        w.stop_recording();  // also in the middle of everything: given up
+      }
+      w.finish_traffic();
+    }
+  }
+
+  // Requirement: DWR-19 switch=mutant-18
+  void one_slot() {
+    for (bool scheduling : {false, true}) {
+      Settings s = fast();
+      s.log2_slots = 0, s.at_scheduling = scheduling, s.beats = 16;
+      plain(s, 5000);
+    }
+  }
+
+  // A record leaves when its data is in memory.
+  // Requirement: DWR-03 switch=mutant-10
+  // Requirement: DWR-04 switch=mutant-23
+  // Requirement: DWR-06 switch=mutant-8
+  // Requirement: DWR-07, DWR-11, DWR-12 switch=mutant-2
+  // Requirement: DWR-13 switch=mutant-11
+  void after_completion() {
+    for (int latency : {5, 200}) {
+      Settings s = fast();
+      s.latency = latency, s.jitter = latency, s.beats = 8, s.sequential = 80;
+      plain(s, 5000);
+      World w = world(s);
+      w.load_windows(), w.start_recording(), w.run(3000);
+      if (w.ahead_of_data) w.fail("a record leaves before its data");
+      w.suspend_and_compare(), w.resume(), w.finish_traffic();
+    }
+  }
+  // A record leaves at once; a marker says that its data is there, and only then is it copied.
+  // Requirement: DWR-10 switch=mutant-29
+  // Requirement: DWR-12 switch=mutant-20
+  void at_scheduling() {
+    for (int latency : {5, 200}) {
+      Settings s = fast();
+      s.latency = latency, s.jitter = latency, s.beats = 8, s.at_scheduling = true;
+      plain(s, 5000);
+      s.latency = 200, s.sequential = 30;
+      World w = world(s);
+      w.load_windows(), w.start_recording(), w.run(3000);
+      if (w.ahead_of_data == 0) w.fail("no record leaves before its data");
+      w.suspend_and_compare(), w.resume(), w.finish_traffic();
+    }
+  }
+
+  // Records of up to 16 pages name every page.
+  // Requirement: DWR-21, DWR-29 switch=mutant-9
+  void many_pages() {
+    Settings s = fast();
+    s.beats = 64, s.sequential = 97, s.functions = 2, s.latency = 60;
+    plain(s, 12000);
+    s.pages = true;
+    plain(s, 12000);
+  }
+
+  // Two logs at once, each with a ring of its own, another size and another mode.
+  // Requirement: DWR-30 switch=mutant-18
+  void two_devices() {
+    Settings s = fast(), t = fast();
+    s.log2_slots = 5, t.log2_slots = 2, t.at_scheduling = true, t.beats = 8;
+    Pair second;
+    World a = world(s), b(second, cover, seed++, t);
+    b.mutant = mutant, b.set_ring_base(RING + 0x100000);
+    a.load_windows(), b.load_windows();
+    a.start_recording(), b.start_recording();
+    for (int i = 0; i < 6000; i++) a.cycle(), b.cycle();
+    a.suspend_and_compare();
+    for (int i = 0; i < 1000; i++) b.cycle();
+    b.suspend_and_compare(), a.resume(), b.resume();
+    a.finish_traffic(), b.finish_traffic();
+  }
+
+  // The ring where and as large as it was set.
+  // Requirement: DWR-05, DWR-31 switch=mutant-18
+  void ring_is_configured() {
+    for (unsigned n : {0u, 3u, 6u})
+      for (uint64_t base : {0x10000ull, 0x7fff'ff00'0000ull, 0xffff'ffff'0000'0000ull}) {
+        Settings s = fast();
+        s.log2_slots = n, s.beats = 8;
+        World w = world(s);
+        w.set_ring_base(base), w.load_windows(), w.start_recording(), w.run(2000), w.suspend_and_compare(), w.resume(), w.finish_traffic();
+      }
+  }
+
   void every_ring_size() {
     for (unsigned n = 0; n <= 10; n++)
       for (bool scheduling : {false, true}) {
@@ -52,6 +155,7 @@ struct Suite {
   }
 
   // A reader that is asleep: writes are held, up to the bound, then lost with a marker; the copy is right all the same.
+  // Requirement: DWR-18 switch=mutant-13
   void overflow() {
     for (unsigned patience : {1u, 200u, 3000u})
       for (unsigned n : {0u, 2u, 5u}) {
@@ -85,6 +189,7 @@ struct Suite {
   }
 
   // Without a bound, writes wait as long as it takes and nothing is lost.
+  // Requirement: DWR-09, DWR-18 switch=mutant-7
   void unlimited() {
     Settings s = fast();
     s.log2_slots = 3, s.sequential = 0, s.beats = 2;
@@ -102,6 +207,7 @@ struct Suite {
     w.suspend_and_compare(), w.resume(), w.finish_traffic();
   }
 
+  // Requirement: DWR-26 switch=mutant-15
   void suspend_in_every_state() {
     for (int i = 0; i < 12; i++) {
       Settings s = fast();
@@ -118,6 +224,8 @@ struct Suite {
     }
   }
 
+  // Requirement: DWR-08 switch=mutant-1
+  // Requirement: DWR-31 switch=mutant-28
   void bad_input() {
     Settings s = fast();
     s.log2_slots = 4, s.watermark = 3;
@@ -186,6 +294,7 @@ struct Suite {
     w.pause_to = 0, w.suspend_and_compare(), w.resume(), w.finish_traffic();
   }
 
+  // Requirement: DWR-28 switch=mutant-30
   void other_functions_are_left_alone() {
     Settings s = fast();
     s.recorded = 0x5, s.sequential = 70;
@@ -254,8 +363,19 @@ struct Suite {
     }
   }
 
-  void cases() {
-    every_ring_size(), overflow(), unlimited(), suspend_in_every_state(), bad_input(), record_error(), pauses(), other_functions_are_left_alone();
+  void resets() { resets(60); }
+  void anything_goes() { anything_goes(bench.mutant ? 400000 : bench.wanted()); }
+
+  void run() {
+    struct Case { const char *name; void (Suite::*test)(); };
+    const Case cases[] = {{"recording_is_switched", &Suite::recording_is_switched}, {"every_ring_size", &Suite::every_ring_size}, {"one_slot", &Suite::one_slot},
+                          {"after_completion", &Suite::after_completion}, {"at_scheduling", &Suite::at_scheduling}, {"many_pages", &Suite::many_pages},
+                          {"two_devices", &Suite::two_devices}, {"ring_is_configured", &Suite::ring_is_configured}, {"overflow", &Suite::overflow},
+                          {"unlimited", &Suite::unlimited}, {"suspend_in_every_state", &Suite::suspend_in_every_state}, {"bad_input", &Suite::bad_input},
+                          {"record_error", &Suite::record_error}, {"pauses", &Suite::pauses}, {"other_functions_are_left_alone", &Suite::other_functions_are_left_alone},
+                          {"resets", &Suite::resets}, {"anything_goes", &Suite::anything_goes}, {"rates", &Suite::rates}};
+    for (auto &c : cases)
+      if (bench.wants(c.name)) (this->*c.test)();
   }
 };
 
@@ -264,14 +384,11 @@ struct Suite {
 void run(hls::Bench &b) {
   Suite suite(b);
   try {
-    suite.cases();
-    suite.resets(60);
-    suite.anything_goes(b.mutant ? 400000 : b.wanted());
-    suite.rates();
+    suite.run();
   } catch (const Failure &f) {
     b.fail("%s, world %llu", f.what(), (unsigned long long)suite.seed - 1);
   }
   b.figure("cycles in lock-step", "%llu, 0 differences", suite.pair.cycles);
 }
 
-int main(int argc, char **argv) { return hls::bench_main(argc, argv, {"dma_write_log", 28, 1000000}, run); }
+int main(int argc, char **argv) { return hls::bench_main(argc, argv, {"dma_write_log", 30, 1000000}, run); }

@@ -19,11 +19,16 @@
 #include "hls/lib/ap_int.h"
 #include "hls/lib/axi.h"
 #include "hls/lib/channel.h"
+#include "hls/lib/lut.h"
 #include "hls/lib/mutant.h"
 #include "hls/lib/ram.h"
 #include "hls/lib/top.h"
 
 namespace dma_write_log {
+using lut::counted;
+using lut::less9;
+using lut::plus1;
+using lut::same;
 static const int FUNCTIONS = 64;
 static const int FLYING = 64;   // bursts without a response
 static const int QUEUE = 64;    // records that wait for responses
@@ -78,7 +83,7 @@ struct State {
   ram<ap_uint<52>, FUNCTIONS> first_page, last_page;
   ram<bool, FUNCTIONS> recorded;
   ap_uint<7> initialised = 0;
-  bool recorded2, logged3, logged4, contiguous4, same_block4;
+  bool recorded2, logged3, logged4, joins4;
   Parts below, above;
   ap_uint<6> tail2, tail3, tail4;  // last line within its page
   ap_uint<11> end3;
@@ -123,6 +128,7 @@ struct State {
   ram<ap_uint<61>, QUEUE> queue;  // waits, after, kind, function, size, sequence
   ap_uint<6> queue_head = 0, queue_tail = 0;
   ap_uint<7> queued = 0;
+  bool queued_some = false;
   bool fetched = false, h = false, h_ready;
   Lane head; ap_uint<32> head_sequence; ap_uint<10> head_after;
   // line and the record on its way out
@@ -137,8 +143,7 @@ struct State {
   Beat beat, spare;
   bool beat_valid = false, spare_valid = false;
   channel<ap_uint<2>> answer;
-  bool order[ORDER];
-  ap_uint<3> ordered = 0;
+  bool order[ORDER], ordered[ORDER] = {false, false, false, false};  // ordered: the first so many are in use
   ram<ap_uint<3>, FLYING> answers;
   ap_uint<6> answers_head = 0, answers_tail = 0;
   ap_uint<7> answers_queued = 0, flying = 0;
@@ -155,7 +160,7 @@ struct State {
   ap_uint<3> dropped = 0;
   ap_uint<4> drip = 0;               // records that have left and are not counted yet
   ap_uint<6> left = 0, adding = 0;
-  bool given4[8], examined4[8], watermark4[8];
+  ap_uint<32> given4, examined4; ap_uint<21> watermark4;  // every fourth bit, the first of them bit `low`
   ap_uint<3> bit_high;
   bool bit_valid1 = false, bit_tail1, bit_size1;
   bool given_changed = false, bit_valid = false, bit_given = false, bit_examined = false, bit_tail = false, bit_size = false, bit_watermark = false;
@@ -165,44 +170,14 @@ struct State {
 };
 
 // Whether `count` has reached `mark`; the two are never 512 apart.
-// The comparison goes by parts of 3 bits: three levels of LUTs.
-static inline bool reached(ap_uint<10> count, ap_uint<10> mark) {
-  bool less[3], equal[3];
-  for (int i = 0; i < 3; i++) {
-    ap_uint<3> a = count >> (3 * i), b = mark >> (3 * i);
-    less[i] = a < b; equal[i] = a == b;
-  }
-  bool borrow = less[2] || (equal[2] && less[1]) || (equal[2] && equal[1] && less[0]);
-  return !(count[9] ^ mark[9] ^ borrow);
-}
+static inline bool reached(ap_uint<10> count, ap_uint<10> mark) { return !(count[9] ^ mark[9] ^ less9(count, mark)); }
 
-// x + 1 with the carries found by groups of 6 bits.
-template <int N> static inline ap_uint<N> plus1(ap_uint<N> x) {
-  ap_uint<N> r = x;
-  bool carry = true;
-  for (int g = 0; g < N; g += 6) {
-    bool all = carry;
-    for (int i = g; i < g + 6 && i < N; i++) {
-      r[i] = x[i] ^ all;
-      all = all && x[i];
-    }
-    carry = all;
-  }
-  return r;
-}
-template <int N> static inline ap_uint<N> counted(ap_uint<N> x, bool up, bool down) {
-  // Both results from registers alone; up and down come late and only choose.
-  ap_uint<N> more = plus1(x), less = ~plus1(ap_uint<N>(~x)), r;
-  for (int i = 0; i < N; i++) r[i] = up ? (down ? (bool)x[i] : (bool)more[i]) : (down ? (bool)less[i] : (bool)x[i]);
-  return r;
-}
-static inline bool pick4(ap_uint<4> x, ap_uint<2> n) { return n[1] ? (n[0] ? x[3] : x[2]) : (n[0] ? x[1] : x[0]); }
 
 // a < b and a == b by parts of 8 bits.
 static inline void compare(ap_uint<52> a, ap_uint<52> b, Parts &p) {
   for (int i = 0; i < 7; i++) {
     ap_uint<8> x = a >> (8 * i), y = b >> (8 * i);
-    p.less[i] = x < y, p.equal[i] = x == y;
+    p.less[i] = less9(x, y), p.equal[i] = x == y;
   }
 }
 static inline bool less(const Parts &p) {
@@ -231,6 +206,8 @@ static inline void record_bytes(const Line &line, ap_uint<2> lane_mask, Beat &b)
 // Head, limit and tail, least significant bit first; runs all the time. T + left -> T; given in [examined, T]? limit = given + size.
 static inline void serial(State &s, const In &in, ap_uint<3> leaving) {
   bool last = s.bit == 35;
+  bool fits = MUTANT(1) ? true : s.not_more, above_watermark = s.at_least;  // no bit is valid in the last cycle
+  ap_uint<32> examined = s.examined;
   if (s.bit_valid) {
     bool t = s.bit_tail, c = s.bit_given, o = s.bit_examined, z = s.bit_size, w = s.bit_watermark;
     bool fill = t ^ c ^ s.borrow_fill, old = t ^ o ^ s.borrow_old;
@@ -241,12 +218,11 @@ static inline void serial(State &s, const In &in, ap_uint<3> leaving) {
     if (s.bit <= 22) s.next_limit = (ap_uint<1>(c ^ z ^ s.carry_limit), ap_uint<20>(s.next_limit >> 1));
     s.carry_limit = (c && z) || (c && s.carry_limit) || (z && s.carry_limit);
   }
-  bool fits = MUTANT(1) ? true : s.not_more;
   if (last) {
     s.tail_seen = s.tail;
     if (!s.given_changed && fits) {
       s.examined = s.given, s.limit = s.next_limit;
-      s.over_watermark = s.at_least && in.ring.watermark != 0 && !MUTANT(28);
+      s.over_watermark = above_watermark && in.ring.watermark != 0 && !MUTANT(28);
     }
     // Once may be a reader that is quicker than the count of what has left.
     if (!s.given_changed && !fits && s.misfit) s.bad_head = true;
@@ -256,14 +232,12 @@ static inline void serial(State &s, const In &in, ap_uint<3> leaving) {
   }
   // Bit n of each number in two steps: by the low bits of n, then by the high ones.
   ap_uint<3> high = s.bit_high;
-  s.bit_given = s.given4[high]; s.bit_examined = s.examined4[high]; s.bit_watermark = s.watermark4[high];
+  ap_uint<5> place = (high, ap_uint<2>(0));
+  s.bit_given = ap_uint<1>(s.given4 >> place); s.bit_examined = ap_uint<1>(s.examined4 >> place); s.bit_watermark = ap_uint<1>(s.watermark4 >> place);
   s.bit_tail = s.bit_tail1; s.bit_size = s.bit_size1; s.bit_valid = s.bit_valid1;
   bool work = !s.bit[5];
   ap_uint<2> low = s.bit;
-  for (int i = 0; i < 8; i++) {
-    s.given4[i] = pick4(s.given >> (4 * i), low); s.examined4[i] = pick4(s.examined >> (4 * i), low);
-    s.watermark4[i] = pick4(in.ring.watermark >> (4 * i), low);
-  }
+  s.given4 = (s.given >> low) & 0x11111111, s.examined4 = (examined >> low) & 0x11111111, s.watermark4 = (in.ring.watermark >> low) & 0x111111;
   s.bit_high = s.bit >> 2;
   bool t = s.tail[0], a = s.adding[0];
   s.bit_valid1 = work; s.bit_tail1 = t ^ a ^ s.carry_tail; s.bit_size1 = in.ring.log2_slots == ap_uint<5>(s.bit);
@@ -297,7 +271,7 @@ static inline void step(State &s, const In &in, Out &out) {
   out.m_axi.wvalid = s.beat_valid; out.m_axi.wdata = s.beat.data; out.m_axi.wstrb = s.beat.strobe; out.m_axi.wlast = s.beat.last;
   out.s_axi.bvalid = s.answer.can_take(), out.s_axi.bresp = s.answer.front();
   out.status.ready = ready, out.status.recording = active; out.status.ring_busy = active || !s.no_line_flying;
-  out.status.settled = MUTANT(12) || !s.fence_new && !s.fence1 && !s.fence2 && !s.fence3 && !s.fence4 && !s.settling;
+  out.status.settled = MUTANT(12) || (!s.fence_new && !s.fence1 && !s.fence2 && !s.fence3 && !s.fence4 && !s.settling);
   out.status.suspended = s.suspended, out.status.holding = s.holding, out.status.overflow = s.overflow;
   out.status.overflowing = s.overflowing, out.status.over_watermark = s.over_watermark;
   out.status.bad_ring = in.control.enable && !s.ring_ok, out.status.bad_head = s.bad_head, out.status.record_error = s.record_error;
@@ -305,24 +279,26 @@ static inline void step(State &s, const In &in, Out &out) {
   out.dirty = s.dirty;
 
   // ---- decisions, from registers ----
-  bool open_path = s.room && s.request.can_put();  // `room` is a cycle old and keeps enough in reserve
-  bool leaves = s.line_wants && open_path;
-  bool joins = s.contiguous4 && s.same_block4 && s.open;
-  bool needs = s.logged4 && !joins && (active || MUTANT(6));  // a write that waits passes when recording ends
-  bool allowed = !needs || (s.overflowing ? !s.marking : s.pool_some && !s.marked);
-  bool pass = s.v4 && s.gate && s.request.can_put() && !s.line_wants && allowed;
-  bool opens = pass && needs && !s.overflowing, lost = pass && needs && s.overflowing, extends = pass && s.logged4 && joins;
-  bool go = !s.v4 || pass;
-  bool waiting = s.v4 && needs && !s.pool_some && !s.overflowing && !s.stopped;
-  bool closes = s.open && (opens || (lost && !MUTANT(4)) || waiting || s.stopped || in.control.at_scheduling || (s.idle[9] && (!extends || MUTANT(3))));
+  bool drained = s.drained, slot = s.pool_some;
+  // & and | instead of && and ||: the terms stay as they are grouped here, six at most to a LUT.
+  bool can_put = s.request.can_put();
+  bool leaves = s.line_wants & s.room & can_put;  // `room` is a cycle old and keeps enough in reserve
+  bool needs = s.logged4 & !(s.joins4 & s.open), joins = s.logged4 & s.joins4 & s.open;
+  bool may_open = slot & !s.marked & !s.overflowing, may_lose = s.overflowing & !s.marking;
+  bool free_way = s.v4 & s.gate & can_put & !s.line_wants;
+  bool pass = free_way & (!needs | may_open | may_lose);
+  bool opens = free_way & needs & may_open, lost = free_way & needs & may_lose, extends = free_way & joins;
+  bool go = !s.v4 | pass;
+  bool waiting = s.v4 & needs & !slot & !s.overflowing & !s.stopped;
+  bool closes = s.open & (opens | (lost & !MUTANT(4)) | waiting | s.stopped | in.control.at_scheduling | (s.idle[9] & (!extends | MUTANT(3))));
   ap_uint<10> after_this = plus1(s.issued);
   out.event.write = pass, out.event.record = s.f2 && s.form2.kind == KIND_WRITTEN, out.event.lost = lost;
 
   // ---- limits; `room` stops all writes while suspended, but records go on ----
   s.drained = s.stopped && s.flying == 0 && s.queued == 0 && s.quiet && !s.open && !s.f1 && !s.f2 && !s.fetched && !s.h;
   s.quiet = !s.line_any && !s.leaving_valid && !s.line_due && !s.open && !s.f1 && !s.f2 && !s.fetched && !s.h;
-  s.gate = (!in.control.suspend || MUTANT(15)) && s.ordered <= ORDER - 2 && s.flying <= FLYING - 4 && s.queued <= QUEUE - 8;
-  s.room = s.ordered <= ORDER - 2 && s.flying <= FLYING - 4 && s.queued <= QUEUE - 8;
+  s.gate = (!in.control.suspend || MUTANT(15)) && !s.ordered[ORDER - 2] && s.flying <= FLYING - 4 && s.queued <= QUEUE - 8;
+  s.room = !s.ordered[ORDER - 2] && s.flying <= FLYING - 4 && s.queued <= QUEUE - 8;
 
   // ---- responses ----
   bool answer_take = s.answer.can_take() && in.s_axi.bready;
@@ -346,7 +322,7 @@ static inline void step(State &s, const In &in, Out &out) {
   s.lines_flying = counted(s.lines_flying, leaves, b && ours);
 
   // ---- head, tail, slots ----
-  bool refill = active && (s.promised != s.limit || MUTANT(7)) && !s.pool[3];
+  bool refill = active & !s.pool[3] & (!same(s.promised, s.limit) | MUTANT(7));
   bool spends = opens || s.marker_push;
   serial(s, in, leaves ? s.line_count : ap_uint<3>(0));
   s.pool_some = spends ? refill || ap_uint<3>(s.pool >> 1) != 0 : refill || s.pool_some;
@@ -355,7 +331,7 @@ static inline void step(State &s, const In &in, Out &out) {
   if (!active) s.promised = 1, s.pool = 0, s.pool_some = false;
 
   // ---- data ----
-  bool record_turn = s.ordered != 0 && s.order[0], data_turn = s.ordered != 0 && !s.order[0];
+  bool record_turn = s.ordered[0] && s.order[0], data_turn = s.ordered[0] && !s.order[0];
   // `beat` is the output; `spare` holds the guest's beat that comes while the output is taken. Records wait where they are.
   bool free_beat = !s.beat_valid || in.m_axi.wready;
   out.s_axi.wready = data_turn && !s.spare_valid;
@@ -369,12 +345,16 @@ static inline void step(State &s, const In &in, Out &out) {
   s.beat_valid = !free_beat || s.spare_valid || record_beat || data_beat;
   s.spare_valid = !free_beat && (s.spare_valid || data_beat);
   bool turn_over = record_beat || (data_beat && in.s_axi.wlast);
-  ap_uint<3> ordered = s.ordered - (turn_over ? 1 : 0);
-  if (turn_over)
-    for (int i = 0; i + 1 < ORDER; i++) s.order[i] = s.order[i + 1];
-  for (int i = 0; i < ORDER; i++)
-    if (issue && ordered == i) s.order[i] = MUTANT(19) ? leaves && s.ordered == 0 : leaves;
-  s.ordered = ordered + (issue ? 1 : 0);
+  // A shift register; places behind those in use hold anything.
+  bool was[ORDER + 1], used[ORDER + 1];
+  for (int i = 0; i < ORDER; i++) was[i] = s.order[i], used[i] = s.ordered[i];
+  was[ORDER] = used[ORDER] = false;
+  bool is_ours = MUTANT(19) ? leaves && !used[0] : leaves;
+  for (int i = 0; i < ORDER; i++) {
+    bool shifted = used[i] && !used[i + 1] ? is_ours : was[i + 1], kept = used[i] ? was[i] : is_ours;
+    s.order[i] = turn_over ? shifted : kept;
+    s.ordered[i] = turn_over ? (issue ? used[i] : used[i + 1]) : used[i] || (issue && (i == 0 || used[i - 1]));
+  }
   if (record_beat) s.leaving_valid = false;
 
   // ---- requests ----
@@ -388,8 +368,9 @@ static inline void step(State &s, const In &in, Out &out) {
   if (leaves) {
     s.leaving = s.line, s.leaving_valid = true, s.line_due = false, s.line_any = false;
   }
+  bool lingered = s.linger[7];
   s.linger = any && !put ? plus1(s.linger) : ap_uint<8>(0);
-  if (any && !put && !leaves && (s.linger[7] || s.press)) s.line_due = true;
+  if (any && !put && !leaves && (lingered || s.press)) s.line_due = true;
   if (put) {
     for (int l = 0; l < 4; l++) {
       s.line.valid[l] = lane == l || (s.line.valid[l] && (any || MUTANT(27)));
@@ -412,12 +393,12 @@ static inline void step(State &s, const In &in, Out &out) {
   if (h_move) {
     s.head.address = s.queue_address.q, s.head_sequence = q, s.head.size = q >> 32, s.head.function = q >> 42, s.head.kind = q >> 48;
     s.head_after = q_after;
-    s.h_ready = !q[60] || reached(s.responded, q_after);
+    s.h_ready = !q[60] | reached(s.responded, q_after);
   } else if (reached(s.responded, s.head_after)) {
     s.h_ready = true;
   }
   s.h = h_move || (s.h && !put);
-  bool fetch = s.queued != 0 && (!s.fetched || h_move);
+  bool fetch = s.queued_some && (!s.fetched || h_move);
   if (fetch) s.queue.read(s.queue_head), s.queue_address.read(s.queue_head);
   if (fetch) s.queue_head = s.queue_head + 1;
   s.fetched = fetch || (s.fetched && !h_move);
@@ -426,6 +407,7 @@ static inline void step(State &s, const In &in, Out &out) {
     s.queue_address.write(s.queue_tail, s.form2.address);
     s.queue_tail = s.queue_tail + 1;
   }
+  s.queued_some = s.f2 || (fetch ? ap_uint<6>(s.queued >> 1) != 0 : s.queued_some);
   s.queued = counted(s.queued, s.f2, fetch);
   bool numbered = s.f2;
   ap_uint<2> numbered_kind = s.form2.kind;
@@ -439,7 +421,7 @@ static inline void step(State &s, const In &in, Out &out) {
   s.f1 = closes || s.marker_push;
   s.form1.address = (s.open_line, ap_uint<6>(0)); s.form1.kind = KIND_WRITTEN; s.form1.function = s.open_function;
   s.first1 = s.open_line >> 5; s.last1 = s.open_last >> 5; s.size1 = low; s.borrow1 = low[5] && !MUTANT(23); s.after1 = s.open_after;
-  s.waits1 = !in.control.at_scheduling && !MUTANT(2);
+  s.waits1 = (!in.control.at_scheduling || MUTANT(29)) && !MUTANT(2);
   if (s.marker_push) {
     s.form1.address = s.marker == KIND_OVERFLOW ? s.dirty : s.marker == KIND_COMPLETED ? ap_uint<64>(s.snapshot_sequence) : ap_uint<64>(0);
     s.form1.kind = s.marker; s.form1.function = 0;
@@ -469,12 +451,12 @@ static inline void step(State &s, const In &in, Out &out) {
   if (numbered && !(MUTANT(21) && numbered_kind != KIND_WRITTEN)) s.sequence = plus1(s.sequence);
 
   // ---- markers: two cycles in which nothing is lost, so that the bitmap is complete; then the push ----
-  bool last_marker = s.drained && !s.marker_sent && !s.overflowing && !unannounced;
+  bool last_marker = s.stopped && drained && !s.marker_sent && !s.overflowing && !unannounced;
   bool push = s.marker_push, push_overflow = push && (s.marker == KIND_OVERFLOW || MUTANT(5));
-  s.suspended = s.stopped && s.drained && (s.marker_sent3 || !active);
+  s.suspended = s.stopped && drained && (s.marker_sent3 || !active);
   s.marker_sent3 = s.marker_sent2; s.marker_sent2 = s.marker_sent;
   if (push && s.marker == KIND_SUSPENDED) s.marker_sent = true;
-  bool now = s.marked && s.pool_some && !forms && !s.marking;
+  bool now = s.marked && slot && !forms && !s.marking;
   s.marker_push = s.marker_now;
   s.marking = now || s.marker_now;
   s.marker_now = now;
@@ -484,13 +466,13 @@ static inline void step(State &s, const In &in, Out &out) {
 
   // ---- hold, overflow, bitmap ----
   bool clear = in.clear.valid && (!s.overflowing || MUTANT(14)) && !s.lost_valid && !s.all_dirty;
-  ap_uint<8> row = ap_uint<8>(s.lost_valid ? 1 : 0) << ap_uint<3>(s.lost_function >> 3), column = ap_uint<8>(1) << ap_uint<3>(s.lost_function);
-  for (int f = 0; f < FUNCTIONS; f++) s.dirty[f] = (s.dirty[f] && !(clear && in.clear.functions[f])) || (row[f / 8] && column[f % 8]) || s.all_dirty;
+  ap_uint<64> forget = clear ? ap_uint<64>(in.clear.functions) : ap_uint<64>(0), marks = s.all_dirty ? ~ap_uint<64>(0) : ap_uint<64>(0);
+  s.dirty = (s.dirty & ~forget) | marks | (ap_uint<64>(s.lost_valid ? 1 : 0) << s.lost_function);
   s.lost_valid = lost && !MUTANT(13), s.lost_function = s.w4.function;
   s.overflow = s.patience_over || s.all_dirty || (s.overflow && !clear);
   s.record_error = s.all_dirty || (s.record_error && !clear);
   s.overflowing = active && (s.patience_over || s.all_dirty || (s.overflowing && !push_overflow));
-  s.patience_over = s.holding && waiting && s.held == (MUTANT(22) ? ap_uint<24>(in.ring.patience >> 1) : in.ring.patience) && in.ring.patience != 0;
+  s.patience_over = s.holding && waiting && same(s.held, MUTANT(22) ? ap_uint<24>(in.ring.patience >> 1) : in.ring.patience) && in.ring.patience != 0;
   s.held = waiting ? plus1(s.held) : ap_uint<24>(0);
   s.holding = waiting;
   s.all_dirty = ours_failed && active && !MUTANT(17);
@@ -499,21 +481,23 @@ static inline void step(State &s, const In &in, Out &out) {
   if (s.fence4 && go) s.settling = true, s.settle_after = pass ? after_this : s.issued;
   else if (reached(s.responded, s.settle_after)) s.settling = false;
   bool enters = s.entry.can_take() && go;
+  bool stays_active = active && in.control.enable && s.ring_ok;
+  s.logged4 = (go ? s.logged3 : s.logged4) && (stays_active || MUTANT(6));  // a write that waits passes when recording ends
   if (go) {
-    s.v4 = s.v3, s.w4 = s.w3, s.logged4 = s.logged3, s.tail4 = s.tail3;
-    s.same_block4 = s.previous && (ap_uint<48>(s.w3.line >> 10) == s.previous_block || MUTANT(9));
-    s.contiguous4 = s.logged3 && ap_uint<10>(s.w3.line) == ap_uint<10>(s.previous_end) &&
-                    (!s.previous_end[10] || MUTANT(9)) && (s.w3.function == s.previous_function || MUTANT(8)) && !in.control.at_scheduling;
+    s.v4 = s.v3, s.w4 = s.w3, s.tail4 = s.tail3;
+    bool same_block = same(ap_uint<48>(s.w3.line >> 10), s.previous_block) || MUTANT(9);
+    bool contiguous = same(ap_uint<10>(s.w3.line), ap_uint<10>(s.previous_end)) && (!s.previous_end[10] || MUTANT(9));
+    s.joins4 = s.previous && s.logged3 && same_block && contiguous && (same(s.w3.function, s.previous_function) || MUTANT(8)) && !in.control.at_scheduling;
     if (s.v3 && s.logged3) {
       s.previous = true;
       s.previous_block = s.w3.line >> 10, s.previous_end = s.end3, s.previous_function = s.w3.function;
     }
     s.v3 = s.v2, s.w3 = s.w2;
-    s.logged3 = s.v2 && s.recorded2 && active && (!less(s.below) || MUTANT(10)) && (!less(s.above) || MUTANT(11));
+    s.logged3 = s.v2 && (s.recorded2 || MUTANT(30)) && active && (!less(s.below) || MUTANT(10)) && (!less(s.above) || MUTANT(11));
     s.tail3 = s.tail2;
     s.end3 = plus1(ap_uint<11>((ap_uint<4>(s.w2.line >> 6), s.tail2)));
     ap_uint<52> page = s.w1.line >> 6;
-    compare(page, s.first_page.q, s.below), compare(s.last_page.q, page, s.above);
+    if (s.v1) compare(page, s.first_page.q, s.below), compare(s.last_page.q, page, s.above);
     s.recorded2 = s.recorded.q;
     s.v2 = s.v1, s.w2 = s.w1;
     s.tail2 = ap_uint<6>(s.w1.line) + s.w1.last;
@@ -542,7 +526,7 @@ static inline void step(State &s, const In &in, Out &out) {
 
   bool starts = s.enable2 && s.ring_ok && ready && s.no_line_flying && !s.leaving_valid;
   if (!active) {
-    s.open = false, s.f1 = false, s.f2 = false, s.h = false, s.fetched = false, s.queued = 0, s.queue_head = 0, s.queue_tail = 0;
+    s.open = false, s.f1 = false, s.f2 = false, s.h = false, s.fetched = false, s.queued = 0, s.queued_some = false, s.queue_head = 0, s.queue_tail = 0;
     s.line_any = false, s.line_due = false, s.line_wants = false, s.sequence = 1, s.marker = 0, s.marked = false, s.marking = false, s.marker_now = false, s.marker_push = false;
     s.unannounced = false, s.snapshot = false;
     if (starts) s.fence_new = true;
@@ -551,7 +535,7 @@ static inline void step(State &s, const In &in, Out &out) {
   s.enable2 = s.enable1 && in.control.enable, s.enable1 = in.control.enable;
   ap_uint<64> base = in.ring.base;
   s.ring_ok = (ap_uint<18>(base >> 6) & ap_uint<18>(s.mask >> 2)) == 0 && ap_uint<6>(base) == 0 && in.ring.log2_slots <= 20;
-  for (int i = 0; i < 20; i++) s.mask[i] = i < in.ring.log2_slots;
+  s.mask = ~(~ap_uint<32>(0) << in.ring.log2_slots);
   s.lane_mask = (ap_uint<1>(in.ring.log2_slots > 1), ap_uint<1>(in.ring.log2_slots > 0));
 }
 }  // namespace dma_write_log

@@ -8,7 +8,8 @@
 // while a column uses it.
 //
 // Invariant: a column enters only when the output queue has room for all its words (`owed` counts words promised or
-// queued), so that nothing behind the entrance ever waits and the data registers need no enables.
+// queued), so that nothing behind the entrance ever waits and the data registers need no enables. `owed` and `room` are
+// registers of their own, so a decision at the entrance doesn't know of what entered in the two cycles before: RESERVE.
 // Stages: look up coefficients | expand to 8x8 bit matrices | multiply and add | column | queue | output.
 #pragma once
 #include "hls/lib/ap_int.h"
@@ -18,7 +19,8 @@
 
 namespace erasure_coder {
 static const int LANES = 64, ROWS = 4, SOURCES = 16, TABLES = 4;
-static const int QUEUE = 16;  // words; four full columns
+static const int QUEUE = 32;  // words
+static const int RESERVE = 3 * ROWS;  // the column that enters, and one for each of the two cycles that `room` is old
 
 struct Word { ap_uint<8> lane[LANES]; };
 struct In {
@@ -37,8 +39,13 @@ struct Matrix { ap_uint<8> times[8]; };  // c * 2^i
 struct State {
   // entrance
   ap_uint<4> source = 0;
-  ap_uint<5> owed = 0;
-  ap_uint<3> spacing = 0;  // cycles before a column may end again: the column register needs `rows` cycles to drain
+  bool first = true;  // source == 0
+  bool ends;          // the next word is its column's last, unless it is the first
+  bool room = true;   // owed <= QUEUE - RESERVE, a cycle old
+  ap_uint<6> owed = 0;
+  ap_uint<3> entered = 0;  // words of the column that entered in the cycle before
+  bool taken = false;      // in the cycle before
+  ap_uint<3> hold = 0;     // a one for each cycle in which no column may end: the column register needs `rows` cycles to drain
   // looked up
   bool v1 = false, first1, last1;
   ap_uint<3> rows1;
@@ -57,10 +64,11 @@ struct State {
   ap_uint<3> left = 0;
   Word column[ROWS];
   // queue
-  ram<ap_uint<64>, QUEUE> queue[8];
+  rams<ap_uint<64>, QUEUE, 8> queue;
   ram<bool, QUEUE> queue_last;
-  ap_uint<4> head = 0, tail = 0;
-  ap_uint<5> queued = 0;
+  ap_uint<5> head = 0, tail = 0;
+  ap_uint<6> queued = 0;
+  bool some = false;  // queued != 0
   bool fetched = false;
   // output
   bool out_valid = false, out_last;
@@ -82,7 +90,7 @@ static inline void step(State &s, const In &in, Out &out) {
   out.m_axis.tdata = s.out_data;
   bool bad = (in.job.k == 0 && !MUTANT(3)) || (in.job.k > SOURCES && !MUTANT(1)) || in.job.rows == 0 || (in.job.rows > ROWS && !MUTANT(2));
   out.refused = bad && in.s_axis.tvalid;
-  out.idle = s.owed == 0 && s.source == 0;
+  out.idle = s.owed == 0 && s.entered == 0 && s.first;
 
   // Output register and queue: a read takes a cycle, `fetched` says that q holds the next word.
   bool taken = s.out_valid && in.m_axis.tready;
@@ -93,7 +101,7 @@ static inline void step(State &s, const In &in, Out &out) {
     s.out_last = s.queue_last.q;
   }
   s.out_valid = move || (s.out_valid && !in.m_axis.tready);
-  bool fetch = (s.queued != 0 || MUTANT(18)) && (!s.fetched || move);
+  bool fetch = (s.some || MUTANT(18)) && (!s.fetched || move);
   if (fetch) {
     for (int w = 0; w < 8; w++) s.queue[w].read(s.head);
     s.queue_last.read(s.head);
@@ -112,6 +120,7 @@ static inline void step(State &s, const In &in, Out &out) {
     s.queue_last.write(s.tail, s.left == (MUTANT(4) ? 2 : 1));
     s.tail = s.tail + 1;
   }
+  s.some = push || (fetch ? s.queued > 1 : bool(s.some));
   s.queued = s.queued + (push ? 1 : 0) - (fetch ? 1 : 0);
   for (int r = 0; r + 1 < ROWS; r++) s.column[r] = s.column[r + 1];
   if (s.left != 0) s.left = s.left - 1;
@@ -140,15 +149,21 @@ static inline void step(State &s, const In &in, Out &out) {
 
   // Entrance: registers alone decide, apart from the job.
   ap_uint<6> address = (MUTANT(10) ? ap_uint<2>(0) : in.job.select, s.source);
-  bool first = s.source == 0, last = ap_uint<5>(s.source) + (MUTANT(15) ? 2 : 1) == in.job.k;
-  bool room = !first || s.owed <= QUEUE - ROWS || MUTANT(5);
-  bool ready = room && !bad && !(last && s.spacing > 1 && !MUTANT(6));
+  bool first = s.first, last = first ? in.job.k == (MUTANT(15) ? 2 : 1) : bool(s.ends);
+  bool ready = (!first || s.room || MUTANT(5)) && !bad && !(last && s.hold[0] && !MUTANT(6));
   out.s_axis.tready = ready;
   bool accept = (ready || MUTANT(21)) && in.s_axis.tvalid;
-  s.owed = s.owed + (accept && first ? in.job.rows : ap_uint<3>(0)) - (taken && !MUTANT(14) ? 1 : 0);
-  if (s.spacing != 0) s.spacing = s.spacing - 1;
-  if (accept && last) s.spacing = in.job.rows - (MUTANT(20) ? 2 : 0);
-  if (accept) s.source = last ? ap_uint<4>(0) : ap_uint<4>(s.source + 1);
+  s.room = s.owed <= QUEUE - RESERVE;
+  s.owed = s.owed + s.entered - (s.taken && !MUTANT(14) ? 1 : 0);
+  s.entered = accept && first ? in.job.rows : ap_uint<3>(0);
+  s.taken = taken;
+  ap_uint<3> drain = (ap_uint<1>(in.job.rows > 3), (ap_uint<1>(in.job.rows > 2), ap_uint<1>(in.job.rows > 1)));
+  s.hold = accept && last ? ap_uint<3>(MUTANT(20) ? drain >> 2 : drain) : ap_uint<3>(s.hold >> 1);
+  if (accept) {
+    s.first = last;
+    s.ends = ap_uint<5>(s.source) + (MUTANT(15) ? 3 : 2) == in.job.k;
+    s.source = last ? ap_uint<4>(0) : ap_uint<4>(s.source + 1);
+  }
   s.v1 = accept, s.first1 = first, s.last1 = last, s.rows1 = in.job.rows;
   s.d1 = in.s_axis.tdata;
   for (int r = 0; r < ROWS; r++) {

@@ -56,7 +56,7 @@ struct Lines {
   bool complete = false;  // `line` holds a line to keep
   ap_uint<5> complete_count;
   Target complete_target;
-  ram<ap_uint<64>, LINES> kept[8];
+  rams<ap_uint<64>, LINES, 8> kept;
   fifo<Target, LINES> targets;
   ap_uint<2> head = 0, tail = 0;
   bool fetched = false;

@@ -9,7 +9,7 @@
 // Conversion to a builtin keeps the low 64 bits; write `x != 0` for a wide x.
 #pragma once
 #if defined(HLS_XILINX_AP_INT)
-#include <ap_int_xilinx.h>
+#include <ap_int.h>  // Xilinx's own
 #else
 
 #include <type_traits>

@@ -74,7 +74,11 @@ static inline Bytes to_bytes(const Words &w) { Bytes b; __builtin_memcpy((void *
 // Beats of the burst that starts at `address` when `beats` are left: to the 4 KiB boundary at most.
 static inline ap_uint<7> burst_beats(ap_uint<64> address, ap_uint<32> beats) {
   ap_uint<7> room = ap_uint<7>(MAX_BEATS - (address.to_uint() >> 6 & 63));
-  return beats < room ? ap_uint<7>(beats) : room;
+  bool many = (beats >> 6) != 0;  // 64 or more: what is left of the page
+  ap_uint<6> few = beats;
+  return many || few >= room ? room : ap_uint<7>(few);
 }
+// Where the next burst starts, if there is one, in units of 64 bytes: a burst that isn't the last ends with its page.
+static inline ap_uint<58> next_burst(ap_uint<58> line) { return (ap_uint<52>((line >> 6) + 1), ap_uint<6>(0)); }
 
 }  // namespace axi

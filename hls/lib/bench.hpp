@@ -3,7 +3,7 @@
 //   int main(int argc, char **argv) { return hls::bench_main(argc, argv, {"crc32c", 20, 1000000}, run); }
 //   void run(hls::Bench &b) { ... b.mutant goes into In::mutant ... if (wrong) b.fail("block differs"); ... b.progress(cycles, bytes); }
 //
-// A run is decided by its seed. A coverage bin that was declared and never hit fails the run (a hole), unless it was shortened
+// A run is decided by its seed. `--case` and, in a bench with mutants, `--mutant` choose one case and one fault: what tests/requirements.py runs. A coverage bin that was declared and never hit fails the run (a hole), unless it was shortened
 // with --cycles.
 #pragma once
 #include <sys/wait.h>
@@ -20,6 +20,9 @@
 #include <memory>
 #include <string>
 #include <vector>
+
+#include "hls/lib/last_words.hpp"
+#include "hls/lib/report.hpp"
 
 namespace hls {
 
@@ -88,13 +91,21 @@ class Bench {
   uint64_t seed = 1, cycles = 0;  // cycles 0: a full run
   int stall = -1;                 // percent; -1: the bench's own mix
   std::string trace, report, faults;
+  std::string only;               // the one case to run; empty: all
   unsigned mutant = 0;
   Coverage coverage;
   std::vector<std::pair<std::string, std::string>> figures;        // of the report, in order
-  std::map<std::string, std::vector<std::pair<double, double>>> charts;  // title: x, y
+  Charts charts;
   uint64_t now = 0;  // cycle, for messages
 
-  bool full() const { return cycles == 0; }
+  bool full() const { return cycles == 0 && only.empty(); }
+  // Is the case of that name to be run? A bench asks before each of those that can be run alone.
+  bool wants(const std::string &name) {
+    if (!only.empty() && only != name) return false;
+    any_case = true;
+    return true;
+  }
+  bool any_case = false;
   uint64_t wanted() const { return cycles ? cycles : info.cycles; }
 
   [[noreturn]] void fail(const char *format, ...) const {
@@ -104,6 +115,7 @@ class Bench {
     std::vfprintf(stderr, format, a);
     std::fprintf(stderr, " (cycle %llu, seed %llu)\n", (unsigned long long)now, (unsigned long long)seed);
     va_end(a);
+    say_last_words();
     std::fflush(nullptr);
     std::_Exit(1);
   }
@@ -128,46 +140,15 @@ class Bench {
   std::chrono::steady_clock::time_point shown_{};
 };
 
-inline std::string html_escape(const std::string &s) {
-  std::string r;
-  for (char c : s) c == '<' ? r += "&lt;" : c == '&' ? r += "&amp;" : c == '"' ? r += "&quot;" : r += c;
-  return r;
-}
-
-// One page, nothing loaded from elsewhere.
 inline bool write_report(const Bench &b, double seconds) {
-  FILE *f = std::fopen(b.report.c_str(), "w");
-  if (!f) return false;
+  Report r;
   auto holes = b.coverage.holes();
-  std::fprintf(f, "<!doctype html><html lang=en><meta charset=utf-8><title>luge cosim %s</title><style>body{font:15px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}"
-      "table{border-collapse:collapse;margin:.5em 0}td,th{padding:.15em .8em;text-align:left;border-bottom:1px solid #ddd}td.n{text-align:right;font-variant-numeric:tabular-nums}"
-      ".groups{columns:3 18em}.group{break-inside:avoid}.hole{background:#f6c8c0}svg{background:#fafafa;border:1px solid #ddd}h2{margin-top:1.5em}</style><h1>luge cosim %s</h1>"
-      "<p>Seed %llu, %.1f s. Native kernel and RTL compared in every cycle: no difference. Coverage: %zu bins, %zu holes.</p><table>",
-      b.info.name, b.info.name, (unsigned long long)b.seed, seconds, b.coverage.counts().size(), holes.size());
-  for (auto &[k, v] : b.figures) std::fprintf(f, "<tr><th>%s<td class=n>%s", html_escape(k).c_str(), html_escape(v).c_str());
-  std::fprintf(f, "</table>");
-  for (auto &[title, points] : b.charts) {
-    double mx = 1, my = 0;
-    for (auto &[x, y] : points) mx = x > mx ? x : mx, my = y > my ? y : my;
-    if (my == 0) my = 1;
-    std::fprintf(f, "<h2>%s</h2><svg width=800 height=200 viewBox=\"0 0 800 200\"><polyline fill=none stroke=#2a6db0 stroke-width=1.5 points=\"", html_escape(title).c_str());
-    for (auto &[x, y] : points) std::fprintf(f, "%.1f,%.1f ", 10 + 780 * x / mx, 190 - 175 * y / my);
-    std::fprintf(f, "\"/><text x=14 y=20 font-size=12>%.4g</text><text x=700 y=186 font-size=12>%.4g</text></svg>", my, mx);
-  }
-  std::fprintf(f, "<h2>Coverage</h2><div class=groups>");
-  std::vector<std::string> seen;
-  for (auto &c : b.coverage.counts()) {
-    bool known = false;
-    for (auto &s : seen) known |= s == c->group;
-    if (known) continue;
-    seen.push_back(c->group);
-    std::fprintf(f, "<div class=group><table><tr><th colspan=2>%s", html_escape(c->group).c_str());
-    for (auto &d : b.coverage.counts())
-      if (d->group == c->group) std::fprintf(f, "<tr%s><td>%s<td class=n>%llu", d->hits ? "" : " class=hole", html_escape(d->bin).c_str(), (unsigned long long)d->hits);
-    std::fprintf(f, "</table></div>");
-  }
-  std::fprintf(f, "</div></html>\n");
-  return std::fclose(f) == 0;
+  r.title = std::string("luge cosim ") + b.info.name;
+  char text[200];
+  std::snprintf(text, sizeof text, "Native kernel and RTL compared in every cycle: no difference. Coverage: %zu bins, %zu not met. Seed %llu, %.1f s.", b.coverage.counts().size(), holes.size(), (unsigned long long)b.seed, seconds);
+  r.verdict = text, r.figures = b.figures, r.charts = b.charts;
+  for (auto &c : b.coverage.counts()) r.bins.push_back({c->group, c->bin, c->hits});
+  return r.write(b.report);
 }
 
 // Runs the bench with each mutant in a process of its own; a bench that ends with 0 has not noticed its mutant.
@@ -199,7 +180,7 @@ inline int bench_usage(const char *name, FILE *f) {
   std::fprintf(f, "usage: luge cosim %s [--seed N] [--cycles N] [--stall PERCENT] [--faults LIST] [--trace OUT.fst] [--report OUT.html]\n"
       "  --seed N         what decides the run (1)\n  --cycles N       a shorter or longer run; holes in the coverage are then only told\n"
       "  --stall PERCENT  how often either side of a port waits, instead of a mix\n  --faults LIST    card: which faults, by comma (see docs/cosim.md)\n"
-      "  --trace FILE     waveforms of the RTL, for GTKWave\n  --report FILE    a page with figures, charts and the coverage\n", name);
+      "  --trace FILE     waveforms of the RTL, for GTKWave\n  --report FILE    a page with figures, charts and the coverage\n  --case NAME      only this case of the bench, if it has several\n", name);
   return f == stderr ? 2 : 0;
 }
 
@@ -222,15 +203,20 @@ inline int bench_main(int argc, char **argv, BenchInfo info, const std::function
     else if (a == "--trace") b.trace = v;
     else if (a == "--report") b.report = v;
     else if (a == "--faults") b.faults = v;
+    else if (a == "--case") b.only = v;
+#ifdef HLS_MUTANTS
+    else if (a == "--mutant" && number && n <= (uint64_t)info.mutants) b.mutant = (unsigned)n;
+#endif
     else { std::fprintf(stderr, "%s: %s %s is not understood\n", info.name, a.c_str(), v.c_str()); return bench_usage(info.name, stderr); }
   }
   if (mutants) return run_mutants(b, run);
   auto begin = std::chrono::steady_clock::now();
   run(b);
   double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  if (!b.only.empty() && !b.any_case) { std::fprintf(stderr, "%s: there is no case '%s'\n", info.name, b.only.c_str()); return 2; }
   auto holes = b.coverage.holes();
   std::printf("%s: coverage %zu of %zu bins\n", info.name, b.coverage.counts().size() - holes.size(), b.coverage.counts().size());
-  for (auto &h : holes) std::printf("  hole: %s\n", h.c_str());
+  if (b.only.empty()) for (auto &h : holes) std::printf("  hole: %s\n", h.c_str());
   if (!b.report.empty() && !write_report(b, seconds)) { std::fprintf(stderr, "%s: can't write %s\n", info.name, b.report.c_str()); return 1; }
   return !holes.empty() && b.full() ? 1 : 0;
 }

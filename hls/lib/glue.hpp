@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstdio>
+#include <initializer_list>
 #include <string>
 #include <type_traits>
 
@@ -57,6 +58,19 @@ template <int LO, int W, class P, int N> inline void take(const P &port, ap_int<
 template <int LO, int W, class P, class T> inline typename std::enable_if<std::is_integral<T>::value || std::is_enum<T>::value>::type take(const P &port, T &x) {
   x = (T)port_bits(port, LO, W);
 }
+
+// A value out of 64-bit parts, the lowest first.
+template <int N> inline void set(ap_uint<N> &x, std::initializer_list<unsigned long long> parts) {
+  x = 0;
+  int at = 0;
+  for (auto p : parts) x.V |= (decltype(x.V))((unsigned _BitInt(N < 64 ? 64 : N))p << at), at += 64;
+}
+template <int N> inline void set(ap_int<N> &x, std::initializer_list<unsigned long long> parts) {
+  ap_uint<N> bits;
+  set(bits, parts);
+  x.V = (typename ap_int<N>::raw_type)bits.V;
+}
+template <class T> inline typename std::enable_if<std::is_integral<T>::value || std::is_enum<T>::value>::type set(T &x, std::initializer_list<unsigned long long> parts) { x = (T)*parts.begin(); }
 
 template <int W, class T> inline std::string hex(const T &x) {
   std::string s;

@@ -166,7 +166,7 @@ class Translator {
     }
     for (auto *b : order)
       if (isa<ReturnInst>(b->getTerminator())) return after[b];
-    throw Error{places(order[0]->getTerminator()->getDebugLoc()), "step() never returns", "remove the endless loop"};
+    throw Error{places(order[0]->getTerminator()->getDebugLoc()), "step() never returns", "remove the endless loop, or the access through a null or unset pointer, which is undefined"};
   }
 
  private:

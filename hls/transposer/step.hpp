@@ -25,7 +25,7 @@ struct Out {
   bool idle;
 };
 struct State {
-  ram<ap_uint<64>, 2048> words[8];  // bank, row, column
+  rams<ap_uint<64>, 2048, 8> words;  // bank, row, column
   bool full[2] = {false, false};
   Round shape[2];
   bool filling = false;
@@ -54,53 +54,53 @@ static inline Next after(ap_uint<4> row, ap_uint<6> column, const Round &r, bool
 
 static inline void step(State &s, const In &in, Out &out) {
   out.m_axis.tvalid = s.out_valid, out.m_axis.tdata = s.out_data, out.m_axis.tlast = s.out_last, out.m_axis.shape = s.out_shape;
-  out.idle = !s.filling && !s.full[0] && !s.full[1] && !s.fetched && !s.out_valid;
+  out.idle = !s.filling && !s.full[0] && (!s.full[1] || MUTANT(8)) && !s.fetched && !s.out_valid;
 
   // Leave: a read takes a cycle, `fetched` says that q holds the next word.
   bool free_output = !s.out_valid || in.m_axis.tready || MUTANT(1);
-  bool move = s.fetched && free_output;
+  bool move = (s.fetched || MUTANT(9)) && free_output;
   if (move) {
-    for (int i = 0; i < 8; i++) s.out_data.lane[i] = s.words[i].q;
-    s.out_last = MUTANT(2) ? !s.fetched_last : s.fetched_last, s.out_shape = s.fetched_shape;
+    for (int i = 0; i < 8; i++) s.out_data.lane[i] = s.words[i == 7 && MUTANT(11) ? 6 : i].q;
+    s.out_last = MUTANT(2) ? !s.fetched_last : s.fetched_last, s.out_shape = MUTANT(10) ? Round(s.shape[0]) : Round(s.fetched_shape);
   }
-  s.out_valid = move || (s.out_valid && !in.m_axis.tready);
+  s.out_valid = move || (s.out_valid && !in.m_axis.tready && !MUTANT(12));
   ap_uint<1> bank = s.drain_bank;
-  Round leaving = bank == 0 ? Round(s.shape[0]) : Round(s.shape[1]);
+  Round leaving = bank == 0 && !MUTANT(13) ? Round(s.shape[0]) : Round(s.shape[1]);
   bool ready_bank = bank == 0 ? bool(s.full[0]) : bool(s.full[1]);
-  bool fetch = (ready_bank || MUTANT(3)) && (!s.fetched || move);
+  bool fetch = (ready_bank || MUTANT(3)) && (!s.fetched || move || MUTANT(14));
   bool freed = false;
   if (fetch) {
-    ap_uint<11> address = (bank, s.drain_row, s.drain_column);
+    ap_uint<11> address = (MUTANT(15) ? ap_uint<1>(0) : bank, s.drain_row, s.drain_column);
     for (int i = 0; i < 8; i++) s.words[i].read(address);
     Next n = after(s.drain_row, s.drain_column, leaving, !in.to_columns != MUTANT(4));
     s.drain_row = n.row, s.drain_column = n.column;
     s.fetched_last = n.line_ends, s.fetched_shape = leaving;
-    freed = n.ends;
+    freed = MUTANT(16) ? n.line_ends : n.ends;
   }
-  s.fetched = fetch || (s.fetched && !move);
+  s.fetched = fetch || (s.fetched && !move && !MUTANT(17));
 
   // Fill.
-  out.s_axis.tready = s.filling;
+  out.s_axis.tready = s.filling || MUTANT(18);
   ap_uint<1> fb = s.fill_bank;
   bool taken = s.filling && in.s_axis.tvalid;
   bool filled = false;
   if (taken) {
-    ap_uint<11> address = (fb, s.fill_row, s.fill_column);
+    ap_uint<11> address = (fb, s.fill_row, MUTANT(19) ? ap_uint<6>(s.fill_column & 31) : s.fill_column);
     for (int i = 0; i < 8; i++) s.words[i].write(address, in.s_axis.tdata.lane[i]);
     Round arriving = fb == 0 ? Round(s.shape[0]) : Round(s.shape[1]);
-    Next n = after(s.fill_row, s.fill_column, arriving, in.to_columns);
+    Next n = after(s.fill_row, s.fill_column, arriving, in.to_columns != MUTANT(20));
     s.fill_row = n.row, s.fill_column = n.column;
     filled = n.ends;
   }
   bool fill_full = fb == 0 ? bool(s.full[0]) : bool(s.full[1]);
-  out.round.ready = !s.filling && (!fill_full || MUTANT(5));
+  out.round.ready = (!s.filling || MUTANT(21)) && (!fill_full || MUTANT(5));
   if (out.round.ready && in.round.valid) {
     s.filling = true;
     if (fb == 0) s.shape[0] = in.round.shape; else s.shape[1] = in.round.shape;
   }
   if (filled) {
     s.filling = false;
-    if (fb == 0) s.full[0] = true; else s.full[1] = true;
+    if (fb == 0 || MUTANT(22)) s.full[0] = true; else s.full[1] = true;
     s.fill_bank = fb ^ (MUTANT(6) ? 0 : 1);
   }
   if (freed && !MUTANT(7)) {

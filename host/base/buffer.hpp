@@ -30,6 +30,14 @@ class Buffer {
   static Buffer allocate(std::size_t bytes);
   static Buffer zeros(std::size_t bytes);
   static Buffer copy_of(Bytes bytes);
+  /// Memory of somebody else's, 4 KiB aligned, alive as long as `owner` is shared.
+  static Buffer adopt(std::shared_ptr<std::byte> owner, std::size_t bytes) {
+    Buffer b;
+    b.data_ = owner.get();
+    b.size_ = bytes;
+    b.owner_ = std::move(owner);
+    return b;
+  }
 
   std::byte* data() { return data_; }
   const std::byte* data() const { return data_; }

@@ -37,6 +37,9 @@ void add_unit_commands(CLI::App& app, Context& context);
 /// `luge debug`: rooms with a format of their own add what prints it.
 void add_debug_commands(CLI::App& app, Context& context);
 
+/// `luge card`
+void add_card_commands(CLI::App& app, Context& context);
+
 /// GET /v1/status, with pids out of the unit's directory where a daemon names none.
 Result<boost::json::value> fetch_status(const Context& context);
 void print_status(const boost::json::value& status);

@@ -88,6 +88,7 @@ int run_cosim(int argc, char** argv) {
   --faults LIST    card: only these faults, by comma (docs/cosim.md)
   --trace FILE     waveforms of the RTL, FST
   --report FILE    a page with figures, charts and the coverage, HTML
+  --case NAME      only this case of the bench, if it has several
 kernels:)");
     for (const auto& [k, program] : kernels) std::printf(" %s", k.c_str());
     std::printf("%s\n", kernels.empty() ? " none is built here" : "");
@@ -125,6 +126,7 @@ int main(int argc, char** argv) {
   add_attach_commands(app, context);
   add_status_command(app, context);
   add_debug_commands(app, context);
+  add_card_commands(app, context);
   app.add_subcommand("bench", "measure a unit of this machine against qemu-nbd on the same disk (luge bench --help)");
   app.add_subcommand("cosim", "run a co-simulation bench of the card or one of its kernels (luge cosim --help)");
   try {

@@ -46,6 +46,31 @@ void print_nodes(const json::array& nodes) {
   if (sled_count == 0) std::cout << "no sleds\n";
 }
 
+// Of sleds that have a card or an OpenCL device: how it does; a line per state, and one for each that is not healthy.
+void print_coders(const json::array& nodes) {
+  struct Group {
+    std::uint64_t sleds = 0, jobs = 0, bytes = 0, fallbacks = 0;
+  };
+  std::map<std::pair<std::string, std::string>, Group> groups;
+  std::string faults;
+  for (const json::value& n : nodes) {
+    const json::value* c = n.get_object().if_contains("coding");
+    if (c == nullptr || text_of(*c, "device") == "none") continue;
+    std::string state = text_of(*c, "state");
+    Group& g = groups[{text_of(*c, "device"), state}];
+    ++g.sleds;
+    g.jobs += number_of(*c, "device_jobs");
+    g.bytes += number_of(*c, "device_bytes");
+    g.fallbacks += number_of(*c, "fallbacks");
+    if (state == "out" || state == "suspect") faults += "  " + text_of(n, "name") + " " + state + ", " + text_of(n, "coder") + " codes: " + text_of(*c, "last_fault") + "\n";
+  }
+  for (const auto& [key, g] : groups)
+    std::cout << "coder " << key.first << " " << paint(key.second, key.second == "healthy" ? Colour::good : key.second == "out" ? Colour::bad : Colour::warning)
+              << " on " << g.sleds << " sled" << (g.sleds == 1 ? "" : "s") << ": " << g.jobs << " jobs, " << human_bytes(g.bytes) << "; by software instead: "
+              << g.fallbacks << "\n";
+  std::cout << faults;
+}
+
 void print_volumes(const json::array& volumes) {
   if (volumes.empty()) {
     std::cout << "\nno volumes: `luge volume create NAME --size 1GiB --layout 4+2` makes one\n";
@@ -80,6 +105,7 @@ Result<json::value> fetch_status(const Context& context) {
 
 void print_status(const json::value& status) {
   print_nodes(array_of(status, "nodes"));
+  print_coders(array_of(status, "nodes"));
   print_volumes(array_of(status, "volumes"));
   if (std::uint64_t n = number_of(status, "volumes_being_removed"))
     std::cout << n << " removed volume" << (n > 1 ? "s are" : " is") << " waiting for its heads\n";

@@ -60,6 +60,12 @@ std::uint64_t member(const json::object& o, const char* key) {
   return error ? 0 : n;
 }
 
+// A unit of before the member was known has what `absent` says.
+std::string text_member(const json::object& o, const char* key, const char* absent) {
+  const json::value* v = o.if_contains(key);
+  return v && v->is_string() ? std::string(v->get_string()) : absent;
+}
+
 }  // namespace
 
 void Unit::name_daemons() {
@@ -131,7 +137,8 @@ std::string Unit::config_of(const Daemon& d) const {
     c << "devices = [";
     for (std::uint32_t i = 0; i < shape_.devices; ++i)
       c << (i ? ", " : "") << quoted(home + "/device-" + std::to_string(i) + ":" + std::to_string(shape_.device_bytes));
-    c << "]\ncolumn-bytes = \"" << shape_.column_bytes << "\"\n";
+    c << "]\ncolumn-bytes = \"" << shape_.column_bytes << "\"\ncard = " << quoted(shape_.card) << "\ncoding = " << quoted(shape_.coding)
+      << "\nverify = " << quoted(shape_.verify) << "\n";
   }
   return c.str();
 }
@@ -147,7 +154,7 @@ Status Unit::save() const {
                  {"heads", shape_.heads}, {"sleds", shape_.sleds}, {"devices", shape_.devices},
                  {"device_bytes", shape_.device_bytes}, {"log_bytes", shape_.log_bytes},
                  {"meta_bytes", shape_.meta_bytes}, {"column_bytes", shape_.column_bytes},
-                 {"segment_bytes", shape_.segment_bytes}};
+                 {"segment_bytes", shape_.segment_bytes}, {"card", shape_.card}, {"coding", shape_.coding}, {"verify", shape_.verify}};
   std::string path = directory_ + "/unit.json";
   if (Status s = write_file(path + ".new", json::serialize(o) + "\n"); !s.ok()) return s;
   std::error_code error;
@@ -180,7 +187,7 @@ Result<Unit> Unit::open(const std::string& directory) {
   u.bin_ = bin && bin->is_string() ? std::string(bin->get_string()) : "";
   u.shape_ = {static_cast<std::uint32_t>(member(o, "heads")), static_cast<std::uint32_t>(member(o, "sleds")),
               static_cast<std::uint32_t>(member(o, "devices")), member(o, "device_bytes"), member(o, "log_bytes"),
-              member(o, "meta_bytes"), member(o, "column_bytes"), member(o, "segment_bytes")};
+              member(o, "meta_bytes"), member(o, "column_bytes"), member(o, "segment_bytes"), text_member(o, "card", "none"), text_member(o, "coding", "isal"), text_member(o, "verify", "all")};
   constexpr std::uint32_t kSane = 10'000;
   if (u.id_ == 0 || u.shape_.heads > kSane || u.shape_.sleds > kSane || u.shape_.devices > kSane)
     return Status(Code::corrupt, directory + "/unit.json is damaged");

@@ -21,7 +21,7 @@ using Clock = std::chrono::steady_clock;
 constexpr std::chrono::milliseconds kDrainPatience(10'000);
 
 struct UnitArguments {
-  std::string dir, bin, sabotage_bin, device_bytes, log_bytes, meta_bytes, column_bytes, role, signal = "KILL";
+  std::string dir, bin, sabotage_bin, device_bytes, log_bytes, meta_bytes, column_bytes, role, signal = "KILL", card, coding, verify;
   std::uint32_t heads = 0, sleds = 0, devices = 0;
   std::vector<std::string> names;
   int timeout = 300;
@@ -45,6 +45,9 @@ Status wanted_shape(const UnitArguments& a, UnitShape& shape) {
   if (a.heads) shape.heads = a.heads;
   if (a.sleds) shape.sleds = a.sleds;
   if (a.devices) shape.devices = a.devices;
+  if (!a.card.empty()) shape.card = a.card;
+  if (!a.coding.empty()) shape.coding = a.coding;
+  if (!a.verify.empty()) shape.verify = a.verify;
   if (Status s = set_bytes(a.device_bytes, "--device-bytes", shape.device_bytes); !s.ok()) return s;
   if (Status s = set_bytes(a.log_bytes, "--log-bytes", shape.log_bytes); !s.ok()) return s;
   if (Status s = set_bytes(a.meta_bytes, "--meta-bytes", shape.meta_bytes); !s.ok()) return s;
@@ -66,7 +69,8 @@ Result<Unit> open_or_create(const UnitArguments& a) {
   if (asked != unit->shape())
     return Status(Code::conflict, "the unit in " + a.dir + " exists with " + std::to_string(unit->shape().heads) + " heads, " +
                                       std::to_string(unit->shape().sleds) + " sleds with " +
-                                      std::to_string(unit->shape().devices) + " devices each: leave these options away, or choose another directory");
+                                      std::to_string(unit->shape().devices) + " devices each, card " + unit->shape().card + ", coding " + unit->shape().coding +
+                                      ", verify " + unit->shape().verify + ": leave these options away, or choose another directory");
   // A unit keeps its programs unless it is told of others.
   if (!a.bin.empty() || !a.sabotage_bin.empty() || unit->bin().empty())
     if (Status s = unit->set_bin(bin); !s.ok()) return s;
@@ -284,6 +288,9 @@ void add_unit_commands(CLI::App& app, Context& context) {
     sub->add_option("--log-bytes", a->log_bytes, "data portion of a head's log, written in full; default 512MiB");
     sub->add_option("--meta-bytes", a->meta_bytes, "metadata portion of a head's log; default 64MiB");
     sub->add_option("--column-bytes", a->column_bytes, "allocation unit on a device; default 16MiB");
+    sub->add_option("--card", a->card, "what codes on the sleds; default none")->check(CLI::IsMember({"none", "native", "rtl", "hw"}));
+    sub->add_option("--coding", a->coding, "without a card: isal, opencl or opencl:NAME; default isal");
+    sub->add_option("--verify", a->verify, "parity of a card compared with software's; default all")->check(CLI::IsMember({"all", "sample"}));
     sub->add_option("--bin", a->bin, "directory of the daemons; default: that of this program");
     sub->add_option("--sabotage-bin", a->sabotage_bin, "the same, for builds that break rules on purpose (tests)");
     wait_options(sub, a);

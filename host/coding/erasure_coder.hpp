@@ -1,5 +1,5 @@
-// Turns k data chunks into m parity chunks and back. One interface for every place that codes: ISA-L on the CPU, later
-// the card's kernel and OpenCL; all of them give the same bytes.
+// Turns k data chunks into m parity chunks and back. One interface for every place that codes: ISA-L on the CPU, the card's
+// kernel, OpenCL; all of them give the same bytes.
 //
 // Code: systematic Reed-Solomon over GF(2^8) with polynomial 0x11D and a Cauchy matrix; parity row i (k <= i < k + m)
 // has the coefficients 1 / (i xor j) for data chunk j: ISA-L's gf_gen_cauchy1_matrix.
@@ -9,7 +9,10 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "base/buffer.hpp"
 #include "base/ids.hpp"
@@ -35,6 +38,15 @@ class ErasureCoder {
                                        std::span<const std::uint32_t> wanted, std::span<const MutableBytes> out) = 0;
 
   virtual std::string_view name() const = 0;
+
+  /// For one that can fail by itself (a device): opens it, or begins anew after a fault. What was asked before ends, with
+  /// whatever status, before this does. One that cannot fail has nothing to do.
+  virtual io::Task<Status> reset() { co_return Status(); }
+  /// Memory that this coder reads and writes without copying it; uninitialised, 4 KiB aligned. Any other will do as well.
+  virtual Buffer allocate(std::size_t bytes) { return Buffer::allocate(bytes); }
+  /// What the device itself has counted, by name; empty: it counts nothing.
+  using Figures = std::vector<std::pair<std::string, std::uint64_t>>;
+  virtual Figures figures() const { return {}; }
 };
 
 std::unique_ptr<ErasureCoder> make_isal_coder();

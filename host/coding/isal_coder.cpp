@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "coding/erasure_coder.hpp"
+#include "coding/matrix.hpp"
 
 namespace luge::coding {
 namespace {
@@ -14,12 +15,6 @@ constexpr std::size_t kCachedTables = 256; // erasure patterns worth keeping; 4+
 constexpr std::size_t kMaxBytes = 1u << 30;   // ISA-L counts in int
 
 unsigned char* raw(Bytes b) { return reinterpret_cast<unsigned char*>(const_cast<std::byte*>(b.data())); }
-
-Status check_layout(Layout l) {
-  if (l.k == 0 || l.k > kMaxData || l.m > kMaxParity)
-    return Status(Code::invalid, "layout " + to_string(l) + " is outside 1..16 data and 0..4 parity chunks");
-  return Status();
-}
 
 class IsalCoder final : public ErasureCoder {
  public:
@@ -47,18 +42,12 @@ class IsalCoder final : public ErasureCoder {
     if (Status s = check_layout(l); !s.ok()) co_return s;
     if (present.size() != l.width() || wanted.size() != out.size() || wanted.empty() || wanted.size() > l.width())
       co_return Status(Code::invalid, "chunk count is not that of the layout");
-    std::vector<std::uint32_t> survivors;
+    auto chosen = choose_sources(l, present);
+    if (!chosen.ok()) co_return chosen.status();
+    const std::vector<std::uint32_t>& survivors = *chosen;
     std::vector<unsigned char*> from;
-    for (std::uint32_t i = 0; i < l.width() && survivors.size() < l.k; ++i) {
-      if (present[i].empty()) continue;
-      survivors.push_back(i);
-      from.push_back(raw(present[i]));
-    }
-    if (survivors.size() < l.k)
-      co_return Status(Code::degraded, std::to_string(survivors.size()) + " chunks are there, " + std::to_string(l.k) + " are needed");
+    for (std::uint32_t i : survivors) from.push_back(raw(present[i]));
     std::size_t bytes = present[survivors[0]].size();
-    for (std::uint32_t i : survivors)
-      if (present[i].size() != bytes) co_return Status(Code::invalid, "chunks differ in size");
     if (bytes % 64 != 0 || bytes > kMaxBytes) co_return Status(Code::invalid, "chunk size is not a multiple of 64");
     std::vector<unsigned char*> to;
     for (std::size_t i = 0; i < out.size(); ++i) {
@@ -92,26 +81,17 @@ class IsalCoder final : public ErasureCoder {
     return t;
   }
 
-  // Rows of the inverse of the survivors' matrix give the data chunks; a parity chunk is its row times that inverse.
   const std::vector<unsigned char>* decode_tables(Layout l, const std::vector<std::uint32_t>& survivors, std::span<const std::uint32_t> wanted) {
     std::vector<std::uint32_t> key{l.k, l.m};
     key.insert(key.end(), survivors.begin(), survivors.end());
     key.insert(key.end(), wanted.begin(), wanted.end());
     if (auto it = decode_.find(key); it != decode_.end()) return &it->second;
-    std::vector<unsigned char> a = matrix(l), sub(l.k * l.k), inverse(l.k * l.k), rows(wanted.size() * l.k);
-    for (std::uint32_t r = 0; r < l.k; ++r)
-      std::copy_n(a.begin() + survivors[r] * l.k, l.k, sub.begin() + r * l.k);
-    if (gf_invert_matrix(sub.data(), inverse.data(), static_cast<int>(l.k)) != 0) return nullptr;
-    for (std::size_t w = 0; w < wanted.size(); ++w)
-      for (std::uint32_t c = 0; c < l.k; ++c) {
-        unsigned char sum = 0;
-        for (std::uint32_t j = 0; j < l.k; ++j) sum ^= gf_mul(a[wanted[w] * l.k + j], inverse[j * l.k + c]);
-        rows[w * l.k + c] = sum;
-      }
+    auto rows = coefficients(l, survivors, wanted);
+    if (!rows.ok()) return nullptr;
     if (decode_.size() >= kCachedTables) decode_.clear();
     std::vector<unsigned char>& t = decode_[key];
     t.resize(kTableBytes * l.k * wanted.size());
-    ec_init_tables(static_cast<int>(l.k), static_cast<int>(wanted.size()), rows.data(), t.data());
+    ec_init_tables(static_cast<int>(l.k), static_cast<int>(wanted.size()), rows->data(), t.data());
     return &t;
   }
 

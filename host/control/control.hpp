@@ -42,6 +42,7 @@ class Control {
   const Registry& registry() const { return registry_; }
   const Events& events() const { return events_; }
   Volumes& volumes() { return volumes_; }
+  const Volumes& volumes() const { return volumes_; }
   io::World& world() const { return world_; }
 
  private:

@@ -712,6 +712,21 @@ TEST_F(ControlTest, AFlushFollowsThePrimary) {
   peer(d.reserves[0]).flush_answer = Status(Code::unavailable, "later");
   EXPECT_EQ(http("POST", "/v1/volumes/v/flush", R"({"timeout_ms":1000})").status, 503u);
 }
+TEST_F(ControlTest, ACoderThatIsPutOutIsAnEvent) {
+  add_unit();
+  sim_.run_for(1s);
+  auto report = [&](const char* state, const char* fault) {
+    peer(101).report = R"({"coding":{"device":"card-native","state":")" + std::string(state) + R"(","last_fault":")" + fault + R"(","wrong":1}})";
+    sim_.run_for(3s);
+    return json::serialize(http("GET", "/v1/events").body);
+  };
+  EXPECT_EQ(report("healthy", "").find("card-native"), std::string::npos) << "nothing has happened";
+  EXPECT_NE(report("out", "did not answer in time").find("coder card-native is out: did not answer in time"), std::string::npos);
+  std::string events = report("suspect", "did not answer in time");
+  EXPECT_NE(events.find("coder card-native is suspect"), std::string::npos);
+  EXPECT_EQ(events.find("is out"), events.rfind("is out")) << "once, though it was reported many times";
+}
+
 TEST_F(ControlTest, StatusTellsWhatPrimariesReportAndNotMore) {
   add_unit();
   create("v");
@@ -748,6 +763,33 @@ TEST_F(ControlTest, StatusTellsWhatPrimariesReportAndNotMore) {
   sim_.pause(sim_node_[d.primary]);
   sim_.run_for(3s);
   EXPECT_EQ(volume()["state"], "unknown") << "an old report says nothing about now";
+}
+
+TEST_F(ControlTest, ReplicasThatDifferAtOneLsnAreNamed) {
+  add_unit();
+  create("v");
+  sim_.run_for(100ms);
+  const Designation d = image().designations.begin()->second;
+  auto report = [&](NodeId n, const char* state, int commit, const char* digest) {
+    peer(n).report = R"({"vps":[{"vp":65536,"role":")" + std::string(n == d.primary ? "primary" : "reserve") + R"(","state":")" + state +
+                     R"(","reason":"","epoch":1,"copies":3,"commit":)" + std::to_string(commit) + R"(,"digest":")" + digest + R"("}]})";
+    sim_.run_for(300ms);
+  };
+  auto reason = [&] {
+    auto v = http("GET", "/v1/volumes/v").body.as_object();
+    const json::value* r = v["vps"].at(0).as_object().if_contains("reason");
+    return r ? std::string(r->as_string()) : std::string();
+  };
+  report(d.primary, "open", 70, "aa");
+  report(d.reserves[0], "live", 70, "aa");
+  report(d.reserves[1], "live", 69, "bb");
+  EXPECT_EQ(reason(), "") << "one is behind: there is nothing to compare it with";
+  report(d.reserves[1], "catching_up", 70, "bb");
+  EXPECT_EQ(reason(), "") << "and while it is brought up to date it has no say";
+  report(d.reserves[1], "live", 70, "bb");
+  EXPECT_NE(reason().find("the replicas differ at LSN 70"), std::string::npos) << reason();
+  report(d.reserves[1], "live", 71, "aa");
+  EXPECT_EQ(reason(), "");
 }
 
 }  // namespace

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "control/reports.hpp"
+
 namespace luge::control {
 namespace {
 
@@ -211,11 +213,25 @@ io::Task<Result<wire::Frame>> Registry::call(NodeId to, wire::Frame request, io:
   co_return std::move(*answer);
 }
 
+// A coder that is put out or comes back is an event. Reports come several times a second: they are parsed only when something changed.
+void Registry::take_coder(Node& n) {
+  std::size_t begin = n.report.find("\"coding\":{\"device\":"), end = n.report.find(",\"last_fault\":", begin);
+  if (begin == std::string::npos || end == std::string::npos) return;
+  std::string coder = n.report.substr(begin, end - begin), before = std::exchange(n.coder, std::move(coder));
+  if (n.coder == before) return;
+  boost::json::value report = parse_report(n.report);
+  const boost::json::value* c = report_member(report, "coding");
+  if (c == nullptr) return;
+  std::string state = report_string(*c, "state"), fault = report_string(*c, "last_fault");
+  if (state != "out" && (before.empty() || state == "opening" || before.find("\"opening\"") != std::string::npos)) return;
+  events_.note(n.row.name + ": coder " + report_string(*c, "device") + " is " + state + (state == "out" ? ": " + fault : ""));
+}
+
 io::Task<void> Registry::ping(NodeId id, io::Duration timeout) {
   const Node* to = find(id);
   if (to == nullptr || !to->connected()) co_return;
   auto channel = to->channel;
-  auto answer = co_await channel->call(wire::make_frame(wire::Kind::ping, [](auto& b) { return fbs::CreatePing(b); }), timeout);
+  auto answer = co_await channel->call(wire::make_frame(wire::Kind::ping, [this](auto& b) { return fbs::CreatePing(b, store_.image().incarnation, store_.image().sequence); }), timeout);
   auto it = nodes_.find(id);
   if (!answer.ok() || answer->kind != wire::Kind::pong || it == nodes_.end() || it->second.channel != channel) co_return;
   const auto* pong = answer->as<fbs::Pong>();
@@ -223,6 +239,7 @@ io::Task<void> Registry::ping(NodeId id, io::Duration timeout) {
   Node& n = it->second;
   n.last_heard = n.report_time = world_.now();
   if (pong->report() && pong->report()->size() <= kMaxReport) n.report = pong->report()->str();
+  take_coder(n);
   if (pong->devices()) take_devices(n, devices_of(pong->devices()));
   set_alive(id, true, "it answers pings again");
 }

@@ -50,6 +50,7 @@ struct Node {
   io::Time last_ping;
   bool ping_open = false;
   std::string report;  ///< of the last pong: what the node says of itself
+  std::string coder;   ///< of it, the beginning of a sled's "coding": device and state
   io::Time report_time;
 
   bool connected() const { return channel != nullptr && channel->open(); }
@@ -95,6 +96,7 @@ class Registry {
                         const fbs::RegisterNode* r) const;
   Status bind(const std::shared_ptr<wire::Channel>& channel, const NodeRow& row, const fbs::RegisterNode& r);
   void take_devices(Node& node, std::vector<DeviceInfo> devices);
+  void take_coder(Node& node);
   wire::Frame registered(const Status& status) const;
   void push_directory();
   std::vector<flatbuffers::Offset<fbs::NodeInfo>> node_infos(flatbuffers::FlatBufferBuilder& b) const;

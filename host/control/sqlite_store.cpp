@@ -1,8 +1,13 @@
 #include "control/sqlite_store.hpp"
 
+#include <fcntl.h>
 #include <sqlite3.h>
+#include <unistd.h>
 
+#include <array>
 #include <cstring>
+
+#include "base/crc32c.hpp"
 
 namespace luge::control {
 namespace {
@@ -18,6 +23,7 @@ CREATE TABLE attachments (volume INTEGER PRIMARY KEY, incarnation INTEGER NOT NU
 CREATE TABLE exports (volume INTEGER PRIMARY KEY, node INTEGER NOT NULL, nbd TEXT NOT NULL, read_only INTEGER NOT NULL);
 CREATE TABLE nodes (id INTEGER PRIMARY KEY, name TEXT NOT NULL, role TEXT NOT NULL, address TEXT NOT NULL);
 CREATE TABLE removals (vp INTEGER, node INTEGER, epoch INTEGER, PRIMARY KEY (vp, node, epoch)) WITHOUT ROWID;
+CREATE TABLE doubted (vp INTEGER PRIMARY KEY);
 CREATE TABLE sandboxes (vp INTEGER, sled INTEGER, device INTEGER, col INTEGER, PRIMARY KEY (vp, sled, device, col))
   WITHOUT ROWID;
 )";
@@ -86,13 +92,56 @@ Result<std::unique_ptr<Store>> SqliteStore::open(const std::string& path, Fresh 
     return Status(Code::wrong_version, path + ": store format " + version + ", this program knows format " +
                                            std::to_string(kSchemaVersion) + ": start the version that made it");
   if (Status s = store->load(); !s.ok()) return s;
+  if (Status s = store->open_mark(blank, fresh.incarnation); !s.ok()) return s;
   if (unit != 0 && store->image_.unit != unit)
     return Status(Code::wrong_unit, path + ": belongs to unit " + std::to_string(store->image_.unit) + ", not " +
                                         std::to_string(unit));
   return std::unique_ptr<Store>(std::move(store));
 }
 
-SqliteStore::~SqliteStore() { sqlite3_close(db_); }
+SqliteStore::~SqliteStore() {
+  sqlite3_close(db_);
+  if (mark_ >= 0) ::close(mark_);
+}
+
+namespace {
+
+// Two slots written in turn: a power cut spoils at most the newer.
+struct MarkSlot {
+  std::uint64_t incarnation = 0, sequence = 0;
+  std::uint32_t crc = 0, reserved = 0;
+  std::uint32_t sum() const { return crc32c(Bytes(reinterpret_cast<const std::byte*>(this), 16)); }
+};
+constexpr off_t kSlotBytes = 512;
+
+}  // namespace
+
+// Without a mark this is a copy of the database that came here alone.
+Status SqliteStore::open_mark(bool fresh, std::uint64_t next_incarnation) {
+  std::string path = path_ + ".mark";
+  mark_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  if (mark_ < 0) return Status(Code::io_error, path + ": " + std::strerror(errno));
+  StoreMark newest;
+  for (off_t slot : {0, 1}) {
+    MarkSlot m;
+    if (::pread(mark_, &m, sizeof m, slot * kSlotBytes) != sizeof m || m.crc != m.sum()) continue;
+    if (m.sequence >= newest.sequence) newest = {m.incarnation, m.sequence};
+  }
+  // What may lie there tells of a database that is gone.
+  if (fresh && ::ftruncate(mark_, 0) != 0) return Status(Code::io_error, path + ": " + std::strerror(errno));
+  if (fresh) return remember({image_.incarnation, image_.sequence});
+  if (behind(newest)) return doubt_everything(next_incarnation, newest);
+  return Status();
+}
+
+Status SqliteStore::remember(const StoreMark& mark) {
+  MarkSlot m{mark.incarnation, mark.sequence, 0, 0};
+  m.crc = m.sum();
+  bool ok = ::pwrite(mark_, &m, sizeof m, static_cast<off_t>(mark.sequence % 2) * kSlotBytes) == sizeof m && ::fdatasync(mark_) == 0;
+  if (ok) return Status();
+  failed_ = Status(Code::io_error, path_ + ".mark: " + std::strerror(errno) + "; the store takes no change until the control plane is restarted");
+  return failed_;
+}
 
 Status SqliteStore::open_file(const std::string& path) {
   path_ = path;
@@ -146,6 +195,7 @@ Status SqliteStore::make_schema(Fresh fresh) {
   };
   counter("unit", fresh.unit);
   counter("incarnation", fresh.incarnation);
+  counter("sequence", 0);
   counter("next_volume", 1);
   return run((sql + "COMMIT;").c_str());
 }
@@ -161,6 +211,7 @@ Status SqliteStore::load() {
   each("SELECT name, value FROM counters", [&](Statement& s) {
     if (s.text(0) == "unit") image_.unit = s.number(1);
     if (s.text(0) == "incarnation") image_.incarnation = s.number(1);
+    if (s.text(0) == "sequence") image_.sequence = s.number(1);
     if (s.text(0) == "next_volume") image_.next_volume = s.number(1);
   });
   each("SELECT id, name, bytes, vp_bytes, k, m, copies, removing FROM volumes", [&](Statement& s) {
@@ -194,6 +245,7 @@ Status SqliteStore::load() {
     image_.sandboxes.insert({s.number(0), static_cast<NodeId>(s.number(1)), static_cast<std::uint16_t>(s.number(2)),
                              static_cast<std::uint32_t>(s.number(3))});
   });
+  each("SELECT vp FROM doubted", [&](Statement& s) { image_.doubted.insert(s.number(0)); });
   if (failed) return fail("reading the store");
   if (damaged.ok() && (image_.unit == 0 || image_.incarnation == 0))
     damaged = Status(Code::corrupt, path_ + ": the store names no unit");
@@ -222,6 +274,13 @@ Status SqliteStore::write(const Change& c) {
   };
   if (c.next_volume)
     exec("UPDATE counters SET value = ? WHERE name = 'next_volume'", [&](Statement& s) { s.bind(*c.next_volume); });
+  if (c.incarnation)
+    exec("UPDATE counters SET value = ? WHERE name = 'incarnation'", [&](Statement& s) { s.bind(*c.incarnation); });
+  if (c.sequence)
+    exec("UPDATE counters SET value = ? WHERE name = 'sequence'", [&](Statement& s) { s.bind(*c.sequence); });
+  for (VpId vp : c.doubts) exec("INSERT OR REPLACE INTO doubted VALUES(?)", [&](Statement& s) { s.bind(vp); });
+  for (const auto* gone : {&c.erase_doubts, &c.erase_designations})
+    for (VpId vp : *gone) exec("DELETE FROM doubted WHERE vp = ?", [&](Statement& s) { s.bind(vp); });
   for (const Volume& v : c.volumes)
     exec("INSERT OR REPLACE INTO volumes VALUES(?,?,?,?,?,?,?,?)", [&](Statement& s) {
       s.bind(v.id).bind(v.name).bind(v.bytes).bind(v.vp_bytes).bind(v.layout.k).bind(v.layout.m).bind(v.copies)

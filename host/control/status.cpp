@@ -1,3 +1,4 @@
+#include "control/replicas.hpp"
 #include "control/status.hpp"
 
 #include <algorithm>
@@ -16,14 +17,30 @@ struct SledShare {
   std::uint64_t live_bytes = 0, chunks = 0;
 };
 
+// How far a member is behind, as the primary sees it.
+struct Lag {
+  std::uint64_t records = 0, latency_us = 0;
+  bool slow = false;
+};
+
 struct VpState {
   std::string state = "unknown", reason;
   bool known = false;
   std::uint64_t copies = 0, unflushed = 0, degraded = 0, commit = 0;
   std::map<NodeId, SledShare> sleds;
+  std::map<NodeId, Lag> lags;
   std::vector<Reach> members;
   std::map<NodeId, json::object> metadata;  // of each member: its checkpoints, and what it was put together from
 };
+
+// Said of an open VP, too: it cannot lose a head until it is over.
+std::string why_doubted(const Control& control, VpId vp) {
+  std::vector<NodeId> missing = control.volumes().doubting(vp);
+  if (missing.empty()) return "";
+  std::string s = "the store was restored from an older copy: no head is made primary or let go before these have said what they know:";
+  for (NodeId n : missing) s += " " + control.registry().name(n);
+  return s + "; to go on without them: luge volume recover --accept-loss";
+}
 
 VpState state_of(const Control& control, const Reports& reports, const Designation& d) {
   VpState s;
@@ -40,6 +57,11 @@ VpState state_of(const Control& control, const Reports& reports, const Designati
     s.unflushed = report_number(e, "unflushed_bytes");
     s.degraded = report_number(e, "degraded_stripes");
     s.commit = report_number(e, "commit");
+    if (const json::value* list = report_member(e, "members"); list && list->is_array())
+      for (const json::value& m : list->get_array()) {
+        const json::value* slow = report_member(m, "slow");
+        s.lags[static_cast<NodeId>(report_number(m, "node"))] = {report_number(m, "lag"), report_number(m, "latency_us"), slow && slow->is_bool() && slow->get_bool()};
+      }
     const json::value* sleds = report_member(e, "sleds");
     if (sleds == nullptr || !sleds->is_array()) return;
     for (const json::value& share : sleds->get_array())
@@ -49,6 +71,8 @@ VpState state_of(const Control& control, const Reports& reports, const Designati
     s.state = "closed";
     s.reason = why_closed(control.registry(), s.members);
   }
+  if (std::string why = why_different(control.registry(), reports, d); !why.empty()) s.reason = s.reason.empty() ? why : why + "; " + s.reason;
+  if (std::string why = why_doubted(control, d.vp); !why.empty()) s.reason = s.reason.empty() ? why : why + "; " + s.reason;
   return s;
 }
 
@@ -87,6 +111,11 @@ json::object vp_json(const Control& control, const Designation& d, const VpState
     if (!m.reason.empty()) row["reason"] = m.reason;
     if (auto it = s.metadata.find(m.node); it != s.metadata.end())
       for (const auto& [key, value] : it->second) row[key] = value;
+    if (auto it = s.lags.find(m.node); it != s.lags.end()) {
+      row["lag"] = it->second.records;
+      row["latency_us"] = it->second.latency_us;
+      row["slow"] = it->second.slow;
+    }
     members.push_back(std::move(row));
   }
   o["members"] = std::move(members);
@@ -190,7 +219,7 @@ json::object node_json(const Node& n) {
   }
   if (n.report.empty()) return o;
   json::value report = parse_report(n.report);
-  for (std::string_view key : {"log", "devices", "coder", "exports"})  // fresher than the registration
+  for (std::string_view key : {"log", "devices", "coder", "coding", "coded_bytes", "exports"})  // fresher than the registration
     if (const json::value* v = report_member(report, key)) o[key] = *v;
   return o;
 }

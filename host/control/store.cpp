@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/check.hpp"
+#include "switches/paths.hpp"
 #include "switches/switches.hpp"
 
 namespace luge::control {
@@ -31,9 +33,15 @@ void apply(Image& image, const Change& c) {
   for (const SandboxRow& s : c.sandboxes) image.sandboxes.insert(s);
   for (VpId vp : c.erase_sandboxes)
     image.sandboxes.erase(image.sandboxes.lower_bound({vp}), image.sandboxes.lower_bound({vp + 1}));
+  if (c.incarnation) image.incarnation = *c.incarnation;
+  if (c.sequence) image.sequence = *c.sequence;
+  for (VpId vp : c.doubts) image.doubted.insert(vp);
+  for (VpId vp : c.erase_doubts) image.doubted.erase(vp);
+  for (VpId vp : c.erase_designations) image.doubted.erase(vp);
 }
 
-Status Store::commit(const Change& change) {
+Status Store::commit(const Change& asked) {
+  Change change = asked;
   for (const Change::Swap& s : change.swaps) {
     auto it = image_.designations.find(s.vp);
     Revision stored = it == image_.designations.end() ? 0 : it->second.revision;
@@ -41,9 +49,28 @@ Status Store::commit(const Change& change) {
       return Status(Code::conflict, "VP " + std::to_string(s.vp) + " is at revision " + std::to_string(stored) +
                                         ", not " + std::to_string(s.expected));
   }
+  bool counts = !change.designations.empty() || !change.erase_designations.empty() || change.incarnation;
+  if (counts) change.sequence = std::max(image_.sequence, asked.sequence.value_or(0)) + 1;
   if (Status s = persist(change); !s.ok()) return s;
   apply(image_, change);
-  return Status();
+  for (const Designation& d : change.designations) witnessed(Fact::stored, d.vp, d.epoch, d.revision);
+  // Behind the change: a mark that is ahead of its store would tell of a copy where there is none.
+  return counts ? remember({image_.incarnation, image_.sequence}) : Status();
+}
+
+Status Store::doubt_everything(std::uint64_t next, const StoreMark& newest) {
+  Change c;
+  c.incarnation = next;
+  c.sequence = newest.sequence;
+  for (const auto& [vp, d] : image_.designations) c.doubts.push_back(vp);
+  reached(Path::store_doubted);
+  return commit(c);
+}
+
+Status Store::clear_doubt(VpId vp) {
+  Change c;
+  c.erase_doubts.push_back(vp);
+  return commit(c);
 }
 
 Result<VolumeId> Store::take_volume_id() {
@@ -58,10 +85,16 @@ SwapAnswer Store::propose(NodeId source, Revision expected, const Designation& p
   auto it = image_.designations.find(proposed.vp);
   if (it == image_.designations.end())
     return {Status(Code::not_found, "no VP " + std::to_string(proposed.vp) + " in this unit"), {}};
-  if (it->second.revision != expected)
+  if (it->second.revision != expected) {
+    // A change within an epoch comes behind the next epoch, or a promotion behind a change that its candidate has not heard of.
+    if (proposed.epoch != it->second.epoch) reached(Path::swaps_collide);
     return {Status(Code::conflict, "VP " + std::to_string(proposed.vp) + " is at revision " +
                                        std::to_string(it->second.revision) + ", not " + std::to_string(expected)),
             it->second};
+  }
+  // No word of what is stored: who asks must not take it for the newest.
+  if (doubted(proposed.vp) && !broken(Switch::restored_store_promotes))
+    return {Status(Code::unavailable, "the store was restored from an older copy: nothing is changed before every head of the VP has said what it knows"), {}};
   Status status = check_proposal(it->second, proposed, source);
   if (status.ok() && proposed.blocks != it->second.blocks) {  // only as large as the volume has been made
     auto v = image_.volumes.find(volume_of(proposed.vp));
@@ -108,13 +141,22 @@ Status check_proposal(const Designation& stored, const Designation& proposed, No
       proposed.min_copies != stored.min_copies)
     return refuse("history, layout, size and min_copies cannot be changed by a proposal");
   // A new epoch may begin with one complete member (protocol 4.2); within an epoch nobody is let go below min_copies.
-  if (proposed.epoch == stored.epoch && proposed.required.size() < std::min<std::size_t>(stored.min_copies, stored.required.size()))
+  if (proposed.epoch == stored.epoch && proposed.required.size() < std::min<std::size_t>(stored.min_copies, stored.required.size()) &&
+      !broken(Switch::slow_below_min_copies))
     return refuse("required would shrink below min_copies");
   if (proposed.epoch == stored.epoch) {
     if (proposed.primary != stored.primary) return refuse("another primary needs another epoch");
     if (source != stored.primary) return refuse("within an epoch only its primary proposes");
+    for (NodeId n : stored.required)
+      if (!proposed.has_member(n)) return refuse("node " + std::to_string(n) + " holds acknowledged writes: it must leave required before another takes its place");
+    for (NodeId n : proposed.required)
+      if (!stored.has_member(n) && !broken(Switch::replacement_joins_at_once))
+        return refuse("node " + std::to_string(n) + " is new: it joins required by a later revision, after it has caught up");
+    if (proposed.members().size() != stored.members().size()) return refuse("the number of replicas cannot be changed");
     return Status();
   }
+  for (NodeId n : proposed.members())
+    if (!stored.has_member(n)) return refuse("node " + std::to_string(n) + " is no member: an epoch begins with those there are");
   if (!stored.requires_node(proposed.primary))
     return refuse("node " + std::to_string(proposed.primary) + " is not in required and may lack acknowledged writes");
   for (NodeId n : proposed.required)
@@ -123,7 +165,14 @@ Status check_proposal(const Designation& stored, const Designation& proposed, No
   return Status();
 }
 
-MemoryStore::MemoryStore(std::shared_ptr<Image> durable) : durable_(std::move(durable)) { image_ = *durable_; }
+MemoryStore::MemoryStore(std::shared_ptr<Image> durable, std::shared_ptr<StoreMark> mark) : durable_(std::move(durable)), mark_(std::move(mark)) {
+  image_ = *durable_;
+  for (const auto& [vp, d] : image_.designations) witnessed(Fact::found_stored, vp, d.epoch, d.revision);
+  if (!mark_) mark_ = std::make_shared<StoreMark>(StoreMark{image_.incarnation, image_.sequence});
+  if (!behind(*mark_)) return;
+  Status s = doubt_everything(mark_->incarnation + 1, *mark_);
+  LUGE_CHECK(s.ok());
+}
 
 std::shared_ptr<Image> MemoryStore::make_image(std::uint64_t unit, std::uint64_t incarnation) {
   auto image = std::make_shared<Image>();
@@ -139,6 +188,11 @@ Status MemoryStore::persist(const Change& change) {
     return Status();
   }
   apply(*durable_, change);
+  return Status();
+}
+
+Status MemoryStore::remember(const StoreMark& mark) {
+  if (!broken(Switch::store_loses_last_transaction)) *mark_ = mark;
   return Status();
 }
 

@@ -79,7 +79,8 @@ struct SandboxRow {
 
 struct Image {
   std::uint64_t unit = 0;         ///< random, made with the store; every frame of the unit carries it
-  std::uint64_t incarnation = 0;  ///< random, made with the store (protocol 5.2)
+  std::uint64_t incarnation = 0;  ///< random, made with the store and again when an older copy was restored (protocol 5.2)
+  std::uint64_t sequence = 0;     ///< counts changes of designations; never falls, over all incarnations
   VolumeId next_volume = 1;       ///< ids are never reused
   std::map<VolumeId, Volume> volumes;
   std::map<VpId, Designation> designations;
@@ -88,6 +89,7 @@ struct Image {
   std::map<NodeId, NodeRow> nodes;
   std::set<Removal> removals;
   std::set<SandboxRow> sandboxes;
+  std::set<VpId> doubted;         ///< an older copy may have forgotten who serves them: nothing is proposed for them
 
   const Volume* find_volume(const std::string& name) const;  ///< not those being removed
 };
@@ -111,6 +113,14 @@ struct Change {
   std::vector<Removal> removals, erase_removals;
   std::vector<SandboxRow> sandboxes;
   std::vector<VpId> erase_sandboxes;
+  std::optional<std::uint64_t> incarnation;  ///< a new one
+  std::optional<std::uint64_t> sequence;     ///< Store::commit goes on behind it
+  std::vector<VpId> doubts, erase_doubts;
+};
+
+/// Kept beside the store and not with it, so that an old copy of the store is known for what it is.
+struct StoreMark {
+  std::uint64_t incarnation = 0, sequence = 0;
 };
 
 void apply(Image& image, const Change& change);
@@ -133,11 +143,20 @@ class Store {
   /// Compare-and-swap of a designation, as `source` proposes it. conflict: the stored revision is not `expected`.
   /// invalid: check_proposal() refuses it.
   SwapAnswer propose(NodeId source, Revision expected, const Designation& proposed);
+  /// This is an older copy: `newest` is later than what it holds, or of another incarnation. From now on it is another store, with
+  /// the incarnation `next`, and every VP is doubted until clear_doubt() (protocol 5.2).
+  bool behind(const StoreMark& newest) const { return newest.incarnation != image_.incarnation || newest.sequence > image_.sequence; }
+  Status doubt_everything(std::uint64_t next, const StoreMark& newest);
+  bool doubted(VpId vp) const { return image_.doubted.contains(vp); }
+  /// Every member of the greatest designation has said what it knows.
+  Status clear_doubt(VpId vp);
   /// A member knows a greater (epoch, revision) than the store: it is taken over (protocol 4.1).
   Status adopt(const Designation& found);
 
  protected:
   virtual Status persist(const Change& change) = 0;
+  /// Makes the mark beside the store durable.
+  virtual Status remember(const StoreMark& mark) = 0;
   Image image_;
 };
 
@@ -150,15 +169,18 @@ Status check_proposal(const Designation& stored, const Designation& proposed, No
 /// In memory. `durable` plays the disk: hand the same one to the next incarnation.
 class MemoryStore final : public Store {
  public:
-  explicit MemoryStore(std::shared_ptr<Image> durable);
+  /// `mark`: what was kept beside it; null: its own.
+  explicit MemoryStore(std::shared_ptr<Image> durable, std::shared_ptr<StoreMark> mark = nullptr);
   /// A new image with the given unit id.
   static std::shared_ptr<Image> make_image(std::uint64_t unit, std::uint64_t incarnation = 1);
 
  protected:
   Status persist(const Change& change) override;
+  Status remember(const StoreMark& mark) override;
 
  private:
   std::shared_ptr<Image> durable_;
+  std::shared_ptr<StoreMark> mark_;
   std::optional<Change> withheld_;  // Switch::store_loses_last_transaction
 };
 

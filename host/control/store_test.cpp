@@ -249,6 +249,37 @@ TEST_P(StoreTest, RefusesProposalsThatBreakARule) {
   });
 }
 
+// Requirement: MC-08, MC-22, P-3.2 switch=replacement-joins-at-once
+TEST_P(StoreTest, AReplacementCountsOnlyLater) {
+  add_volume();
+  Designation base = first_designation();
+  base.revision = 2;
+  base.required = {11, 12};
+  ASSERT_TRUE(store_->propose(11, 1, base).status.ok());
+  auto proposal = [&](std::vector<NodeId> reserves, std::vector<NodeId> required) {
+    Designation d = base;
+    d.revision = 3;
+    d.reserves = std::move(reserves);
+    d.required = std::move(required);
+    return d;
+  };
+  auto refused = [&](const char* what, Designation d) {
+    EXPECT_EQ(store_->propose(11, 2, d).status.code(), Code::invalid) << what;
+    EXPECT_EQ(stored(), base) << what;
+  };
+  refused("who is required is replaced", proposal({14, 13}, {11, 13}));
+  refused("who is new is required at once", proposal({12, 14}, {11, 12, 14}));
+  refused("one replica more", proposal({12, 13, 14}, {11, 12}));
+  refused("one replica less", proposal({12}, {11, 12}));
+  Designation other_epoch = proposal({11, 14}, {12, 11});
+  other_epoch.epoch = 2;
+  other_epoch.primary = 12;
+  EXPECT_EQ(store_->propose(12, 2, other_epoch).status.code(), Code::invalid) << "an epoch begins with somebody new";
+  Designation good = proposal({12, 14}, {11, 12});
+  EXPECT_TRUE(store_->propose(11, 2, good).status.ok());
+  EXPECT_EQ(stored(), good);
+}
+
 TEST_P(StoreTest, AProposalForAnUnknownVpIsNotFound) {
   EXPECT_EQ(store_->propose(11, 1, first_designation()).status.code(), Code::not_found);
 }
@@ -292,6 +323,52 @@ class SqliteTest : public testing::Test {
   TemporaryDirectory directory_;
 };
 
+// Requirement: P-5.2
+TEST_F(SqliteTest, AnOlderCopyOfTheDatabaseIsDoubted) {
+  auto change = [&](Revision revision) {
+    auto store = open();
+    ASSERT_TRUE(store.ok()) << store.status().to_string();
+    EXPECT_TRUE((*store)->image().doubted.empty());
+    Designation d = first_designation();
+    d.revision = revision;
+    Change c;
+    c.swaps.push_back({kVp, revision - 1});
+    c.designations.push_back(d);
+    ASSERT_TRUE((*store)->commit(c).ok());
+  };
+  change(1);
+  std::string copy = directory_.file("copy.db");
+  fs::copy_file(path(), copy);
+  change(2);
+  fs::remove(path());
+  fs::copy_file(copy, path());
+  std::uint64_t incarnation = 0;
+  for (int times = 0; times < 2; ++times) {
+    auto store = SqliteStore::open(path(), {42, 8}, 0);
+    ASSERT_TRUE(store.ok());
+    EXPECT_TRUE((*store)->doubted(kVp)) << "also after another start";
+    incarnation = (*store)->image().incarnation;
+    EXPECT_EQ(incarnation, 8u) << "it is another store";
+    Designation next = first_designation();
+    next.revision = 2;
+    next.required = {11, 12};
+    EXPECT_EQ((*store)->propose(11, 1, next).status.code(), Code::unavailable);
+  }
+  auto store = open();
+  ASSERT_TRUE(store.ok());
+  ASSERT_TRUE((*store)->clear_doubt(kVp).ok());
+  store = Status(Code::internal, "closed");
+  store = open();
+  ASSERT_TRUE(store.ok());
+  EXPECT_TRUE((*store)->image().doubted.empty());
+  // Taken to another machine alone, without what lies beside it.
+  store = Status(Code::internal, "closed");
+  fs::remove(path() + ".mark");
+  store = open();
+  ASSERT_TRUE(store.ok());
+  EXPECT_TRUE((*store)->doubted(kVp));
+}
+
 // Requirement: B-06
 TEST_F(SqliteTest, RefusesASecondOwner) {
   auto first = open();
@@ -306,9 +383,9 @@ TEST_F(SqliteTest, RefusesAnotherUnitVersionOrFile) {
   ASSERT_TRUE(open().ok());
   EXPECT_EQ(open(43).code(), Code::wrong_unit);
   EXPECT_TRUE(open(42).ok());
-  sql("PRAGMA user_version=2");
+  sql("PRAGMA user_version=99");
   EXPECT_EQ(open().code(), Code::wrong_version);
-  sql("PRAGMA user_version=1; PRAGMA application_id=5");
+  sql("PRAGMA user_version=" + std::to_string(SqliteStore::kSchemaVersion) + "; PRAGMA application_id=5");
   EXPECT_EQ(open().code(), Code::corrupt);
 }
 

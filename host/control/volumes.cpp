@@ -58,6 +58,14 @@ std::uint64_t next_incarnation(std::uint64_t before, std::uint64_t random) { ret
 Volumes::Volumes(io::World& world, Store& store, Registry& registry, Events& events, Options options)
     : world_(world), store_(store), registry_(registry), events_(events), options_(options), removal_(world) {}
 
+// Known at the start: a copy of the database alone, found by its mark.
+void Volumes::start() {
+  if (!store_.image().doubted.empty())
+    events_.note("the store was restored from an older copy: nothing is proposed for " + std::to_string(store_.image().doubted.size()) +
+                 " VPs before all their heads have said what they know");
+  world_.spawn("volume removal", removals());
+}
+
 void Volumes::stop() {
   running_ = false;
   removal_.notify_all();
@@ -208,12 +216,49 @@ void Volumes::push(VpId vp) {
   for (NodeId n : d.members()) registry_.send(n, frame);
 }
 
+// What a node was told of the store tells an older copy from the one before, if the mark beside the store was set back as well.
+void Volumes::look_at_store_of(const Node& node, const fbs::RegisterNode& r) {
+  if (r.sequence() <= store_.image().sequence) return;
+  events_.note(node.row.name + " was told of later changes than this store holds: it is an older copy");
+  Status s = store_.doubt_everything(world_.random() >> 11 | 1, {r.store(), r.sequence()});
+  if (!s.ok()) logging::error("{}", s.to_string());
+  answered_.clear();
+  for (const Node* other : registry_.alive("head")) answered(*other);
+}
+
+std::vector<NodeId> Volumes::doubting(VpId vp) const {
+  if (!store_.doubted(vp)) return {};
+  std::vector<NodeId> missing = store_.image().designations.at(vp).members();
+  if (auto it = answered_.find(vp); it != answered_.end()) std::erase_if(missing, [&](NodeId n) { return it->second.contains(n); });
+  return missing;
+}
+
+// All that it knows has been adopted.
+void Volumes::answered(const Node& node) {
+  const std::set<VpId> doubted = store_.image().doubted;
+  for (VpId vp : doubted) {
+    if (!store_.image().designations.at(vp).has_member(node.row.id)) continue;
+    answered_[vp].insert(node.row.id);
+    if (!doubting(vp).empty()) continue;
+    if (Status s = store_.clear_doubt(vp); !s.ok()) logging::error("{}", s.to_string());
+    else events_.note("VP " + std::to_string(vp) + ": all its heads have said what they know; the restored store is trusted");
+  }
+}
+
 void Volumes::joined(const Node& node, const fbs::RegisterNode& r) {
+  look_at_store_of(node, r);
   if (node.is("head")) {
     if (r.designations())
       for (const fbs::Designation* d : *r.designations()) adopt(node, *d);
+    answered(node);
     for (const auto& [vp, d] : store_.image().designations)
       if (d.has_member(node.row.id)) registry_.send(node.row.id, designate(d));
+    // One that has been replaced while it was away learns it now.
+    if (r.designations())
+      for (const fbs::Designation* held : *r.designations()) {
+        auto it = store_.image().designations.find(held->vp());
+        if (it != store_.image().designations.end() && !it->second.has_member(node.row.id)) registry_.send(node.row.id, designate(it->second));
+      }
     removal_.notify_all();
   }
 }
@@ -253,6 +298,7 @@ wire::Frame Volumes::propose(const Node& from, const wire::Frame& request) {
   }
   auto before = store_.image().designations.find(d.vp);
   NodeId old_primary = before == store_.image().designations.end() ? 0 : before->second.primary;
+  std::vector<NodeId> old_members = before == store_.image().designations.end() ? d.members() : before->second.members();
   SwapAnswer answer = store_.propose(from.row.id, r->expected(), d);
   if (answer.status.ok()) {
     std::string what = "VP " + std::to_string(d.vp) + ": epoch " + std::to_string(d.epoch) + ", revision " +
@@ -260,6 +306,8 @@ wire::Frame Volumes::propose(const Node& from, const wire::Frame& request) {
     if (old_primary != d.primary) what += " after " + registry_.name(old_primary);
     what += ", required";
     for (NodeId n : d.required) what += " " + registry_.name(n);
+    for (NodeId n : d.members())
+      if (std::find(old_members.begin(), old_members.end(), n) == old_members.end()) what += "; " + registry_.name(n) + " takes the place of a lost reserve";
     events_.note(what);
   } else {
     logging::warn("proposal of {}: {}", from.row.name, answer.status.to_string());
@@ -270,7 +318,11 @@ wire::Frame Volumes::propose(const Node& from, const wire::Frame& request) {
     if (answer.current) current = answer.current->to(b);
     return fbs::CreateProposeReply(b, static_cast<std::uint16_t>(answer.status.code()), message, current);
   });
-  if (answer.status.ok()) push(d.vp);
+  if (answer.status.ok()) {
+    push(d.vp);
+    for (NodeId n : old_members)
+      if (!d.has_member(n)) registry_.send(n, designate(d));
+  }
   return frame;
 }
 
@@ -496,8 +548,9 @@ Result<std::uint32_t> Volumes::accept_loss(const std::string& name, const std::s
       served = registry_.name(serving->node) + " serves it (" + serving->state + (serving->reason.empty() ? "" : ": " + serving->reason) + ")";
       continue;
     }
-    if (Status s = check_loss(registry_, d, members, node->row.id, force); !s.ok()) return s;
+    if (Status s = check_loss(registry_, d, members, node->row.id, force || store_.doubted(d.vp)); !s.ok()) return s;
     c.swaps.push_back({d.vp, d.revision});
+    c.erase_doubts.push_back(d.vp);
     c.designations.push_back(control::accept_loss(d, node->row.id, world_.random(), world_.random()));
   }
   if (c.designations.empty()) return Status(Code::conflict, "volume " + name + " is not closed: " + served);

@@ -3,8 +3,11 @@
 // Invariant: whatever is told to a daemon is in the store first.
 #pragma once
 
+#include <map>
 #include <optional>
+#include <set>
 #include <string>
+#include <vector>
 
 #include "control/placement.hpp"
 #include "control/registry.hpp"
@@ -30,7 +33,7 @@ class Volumes {
   };
 
   Volumes(io::World& world, Store& store, Registry& registry, Events& events, Options options);
-  void start() { world_.spawn("volume removal", removals()); }
+  void start();
   void stop();
 
   Result<Volume> create(const Create& request);
@@ -44,6 +47,8 @@ class Volumes {
   io::Task<Result<std::uint64_t>> flush(std::string name, io::Duration timeout);
   /// Has all heads that are up say what they hold now.
   io::Task<void> fresh_reports();
+  /// Heads whose word is waited for before anything is proposed for the VP (protocol 5.2); empty: it is not doubted.
+  std::vector<NodeId> doubting(VpId vp) const;
   /// Makes the replica of head `head` the truth for every VP of the volume that no complete member can open (loss.hpp); those
   /// that are served stay as they are. Returns how many. conflict: there is none, or loss is not needed.
   Result<std::uint32_t> accept_loss(const std::string& name, const std::string& head, bool force);
@@ -73,6 +78,8 @@ class Volumes {
   void push(VpId vp);
   wire::Frame designate(const Designation& d) const;
   void adopt(const Node& node, const fbs::Designation& found);
+  void look_at_store_of(const Node& node, const fbs::RegisterNode& r);
+  void answered(const Node& node);
   flatbuffers::Offset<fbs::VpView> view(flatbuffers::FlatBufferBuilder& b, VpId vp) const;
   bool gone(VolumeId id) const;
 
@@ -87,6 +94,7 @@ class Volumes {
   Registry& registry_;
   Events& events_;
   Options options_;
+  std::map<VpId, std::set<NodeId>> answered_;  // of doubted VPs: who has registered since our start
   io::Event removal_;  // something to remove, or something was
   bool running_ = true;
 };

@@ -1,8 +1,25 @@
 #include "head/index.hpp"
 
-#include "base/crc32c.hpp"
+#include <utility>
 
 namespace luge::head {
+namespace {
+
+std::uint64_t entry_digest(Lba lba, Entry e) {
+  if (e.hole()) return 0;
+  std::uint64_t h = (lba + 0x9e3779b97f4a7c15) * 0xbf58476d1ce4e5b9;
+  h ^= h >> 29;
+  h = (h ^ e.raw()) * 0x94d049bb133111eb;
+  return h ^ (h >> 32);
+}
+
+std::uint64_t page_digest(std::uint64_t number, const Index::Page& p) {
+  std::uint64_t sum = 0;
+  for (std::uint32_t i = 0; i < Index::kFanOut; ++i) sum += entry_digest(number * Index::kFanOut + i, p[i]);
+  return sum;
+}
+
+}  // namespace
 
 const Index::Page* Index::page(std::uint64_t number) const {
   std::uint64_t n = number / kFanOut;
@@ -39,7 +56,9 @@ Index::Page& Index::writable(std::uint64_t number, Lsn at) {
 }
 
 Entry Index::set(Lba lba, Entry entry, Lsn at) {
-  return std::exchange(writable(lba / kFanOut, at)[lba % kFanOut], entry);
+  Entry old = std::exchange(writable(lba / kFanOut, at)[lba % kFanOut], entry);
+  digest_ += entry_digest(lba, entry) - entry_digest(lba, old);
+  return old;
 }
 
 void Index::clear(Lba lba, std::uint64_t blocks, Lsn at, const std::function<void(Lba, Entry)>& old) {
@@ -53,7 +72,7 @@ void Index::clear(Lba lba, std::uint64_t blocks, Lsn at, const std::function<voi
         drop_page(number, at);
       } else {
         Page& w = writable(number, at);
-        for (Lba l = lba; l < page_end; ++l) w[l % kFanOut] = Entry();
+        for (Lba l = lba; l < page_end; ++l) digest_ -= entry_digest(l, std::exchange(w[l % kFanOut], Entry()));
       }
       lba = page_end;
     } else if (number / kFanOut >= root_.size()) {
@@ -91,29 +110,25 @@ std::vector<std::uint64_t> Index::changed_since(Lsn base) const {
   return out;
 }
 
-void Index::load_page(std::uint64_t number, const Page& page, Lsn at) { writable(number, at) = page; }
+void Index::load_page(std::uint64_t number, const Page& page, Lsn at) {
+  Page& p = writable(number, at);
+  digest_ += page_digest(number, page) - page_digest(number, p);
+  p = page;
+}
 
 void Index::drop_page(std::uint64_t number, Lsn at) {
   Node& node = writable_node(number);
   node.changed[number % kFanOut] = at;
   if (!node.pages[number % kFanOut]) return;
+  digest_ -= page_digest(number, *node.pages[number % kFanOut]);
   node.pages[number % kFanOut].reset();
   --node.used;
   --page_count_;
 }
 
-std::uint64_t Index::digest() const {
+std::uint64_t Index::digest_of_entries() const {
   std::uint64_t sum = 0;
-  for_each_page([&](std::uint64_t number, const Page& p) {
-    for (std::uint32_t i = 0; i < kFanOut; ++i) {
-      if (p[i].hole()) continue;
-      std::uint64_t v[2] = {number * kFanOut + i, p[i].raw()};
-      std::uint64_t h = (v[0] + 0x9e3779b97f4a7c15) * 0xbf58476d1ce4e5b9;
-      h ^= h >> 29;
-      h = (h ^ v[1]) * 0x94d049bb133111eb;
-      sum += h ^ (h >> 32);
-    }
-  });
+  for_each_page([&](std::uint64_t number, const Page& p) { sum += page_digest(number, p); });
   return sum;
 }
 

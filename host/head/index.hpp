@@ -65,8 +65,11 @@ class Index {
   void load_page(std::uint64_t number, const Page& page, Lsn at);
   void drop_page(std::uint64_t number, Lsn at);
   std::size_t page_count() const { return page_count_; }
-  /// Order-independent over insertion history: equal contents give equal digests.
-  std::uint64_t digest() const;
+  /// Order-independent over insertion history: equal contents give equal digests. A sum over the entries, kept up with every
+  /// change, so that replicas can be compared all the time.
+  std::uint64_t digest() const { return digest_; }
+  /// The same, from the entries themselves.
+  std::uint64_t digest_of_entries() const;
 
  private:
   struct Node {
@@ -78,6 +81,7 @@ class Index {
   Node& writable_node(std::uint64_t number);
   std::vector<std::shared_ptr<Node>> root_;
   std::size_t page_count_ = 0;
+  std::uint64_t digest_ = 0;
 };
 
 }  // namespace luge::head

@@ -7,6 +7,8 @@
 namespace luge::head {
 namespace {
 
+using namespace std::chrono_literals;
+
 class HeadDaemon {
  public:
   static std::vector<Option> options() {
@@ -21,12 +23,17 @@ class HeadDaemon {
         {"memory-bytes", T::bytes, "256MiB", "payloads kept in memory until they are flushed"},
         {"reads", T::text, "lease", "lease: reads are answered while no other head can have become primary (rates of CLOCK_BOOTTIME differ by less than 1 %); confirmed: after a round to the reserves, which rests on no clock"},
         {"flush-bytes", T::bytes, "64MiB", "a flush starts at this much unflushed data of a VP"},
+        {"replace-after", T::duration, "5s", "another head takes the place of one that has been given up for this long"},
         {"flush-age", T::duration, "20s", "... or when data has waited this long"},
         {"flush-idle", T::duration, "3s", "... or when nothing was written for this long"},
         {"checkpoints", T::text, "all", "all: every replica writes checkpoints of its metadata to the sleds; primary: a VP's primary alone; none: nobody, and none are used to rebuild a replica"},
         {"checkpoint-growth", T::bytes, "1MiB", "a checkpoint is due after this much of metadata records of a VP"},
         {"checkpoint-age", T::duration, "60s", "... or when the last is this old and anything has changed"},
         {"checkpoint-pages", T::number, "2048", "... or when this number of index pages (2 MiB of the volume each) has changed"},
+        {"slow-factor", T::number, "4", "writes do not wait for a reserve whose median latency is this many times that of the primary's own log; a primary that is so much slower than every reserve hands over; 0: never"},
+        {"slow-floor", T::duration, "20ms", "... and is longer than it by at least this"},
+        {"slow-back", T::number, "2", "they wait for it again below this many times, or when it is longer by less than half of slow-floor"},
+        {"slow-gap", T::duration, "10s", "least time between two such changes of a partition; at least 1s"},
     };
   }
 
@@ -48,7 +55,15 @@ class HeadDaemon {
     o.memory_bytes = s.bytes("memory-bytes");
     o.flush_bytes = s.bytes("flush-bytes");
     o.flush_age = s.duration("flush-age");
+    o.replace_after = s.duration("replace-after");
     o.flush_idle = s.duration("flush-idle");
+    o.latency.factor = s.number("slow-factor");
+    o.latency.floor = s.duration("slow-floor");
+    o.latency.back = s.number("slow-back");
+    o.latency.gap = s.duration("slow-gap");
+    if (o.latency.factor > 1000 || (o.latency.factor != 0 && (o.latency.factor < 2 || o.latency.back < 1 || o.latency.back > o.latency.factor)))
+      co_return Status(Code::invalid, "slow-factor is 0 or 2 to 1000, slow-back is 1 to slow-factor");
+    if (o.latency.floor < 1ms || o.latency.gap < 1s) co_return Status(Code::invalid, "slow-floor is at least 1ms, slow-gap at least 1s");
     if (s.text("reads") != "lease" && s.text("reads") != "confirmed") co_return Status(Code::invalid, "reads is lease or confirmed");
     o.lease_reads = s.text("reads") == "lease";
     if (Status c = checkpoint_options(s, o); !c.ok()) co_return c;

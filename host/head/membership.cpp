@@ -12,7 +12,9 @@ using namespace std::chrono_literals;
 
 void Primary::make_members() {
   for (NodeId n : partition_.designation().reserves) {
-    Member& m = members_[n];
+    auto [it, fresh] = members_.try_emplace(n);
+    if (!fresh) continue;
+    Member& m = it->second;
     m.id = n;
     m.since = m.last_ack = ctx_.world.now();
     ctx_.connections->to(n);
@@ -27,6 +29,9 @@ Primary::Member* Primary::member(NodeId id) {
 void Primary::set_state(Member& m, MemberState s) {
   if (m.state == s) return;
   m.state = s;
+  m.joining = false;
+  if (s == MemberState::live) latency_.follow(m.id, partition_.replica.last().lsn);
+  else latency_.unfollow(m.id);
   m.since = m.last_ack = ctx_.world.now();
   members_changed_.notify_all();
 }
@@ -35,8 +40,10 @@ std::string Primary::members_report() const {
   std::string s;
   for (const auto& [id, m] : members_) {
     const char* state = m.state == MemberState::live ? "live" : m.state == MemberState::syncing ? "catching_up" : "away";
-    s += fmt::format(R"({}{{"node":{},"state":"{}","acked":{},"awaited":{}}})", s.empty() ? "" : ",", id, state, m.acked,
-                     partition_.designation().requires_node(id) || also_required_.contains(id));
+    s += fmt::format(R"({}{{"node":{},"state":"{}","acked":{},"lag":{},"awaited":{},"slow":{},"latency_us":{}}})", s.empty() ? "" : ",", id, state, m.acked,
+                     partition_.replica.last().lsn - std::min(partition_.replica.last().lsn, m.acked),
+                     partition_.designation().requires_node(id) || also_required_.contains(id) || m.joining, latency_.slow(id),
+                     std::chrono::duration_cast<std::chrono::microseconds>(latency_.latency(id)).count());
   }
   return s;
 }
@@ -261,6 +268,7 @@ void Primary::on_ack(NodeId id, const fbs::AckState& ack, std::uint16_t data_fil
   io::Time granted = broken(Switch::lease_from_receipt) && ack.granted() != 0 ? now : io::Time(io::Duration(static_cast<std::int64_t>(ack.granted())));
   if (granted <= now) m->granted = std::max(m->granted, granted);
   if (ack.durable() <= m->acked) return;
+  latency_.durable(id, ack.durable(), now);
   m->acked = std::min(ack.durable(), partition_.replica.last().lsn);
   recompute_commit();
   members_changed_.notify_all();
@@ -272,13 +280,24 @@ void Primary::heartbeat() {
     if (m.state == MemberState::live) ctx_.outbox->add(id, state);
 }
 
+// A newcomer that takes every record is waited for as soon as it is as far as the others were a moment ago: one whose answers come a
+// little later than theirs would else never be seen to hold all that is committed.
+void Primary::let_join(Member& m) {
+  const Designation& d = partition_.designation();
+  Replica& replica = partition_.replica;
+  bool wanted = open_ && m.state == MemberState::live && !d.requires_node(m.id) && (!latency_.slow(m.id) || d.required.size() < d.min_copies);
+  if (wanted && m.commit_seen != 0 && m.acked >= m.commit_seen) m.joining = true;
+  bool silent = m.acked < replica.last().lsn && ctx_.world.now() - m.last_ack > ctx_.options.short_loss;
+  if (!wanted || silent) m.joining = false;
+  m.commit_seen = wanted ? replica.commit() : 0;
+}
+
 // Who should be in `required` now.
 std::vector<NodeId> Primary::wanted_required(std::string& why) const {
   const Designation& d = partition_.designation();
   io::Time now = ctx_.world.now();
   Lsn last = partition_.replica.last().lsn;
-  std::vector<NodeId> keep;
-  std::vector<NodeId> gone;
+  std::vector<NodeId> keep, gone, slow;
   for (NodeId n : d.required) {
     auto it = members_.find(n);
     if (n == ctx_.options.id || it == members_.end()) {
@@ -290,19 +309,24 @@ std::vector<NodeId> Primary::wanted_required(std::string& why) const {
                 (!ctx_.connections->connected(n) ||
                  (partition_.synced_epoch == epoch_ && now - m.since > ctx_.options.silent_member));
     bool silent = m.state == MemberState::live && m.acked < last && now - m.last_ack > ctx_.options.silent_member;
-    (away || silent ? gone : keep).push_back(n);
+    (away || silent ? gone : latency_.slow(n) ? slow : keep).push_back(n);
   }
-  if (!gone.empty()) why = "leaving: node " + fmt::format("{}", fmt::join(gone, " "));
-  if (!gone.empty() && keep.size() >= d.min_copies) return keep;
+  // A slow copy is a copy: without it there must be enough others.
+  if (keep.size() < d.min_copies && !broken(Switch::slow_below_min_copies)) keep.insert(keep.end(), slow.begin(), slow.end()), slow.clear();
+  if (!gone.empty() || !slow.empty()) why = fmt::format("leaving: node {}", fmt::join(gone.empty() ? slow : gone, " "));
+  if (!gone.empty() && !slow.empty()) why += fmt::format(" {}", fmt::join(slow, " "));
+  bool leaving = !why.empty();
+  bool enough = keep.size() >= d.min_copies || (gone.empty() && broken(Switch::slow_below_min_copies));
+  if (leaving && enough) return keep;
   for (const auto& [n, m] : members_) {
-    bool caught_up = m.acked >= partition_.replica.commit() && partition_.replica.commit() > 0;
+    bool caught_up = m.joining && m.acked >= partition_.replica.commit() && partition_.replica.commit() > 0;
     if (broken(Switch::join_before_acks)) caught_up = true;
     if (!d.requires_node(n) && m.state == MemberState::live && caught_up && open_) {
       why += (why.empty() ? "" : ", ") + ("joining: node " + std::to_string(n));
       keep.push_back(n);
     }
   }
-  if (gone.empty() || keep.size() >= d.min_copies) return keep;
+  if (!leaving || keep.size() >= d.min_copies) return keep;
   why.clear();  // too few would be left: what is there now is waited for
   return d.required;
 }
@@ -328,6 +352,9 @@ io::Task<void> Primary::tend(std::shared_ptr<Primary> self) {
   while (!deposed_) {
     for (auto& [id, m] : members_) start_sync(id);
     heartbeat();
+    for (auto& [id, m] : members_) let_join(m);
+    co_await judge_latency();
+    if (deposed_) break;
     std::string why;
     std::vector<NodeId> want = wanted_required(why);
     const Designation& d = partition_.designation();
@@ -335,7 +362,16 @@ io::Task<void> Primary::tend(std::shared_ptr<Primary> self) {
       why = "the volume grows";
       want = d.required;
     }
-    if (!why.empty() && d.epoch == epoch_) co_await propose(std::move(want), why);
+    if (why.empty() && fate_unknown()) {
+      why = "how the last proposal has ended is not known";
+      want = d.required;
+    }
+    std::vector<NodeId> reserves = d.reserves;
+    if (why.empty() && also_required_.empty()) {
+      reserves = wanted_reserves(why);
+      want = d.required;
+    }
+    if (!why.empty() && d.epoch == epoch_) co_await propose(std::move(want), std::move(reserves), why);
     else if (!also_required_.empty()) co_await inform_kept();
     if (deposed_) break;
     if (left_alone()) depose("the other members are gone: a new epoch begins without them");
@@ -354,14 +390,22 @@ io::Task<Status> Primary::grow(std::shared_ptr<Primary> self, std::uint64_t bloc
   co_return Status(Code::unavailable, deposed_ ? "this head is not the primary any more" : "the larger size is not agreed upon yet");
 }
 
-io::Task<void> Primary::propose(std::vector<NodeId> required, const std::string& why) {
+io::Task<void> Primary::propose(std::vector<NodeId> required, std::vector<NodeId> reserves, const std::string& why) {
   Designation next = partition_.designation();
   next.revision += 1;
   next.required = std::move(required);
+  next.reserves = std::move(reserves);
+  if (broken(Switch::replacement_joins_at_once))
+    for (NodeId n : next.reserves)
+      if (!partition_.designation().has_member(n)) next.required.push_back(n);
   next.blocks = std::max(next.blocks, wanted_blocks_);
-  for (NodeId n : next.required)
-    if (n != ctx_.options.id) also_required_.insert(n);
+  // Both sets are waited for until it is known how this has ended, and all that are kept know it (protocol 3.2, 5.1): what the
+  // store has decided may also become known here by the control plane's word, before its answer or without it.
+  for (const std::vector<NodeId>& set : {next.required, partition_.designation().required})
+    for (NodeId n : set)
+      if (n != ctx_.options.id) also_required_.insert(n);
   Revision expected = partition_.designation().revision;
+  open_proposal_ = expected;
   if (broken(Switch::ack_before_shrink)) {
     partition_.replica.designation.required = next.required;
     recompute_commit();
@@ -386,26 +430,31 @@ io::Task<void> Primary::propose(std::vector<NodeId> required, const std::string&
     }
     result = Designation::from(*p->current());
     if (result.vp != next.vp) co_return;
-    if (result.epoch > epoch_) reached(Path::swaps_collide);
   }
   partition_.waits.clear(Wait::control_plane);
-  if (result.epoch == epoch_ && result.revision >= next.revision) {
+  // The store has left the revision that was expected: no earlier proposal that expects it can still be taken.
+  if (result.epoch != epoch_ || result.revision > expected) open_proposal_.reset();
+  if (result.epoch == epoch_ && result.revision >= next.revision)
     logging::info("VP {:x}: revision {}, required {} ({})", next.vp, result.revision, fmt::join(result.required, " "), why);
-    // The old set stays in force until all that are kept know the new one (protocol 5.1).
-    for (NodeId n : partition_.designation().required)
-      if (n != ctx_.options.id) also_required_.insert(n);
-  }
   std::size_t before = partition_.designation().required.size();
+  std::vector<NodeId> reserves_before = partition_.designation().reserves;
   Status s = co_await partition_.adopt(std::move(result));
   if (deposed_ || !s.ok()) co_return;
+  change_members(reserves_before);
   std::size_t after = partition_.designation().required.size();
   if (after != before) reached(after > before ? Path::member_joined : Path::member_left);
   co_await inform_kept();
 }
 
+// The last proposal may have been taken, or may be yet: its answer has not come, and the revision that it expects is still the newest
+// that is known here.
+bool Primary::fate_unknown() const {
+  return open_proposal_ && *open_proposal_ >= partition_.designation().revision && !broken(Switch::union_forgotten);
+}
+
 io::Task<bool> Primary::inform_kept() {
   Designation d = partition_.designation();
-  if (d.epoch != epoch_) co_return false;
+  if (d.epoch != epoch_ || fate_unknown()) co_return false;
   for (NodeId n : d.required) {
     if (n == ctx_.options.id) continue;
     auto answer = co_await ctx_.connections->call(n, wire::make_frame(wire::Kind::collect, [&](auto& b) {
@@ -416,7 +465,7 @@ io::Task<bool> Primary::inform_kept() {
     const auto* c = answer.ok() && answer->kind == wire::Kind::collect_reply ? answer->as<fbs::CollectReply>() : nullptr;
     if (!c || c->code() != 0 || c->revision() < d.revision) co_return false;
   }
-  if (partition_.designation().revision != d.revision) co_return false;
+  if (partition_.designation().revision != d.revision || fate_unknown()) co_return false;
   also_required_.clear();
   recompute_commit();
   pump();

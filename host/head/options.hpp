@@ -4,6 +4,7 @@
 #include <string>
 
 #include "base/ids.hpp"
+#include "head/latency.hpp"
 #include "io/world.hpp"
 
 namespace luge::head {
@@ -48,7 +49,9 @@ struct Options {
   bool lease_reads = true;                ///< else each batch of reads is confirmed by a round to `required`
   io::Duration heartbeat = 100ms;
   io::Duration short_loss = 300ms;        ///< a member away for less is waited for, not removed (protocol 3.1)
+  io::Duration replace_after = 5s;        ///< another head takes the place of a member that the failure agent has given up for this long
   io::Duration silent_member = 1500ms;    ///< a connected member that answers nothing for this long is removed
+  LatencyLimits latency;                  ///< when a member that answers, but late, is not waited for
 };
 
 }  // namespace luge::head

@@ -78,7 +78,7 @@ io::Task<void> Partition::supervise() {
       if (primary) primary->depose("this head's log has failed");
       primary.reset();
     } else if (mine && !role_is_over) {
-      if (!primary && !replica.suspect) {
+      if (!primary && (!replica.suspect || broken(Switch::suspect_promoted))) {
         primary = std::make_shared<Primary>(ctx, *this, d.epoch);
         primary->start();
       }

@@ -71,7 +71,10 @@ class Partition {
   io::Task<wire::Frame> collect(const fbs::Collect& request);
   /// Grants the sender a lease too.
   void replicate_state(const fbs::VpState& state);
+  /// unavailable: not the next one, or beyond the size that is known here; the primary synchronises this replica again.
   Code replicate_record(RecordPtr record);
+  /// Does it lie inside the VP, as large as this replica knows it?
+  bool inside(const Record& record) const;
   /// `granted`: see AckState.
   fbs::AckState ack_state(Code code, std::uint64_t granted = 0) const;
   /// `limit` kOneRecord: the asker's own copy is bad; what is bad here too is not asked for elsewhere again.

@@ -6,6 +6,8 @@
 //   read (primary_read.cpp): wait for commit -> look up -> confirm the epoch with required -> fetch -> answer
 //   map (primary_map.cpp): which blocks hold data, as a read would find them
 //   members (membership.cpp): synchronise, leave and join required
+//   replacement (replacement.cpp): another head in the place of a reserve that is lost
+//   latency (latency.hpp, slow_members.cpp): members that answer late, and handing over when it is the primary that is slow
 //   flush (flush.cpp): full stripes to the sleds, then an index record through the same log
 //   widen (widen.cpp): the chunks that a stripe lacks, when their sleds are back
 #pragma once
@@ -17,6 +19,7 @@
 #include <string>
 
 #include "head/columns.hpp"
+#include "head/latency.hpp"
 #include "head/partition.hpp"
 #include "wire/client_generated.h"
 
@@ -59,8 +62,10 @@ class Primary : public std::enable_shared_from_this<Primary> {
   };
   /// Nobody else can have opened yet (lease.hpp). False always with `reads = confirmed`.
   bool lease_holds() const;
-  /// JSON objects {node, state, acked}, separated by commas: how far each member has confirmed.
+  /// JSON objects {node, state, acked, lag, awaited, slow, latency_us}, separated by commas: how far each member has confirmed.
   std::string members_report() const;
+  /// Whom writes do not wait for although it is there, and why; empty: nobody.
+  std::string slow_members() const;
   const Counters& counters() const { return counters_; }
   Counters& counters() { return counters_; }
   std::uint64_t degraded_stripes() const;
@@ -75,6 +80,8 @@ class Primary : public std::enable_shared_from_this<Primary> {
     io::Time since{};         // of the present state
     io::Time last_ack{};
     io::Time granted{};       // sending of the newest message that this member has granted a lease for; 0: none
+    bool joining = false;     // not required yet, but commits wait for it already (protocol 3.2)
+    Lsn commit_seen = 0;      // commit LSN when it was looked at last
     bool sync_running = false;
     std::uint16_t data_fill = 0, meta_fill = 0;
   };
@@ -122,14 +129,26 @@ class Primary : public std::enable_shared_from_this<Primary> {
   io::Task<LogPoint> ask_for_checkpoint(NodeId id);
   io::Task<bool> send_image(NodeId id, std::uint64_t turn, Partition::SyncFrom from, LogPoint& point);
   io::Task<void> tend(std::shared_ptr<Primary> self);
-  io::Task<void> propose(std::vector<NodeId> required, const std::string& why);
+  /// The next revision, with these sets.
+  io::Task<void> propose(std::vector<NodeId> required, std::vector<NodeId> reserves, const std::string& why);
   io::Task<bool> inform_kept();
   std::vector<NodeId> wanted_required(std::string& why) const;
+  bool fate_unknown() const;
   bool left_alone();
+  void let_join(Member& m);
+  bool behind_too_far(const Member& m) const;
+  io::Task<void> judge_latency();
+  io::Task<void> hand_over(NodeId to);
   void start_sync(NodeId id);
   void set_state(Member& m, MemberState s);
   Member* member(NodeId id);
   void heartbeat();
+
+  // replacement.cpp
+  NodeId spare_head() const;
+  bool lost(NodeId n) const;
+  std::vector<NodeId> wanted_reserves(std::string& why);
+  void change_members(const std::vector<NodeId>& before);
 
   // primary_write.cpp
   RecordPtr append(RecordKind kind, Lba lba, std::uint32_t blocks, const RequestId& request, std::string body, Buffer payload);
@@ -198,10 +217,14 @@ class Primary : public std::enable_shared_from_this<Primary> {
   bool open_ = false;
   std::string state_ = "opening";
   std::map<NodeId, Member> members_;
+  LatencyWatch latency_;
+  bool handing_over_ = false;       // nothing new is begun
   std::set<NodeId> also_required_;  // while a proposal's fate or its spreading is open: the union with the old set
-  bool proposing_ = false;
+  std::optional<Revision> open_proposal_;  // the revision expected by a proposal that has not been answered
   std::uint64_t wanted_blocks_ = 0; // the size that the next proposal is to have, if it is more than the present one
   std::optional<io::Time> alone_since_;
+  std::map<NodeId, io::Time> lost_since_;  // reserves that the failure agent has given up
+  std::map<NodeId, NodeId> replaced_;      // newcomer -> in whose place
   std::uint64_t sync_turns_ = 0;    // begun, of all members
   std::deque<Op> incoming_;         // admitted in order, waiting for space
   std::vector<Op> blocked_;         // touch a block that a merge holds
@@ -223,6 +246,7 @@ class Primary : public std::enable_shared_from_this<Primary> {
   std::uint32_t flush_requests_ = 0;
   bool flush_failed_ = false;
   std::uint64_t next_stripe_number_ = 0;
+  std::uint64_t appended_ = 0;       // records
   io::Time last_write_{}, last_flush_{};
   Counters counters_;
 };

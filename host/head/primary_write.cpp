@@ -58,13 +58,17 @@ RecordPtr Primary::append(RecordKind kind, Lba lba, std::uint32_t blocks, const 
     in_flight_bytes_ += record->payload.size();
     ctx_.in_flight += record->payload.size();
   }
+  ++appended_;
+  io::Time now = ctx_.world.now();
+  latency_.appended(record->lsn(), now);
   partition_.append(record);
   fbs::VpState state(replica.vp(), epoch_, replica.commit());
-  for (auto& [id, m] : members_)
-    if (m.state == MemberState::live) {
-      if (m.acked + 1 == record->lsn()) m.last_ack = ctx_.world.now();  // silence is counted from the first unanswered
-      ctx_.outbox->add(id, state, *record, record->payload);
-    }
+  for (auto& [id, m] : members_) {
+    if (m.state != MemberState::live || (latency_.slow(id) && broken(Switch::slow_member_cut_off))) continue;
+    if (m.acked + 1 == record->lsn()) m.last_ack = now;  // silence is counted from the first unanswered
+    if (behind_too_far(m)) set_state(m, MemberState::away);
+    else ctx_.outbox->add(id, state, *record, record->payload);
+  }
   return record;
 }
 
@@ -175,7 +179,7 @@ void Primary::pump() {
   if (!open()) return;
   bool slow = false;
   if (enough_copies()) partition_.waits.clear(Wait::copies);
-  while (!incoming_.empty()) {
+  while (!incoming_.empty() && !handing_over_) {
     if (!enough_copies()) {
       const Designation& d = partition_.designation();
       partition_.waits.set(Wait::copies, "writes wait: " + std::to_string(d.required.size()) + " of the " + std::to_string(d.min_copies) + " copies that they need are complete");
@@ -380,7 +384,10 @@ void Primary::append_merged(const Op& op, const std::map<Lba, Buffer>& blocks) {
   }
 }
 
-void Primary::on_own_durable() { recompute_commit(); }
+void Primary::on_own_durable() {
+  latency_.durable(ctx_.options.id, partition_.replica.durable(), ctx_.world.now());
+  recompute_commit();
+}
 
 void Primary::recompute_commit() {
   if (deposed_) return;
@@ -390,10 +397,14 @@ void Primary::recompute_commit() {
     auto it = members_.find(n);
     return it == members_.end() ? 0 : it->second.acked;
   };
+  auto left_out = [this](NodeId n) { return n == ctx_.options.id || (latency_.slow(n) && broken(Switch::slow_without_revision)); };
   for (NodeId n : partition_.designation().required)
-    if (n != ctx_.options.id) commit = std::min(commit, held(n));
+    if (!left_out(n)) commit = std::min(commit, held(n));
   if (!broken(Switch::ack_before_shrink))
-    for (NodeId n : also_required_) commit = std::min(commit, held(n));
+    for (NodeId n : also_required_)
+      if (!left_out(n)) commit = std::min(commit, held(n));
+  for (const auto& [n, m] : members_)
+    if (m.joining) commit = std::min(commit, m.acked);
   // Nothing of this epoch is committed before its EpochStart is held by all (protocol 4.4).
   if (!open_ && replica.epoch_at(commit) != epoch_) return;
   Lsn before = replica.commit();

@@ -9,7 +9,7 @@ namespace luge::head {
 using namespace std::chrono_literals;
 
 Primary::Primary(Context& ctx, Partition& partition, Epoch epoch)
-    : ctx_(ctx), partition_(partition), epoch_(epoch), commit_changed_(ctx.world), members_changed_(ctx.world),
+    : ctx_(ctx), partition_(partition), epoch_(epoch), latency_(ctx.options.latency, ctx.options.id, ctx.world.now()), commit_changed_(ctx.world), members_changed_(ctx.world),
       flush_wake_(ctx.world), round_wake_(ctx.world), columns_(ctx, partition, epoch) {
   last_write_ = last_flush_ = ctx.world.now();
 }
@@ -209,7 +209,7 @@ io::Task<bool> Primary::fetch_tail_from(NodeId member, LogPoint, LogPoint theirs
     auto records = unpack_records(tail->records(), tail->bodies(), answer->data());
     if (!records.ok() || records->empty()) co_return false;
     for (RecordPtr& r : *records) {
-      if (r->header.vp() != replica.vp() || r->lsn() != replica.last().lsn + 1) co_return false;
+      if (r->header.vp() != replica.vp() || r->lsn() != replica.last().lsn + 1 || !partition_.inside(*r)) co_return false;
       partition_.append(std::move(r));
     }
   }

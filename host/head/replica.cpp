@@ -152,6 +152,7 @@ void Replica::apply_index(const Record& record) {
       row.id = {s->id()->vp(), s->id()->epoch(), s->id()->counter()};
       row.layout = {s->k(), s->m()};
       row.chunk_bytes = s->chunk_bytes();
+      row.places.reserve(s->places()->size());  // there are many rows
       for (const fbs::ChunkPlace* p : *s->places()) row.places.push_back(*p);
       row.changed = record.lsn();
       put_stripe(s->number(), std::move(row));
@@ -460,6 +461,7 @@ bool Replica::load_part(const std::string& body) {
       row.chunk_bytes = s->chunk_bytes();
       row.live_blocks = s->live_blocks();
       row.changed = l.point.lsn;
+      row.places.reserve(s->places()->size());  // there are many rows
       for (const fbs::ChunkPlace* p : *s->places()) row.places.push_back(*p);
       l.stripes[s->number()] = std::move(row);
     }

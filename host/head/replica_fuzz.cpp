@@ -90,6 +90,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   for (auto& [kind, body] : other.save_image().bodies) LUGE_CHECK(third.load_image(kind, body));
   third.recount();
   LUGE_CHECK(third.index().digest() == other.index().digest());
+  LUGE_CHECK(third.index().digest() == third.index().digest_of_entries());
   LUGE_CHECK(third.stripes().size() == other.stripes().size());
   return 0;
 }

@@ -20,6 +20,7 @@ std::string state_of(const Partition& p) {
 std::string reason_of(const Partition& p) {
   if (std::string why = p.waits.text(); !why.empty()) return why;
   if (p.primary && p.primary->state_text() != "open") return p.primary->state_text();
+  if (p.primary) return p.primary->slow_members();
   return p.replica.suspect ? p.replica.suspect_reason : "";
 }
 
@@ -36,9 +37,9 @@ std::string vp_report(const Partition& p) {
   bool mine = d.primary == p.ctx.options.id;
   std::string s = fmt::format(
       R"({{"vp":{},"role":"{}","state":"{}","reason":"{}","epoch":{},"revision":{},"lsn":{},"durable":{},"commit":{},)"
-      R"("unflushed_bytes":{},"stripes":{},"index_pages":{},"copies":{})",
+      R"("digest":"{:016x}","unflushed_bytes":{},"stripes":{},"index_pages":{},"copies":{})",
       p.replica.vp(), mine ? "primary" : "reserve", state_of(p), json_text(reason_of(p)), d.epoch, d.revision,
-      p.replica.last().lsn, p.replica.durable(), p.replica.commit(), p.replica.unflushed_blocks() * kBlockBytes, p.replica.stripes().size(),
+      p.replica.last().lsn, p.replica.durable(), p.replica.commit(), p.replica.index().digest(), p.replica.unflushed_blocks() * kBlockBytes, p.replica.stripes().size(),
       p.replica.index().page_count(), d.required.size());
   s += fmt::format(R"(,"checkpoint":{},"put_together_from":{{"checkpoint":{},"metadata":{},"index_pages":{},"unflushed":{}}})",
                    p.checkpoints->report(), p.sources.checkpoint, p.sources.metadata, p.sources.index_pages, p.sources.unflushed);
@@ -63,10 +64,10 @@ std::string make_report(Context& ctx) {
     if (!std::exchange(first, false)) s += ',';
     s += vp_report(*p);
   }
-  s += fmt::format(R"(],"log":{{"data_used":{},"data_bytes":{},"meta_used":{},"meta_bytes":{},"appended_bytes":{},"batches":{},"failed":{}}}}})",
+  s += fmt::format(R"(],"log":{{"data_used":{},"data_bytes":{},"meta_used":{},"meta_bytes":{},"appended_bytes":{},"batches":{},"failed":{}}},"coded_bytes":{}}})",
                    ctx.data_log->used_bytes(), ctx.data_log->bytes(), ctx.meta_log->used_bytes(), ctx.meta_log->bytes(),
                    ctx.data_log->appended_bytes() + ctx.meta_log->appended_bytes(),
-                   ctx.data_log->batches() + ctx.meta_log->batches(), ctx.data_log->failed() || ctx.meta_log->failed());
+                   ctx.data_log->batches() + ctx.meta_log->batches(), ctx.data_log->failed() || ctx.meta_log->failed(), ctx.coded_bytes);
   return s;
 }
 

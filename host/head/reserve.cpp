@@ -41,9 +41,16 @@ void Partition::replicate_state(const fbs::VpState& state) {
   replica.advance_commit(std::min(state.commit(), replica.last().lsn));
 }
 
+bool Partition::inside(const Record& record) const {
+  std::uint64_t size = designation().blocks, blocks = record.header.blocks();
+  return blocks <= size && record.header.lba() <= size - blocks;
+}
+
 Code Partition::replicate_record(RecordPtr record) {
   Lsn next = replica.last().lsn + 1;
   witnessed(Fact::record_taken, replica.vp(), synced_epoch);
+  // A larger size comes with the designation, which a synchronisation brings.
+  if (!inside(*record)) return Code::unavailable;
   if (record->lsn() == next) {
     append(std::move(record));
     return Code::ok;
@@ -280,6 +287,7 @@ io::Task<Status> Partition::take_part(SyncTurn turn, std::vector<RecordPtr> reco
   std::vector<RecordPtr> unflushed;
   for (RecordPtr& r : records) {
     if (r->lsn() != 0) {
+      if (!inside(*r)) co_return Status(Code::invalid, "record " + std::to_string(r->lsn()) + " lies beyond the end of the VP");
       if (r->kind() == RecordKind::data) unflushed.push_back(std::move(r));
       continue;
     }

@@ -101,7 +101,7 @@ Partition& HeadServer::make_partition(VpId vp) {
 }
 
 io::Task<void> HeadServer::designate(Designation d, std::vector<fbs::SandboxColumn> sandbox) {
-  if (!d.has_member(ctx_.options.id)) co_return;
+  if (!d.has_member(ctx_.options.id) && !ctx_.partition(d.vp)) co_return;
   Partition& p = make_partition(d.vp);
   p.sandbox = std::move(sandbox);
   Status s = co_await p.adopt(std::move(d));
@@ -421,19 +421,7 @@ io::Task<void> HeadServer::drop_vp(ChannelPtr channel, wire::Frame frame, VpId v
   }
   p = ctx_.partition(vp);
   if (p) {
-    std::vector<io::MetaStore::Change> changes;
-    changes.emplace_back("designation/" + std::to_string(vp), std::nullopt);
-    s = co_await ctx_.meta_store->put(std::move(changes));
-    if (s.ok()) {
-      if (p->primary) p->primary->depose("the volume was removed");
-      p->primary.reset();
-      p->dropped = true;  // its tasks end by themselves; the object stays until the head does
-      p->replica.release_everything();
-      p->durable_changed.notify_all();
-      ctx_.data_log->recheck();
-      p->wake();
-      acks_.erase(vp);
-    }
+    s = co_await forget(*p, "the volume was removed");
   }
   channel->reply(frame, wire::reply_frame(s));
 }
@@ -444,6 +432,7 @@ io::Task<void> HeadServer::housekeeping() {
   while (true) {
     co_await ctx_.world.sleep(100ms);
     bound_memory();
+    co_await leave_partitions();
     // An image for a single segment only when space is short: it is the whole metadata each time.
     std::uint32_t fill = ctx_.data_log->fill(), worth = fill >= ctx_.options.slow_fill ? 1 : 2;
     bool data_waits = ctx_.data_log->drained() >= worth && fill >= ctx_.options.image_fill;

@@ -35,6 +35,10 @@ class HeadServer {
   io::Task<void> give_columns_back(NodeId sled, VpId vp, Epoch epoch);
   io::Task<void> drop_vp(ChannelPtr channel, wire::Frame frame, VpId vp, Epoch epoch);
   io::Task<void> designate(Designation d, std::vector<fbs::SandboxColumn> sandbox);
+  // leaving.cpp
+  io::Task<Status> forget(Partition& p, std::string why);
+  io::Task<void> leave_partitions();
+  io::Task<Code> ask_about(VpId vp);
   io::Task<void> housekeeping();
   void bound_memory();
   io::Task<void> clean_metadata();
@@ -55,6 +59,7 @@ class HeadServer {
   };
   std::map<VpId, AckTarget> acks_;
   bool acks_posted_ = false;
+  io::Time ask_again_{};  // how things stand with what this head has been replaced for
 };
 
 }  // namespace luge::head

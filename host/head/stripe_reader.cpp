@@ -3,6 +3,7 @@
 #include "base/crc32c.hpp"
 #include "base/logging.hpp"
 #include "switches/paths.hpp"
+#include "switches/switches.hpp"
 #include "wire/sled_generated.h"
 
 namespace luge::head {
@@ -105,6 +106,47 @@ io::Task<void> StripeReader::gather(const StripeRow& row, std::uint32_t without,
   }
 }
 
+// A sled of the stripe decodes: this head's processor codes nothing, and its network carries one chunk's blocks, not k.
+io::Task<Result<StripeReader::Rebuilt>> StripeReader::rebuilt_by_sled(const StripeRow& row, std::uint32_t chunk, std::uint32_t first,
+                                                                      std::uint32_t count) {
+  if (broken(Switch::head_decodes)) co_return Status(Code::unavailable, "not asked");
+  std::vector<std::string> addresses;
+  std::vector<NodeId> able;
+  for (std::uint32_t i = 0; i < row.layout.width(); ++i) {
+    const wire::NodeRecord* n = row.places[i].sled() != 0 ? ctx_.control->node(row.places[i].sled()) : nullptr;
+    bool there = n != nullptr && n->alive;
+    addresses.push_back(there ? n->address : std::string());
+    if (there && i != chunk) able.push_back(row.places[i].sled());
+  }
+  if (able.size() < row.layout.k) co_return Status(Code::degraded, "too few sleds are up");
+  NodeId sled = able[(row.id.counter + first) % able.size()];
+  fbs::StripeId id(row.id.vp, row.id.epoch, row.id.counter);
+  auto answer = co_await ctx_.connections->call(sled, wire::make_frame(wire::Kind::rebuild, [&](auto& b) {
+    auto places = b.CreateVectorOfStructs(row.places);
+    return fbs::CreateRebuild(b, &id, static_cast<std::uint16_t>(row.layout.k), static_cast<std::uint16_t>(row.layout.m), places,
+                              b.CreateVectorOfStrings(addresses), static_cast<std::uint16_t>(chunk), first, count);
+  }), 3s);
+  if (!answer.ok()) co_return answer.status();
+  const auto* c = answer->kind == wire::Kind::chunk ? answer->as<fbs::Chunk>() : nullptr;
+  if (c == nullptr) co_return Status(Code::corrupt, "the answer does not parse");
+  if (c->code() != 0) co_return wire::make_status(c->code(), c->text());
+  Rebuilt r{answer->data(), {}};
+  if (!c->identities() || c->identities()->size() != count || r.blocks.size() != std::size_t{count} * kBlockBytes)
+    co_return Status(Code::corrupt, "the answer has another length");
+  for (std::uint32_t i = 0; i < count; ++i) {
+    r.identities.push_back(*c->identities()->Get(i));
+    if (crc32c(r.blocks.bytes().subspan(std::size_t{i} * kBlockBytes, kBlockBytes)) != r.identities[i].crc())
+      co_return Status(Code::corrupt, "a rebuilt block does not match its checksum");
+  }
+  co_return r;
+}
+
+io::Task<Status> StripeReader::decode(const StripeRow& row, std::span<const Bytes> present, std::uint32_t chunk, MutableBytes out) {
+  ctx_.coded_bytes += std::uint64_t{row.layout.k} * out.size();
+  Status s = co_await ctx_.coder->reconstruct(row.layout, present, std::span(&chunk, 1), std::span(&out, 1));
+  co_return s;
+}
+
 io::Task<Result<StripeReader::Whole>> StripeReader::read_whole(StripeRow row) {
   std::uint32_t per_chunk = row.chunk_bytes / kBlockBytes;
   Gathered got;
@@ -124,8 +166,9 @@ io::Task<Result<StripeReader::Whole>> StripeReader::read_whole(StripeRow row) {
     if (got.pieces[i]) {
       std::memcpy(target[0].data(), present[i].data(), row.chunk_bytes);
     } else {
-      std::uint32_t wanted[1] = {i};
-      if (Status s = co_await ctx_.coder->reconstruct(row.layout, present, wanted, target); !s.ok()) co_return s;
+      auto rebuilt = co_await rebuilt_by_sled(row, i, 0, per_chunk);
+      if (rebuilt.ok()) std::memcpy(target[0].data(), rebuilt->blocks.data(), row.chunk_bytes);
+      else if (Status s = co_await decode(row, present, i, target[0]); !s.ok()) co_return s;
     }
     for (std::uint32_t b = 0; b < per_chunk; ++b) {
       out.identities.push_back(got.header->identity(i, b));
@@ -138,6 +181,13 @@ io::Task<Result<StripeReader::Whole>> StripeReader::read_whole(StripeRow row) {
 
 io::Task<Status> StripeReader::rebuild(const StripeRow& row, std::uint32_t chunk, std::uint32_t first, std::uint32_t count, Lba lba, Buffer out,
                                       Status why) {
+  auto by_sled = co_await rebuilt_by_sled(row, chunk, first, count);
+  bool wanted = by_sled.ok();
+  for (std::uint32_t i = 0; i < count && wanted; ++i) wanted = by_sled->identities[i].lba() == lba + i;
+  if (wanted) {
+    std::memcpy(out.data(), by_sled->blocks.data(), by_sled->blocks.size());
+    co_return Status();
+  }
   std::uint32_t width = row.layout.width();
   Gathered got;
   got.missing = "chunk " + std::to_string(chunk) + ": " + why.text() + "; ";
@@ -156,10 +206,7 @@ io::Task<Status> StripeReader::rebuild(const StripeRow& row, std::uint32_t chunk
     std::vector<Bytes> present(width);
     for (std::uint32_t c : choice) present[have[c]] = got.pieces[have[c]]->blocks.bytes();
     Buffer rebuilt = Buffer::allocate(std::size_t{count} * kBlockBytes);
-    std::uint32_t wanted[1] = {chunk};
-    MutableBytes target[1] = {rebuilt.mutable_bytes()};
-    Status s = co_await ctx_.coder->reconstruct(row.layout, present, wanted, target);
-    if (!s.ok()) co_return s;
+    if (Status s = co_await decode(row, present, chunk, rebuilt.mutable_bytes()); !s.ok()) co_return s;
     bool right = true;
     for (std::uint32_t i = 0; i < count && right; ++i) {
       fbs::BlockIdentity id = header->identity(chunk, first + i);

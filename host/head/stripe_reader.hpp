@@ -1,6 +1,7 @@
-// Reads blocks of a stripe from the sleds; what cannot be read is rebuilt from any k chunks (RD-03). Each block is
-// checked against the CRC and identity that every chunk's header carries for the whole stripe (protocol 8.6): other
-// sets of k are tried on a mismatch, then an error, never wrong bytes.
+// Reads blocks of a stripe from the sleds; what cannot be read is rebuilt from any k chunks (RD-03): by one of the
+// stripe's sleds, whose coder it is (A9), or here if none can. Each block is checked against the CRC and identity that every
+// chunk's header carries for the whole stripe (protocol 8.6): other sets of k are tried here on a mismatch, then an error, never
+// wrong bytes.
 #pragma once
 
 #include <optional>
@@ -41,6 +42,13 @@ class StripeReader {
   };
   /// Blocks [first, first + count) of every chunk that can be read, but `without`, and a header of the stripe.
   io::Task<void> gather(const StripeRow& row, std::uint32_t without, std::uint32_t first, std::uint32_t count, Gathered& got);
+  /// Blocks [first, first + count) of `chunk` as a sled rebuilds them. Not ok: whatever the reason, none has.
+  struct Rebuilt {
+    Buffer blocks;
+    std::vector<fbs::BlockIdentity> identities;
+  };
+  io::Task<Result<Rebuilt>> rebuilt_by_sled(const StripeRow& row, std::uint32_t chunk, std::uint32_t first, std::uint32_t count);
+  io::Task<Status> decode(const StripeRow& row, std::span<const Bytes> present, std::uint32_t chunk, MutableBytes out);
   /// `why`: the chunk itself could not be read.
   io::Task<Status> rebuild(const StripeRow& row, std::uint32_t chunk, std::uint32_t first, std::uint32_t count, Lba lba,
                            Buffer out, Status why);

@@ -116,7 +116,6 @@ io::Task<void> Partition::stand() {
   // Alone, it is the only copy that counts from here on: one that has gone bad is found before, while the others count.
   if (std::exchange(alone_since_, std::nullopt) && !co_await sound()) co_return;
   if (designation().newer_than(d)) co_return;
-  waits.clear(Wait::promotion);
   auto reply = co_await ctx.control->call(wire::make_frame(wire::Kind::propose, [&](auto& b) {
     auto offset = next.to(b);
     return fbs::CreatePropose(b, d.revision, offset);
@@ -124,6 +123,7 @@ io::Task<void> Partition::stand() {
   if (!reply.ok()) co_return;
   const auto* p = reply->as<fbs::ProposeReply>();
   if (reply->kind != wire::Kind::propose_reply || !p) co_return;
+  if (p->code() == 0 || p->current()) waits.clear(Wait::promotion);
   if (p->code() == 0) {
     logging::info("VP {:x}: designated primary in epoch {}", d.vp, next.epoch);
     Status s = co_await adopt(next);
@@ -131,12 +131,13 @@ io::Task<void> Partition::stand() {
   } else if (p->current()) {
     Designation current = Designation::from(*p->current());
     if (current.vp == d.vp) {
-      if (current.epoch == d.epoch) reached(Path::swaps_collide);
       Status s = co_await adopt(current);
       (void)s;
     }
   } else {
-    logging::warn("VP {:x}: the control plane refuses the promotion: {}", d.vp, p->text() ? p->text()->str() : "");
+    std::string why = "the control plane refuses the promotion: " + std::string(p->text() ? p->text()->str() : "");
+    if (waits.of(Wait::promotion) != why) logging::warn("VP {:x}: {}", d.vp, why);
+    waits.set(Wait::promotion, std::move(why));
   }
 }
 

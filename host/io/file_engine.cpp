@@ -28,12 +28,12 @@ using Resume = asio::async_result<asio::use_awaitable_t<>, void(int)>::handler_t
 
 class PoolCalls final : public BlockingCalls {
  public:
-  explicit PoolCalls(RealWorld& world) : world_(world) {}
+  PoolCalls(RealWorld& world, int threads) : world_(world), threads_(threads) {}
   ~PoolCalls() override { if (pool_) pool_->join(); }
 
   Task<int> run(std::function<int()> f) override {
     if (world_.stopped()) throw Stopped{};
-    if (!pool_) pool_ = std::make_unique<asio::thread_pool>(kThreads);
+    if (!pool_) pool_ = std::make_unique<asio::thread_pool>(threads_);
     std::optional<Resume> resume;  // touched by the loop's thread only
     co_return co_await asio::async_initiate<const asio::use_awaitable_t<>, void(int)>(
         [&](auto handler) {
@@ -50,8 +50,8 @@ class PoolCalls final : public BlockingCalls {
   }
 
  private:
-  static constexpr int kThreads = 4;
   RealWorld& world_;
+  const int threads_;
   std::unique_ptr<asio::thread_pool> pool_;
 };
 
@@ -233,7 +233,7 @@ class UringEngine final : public FileEngine {
 
 }  // namespace
 
-std::unique_ptr<BlockingCalls> make_blocking_calls(RealWorld& world) { return std::make_unique<PoolCalls>(world); }
+std::unique_ptr<BlockingCalls> make_blocking_calls(RealWorld& world, int threads) { return std::make_unique<PoolCalls>(world, threads); }
 
 std::unique_ptr<FileEngine> make_uring_engine(RealWorld& world, int& error) {
   auto engine = std::make_unique<UringEngine>(world);

@@ -9,6 +9,7 @@
 #include <functional>
 #include <memory>
 
+#include "io/blocking_calls.hpp"
 #include "io/real_world.hpp"
 
 namespace luge::io {
@@ -21,15 +22,6 @@ struct Transfer {
   const iovec* parts = nullptr;  ///< lives until the transfer has ended
   unsigned count = 0;
 };
-
-/// Runs calls that block on threads of its own. All members are called on the World's thread.
-class BlockingCalls {
- public:
-  virtual ~BlockingCalls() = default;
-  /// The result of `f`, which runs on another thread and must not throw.
-  virtual Task<int> run(std::function<int()> f) = 0;
-};
-std::unique_ptr<BlockingCalls> make_blocking_calls(RealWorld& world);
 
 class FileEngine {
  public:

@@ -11,9 +11,7 @@
 namespace luge::sled {
 namespace {
 
-constexpr std::size_t kPeers = 256;              // connections kept
-constexpr std::size_t kTurnBytes = 256 << 10;    // worked on before others get their turn on the loop
-constexpr std::uint64_t kSample = 16;            // with verify = sample: every so many stripes
+constexpr std::size_t kTurnBytes = 256 << 10;  // worked on before others get their turn on the loop
 
 }  // namespace
 
@@ -30,18 +28,14 @@ struct Gateway::Job {
   std::vector<Buffer> chunks;  // k, then m
   std::vector<std::uint32_t> parity_crcs;
   std::vector<Status> results;
+  std::string_view coder;      // that made the parity; empty: none yet
 };
 
-Gateway::Gateway(io::World& world, const wire::Identity& self, const Options& options, Counters& counters, Permitted permitted, LocalWrite local)
-    : world_(world), self_(self), options_(options), counters_(counters), permitted_(std::move(permitted)), local_(std::move(local)),
-      coder_(options.coder), software_(coding::make_isal_coder()), memory_(world, options.stripe_memory) {
-  if (!coder_) coder_ = software_;
-}
+Gateway::Gateway(io::World& world, const wire::Identity& self, const Options& options, Counters& counters, coding::GuardedCoder& coder,
+                 Peers& peers, Permitted permitted, LocalWrite local)
+    : world_(world), self_(self), options_(options), counters_(counters), coder_(coder), peers_(peers), permitted_(std::move(permitted)),
+      local_(std::move(local)), memory_(world, options.stripe_memory) {}
 Gateway::~Gateway() = default;
-
-void Gateway::stop() {
-  for (auto& [address, peer] : peers_) peer.link->stop();
-}
 
 Status Gateway::parse(const wire::Frame& request, Job& job) const {
   auto bad = [](const char* what) { return Status(Code::invalid, std::string("stripe: ") + what); };
@@ -97,88 +91,21 @@ io::Task<Status> Gateway::check_blocks(const Job& job) {
   co_return Status();
 }
 
-// In slices across all chunks, so that a large stripe does not hold the loop.
-io::Task<Status> Gateway::encode(coding::ErasureCoder& coder, const Job& job, std::span<Buffer> parity) {
-  std::size_t slice = std::max<std::size_t>(kBlockBytes, kTurnBytes / job.layout.k / kBlockBytes * kBlockBytes);
-  for (std::size_t at = 0; at < job.chunk_bytes; at += slice) {
-    if (at != 0) co_await world_.yield();
-    std::size_t n = std::min<std::size_t>(slice, job.chunk_bytes - at);
-    std::vector<Bytes> from;
-    std::vector<MutableBytes> to;
-    for (std::uint32_t i = 0; i < job.layout.k; ++i) from.push_back(job.chunks[i].bytes().subspan(at, n));
-    for (Buffer& p : parity) to.push_back(p.mutable_bytes().subspan(at, n));
-    if (Status s = co_await coder.encode(job.layout, from, to); !s.ok()) co_return s;
-  }
-  co_return Status();
-}
-
-void Gateway::distrust(const Job& job, const std::string& why) {
-  ++counters_.verify_failures;
-  logging::error("stripe {}: coder {} {}; software's parity is written", to_string(job.stripe), suspect_ ? software_->name() : coder_->name(), why);
-  if (!suspect_ && coder_ != software_) logging::error("coder {} is suspect and not used any more", coder_->name());
-  suspect_ = true;
-}
-
 io::Task<Status> Gateway::code(Job& job) {
   const Layout l = job.layout;
-  for (std::uint32_t i = 0; i < l.m; ++i) job.chunks.push_back(Buffer::allocate(job.chunk_bytes));
-  std::span<Buffer> parity = std::span(job.chunks).subspan(l.k);
-  coding::ErasureCoder& coder = suspect_ ? *software_ : *coder_;
-  Status s = co_await encode(coder, job, parity);
-  if (!s.ok() && &coder != software_.get()) {
-    distrust(job, "answered '" + s.text() + "'");
-    s = co_await encode(*software_, job, parity);
-  }
-  if (!s.ok()) co_return s;
-  bool sabotage = broken(Switch::wrong_parity);
-  if (sabotage)
-    for (Buffer& p : parity) p.data()[100] ^= std::byte{1};
-  bool due = options_.verify_all || stripes_++ % kSample == 0;
-  if (due && !sabotage) s = co_await verify(job);
-  if (!s.ok()) co_return s;
+  auto coded = co_await coder_.encode(l, job.chunks);
+  if (!coded.ok()) co_return coded.status();
+  job.coder = coded->by_device ? coder_.device_name() : coder_.software_name();
   std::vector<std::uint32_t> crcs;
-  for (Buffer& p : parity) {
+  for (Buffer& p : coded->chunks) {
+    if (broken(Switch::wrong_parity)) p.data()[100] ^= std::byte{1};
     crc32c_blocks(p.bytes(), crcs);
     job.parity_crcs.insert(job.parity_crcs.end(), crcs.begin(), crcs.end());
+    job.chunks.push_back(std::move(p));
   }
   ++counters_.stripes_coded;
   counters_.source_bytes_coded += std::uint64_t{l.k} * job.chunk_bytes;
   co_return Status();
-}
-
-io::Task<Status> Gateway::verify(Job& job) {
-  std::vector<Buffer> check;
-  for (std::uint32_t i = 0; i < job.layout.m; ++i) check.push_back(Buffer::allocate(job.chunk_bytes));
-  if (Status s = co_await encode(*software_, job, check); !s.ok()) co_return s;
-  bool same = true;
-  for (std::uint32_t i = 0; i < job.layout.m; ++i) {
-    Buffer& made = job.chunks[job.layout.k + i];
-    if (std::memcmp(made.data(), check[i].data(), job.chunk_bytes) == 0) continue;
-    same = false;
-    made = check[i];
-  }
-  if (!same) distrust(job, "made wrong parity");
-  co_return Status();
-}
-
-std::shared_ptr<wire::Link> Gateway::link(const std::string& address) {
-  Peer& peer = peers_[address];
-  peer.last_use = ++uses_;
-  if (!peer.link) {
-    peer.link = std::make_shared<wire::Link>(world_, self_, address);
-    peer.link->start();
-  }
-  std::shared_ptr<wire::Link> link = peer.link;
-  if (peers_.size() <= kPeers) return link;
-  // One that nobody waits on goes; a sled that moved to another address leaves such a one behind.
-  auto oldest = peers_.end();
-  for (auto it = peers_.begin(); it != peers_.end(); ++it)
-    if (it->second.link.use_count() == 1 && (oldest == peers_.end() || it->second.last_use < oldest->second.last_use)) oldest = it;
-  if (oldest != peers_.end()) {
-    oldest->second.link->stop();
-    peers_.erase(oldest);
-  }
-  return link;
 }
 
 io::Task<void> Gateway::send_chunk(std::shared_ptr<Job> job, std::uint32_t chunk) {
@@ -194,7 +121,7 @@ io::Task<void> Gateway::send_chunk(std::shared_ptr<Job> job, std::uint32_t chunk
     return fbs::CreateWriteChunk(b, job->vp, job->epoch, &id, &place, static_cast<std::uint16_t>(chunk), static_cast<std::uint32_t>(header.size()));
   });
   message.payload = {header, job->chunks[chunk]};
-  std::shared_ptr<wire::Link> to = link(job->addresses[chunk]);
+  std::shared_ptr<wire::Link> to = peers_.link(job->addresses[chunk]);
   auto answer = co_await to->call(std::move(message), options_.peer_timeout);
   if (!answer.ok()) job->results[chunk] = answer.status();
   else if (answer->kind != wire::Kind::reply) job->results[chunk] = Status(Code::corrupt, "the answer to a chunk does not parse");
@@ -250,7 +177,7 @@ io::Task<wire::Frame> Gateway::write_stripe(const wire::Frame& request) {
   co_return wire::make_frame(wire::Kind::stripe_reply, [&](auto& b) {
     auto text = b.CreateString(s.text());
     auto results = b.CreateVector(codes);
-    auto coder = b.CreateString(std::string(suspect_ ? software_->name() : coder_->name()));
+    auto coder = b.CreateString(job->coder.data(), job->coder.size());
     return fbs::CreateStripeReply(b, static_cast<std::uint16_t>(s.code()), text, results, coder);
   });
 }

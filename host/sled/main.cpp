@@ -1,5 +1,7 @@
 // luge-sled: mass storage and the coding gateway of one sled.
+#include "card/card.hpp"
 #include "io/daemon.hpp"
+#include "opencl/opencl_coder.hpp"
 #include "sled/sled.hpp"
 
 namespace luge::sled {
@@ -16,6 +18,39 @@ Result<DeviceSpec> device_spec(const std::string& text) {
   return DeviceSpec{text.substr(0, colon), *bytes};
 }
 
+constexpr io::Duration kLimit = std::chrono::milliseconds(1500), kVerilatedLimit = std::chrono::seconds(5);
+
+// What codes, and how it is watched. A card that is there goes before; only one of both can be named.
+Status choose_coder(const Settings& s, const std::string& directory, Options& o) {
+  const std::string &coding = s.text("coding"), &card = s.text("card"), &verify = s.text("verify");
+  if (verify != "all" && verify != "sample") return Status(Code::invalid, "verify is 'all' or 'sample'");
+  o.guard.verify_all = verify == "all";
+  io::Duration limit = s.duration("card-timeout");
+  if (limit == io::Duration{}) limit = card == "rtl" ? kVerilatedLimit : kLimit;
+  if (limit < std::chrono::milliseconds(10) || limit > std::chrono::minutes(1)) return Status(Code::invalid, "card-timeout is from 10ms to 1min");
+  o.guard.deadline = limit + limit / 5;  // the driver's own limit is met first: it knows more of what happened
+  bool opencl = coding == "opencl" || coding.starts_with("opencl:");
+  if (coding != "isal" && !opencl) return Status(Code::invalid, "coding is 'isal', 'opencl' or 'opencl:NAME', not '" + coding + "'");
+  if (card != "none" && card != "native" && card != "rtl" && card != "hw") return Status(Code::invalid, "card is 'none', 'native', 'rtl' or 'hw', not '" + card + "'");
+  if (card != "none" && opencl) return Status(Code::invalid, "either a card or an OpenCL device codes: leave 'card' or 'coding' away");
+  if (card == "rtl") o.guard.in_flight = 1;  // seconds a stripe: those behind it are not to wait at the card
+  if (card != "none") {
+    o.make_coder = [kind = card, limit, xclbin = s.text("card-xclbin"), directory](io::World& w) {
+      card::CardOptions c;
+      c.kind = kind;
+      c.xclbin = xclbin;
+      c.directory = directory + "/card";
+      c.job_limit = limit;
+      return card::make_card_coder(w, c);
+    };
+  } else if (opencl) {
+    std::string device = coding.size() > 7 ? coding.substr(7) : "";
+    o.make_coder = [device](io::World& w) { return opencl::make_opencl_coder(w, device); };
+  }
+  if (o.make_coder) o.verify = verify;
+  return Status();
+}
+
 class SledDaemon {
  public:
   static std::vector<Option> options() {
@@ -30,9 +65,12 @@ class SledDaemon {
         {"column-bytes", T::bytes, "32MiB", "allocation piece of a device; used when a device is formatted"},
         {"io-timeout", T::duration, "15s", "a device whose operation takes longer has failed and is left out"},
         {"verify", T::text, "all",
-         "all: compare the parity of every stripe with software's before it is written; sample: of every 16th, so that a "
-         "faulty coder may write parity that rebuilds nothing until it is found out"},
-        {"coding", T::text, "isal", "what codes the stripes: isal (this machine's processor)"},
+         "all: compare the parity of every stripe that a card or OpenCL device made with software's before it is written; sample: of every 16th, so that a "
+         "faulty one may write parity that rebuilds nothing until it is found out"},
+        {"coding", T::text, "isal", "what codes the stripes: isal (this machine's processor), opencl, or opencl:NAME, a device whose name has NAME in it"},
+        {"card", T::text, "none", "the card that codes instead: none, native or rtl (simulated), hw"},
+        {"card-xclbin", T::text, "", "the xclbin of a card of kind hw"},
+        {"card-timeout", T::duration, "0s", "0: 1500ms, for rtl 5s; a card or OpenCL device that has not done a job by then has failed; the processor codes until it passes a self-test"},
     };
   }
 
@@ -46,9 +84,7 @@ class SledDaemon {
       co_return Status(Code::invalid, "column-bytes is at least 1MiB and a multiple of 4KiB");
     o.io_timeout = s.duration("io-timeout");
     if (o.io_timeout < std::chrono::seconds(1)) co_return Status(Code::invalid, "io-timeout is at least 1s");
-    if (s.text("verify") != "all" && s.text("verify") != "sample") co_return Status(Code::invalid, "verify is 'all' or 'sample'");
-    o.verify_all = s.text("verify") == "all";
-    if (s.text("coding") != "isal") co_return Status(Code::invalid, "coding is 'isal'; nothing else codes in this version");
+    if (Status c = choose_coder(s, options_.directory, o); !c.ok()) co_return c;
     for (const std::string& d : s.texts("devices")) {
       auto spec = device_spec(d);
       if (!spec.ok()) co_return spec.status();

@@ -353,6 +353,9 @@ io::Task<wire::Frame> Service::answer_to(const wire::Frame& frame) {
     case wire::Kind::list_checkpoints:
       if (const auto* m = frame.as<fbs::ListCheckpoints>()) out = co_await list_checkpoints(*m);
       break;
+    case wire::Kind::rebuild:
+      if (const auto* m = frame.as<fbs::Rebuild>()) out = co_await rebuilder_->rebuild(*m);
+      break;
     case wire::Kind::free_slot:
       if (const auto* m = frame.as<fbs::FreeSlot>()) s = co_await free_slot(*m);
       break;

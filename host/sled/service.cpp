@@ -13,7 +13,7 @@ using namespace std::chrono_literals;
 
 Service::Service(io::World& world, Options options)
     : world_(world), options_(std::move(options)), identity_{options_.unit, options_.id}, server_(world, identity_),
-      work_done_(world) {}
+      work_done_(world), coder_(world, options_.make_coder ? options_.make_coder(world) : nullptr, options_.guard), peers_(world, identity_) {}
 Service::~Service() = default;
 
 io::Task<Status> Service::start() {
@@ -22,6 +22,8 @@ io::Task<Status> Service::start() {
   if (identity_.unit == 0 && options_.control.empty()) co_return Status(Code::invalid, "neither the storage unit nor a control plane that knows it is given");
   Status s = server_.listen(options_.listen, [this](const ChannelPtr& c, wire::Frame f) {
     world_.spawn("request", answer(c, std::move(f)));
+  }, [this](const ChannelPtr& c) {
+    c->receive_into([this](wire::Kind kind, std::size_t bytes) { return kind == wire::Kind::write_stripe ? coder_.allocate(bytes) : Buffer::allocate(bytes); });
   });
   if (!s.ok()) co_return s;
   if (!options_.control.empty()) make_control_link();
@@ -30,14 +32,26 @@ io::Task<Status> Service::start() {
   if (s.ok()) s = check_devices();
   if (s.ok()) s = co_await take_in();
   if (!s.ok()) co_return s;
-  gateway_ = std::make_unique<Gateway>(
-      world_, identity_, options_, counters_, [this](VpId vp, Epoch epoch) { return epoch < held(vp) ? check_epoch(vp, epoch) : Status(); },
-      [this](const fbs::ChunkPlace& place, Epoch epoch, Buffer header_area, Buffer chunk) { return store_chunk(place, epoch, header_area, chunk); });
+  // Nobody waits for a device that opens slowly, or not at all.
+  if (coder_.has_device()) world_.spawn("coder opens", open_coder());
+  make_gateway();
   if (control_) {
     control_->stop();  // registers once more, now with the devices
     control_->start();
   }
   co_return Status();
+}
+
+io::Task<void> Service::open_coder() {
+  if (Status s = co_await coder_.start(); !s.ok()) logging::error("the sled begins without coder {}: {}", coder_.device_name(), s.to_string());
+}
+
+void Service::make_gateway() {
+  rebuilder_ = std::make_unique<Rebuilder>(world_, identity_, options_, counters_, coder_, peers_, [this](const fbs::ReadChunk& m) { return read_chunk(m); });
+  gateway_ = std::make_unique<Gateway>(
+      world_, identity_, options_, counters_, coder_, peers_,
+      [this](VpId vp, Epoch epoch) { return epoch < held(vp) ? check_epoch(vp, epoch) : Status(); },
+      [this](const fbs::ChunkPlace& place, Epoch epoch, Buffer header_area, Buffer chunk) { return store_chunk(place, epoch, header_area, chunk); });
 }
 
 // A device is marked with its unit when it is formatted, so the unit must be known first.
@@ -141,7 +155,7 @@ io::Task<void> Service::drain() {
   if (control_) control_->stop();
   while (requests_ != 0) co_await work_done_.wait();
   co_await world_.sleep(10ms);  // the last answers leave
-  if (gateway_) gateway_->stop();
+  peers_.stop();
 }
 
 std::string Service::unfinished() const { return std::to_string(requests_) + " requests in progress"; }
@@ -153,6 +167,19 @@ std::string device_json(const Device& d) {
       R"({{"path":"{}","state":"{}","reason":"{}","id":"{}","bytes":{},"column_bytes":{},"columns":{},"free_columns":{},"errors":{}}})",
       json_text(d.spec().path), d.state_name(), json_text(d.failure().text()), d.id() != 0 ? to_string_id(d.id()) : "", d.bytes(), d.column_bytes(),
       d.columns(), d.free_columns(), d.counters().errors);
+}
+
+// Who coded how much, and how the device does (docs/formats.md, "reports").
+std::string coding_json(const coding::GuardedCoder& coder, const std::string& verify) {
+  const coding::GuardedCoder::Counters& c = coder.counters();
+  std::string figures;
+  for (const auto& [name, value] : coder.figures()) figures += fmt::format(R"({}"{}":{})", figures.empty() ? "" : ",", name, value);
+  return fmt::format(
+      R"({{"device":"{}","state":"{}","last_fault":"{}","verify":"{}","device_jobs":{},"device_bytes":{},"software_jobs":{},"software_bytes":{},)"
+      R"("fallbacks":{},"compared":{},"wrong":{},"hung":{},"refused":{},"tests_passed":{},"tests_failed":{},"longest_wait_ms":{},"card":{{{}}}}})",
+      coder.has_device() ? coder.device_name() : "none", coder.has_device() ? state_name(coder.state()) : "none", json_text(coder.last_fault()), verify,
+      c.device.jobs, c.device.source_bytes, c.software.jobs, c.software.source_bytes, c.fallbacks, c.compared, c.wrong, c.hung, c.refused,
+      c.tests_passed, c.tests_failed, c.longest_wait / std::chrono::milliseconds(1), figures);
 }
 
 }  // namespace
@@ -171,9 +198,9 @@ std::string Service::report() const {
   const Counters& c = counters_;
   return fmt::format(
       R"({{"devices":[{}],"counters":{{"chunks_written":{},"chunk_bytes_written":{},"chunks_read":{},"bytes_read":{},"stripes_coded":{},)"
-      R"("source_bytes_coded":{},"verify_failures":{},"fenced":{},"stale":{},"corrupt":{},"io_errors":{}}},"coder":"{}","coder_suspect":{}}})",
-      devices, sum.chunks_written, sum.chunk_bytes, sum.chunks_read, sum.read_bytes, c.stripes_coded, c.source_bytes_coded, c.verify_failures,
-      c.fenced, c.stale, c.corrupt, c.io_errors, gateway_ ? gateway_->coder() : "none", gateway_ && gateway_->suspect());
+      R"("source_bytes_coded":{},"blocks_rebuilt":{},"fenced":{},"stale":{},"corrupt":{},"io_errors":{}}},"coder":"{}","coding":{}}})",
+      devices, sum.chunks_written, sum.chunk_bytes, sum.chunks_read, sum.read_bytes, c.stripes_coded, c.source_bytes_coded, c.blocks_rebuilt,
+      c.fenced, c.stale, c.corrupt, c.io_errors, coder_.name(), coding_json(coder_, options_.verify));
 }
 
 Sled::Sled(io::World& world, Options options) : service_(std::make_unique<Service>(world, std::move(options))) {}

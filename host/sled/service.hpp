@@ -13,6 +13,7 @@
 
 #include "sled/budget.hpp"
 #include "sled/gateway.hpp"
+#include "sled/rebuilder.hpp"
 #include "sled/sled.hpp"
 #include "wire/control_link.hpp"
 
@@ -38,6 +39,8 @@ class Service {
   Status check_devices() const;
   io::Task<Status> take_in();
   void make_control_link();
+  void make_gateway();
+  io::Task<void> open_coder();
   std::vector<flatbuffers::Offset<fbs::Device>> device_rows(flatbuffers::FlatBufferBuilder& b) const;
   // requests.cpp
   io::Task<void> answer(ChannelPtr channel, wire::Frame frame);
@@ -71,7 +74,10 @@ class Service {
   std::map<std::pair<VpId, Epoch>, std::uint32_t> working_;  // changes in progress
   io::Event work_done_;
   Counters counters_;
+  coding::GuardedCoder coder_;
+  Peers peers_;
   std::unique_ptr<Gateway> gateway_;
+  std::unique_ptr<Rebuilder> rebuilder_;
   std::uint64_t requests_ = 0;
   bool draining_ = false;
 };

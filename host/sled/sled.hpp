@@ -2,13 +2,14 @@
 // event loop; the World outlives it and is stopped before it.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "base/ids.hpp"
 #include "base/status.hpp"
-#include "coding/erasure_coder.hpp"
+#include "coding/guarded_coder.hpp"
 #include "io/node_options.hpp"
 #include "io/world.hpp"
 #include "sled/device.hpp"
@@ -20,8 +21,9 @@ struct Options : io::NodeOptions {
   std::vector<DeviceSpec> devices;
   std::uint64_t column_bytes = 32 << 20;
   io::Duration io_timeout = std::chrono::seconds(15);  ///< a device whose operation takes longer has failed
-  bool verify_all = true;                   ///< re-encode every stripe in software and compare before it is written; else every 16th
-  std::shared_ptr<coding::ErasureCoder> coder;  ///< null: ISA-L
+  std::function<std::shared_ptr<coding::ErasureCoder>(io::World&)> make_coder;  ///< the device that codes; empty: ISA-L does
+  coding::GuardedCoder::Options guard;      ///< how that device is watched; guard.verify_all: protocol 8.7
+  std::string verify = "none";              ///< for status: none (software codes), all or sample
   std::uint64_t stripe_memory = 64 << 20;   ///< bytes of stripes in the gateway at once; others wait
   std::uint64_t device_memory = 64 << 20;   ///< bytes of chunks being read from one device at once, and as much again of chunks being written
   std::size_t list_bytes = 4 << 20;         ///< of one answer to a list of columns; a column that is larger comes alone
@@ -29,7 +31,7 @@ struct Options : io::NodeOptions {
 };
 
 struct Counters {
-  std::uint64_t stripes_coded = 0, source_bytes_coded = 0, verify_failures = 0;
+  std::uint64_t stripes_coded = 0, source_bytes_coded = 0, blocks_rebuilt = 0;
   std::uint64_t fenced = 0, stale = 0, corrupt = 0, io_errors = 0;
 };
 

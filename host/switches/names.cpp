@@ -9,14 +9,15 @@ std::string_view switch_name(Switch s) {
   static constexpr std::array<std::string_view, static_cast<std::size_t>(Switch::count_)> names = {
       "lost-ack", "wrong-parity", "stale-read", "skip-flush",
       "diverged-unchecked", "read-at-append", "free-at-append", "no-session-fence", "no-duplicate-table",
-      "merge-without-block-lock", "ack-before-shrink", "join-before-acks", "acknowledges-one-copy", "longest-log-by-length",
+      "merge-without-block-lock", "ack-before-shrink", "join-before-acks", "acknowledges-one-copy", "union-forgotten", "replacement-joins-at-once",
+      "latency-not-relative", "latency-floor-ignored", "slow-without-revision", "slow-never-restored", "slow-below-min-copies", "slow-member-cut-off", "slow-primary-kept",
+      "longest-log-by-length",
       "blank-promoted", "truncate-not-durable", "open-before-all-hold-tail", "restarted-primary-keeps-epoch", "late-sync-taken", "history-unchecked", "reads-unconfirmed", "lease-from-receipt", "lease-of-any-one",
       "lease-forgotten-at-restart",
       "unconditional-index-record", "retry-on-same-slots", "free-without-generation", "no-sled-fence", "sled-forgets-fences",
       "segment-generation-unchecked", "suspect-promoted", "torn-end-forgotten", "reuse-before-image", "index-without-reserve",
-      "store-loses-last-transaction",
-      "checkpoint-covers-uncommitted", "checkpoint-of-another-history", "checkpoint-not-read-back",
-      "no-tls-demand"};
+      "store-loses-last-transaction", "restored-store-promotes", "checkpoint-covers-uncommitted", "checkpoint-of-another-history", "checkpoint-not-read-back",
+      "no-tls-demand", "card-parity-unverified", "hung-card-waited-for", "head-decodes", "card-back-untested"};
   return names[static_cast<std::size_t>(s)];
 }
 
@@ -26,9 +27,9 @@ std::string_view path_name(Path p) {
       "write-waits-for-merge", "proposal-answer-lost", "reserve-fuller-than-primary", "swaps-collide",
       "newer-than-store", "second-promotion-during-tail", "longer-tail-dropped", "index-record-dropped",
       "trim-during-flush", "sled-back-after-epochs", "decode-with-another-set",
-      "image-rebuild", "suspect-after-replay", "repaired-from-member", "narrow-stripe", "stranger", "blank-waits", "restarted-inside-lease", "late-sync-refused", "attempt-of-unknown-end",
+      "image-rebuild", "suspect-after-replay", "repaired-from-member", "narrow-stripe", "stranger", "blank-waits", "restarted-inside-lease", "late-sync-refused", "member-replaced", "replaced-came-back", "left-for-good", "attempt-of-unknown-end",
       "epoch-start-appended", "truncate-logged", "proposal-sent", "image-sent", "index-record-appended",
-      "segment-begun", "stripe-spread", "fence-persisted", "member-joined", "member-left", "primary-opened", "flush-gathered",
+      "segment-begun", "stripe-spread", "fence-persisted", "member-joined", "member-left", "primary-opened", "flush-gathered", "slow-left", "slow-back", "handed-over", "store-doubted",
       "tail-dropped",
       "checkpoint-refused", "fall-back-checkpoint", "checkpoint-written", "checkpoint-loaded", "checkpoint-slot-freed"};
   return names[static_cast<std::size_t>(p)];

@@ -41,6 +41,9 @@ enum class Path {
   blank_waits,                   // 4.2  a head that has lost its disk does not open the VP without the others
   restarted_inside_lease,        // 6.2  a head that has just restarted opens a VP
   late_sync_refused,             // 3.4  a message of a synchronisation that its primary has given up
+  member_replaced,               // another head takes a lost reserve's place
+  replaced_came_back,            // ... and gives it back, since the lost one has less to catch up with
+  left_for_good,                 // a head forgets a replica that another has in its place
   attempt_of_unknown_end,        // 8.1  a stripe's gateway did not answer: fresh slots
   // Moments
   epoch_start_appended,
@@ -55,6 +58,10 @@ enum class Path {
   member_left,                   // ... has let one go
   primary_opened,
   flush_gathered,                // slots are allocated, nothing has been sent
+  slow_left,                     // a primary decides that writes shall not wait for a slow member
+  slow_back,                     // ... that they shall again
+  handed_over,                   // a slow primary has made a faster reserve the next
+  store_doubted,                 // 5.2  a control plane finds that its store is an older copy
   tail_dropped,                  // a truncation is done
   // Checkpoints
   checkpoint_refused,            // 9.1  it does not lie on the survivor's history
@@ -83,6 +90,8 @@ enum class Fact {
   image_taken,      // ... it has taken over an image of its primary's
   recovered,        // a replica has been read from its log: up to LSN `value`, whose epoch is `more`
   found_suspect,    // ... and is not to be trusted
+  stored,           // the store has answered that a designation is durable: of epoch `value`, revision `more`
+  found_stored,     // ... has begun with one
 };
 /// The product: nothing. `value`: the epoch, unless the fact says otherwise.
 void witnessed(Fact fact, VpId vp, std::uint64_t value, std::uint64_t more = 0);

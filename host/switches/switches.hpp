@@ -23,6 +23,15 @@ enum class Switch {
   ack_before_shrink,             // 3.1
   join_before_acks,              // 3.2
   acknowledges_one_copy,         // 3.3: also below min_copies
+  union_forgotten,               // 3.2: a proposal without an answer is taken for one that was refused
+  replacement_joins_at_once,     // 3.2  another head in a lost reserve's place counts before it has caught up
+  latency_not_relative,          // 3.5: a member is slow by its own latency, whatever the primary's is
+  latency_floor_ignored,         // 3.5: however little it is slower
+  slow_without_revision,         // 3.5, 3.1: acknowledged without a slow member before a revision says so
+  slow_never_restored,           // 3.5
+  slow_below_min_copies,         // 3.5, 3.3: a slow member leaves though too few are left
+  slow_member_cut_off,           // 3.5: a slow member gets no records any more
+  slow_primary_kept,             // 3.5
   longest_log_by_length,         // 4.2
   blank_promoted,                // 4.2: an empty replica opens the VP without the others
   truncate_not_durable,          // 4.3
@@ -45,12 +54,18 @@ enum class Switch {
   reuse_before_image,            // 10.2: log space is reused while the image still names what was in it
   index_without_reserve,         // 10.3
   store_loses_last_transaction,  // 5.1
+  restored_store_promotes,       // 5.2: also before all members have answered
   // Checkpoints
   checkpoint_covers_uncommitted, // 9.1: it claims to be complete up to the log's end
   checkpoint_of_another_history, // 9.1: used though it does not lie on the survivor's list of epoch starts
   checkpoint_not_read_back,      // 9.3: it counts as soon as it has been written
   // Front ends
   no_tls_demand,                 // an address with TLS serves without it, too
+  // Coders that are not trusted (8.7)
+  card_parity_unverified,  // compared, and the result of it not heeded
+  hung_card_waited_for,    // for ten minutes
+  head_decodes,            // itself, whatever the sleds could do (A9)
+  card_back_untested,      // after a fault it is used again without a self-test
   count_
 };
 

@@ -183,7 +183,7 @@ io::Task<bool> Channel::read_frame(Frame& frame) {
   }
   frame.payload.clear();
   if (h.payload_bytes != 0) {
-    Buffer payload = Buffer::allocate(h.payload_bytes);
+    Buffer payload = memory_ ? memory_(frame.kind, h.payload_bytes) : Buffer::allocate(h.payload_bytes);
     if (!co_await take(payload.data(), h.payload_bytes)) co_return false;
     frame.payload.push_back(std::move(payload));
   }

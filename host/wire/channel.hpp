@@ -34,6 +34,9 @@ class Channel : public std::enable_shared_from_this<Channel> {
 
   /// Starts reading and writing. `closed` runs once, from the loop, when the connection has ended.
   void start(Handler handler, std::function<void()> closed = {});
+  /// Where payloads of frames of a kind are received; default: ordinary memory. A card codes from its own without a copy.
+  using PayloadMemory = std::function<Buffer(Kind, std::size_t bytes)>;
+  void receive_into(PayloadMemory memory) { memory_ = std::move(memory); }
 
   void send(Frame frame);
   /// Sends `frame` as the answer to `request`.
@@ -64,6 +67,7 @@ class Channel : public std::enable_shared_from_this<Channel> {
   std::string peer_;
   Handler handler_;
   std::function<void()> closed_;
+  PayloadMemory memory_;
   bool open_ = true;
   NodeId peer_node_ = 0;
   std::uint64_t next_id_;

@@ -48,6 +48,7 @@ struct ControlLink::State {
   std::string last_complaint;
   bool registered = false;
   std::shared_ptr<io::Time> heard;  // last frame on the present connection, once registered
+  std::uint64_t store = 0, sequence = 0;  // what the control plane said last of its store
   // Frames that overtook the end of registration: a designation means nothing before the first directory.
   std::vector<Frame> early;
   Link link;
@@ -61,7 +62,7 @@ Frame ControlLink::State::registration() {
     if (callbacks.devices) devices = b.CreateVector(callbacks.devices(b));
     flatbuffers::Offset<flatbuffers::Vector<flatbuffers::Offset<fbs::Designation>>> designations;
     if (callbacks.designations) designations = b.CreateVector(callbacks.designations(b));
-    return fbs::CreateRegisterNode(b, self.id, name, role, address, self.pid, self.incarnation, version, devices, designations);
+    return fbs::CreateRegisterNode(b, self.id, name, role, address, self.pid, self.incarnation, version, devices, designations, store, sequence);
   });
 }
 
@@ -145,6 +146,7 @@ void ControlLink::State::on_frame(const std::shared_ptr<Channel>& channel, Frame
 void ControlLink::State::act(const std::shared_ptr<Channel>& channel, Frame frame) {
   switch (frame.kind) {
     case Kind::ping: {
+      if (const auto* p = frame.as<fbs::Ping>(); p && p->store() != 0) store = p->store(), sequence = p->sequence();
       std::string report = callbacks.report ? callbacks.report() : "{}";
       channel->reply(frame, make_frame(Kind::pong, [&](auto& b) {
                        auto text = b.CreateString(report);

@@ -11,16 +11,28 @@ namespace {
 class Rtl : public Card {
  public:
   Rtl() { reset(); }
-  ~Rtl() override { model_->final(); }
+  ~Rtl() override {
+    if (trace_) trace_->close();
+    model_->final();
+  }
   card::Out cycle(const card::In &in) override {
     card::Out out = card::Out();
     card_glue::drive(*model_, in);
     model_->ap_clk = 0, model_->eval();
+    if (trace_) trace_->dump(10 * cycles_);
     card_glue::sample(*model_, out);
     model_->ap_clk = 1, model_->eval();
+    if (trace_) trace_->dump(10 * cycles_ + 5);
+    cycles_++;
     return out;
   }
+  void trace(const std::string &path) override {
+    Verilated::traceEverOn(true);
+    trace_ = std::make_unique<VerilatedFstC>();
+    hls::attach(*model_, trace_.get()), trace_->open(path.c_str());
+  }
   void reset() override {
+    if (trace_) trace_->close(), trace_.reset();  // a trace ends with its model
     model_ = std::make_unique<card_glue::Model>();
     model_->ap_rst_n = 0;
     card_glue::drive(*model_, card::In());
@@ -30,6 +42,8 @@ class Rtl : public Card {
 
  private:
   std::unique_ptr<card_glue::Model> model_;
+  std::unique_ptr<VerilatedFstC> trace_;
+  uint64_t cycles_ = 0;
 };
 
 class Lockstep : public Card {

@@ -16,7 +16,7 @@ class Card {
   virtual card::Out cycle(const card::In &in) = 0;
   /// As after power-up.
   virtual void reset() = 0;
-  /// Waveforms of the RTL until the next reset; nothing on a native card.
+  /// Waveforms of the RTL from here on; nothing on a native card.
   virtual void trace(const std::string &) {}
 };
 

@@ -8,6 +8,7 @@
 
 #include "hls/dma_write_log/record.h"
 #include "sim/card/driver.hpp"
+#include "sim/card/jobs.hpp"
 
 using namespace luge::sim;
 using namespace luge_card;
@@ -22,12 +23,6 @@ constexpr unsigned RECORDS_LOG2 = 10, FUNCTIONS = 4;  // recorded; a fifth is no
 constexpr uint32_t PLACE = 0x8000;  // bytes for a destination
 constexpr uint32_t TIMEOUT = 2000;
 
-struct Job {
-  Descriptor d;
-  int expected;  // status without faults
-  bool with_crc;
-};
-
 const std::vector<std::string> fault_names = {"none", "read-error", "read-decode", "read-lost", "read-stuck", "read-short", "write-error", "write-lost", "write-stuck", "parity-flip",
                                               "queue-read-error", "queue-read-lost", "queue-write-error", "queue-write-lost", "queue-stuck", "doorbell", "drain", "stop-run", "reset"};
 
@@ -36,14 +31,16 @@ class Runner {
   explicit Runner(hls::Bench &b)
       : bench(b), random(b.seed), fail([&b](const std::string &s) { b.fail("%s", s.c_str()); }), card(make_card(CardKind::lockstep)), rig(*card, random, BASE, SIZE, b.coverage, fail, b.now),
         driver(rig, RING, COMPLETIONS, fail) {
-    rig.mutant = b.mutant;
+    rig.mutant = b.mutant, jobs.functions = FUNCTIONS + 1;
     declare();
     for (size_t i = 0; i < SIZE; i += 8) { uint64_t v = random(); std::memcpy(rig.memory.at(BASE + i), &v, 8); }
     if (!b.trace.empty()) card->trace(b.trace);
   }
   void run() {
     power_up();
-    while (rig.now < bench.wanted()) {
+    if (bench.wants("storage_writes_are_recorded")) storage_writes_are_recorded();
+    if (bench.wants("errors_at_every_beat")) errors_at_every_beat();
+    while (bench.wants("episodes") && rig.now < bench.wanted()) {
       episode();
       bench.progress(rig.now);
     }
@@ -51,7 +48,7 @@ class Runner {
     bench.figure("jobs, of them failed", "%llu, %llu", (unsigned long long)jobs_done, (unsigned long long)jobs_failed);
     bench.figure("records of the DMA write log", "%llu", (unsigned long long)records);
     bench.figure("source bytes coded", "%llu", (unsigned long long)source_bytes);
-    if (!bench.mutant) rates();
+    if (!bench.mutant && bench.only.empty()) rates();
   }
 
  private:
@@ -63,109 +60,34 @@ class Runner {
   Driver driver;
   std::deque<Job> open;
   std::vector<std::pair<Job, Completion>> ended;
-  uint64_t cookie = 1, jobs_done = 0, jobs_failed = 0, source_bytes = 0;
+  uint64_t jobs_done = 0, jobs_failed = 0, source_bytes = 0;
   bool trust = true;  // compare what jobs with status ok wrote
   int mismatches = 0;
   size_t turn = 0;
-  unsigned stuck = 0, refused = 0, bads = 0, write_stuck = 0;
+  unsigned stuck = 0, refused = 0, write_stuck = 0;
 
   uint64_t below(uint64_t n) { return random() % n; }
   bool chance(int percent) { return (int)below(100) < percent; }
 
   void declare() {
     auto &c = bench.coverage;
-    std::vector<std::string> ks, statuses;
-    for (int k = 1; k <= 16; k++) ks.push_back(std::to_string(k));
-    c.declare("k", ks), c.declare("m", {"1", "2", "3", "4"});
-    c.declare("length", {"1-63", "64", "65-4095", "4096", "up to 8192", "more"});
-    c.declare("offset of a chunk", {"0", "other"});
-    c.declare("CRC", {"with", "without"});
+    std::vector<std::string> statuses;
     c.declare("fault", fault_names);
+    for (auto *port : {"source", "destination", "descriptor", "line of CRCs", "completion"}) c.declare(std::string("error response to every beat of a ") + port, {"SLVERR", "DECERR"});
     c.declare("jobs in flight", {"1", "2", "3", "4", "more submitted"});
     for (int s : {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 16, 17, 18, 19, 20, 24, 25, 27}) statuses.push_back(std::to_string(s));
     c.declare("status of a job", statuses);
   }
 
   // ---- jobs ----
-  Descriptor blank(int op) {
-    Descriptor d;
-    std::memset((void *)&d, 0, sizeof d);
-    d.version = 1, d.op = (uint8_t)op, d.cookie = cookie++;
-    return d;
-  }
-  uint32_t any_length() {
-    switch (below(7)) {
-      case 0: return 1 + (uint32_t)below(63);
-      case 1: return 64;
-      case 2: return 65 + (uint32_t)below(4031);
-      case 3: return 4096;
-      case 4: return 4097 + (uint32_t)below(4096);
-      case 5: return 64 * (1 + (uint32_t)below(100));
-      default: return 8193 + (uint32_t)below(5000);
-    }
-  }
-  Job code() {
-    Job j;
-    j.d = blank(Op::code), j.expected = JobStatus::ok;
-    j.d.sources = (uint8_t)(1 + below(16)), j.d.rows = (uint8_t)(1 + below(4)), j.d.table = (uint8_t)below(4), j.d.function = (uint8_t)below(FUNCTIONS + 1);
-    j.d.length = any_length();
-    j.with_crc = chance(50);
-    if (j.with_crc) j.d.length = (j.d.length + 63) / 64 * 64, j.d.flags = FLAG_CRC;
-    bool aligned = chance(40);
-    for (int i = 0; i < j.d.sources; i++) j.d.source[i] = SOURCES + below((0x200000 - j.d.length - 64) / 64) * 64 + (aligned ? 0 : below(64));
-    uint32_t entry = driver.submitted % driver.entries();
-    for (int r = 0; r < j.d.rows; r++) j.d.destination[r] = DESTINATIONS + (entry * 4 + (uint32_t)r) * PLACE + 64 + (aligned ? 0 : below(64));
-    j.d.crc_address = j.with_crc ? LINES + entry * 0x1000 : below(~0ull);
-    for (int i = j.d.sources; i < 16; i++) j.d.source[i] = random();
-    for (int i = j.d.rows; i < 8; i++) j.d.destination[i] = random();
-    auto &c = bench.coverage;
-    c.hit("k", std::to_string(j.d.sources)), c.hit("m", std::to_string(j.d.rows)), c.hit("offset of a chunk", aligned ? "0" : "other"), c.hit("CRC", j.with_crc ? "with" : "without");
-    uint32_t n = j.d.length;
-    c.hit("length", n < 64 ? "1-63" : n == 64 ? "64" : n < 4096 ? "65-4095" : n == 4096 ? "4096" : n <= 8192 ? "up to 8192" : "more");
-    return j;
-  }
-  Job load(int table) {
-    Job j;
-    j.d = blank(Op::load_table), j.expected = JobStatus::ok, j.with_crc = false;
-    j.d.table = (uint8_t)table;
-    for (int i = 0; i < 64; i++) { uint8_t v = (uint8_t)random(); reinterpret_cast<uint8_t *>(&j.d)[64 + i] = v; }
-    return j;
-  }
-  // A descriptor that must be refused, with the code it must be refused with.
-  Job bad() {
-    Job j = code();
-    Descriptor &d = j.d;
-    auto crc = [&] { d.flags = FLAG_CRC, d.length = 4096, d.crc_address = LINES; };
-    switch (bads++ % 20) {  // each in turn
-      case 0: d.version = (uint8_t)(below(2) ? 0 : 2 + below(200)), j.expected = JobStatus::bad_version; break;
-      case 1: d.op = (uint8_t)(below(2) ? 0 : 4 + below(200)), j.expected = JobStatus::bad_op; break;
-      case 2: d.flags = (uint8_t)(2 << below(7)), j.expected = JobStatus::bad_op; break;
-      case 3: d.sources = (uint8_t)(below(2) ? 0 : 17 + below(200)), j.expected = JobStatus::bad_sources; break;
-      case 4: d.rows = (uint8_t)(below(3) ? 5 + below(4) : below(2) ? 0 : 9 + below(200)), j.expected = JobStatus::bad_rows; break;
-      case 5: d.table = (uint8_t)(4 + below(252)), j.expected = JobStatus::bad_table; break;
-      case 6: d.length = 0, j.expected = JobStatus::bad_length; break;
-      case 7: d.length = MAX_LENGTH + 1 + (uint32_t)below(1 << 30), j.expected = JobStatus::bad_length; break;
-      case 8: crc(), d.length = 4096 - (uint32_t)(1 + below(63)), j.expected = JobStatus::bad_length; break;
-      case 9: crc(), d.crc_address += 1 + below(127), j.expected = JobStatus::misaligned; break;
-      case 10: crc(), d.crc_address = chance(50) ? WINDOW - 128 : END, j.expected = JobStatus::outside; break;
-      case 11: d.source[below(d.sources)] = WINDOW - 1 - below(1000), j.expected = JobStatus::outside; break;
-      case 12: d.source[below(d.sources)] = END - d.length + 1 + below(1000), j.expected = JobStatus::outside; break;
-      case 13: d.destination[below(d.rows)] = chance(50) ? ~0ull - below(100) : WINDOW - d.length, j.expected = JobStatus::outside; break;
-      case 14: d.source[below(d.sources)] = d.destination[below(d.rows)] + (chance(50) ? 0 : below(d.length)), j.expected = JobStatus::overlap; break;
-      case 15: d.rows = 2, d.destination[0] = DESTINATIONS + 100000, d.destination[1] = d.destination[0] + d.length - 1, j.expected = JobStatus::overlap; break;
-      case 16: d.rows = 4, d.length = 100, d.destination[0] = DESTINATIONS, d.destination[1] = DESTINATIONS + 200, d.destination[2] = DESTINATIONS + 400, d.destination[3] = DESTINATIONS + 99, d.flags = 0, j.expected = JobStatus::overlap; break;
-      case 17: d.function = (uint8_t)(64 + below(192)), j.expected = JobStatus::bad_function; break;
-      case 18: d = blank(Op::load_table), d.table = 4, j.expected = JobStatus::bad_table; break;
-      default: d = blank(Op::nothing), d.flags = 1, j.expected = JobStatus::bad_op; break;
-    }
-    j.with_crc = false;
-    return j;
-  }
+  Jobs jobs{{WINDOW, END, SOURCES, 0x200000, DESTINATIONS, PLACE, LINES, 0x1000}, random, bench.coverage};
+  uint32_t entry() const { return driver.submitted % driver.entries(); }
+  Job code() { return jobs.code(entry()); }
+  Job load(int table) { return jobs.load(table); }
   void submit(const Job &j) {
     if (j.d.op == Op::code && j.expected == JobStatus::ok) {
-      uint32_t entry = driver.submitted % driver.entries();
-      std::memset(rig.memory.at(DESTINATIONS + entry * 4ull * PLACE), 0xa5, 4 * PLACE);
-      std::memset(rig.memory.at(LINES + entry * 0x1000ull), 0x5a, 0x1000);
+      std::memset(rig.memory.at(DESTINATIONS + entry() * 4ull * PLACE), 0xa5, 4 * PLACE);
+      std::memset(rig.memory.at(LINES + entry() * 0x1000ull), 0x5a, 0x1000);
     }
     driver.put(j.d);
     open.push_back(j);
@@ -312,7 +234,7 @@ class Runner {
       while (!driver.room()) { rig.cycle(), reap(); if (++stuck_for > 400000) bench.fail("no progress: the ring stays full"); }
       stuck_for = 0;
       int batch = 1 + (int)below(4);
-      for (; batch > 0 && n > 0 && driver.room(); batch--, n--) submit(chance(percent_bad) ? bad() : chance(8) ? load((int)below(4)) : chance(4) ? Job{blank(Op::nothing), JobStatus::ok, false} : code());
+      for (; batch > 0 && n > 0 && driver.room(); batch--, n--) submit(chance(percent_bad) ? jobs.bad(entry()) : chance(8) ? load((int)below(4)) : chance(4) ? jobs.nothing() : code());
       driver.ring_doorbell();
     }
   }
@@ -347,6 +269,57 @@ class Runner {
     take_faults();
   }
 
+  // Requirement: DWR-17 switch=mutant-25
+  void storage_writes_are_recorded() {
+    rig.behave(40, 0);
+    for (int i = 0; i < 10; i++) feed(5, 0), finish(), expect_all(), expect_records();
+  }
+
+  // One job again and again, each time with another beat answered with an error: it fails with the right code, the next one goes well.
+  void errors_at_every_beat() {
+    rig.behave(20, 0);
+    auto small = [&] {
+      Job j = code();
+      Descriptor &d = j.d;
+      d.sources = 2, d.rows = 2, d.length = 704, d.flags = FLAG_CRC, j.with_crc = true, d.function = FUNCTIONS;  // nobody's: no records between its writes
+      for (unsigned i = 0; i < 2; i++) d.source[i] = SOURCES + 0x10000 * i + 4096 - 300, d.destination[i] = DESTINATIONS + (entry() * 4 + i) * (uint64_t)PLACE + 4096 - 100;
+      d.crc_address = LINES + entry() * 0x1000ull;
+      return j;
+    };
+    auto give = [&] {
+      while (!driver.room()) settle(1);
+      quiet();
+      submit(small()), driver.ring_doorbell();
+    };
+    struct Port { const char *name; Faults &faults; long first; int slverr, decerr; };
+    int injected = 0;
+    for (Port port : {Port{"source", rig.read.faults, 0, JobStatus::read_error, JobStatus::read_decode}, Port{"destination", rig.write.faults, 0, JobStatus::write_error, JobStatus::write_decode},
+                      Port{"descriptor", rig.job_read.faults, 0, JobStatus::fetch_error, JobStatus::fetch_error}, Port{"line of CRCs", rig.job_write.faults, 0, JobStatus::write_error, JobStatus::write_decode}})
+      for (int error : {axi::SLVERR, axi::DECERR})
+        for (long beat = 0;; beat++) {
+          if (port.name == std::string("line of CRCs") && beat == 2) break;  // the third is the completion
+          quiet(), ended.clear();
+          port.faults.error_beat = beat, port.faults.error = error;
+          give(), finish();
+          if (port.faults.error_beat >= 0) { port.faults.error_beat = -1, expect_all(); break; }  // the job has no more beats
+          if (expect_but({error == axi::SLVERR ? port.slverr : port.decerr}) != 1) bench.fail("error %d at beat %ld of a %s does not fail the job", error, beat, port.name);
+          give(), finish(), expect_all();
+          bench.coverage.hit(std::string("error response to every beat of a ") + port.name, error == axi::SLVERR ? "SLVERR" : "DECERR"), injected++;
+        }
+    for (int error : {axi::SLVERR, axi::DECERR}) {
+      quiet(), take_faults();
+      rig.job_write.faults.error_beat = 0, rig.job_write.faults.error = error;
+      submit(jobs.nothing()), driver.ring_doorbell(), settle(1000);
+      if (!(take_faults() & FAULT_COMPLETION_ERROR)) bench.fail("a completion that can't be written does not show");
+      open.clear(), driver.forget(), ended.clear();
+      give(), finish(), expect_all();
+      bench.coverage.hit("error response to every beat of a completion", error == axi::SLVERR ? "SLVERR" : "DECERR"), injected++;
+    }
+    if (injected < 60) bench.fail("only %d beats were answered with an error", injected);
+    bench.figure("error responses, each at every beat of a job", "%d", injected);
+    quiet(), take_faults(), rig.poke(REG_INTERRUPTS, 1);
+  }
+
   void episode() {
     rig.behave((int)below(80), bench.stall >= 0 ? bench.stall : (int)below(4) * 20);
     rig.read.faults = rig.write.faults = rig.job_read.faults = rig.job_write.faults = Faults();  // one that nothing has met
@@ -377,13 +350,15 @@ class Runner {
       bool happened = rig.read.faults.error_beat < 0;
       if (expect_but({name == "read-error" ? JobStatus::read_error : JobStatus::read_decode}) != (happened ? 1 : 0)) bench.fail("one wrong answer must fail one job");
     } else if (name == "write-error") {
-      rig.write.faults.error_beat = some % 8, rig.write.faults.error = ++refused % 2 ? axi::SLVERR : axi::DECERR;
+      rig.write.faults.error_beat = some % 8, rig.write.faults.error = refused % 2 ? axi::DECERR : axi::SLVERR;
       feed(6, 0), finish();
       bool happened = rig.write.faults.error_beat < 0;
       settle(2000);  // records that are still to leave
       happened |= rig.write.faults.error_beat < 0;
       bool record = rig.peek(REG_LOG_STATUS) & LOG_STATUS_RECORD_ERROR;
-      if (expect_but({JobStatus::write_error, JobStatus::write_decode}) + record != (happened ? 1 : 0)) bench.fail("one refused write must fail one job, or show as a record that is lost");
+      int failed = expect_but({JobStatus::write_error, JobStatus::write_decode});
+      refused += failed != 0;  // one that meets a record shows neither status
+      if (failed + record != (happened ? 1 : 0)) bench.fail("one refused write must fail one job, or show as a record that is lost");
       if (record) power_up();
     } else if (name == "read-lost" || name == "read-stuck" || name == "read-short") {
       if (name == "read-lost") rig.read.faults.lose_beat = some;
@@ -456,12 +431,13 @@ class Runner {
       ended.clear();
       Job crc = code();  // a line of CRCs: fails its job
       while (!crc.with_crc) crc = code();
+      crc.d.length = 64 * (1 + (uint32_t)below(4));  // done long before the answer
       rig.job_write.faults.error_beat = 0, rig.job_write.behaviour.latency = 400;  // it comes after the data's answers
       submit(crc), driver.ring_doorbell(), finish(), quiet();
       if (expect_but({JobStatus::write_error}) != 1) bench.fail("CRCs that can't be written don't fail their job");
       take_faults();
       rig.job_write.faults.error_beat = 0;
-      Job j{blank(Op::nothing), JobStatus::ok, false};
+      Job j = jobs.nothing();
       submit(j), driver.ring_doorbell();
       settle(2000);
       if (!(take_faults() & FAULT_COMPLETION_ERROR)) bench.fail("a completion that can't be written does not show");
@@ -509,7 +485,7 @@ class Runner {
   // ---- figures ----
   double measure(int k, int m, uint32_t length, int jobs, std::vector<std::pair<double, double>> *chart) {
     finish(), ended.clear();
-    uint32_t before = rig.peek(REG_COMPLETED);
+    uint32_t stalls = rig.peek(REG_READ_STALLS);
     uint64_t begin = 0, end = 0;
     for (int i = 0; i < jobs; i++) {
       Job j = code();
@@ -522,7 +498,7 @@ class Runner {
     driver.ring_doorbell();
     uint64_t beats = rig.read.beats;
     while (rig.read.beats == beats) rig.cycle();
-    begin = rig.now;
+    begin = rig.now, last_beats = rig.read.beats;
     uint64_t shown = begin;
     while (!open.empty()) {
       rig.cycle();
@@ -532,7 +508,9 @@ class Runner {
       if (rig.now % 64 == 0) reap();
     }
     expect_all();
-    (void)before;
+    double beats_all = (double)jobs * k * (length / 64), cycles = (double)(end + 1 - begin), waits = std::min(cycles - beats_all, (double)(rig.peek(REG_READ_STALLS) - stalls));
+    bench.charts.stacks["Where the reader's cycles go, latency 60 and no stalls"].push_back(
+        {std::to_string(k) + "+" + std::to_string(m) + ", chunks of " + std::to_string(length), {{"a beat arrives", beats_all}, {"memory has not answered", waits}, {"nothing asked for", cycles - beats_all - waits}}});
     return (double)jobs * k * (length / 64) / (double)(end + 1 - begin);
   }
   uint64_t last_beats = 0;
@@ -544,7 +522,7 @@ class Runner {
     submit(load(0)), submit(load(1)), submit(load(2)), submit(load(3)), driver.ring_doorbell(), finish(), ended.clear();
     last_beats = rig.read.beats;
     for (int k : {4, 8, 10, 16}) {
-      double used = measure(k, k == 4 ? 2 : 4, 4096, 24, k == 8 ? &bench.charts["Share of 64 B a cycle that arrives, 8+4, 24 jobs of 4 KiB chunks"] : nullptr);
+      double used = measure(k, k == 4 ? 2 : 4, 4096, 24, k == 8 ? &bench.charts.lines["Share of 64 B a cycle that arrives, over cycles: 24 jobs of 8+4 with 4 KiB chunks"] : nullptr);
       bench.figure("beats used, k=" + std::to_string(k) + ", 4 KiB chunks, latency 60", "%.1f %%", 100 * used);
       if (used < 0.95) bench.fail("beats used are below 95 %%");
     }
@@ -570,7 +548,7 @@ class Runner {
     for (uint32_t n = 0; seconds < (bench.full() ? 1.5 : 0.2); n++) {
       Completion c;
       while (!d.room() && !d.reap(c)) for (int i = 0; i < 64; i++) r.cycle();
-      Descriptor x = blank(Op::code);
+      Descriptor x = jobs.blank(Op::code);
       x.sources = 8, x.rows = 3, x.length = 12288;
       for (unsigned s = 0; s < 8; s++) x.source[s] = SOURCES + 0x10000ull * s;
       for (unsigned q = 0; q < 3; q++) x.destination[q] = DESTINATIONS + (n % 16 * 4 + q) * (uint64_t)PLACE;

@@ -1,6 +1,7 @@
 // Memory behind the card's AXI ports: bytes, and for each port latency, stalls and faults. One cycle is: present() what the port
 // drives, step the card, observe() what the card drove. All chance comes from the generator handed in.
 #pragma once
+#include <atomic>
 #include <cstdint>
 #include <cstring>
 #include <deque>
@@ -40,12 +41,13 @@ struct Faults {
   bool stuck_request = false, stuck_data = false;  // ready never comes
 };
 
-class ReadPort {
+// M: a memory with holds(address, length) and at(address).
+template <class M> class ReadPortOf {
  public:
   Behaviour behaviour;
   Faults faults;
   uint64_t beats = 0;
-  ReadPort(Memory &memory, std::mt19937_64 &random) : memory_(memory), random_(random) {}
+  ReadPortOf(M &memory, std::mt19937_64 &random) : memory_(memory), random_(random) {}
 
   template <class D> void present(axi::ReadInOf<D> &in) {
     in.arready = !faults.stuck_request && requests_.size() < 32 && !held();
@@ -86,7 +88,7 @@ class ReadPort {
 
  private:
   struct Request { uint64_t address; uint32_t beats, done; uint64_t due; };
-  Memory &memory_;
+  M &memory_;
   std::mt19937_64 &random_;
   std::deque<Request> requests_;
   bool offering_ = false, lost_ = false;
@@ -95,12 +97,12 @@ class ReadPort {
   static void count(long &n) { if (n > 0) n--; else if (n == 0) n = -1; }
 };
 
-class WritePort {
+template <class M> class WritePortOf {
  public:
   Behaviour behaviour;
   Faults faults;
   uint64_t beats = 0;
-  WritePort(Memory &memory, std::mt19937_64 &random) : memory_(memory), random_(random) {}
+  WritePortOf(M &memory, std::mt19937_64 &random) : memory_(memory), random_(random) {}
 
   // wvalid of the cycle before: a memory may wait for data before it takes an address.
   void present(axi::WriteIn &in) {
@@ -136,7 +138,7 @@ class WritePort {
   struct Burst { uint64_t address; uint32_t beats; };
   struct Word { uint8_t bytes[64]; uint64_t strobes; };
   struct Answer { int resp; uint64_t due; };
-  Memory &memory_;
+  M &memory_;
   std::mt19937_64 &random_;
   std::deque<Burst> addresses_;
   std::deque<Word> words_;
@@ -154,14 +156,26 @@ class WritePort {
     for (uint32_t i = 0; i < b.beats; i++) {
       uint64_t address = b.address + 64 * i;
       if (!memory_.holds(address, 64)) resp = axi::DECERR;
-      else if (resp == axi::OKAY)
-        for (int j = 0; j < 64; j++)
-          if (words_.front().strobes >> j & 1) memory_.at(address)[j] = words_.front().bytes[j] ^ (faults.flip_beat == 0 && j == 5 ? 0x10 : 0);
+      else if (resp == axi::OKAY) store(memory_.at(address), words_.front());
       count(faults.flip_beat);
       words_.pop_front();
     }
     answers_.push_back({resp, now_ + (uint64_t)behaviour.latency});
   }
+  void store(uint8_t *to, Word &w) {
+    if (faults.flip_beat == 0) w.bytes[5] ^= 0x10;
+    if (w.strobes == ~0ull) {
+      // A host that looks on from another process goes by a completion's last byte.
+      std::memcpy(to, w.bytes, 56);
+      std::atomic_thread_fence(std::memory_order_release);
+      std::memcpy(to + 56, w.bytes + 56, 8);
+      return;
+    }
+    for (int j = 0; j < 64; j++)
+      if (w.strobes >> j & 1) to[j] = w.bytes[j];
+  }
 };
+using ReadPort = ReadPortOf<Memory>;
+using WritePort = WritePortOf<Memory>;
 
 }  // namespace luge::sim

@@ -58,6 +58,7 @@ class Chaos {
   /// The node is never started again.
   void give_up(Node n);
   bool given_up(Node n) const;
+  bool any_given_up() const { return !given_up_.empty(); }
   /// A fault that happened otherwise than by inject().
   void count(const std::string& name) { ++count_[name]; }
 

@@ -2,31 +2,27 @@
 #include <boost/json.hpp>
 #include <set>
 
-#include "base/logging.hpp"
 #include "coding/checkpoint_block.hpp"
 #include "coding/chunk_header.hpp"
-#include "sim/cluster/volume_fixture.hpp"
-#include "switches/paths.hpp"
-#include "switches/switches.hpp"
+#include "sim/cluster/unit_fixture.hpp"
 
 namespace luge::sim {
 namespace {
 
-class CheckpointTest : public VolumeTest {
+class CheckpointTest : public UnitTest {
  protected:
   using Mode = head::Options::Checkpoints;
-  static Unit::Shape shape(Mode mode) {
-    Unit::Shape s = small_unit();
-    head::Options& h = s.head;
+  static void small_checkpoints(head::Options& h, Mode mode) {
     h.checkpoints = mode;
     h.flush_bytes = 64 << 10;
     h.flush_idle = 300ms;
     h.checkpoint_chunk_bytes = 4 << 10;
     h.checkpoint_growth = 1;
     h.checkpoint_percent = 1'000'000;  // so small a volume has few metadata records
-    return s;
   }
-  explicit CheckpointTest(Mode mode = Mode::all) : VolumeTest(shape(mode)) { logging::setup("test", "off"); }
+  explicit CheckpointTest(Mode mode = Mode::all) : UnitTest(3, 4 << 20, [mode](head::Options& h) { small_checkpoints(h, mode); }) {
+    logging::setup("test", "off");
+  }
 
   boost::json::object replica_report(NodeId head) {
     auto report = boost::json::parse(unit_->head(head)->report());

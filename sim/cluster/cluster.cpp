@@ -74,6 +74,11 @@ Unit::Shape shape_of(const ClusterOptions& o, Random r) {
   h.flush_bytes = r.spread(64 << 10, 4 << 20);
   h.flush_age = Duration(r.spread(200'000'000, 20'000'000'000));
   h.flush_idle = Duration(r.spread(50'000'000, 3'000'000'000));
+  h.replace_after = o.schedule.empty() ? h.flush_age / 2 : Duration(std::chrono::hours(1));  // who leads to the brink counts on who is there
+  // With the product's own limits a short fault would seldom be long enough to be seen as slowness.
+  if (r.chance(0.7) || o.schedule.starts_with("slow-")) h.latency = {.floor = 3ms, .gap = 1s, .window = 200ms, .samples = 12, .windows = 2};
+  if (o.schedule == "late-answers" || o.schedule == "restart-in-lease") h.lease_reads = true;
+  if (o.schedule == "rotten-log") h.memory_bytes = 64 << 10, h.flush_idle = h.flush_age = 20s, h.flush_bytes = 4 << 20;
   using Checkpoints = head::Options::Checkpoints;
   h.checkpoints = r.chance(0.4) ? Checkpoints::none : r.chance(0.2) ? Checkpoints::primary : Checkpoints::all;
   h.checkpoint_chunk_bytes = r.chance(0.5) ? 4096 : 8192;
@@ -176,7 +181,7 @@ void Cluster::make_chaos() {
   std::vector<Node> crashable = all;
   for (int i = 0; i < 3; ++i) crashable.insert(crashable.end(), unit_.head_nodes().begin(), unit_.head_nodes().end());
   unit_faults_ = std::make_unique<UnitFaults>(sim_, unit_, *damage_, traps_);
-  schedules_ = std::make_unique<Schedules>(sim_, unit_, traps_, tenants_);
+  schedules_ = std::make_unique<Schedules>(sim_, unit_, *damage_, traps_, tenants_);
   std::vector<Node> clients;
   for (auto& t : tenants_) clients.insert(clients.end(), t->clients.begin(), t->clients.end());
   Chaos::Options c{.crashable = crashable, .networked = all, .all_at_once = storage};
@@ -330,7 +335,7 @@ ClusterResult Cluster::run() {
   if (sim_.random().chance(0.1)) full_.push_back(sim_.random().below(o_.heads));
   unit_.start(full_);
   make_tenants();
-  damage_ = std::make_unique<Damage>(sim_, unit_, media_, o_.layout);
+  damage_ = std::make_unique<Damage>(sim_, unit_, media_, o_.layout, o_.schedule == "rotten-log");
   judge_ = std::make_unique<Judge>(sim_, unit_, media_, *damage_);
   make_chaos();
   make_volumes();

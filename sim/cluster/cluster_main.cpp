@@ -8,6 +8,7 @@
 #include <fstream>
 
 #include "base/logging.hpp"
+#include "sim/cluster/growth.hpp"
 #include "sim/cluster/mutants.hpp"
 #include "sim/cluster/path_table.hpp"
 #include "sim/cluster/runner.hpp"
@@ -165,7 +166,12 @@ int main(int argc, char** argv) {
   mutant->add_flag("--known", mutants.known_only, "just those that the table has a seed for");
   mutant->add_flag("--quick", quick, "few seeds beyond the table's");
   mutant->add_option("--jobs", mutants.jobs)->check(CLI::Range(1, 64));
+  auto* growth = app.add_subcommand("growth", "what more heads, more volumes and more mapped data cost");
   CLI11_PARSE(app, argc, argv);
+  if (*growth) {
+    log_to_stdout(false);
+    return run_growth();
+  }
   // Memory that is freed is wanted again at once: giving it back to the kernel costs page faults, a fifth of the time.
   mallopt(M_MMAP_THRESHOLD, 1 << 30);
   mallopt(M_TRIM_THRESHOLD, 1 << 30);

@@ -4,10 +4,10 @@
 
 namespace luge::sim {
 
-Damage::Damage(Simulation& sim, Unit& unit, Media& media, Layout layout)
+Damage::Damage(Simulation& sim, Unit& unit, Media& media, Layout layout, bool with_bad_head)
     : sim_(sim), unit_(unit), media_(media), random_(sim.random().fork()) {
   reckless_ = random_.chance(0.05);
-  if (random_.chance(0.4)) bad_head_ = unit.head_nodes()[random_.below(unit.head_nodes().size())];
+  if (random_.chance(0.4) || with_bad_head) bad_head_ = unit.head_nodes()[random_.below(unit.head_nodes().size())];
   bool sleds_suffice = unit.sled_nodes().size() >= layout.k + 2;
   if (random_.chance(0.4) && sleds_suffice) bad_sled_ = unit.sled_nodes()[random_.below(unit.sled_nodes().size())];
 }
@@ -114,6 +114,23 @@ void Damage::rot_log_once(Node n) {
   disk.rot(path, at);
 }
 
+head::RecordPtr Damage::rot_header(Node n) {
+  auto records = logged_data(n);
+  if (reckless_ || bad_head_ != n || records.empty()) return nullptr;
+  // In front of what was logged near the end: what is dropped with it has been acknowledged.
+  head::RecordPtr r = records[records.size() - random_.between(1, std::min<std::size_t>(records.size(), 6))];
+  std::uint64_t at = r->position.offset - kBlockBytes + 20;
+  log(sim_.name(n) + " log-data offset " + std::to_string(at));
+  sim_.disk(n).rot("log-data", at);
+  return r;
+}
+
+void Damage::rot_payloads(Node n) {
+  auto records = logged_data(n);
+  if (reckless_ || bad_head_ != n || records.empty()) return;
+  for (std::uint64_t times = random_.between(4, 32); times != 0; --times) rot_at(n, *records[random_.below(records.size())]);
+}
+
 void Damage::rot_payload(Node n) {
   auto records = logged_data(n);
   if (records.empty()) return;
@@ -178,7 +195,7 @@ void Damage::new_disk(Chaos& chaos) {
 // One node of the two: with both gone the rest has no room for any other fault.
 void Damage::end(Chaos& chaos) {
   Node n = *bad_node();
-  if (ended_ || !others_hold(n)) return;
+  if (ended_ || !others_hold(n) || unit_.set_backs() != 0) return;  // an old store must hear of all
   ended_ = true;
   chaos.give_up(n);
 }

@@ -19,12 +19,17 @@ namespace luge::sim {
 
 class Damage {
  public:
-  Damage(Simulation& sim, Unit& unit, Media& media, Layout layout);
+  /// `with_bad_head`: always, not only in some seeds.
+  Damage(Simulation& sim, Unit& unit, Media& media, Layout layout, bool with_bad_head = false);
 
   std::vector<Chaos::Fault> faults();
   void heal();
   /// Some of the chunks that may rot do. For when no fault comes any more, before everything is read.
   void rot_chunks();
+  /// The header in front of a record that the bad head has logged lately goes bad, or a block of the record before. Null: there is none.
+  head::RecordPtr rot_header(Node bad_head);
+  /// Payloads that only logs hold, a few of them.
+  void rot_payloads(Node bad_head);
   bool reckless() const { return reckless_; }
   /// Its disk has been, or may have been, damaged.
   bool bad(Node n) const { return bad_head_ == n || bad_sled_ == n; }

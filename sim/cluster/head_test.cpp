@@ -83,12 +83,12 @@ wire::Frame collect(const wire::Designation& d) {
   });
 }
 
-RecordPtr data(LogPoint at, std::uint8_t fill) {
+RecordPtr data(LogPoint at, std::uint8_t fill, Lba lba = 0) {
   Buffer payload = Buffer::zeros(kBlockBytes);
   std::memset(payload.data(), fill, payload.size());
   std::vector<std::uint32_t> crcs;
   crc32c_blocks(payload.bytes(), crcs);
-  return head::make_record(kVp, at, RecordKind::data, 0, 1, {}, std::string(reinterpret_cast<const char*>(crcs.data()), 4), payload);
+  return head::make_record(kVp, at, RecordKind::data, lba, 1, {}, std::string(reinterpret_cast<const char*>(crcs.data()), 4), payload);
 }
 
 // A primary of epoch 1 that the test moves.
@@ -110,6 +110,15 @@ class FakePrimary {
       return fbs::CreateSyncBegin(b, kVp, 1, &nothing, false);
     }), 1s);
     EXPECT_TRUE(begun.ok());
+  }
+  /// One that has been given up, or the newest: its answer.
+  Task<void> synchronise(std::uint64_t turn, LogPoint agreed, Code& out) {
+    auto answer = co_await link_.call(wire::make_frame(wire::Kind::sync_begin, [&](auto& b) {
+      fbs::LogPoint point(agreed.epoch, agreed.lsn);
+      return fbs::CreateSyncBegin(b, kVp, 1, &point, false, turn);
+    }), 1s);
+    const auto* r = answer.ok() ? answer->as<fbs::SyncReply>() : nullptr;
+    out = r ? static_cast<Code>(r->code()) : Code::internal;
   }
   Task<void> send(RecordPtr r) {
     head::PackedRecords packed;
@@ -152,6 +161,50 @@ TEST(Reserve, ARecordOtherThanTheOneThatItHoldsIsRefused) {
   EXPECT_EQ(primary->last_code, Code::ok) << "the same again is a duplicate";
   sim.run(node, primary->send(data({1, 2}, 8)));
   EXPECT_EQ(primary->last_code, Code::diverged);
+  primary.reset();
+}
+
+// Requirement: P-3.4 switch=late-sync-taken
+TEST(Reserve, ASynchronisationThatWasGivenUpIsRefusedWhenItComesLate) {
+  logging::setup("test", "off");
+  Simulation sim(1);
+  sim.add_node("head", [](io::World& w) { return std::make_shared<HeadDaemon>(w); });
+  std::shared_ptr<FakePrimary> primary;
+  Node node = sim.add_node("primary", [&](io::World& w) { return primary = std::make_shared<FakePrimary>(w); });
+  sim.run_for(100ms);
+  sim.run(node, primary->begin());
+  sim.run(node, primary->send(head::make_record(kVp, {1, 1}, RecordKind::epoch_start, 0, 0, {}, {}, {})));
+  sim.run(node, primary->send(data({1, 2}, 7)));
+  Code code = Code::internal;
+  sim.run(node, primary->synchronise(2, {1, 2}, code));
+  EXPECT_EQ(code, Code::ok);
+  sim.run(node, primary->send(data({1, 3}, 8)));
+  EXPECT_EQ(primary->durable, 3u);
+  sim.run(node, primary->synchronise(1, {1, 1}, code));
+  EXPECT_EQ(code, Code::unavailable) << "it would drop what has been answered as durable since";
+  sim.run(node, primary->send(data({1, 4}, 9)));
+  EXPECT_EQ(primary->last_code, Code::ok);
+  EXPECT_EQ(primary->durable, 4u);
+  primary.reset();
+}
+
+// Requirement: P-2.1
+TEST(Reserve, ARecordBeyondTheEndOfTheVolumePartitionIsNotTaken) {
+  logging::setup("test", "off");
+  Simulation sim(1);
+  sim.add_node("head", [](io::World& w) { return std::make_shared<HeadDaemon>(w); });
+  std::shared_ptr<FakePrimary> primary;
+  Node node = sim.add_node("primary", [&](io::World& w) { return primary = std::make_shared<FakePrimary>(w); });
+  sim.run_for(100ms);
+  sim.run(node, primary->begin());
+  sim.run(node, primary->send(head::make_record(kVp, {1, 1}, RecordKind::epoch_start, 0, 0, {}, {}, {})));
+  for (Lba beyond : {Lba{256}, Lba{1} << 40, ~Lba{0}}) {
+    sim.run(node, primary->send(data({1, 2}, 7, beyond)));
+    EXPECT_EQ(primary->last_code, Code::unavailable);
+  }
+  sim.run(node, primary->send(data({1, 2}, 7, 255)));
+  EXPECT_EQ(primary->last_code, Code::ok);
+  EXPECT_EQ(primary->durable, 2u);
   primary.reset();
 }
 

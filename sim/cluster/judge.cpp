@@ -14,6 +14,7 @@ void Judge::witness(Fact fact, VpId vp, std::uint64_t value, std::uint64_t more)
   std::string name = "VP " + std::to_string(vp);
   if (fact == Fact::acknowledged && value < kMinCopies)
     broken("a write of " + name + " was acknowledged with " + std::to_string(value) + " required copies");
+  if (fact == Fact::stored || fact == Fact::found_stored) return store_holds(fact, vp, value, more);
   if (fact == Fact::opened) return leases_have_run_out(vp, value);
   if (fact == Fact::acknowledged || !n || damage_.bad(*n)) return;  // a disk that forgets breaks its owner's promises
   std::string who = sim_.name(*n);
@@ -42,8 +43,18 @@ void Judge::witness(Fact fact, VpId vp, std::uint64_t value, std::uint64_t more)
         broken(who + " cannot trust its replica of " + name + " after a restart though its disk did nothing wrong");
       return;
     case Fact::opened:
+    case Fact::stored:
+    case Fact::found_stored:
     case Fact::acknowledged: return;
   }
+}
+
+void Judge::store_holds(Fact fact, VpId vp, Epoch epoch, Revision revision) {
+  if (set_backs_ != unit_.set_backs()) stored_.clear(), set_backs_ = unit_.set_backs();
+  auto& newest = stored_[vp];
+  if (fact == Fact::found_stored && std::pair(epoch, revision) < newest)
+    broken("the store has forgotten revision " + std::to_string(newest.second) + " of VP " + std::to_string(vp));
+  newest = std::max(newest, std::pair(epoch, revision));
 }
 
 // A lease only gets shorter from here on: its owner's epoch is fenced at one of those that granted it.
@@ -64,6 +75,7 @@ std::uint64_t mix(std::uint64_t h, std::uint64_t v) {
 
 // Of what is committed: the stripes that are still needed, and the records whose data only logs have.
 std::uint64_t digest(const head::Replica& r) {
+  LUGE_CHECK(r.index().digest() == r.index().digest_of_entries());
   std::uint64_t h = r.index().digest();
   for (const auto& [number, row] : r.stripes()) {
     if (row.live_blocks == 0) continue;

@@ -1,5 +1,6 @@
 // What must hold of a unit, whatever happened to it, beyond what clients see (history.hpp):
 //  - who has promised an epoch takes nothing under an older one, also after a crash: heads records, sleds changes;
+//  - what the store has answered it still holds when the control plane starts again, unless it was set back;
 //  - what a replica has let go of does not come back to it by a restart;
 //  - a replica on a disk that keeps its promises is never found suspect after a crash;
 //  - no write is acknowledged while fewer than min_copies are required to hold it;
@@ -35,6 +36,7 @@ class Judge {
 
 
  private:
+  void store_holds(Fact fact, VpId vp, Epoch epoch, Revision revision);
   void leases_have_run_out(VpId vp, Epoch epoch);
   bool device_serves(const fbs::ChunkPlace& place) const;
   template <class F>
@@ -52,6 +54,8 @@ class Judge {
 
   std::map<std::pair<Node, VpId>, Epoch> promised_;
   std::map<std::pair<Node, VpId>, Dropped> dropped_;  // and nothing taken since
+  std::map<VpId, std::pair<Epoch, Revision>> stored_;  // since the store was set back last
+  std::uint64_t set_backs_ = 0;
   std::set<std::pair<Node, VpId>> rebuilt_;           // at present
   std::string broken_promise_;
 };

@@ -1,13 +1,10 @@
 // A volume that no complete head is left for, and the operator who accepts the loss (protocol 4.6): a whole unit.
-#include "base/logging.hpp"
-#include "sim/cluster/volume_fixture.hpp"
-#include "switches/paths.hpp"
-#include "switches/switches.hpp"
+#include "sim/cluster/unit_fixture.hpp"
 
 namespace luge::sim {
 namespace {
 
-class LossTest : public VolumeTest {};
+class LossTest : public UnitTest {};
 
 // Requirement: P-4.6 switch=history-unchecked
 TEST_F(LossTest, TheHeadThatWasBehindGoesOnAndTheOthersAreRebuiltFromIt) {

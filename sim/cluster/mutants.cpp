@@ -21,14 +21,23 @@ const std::map<Switch, const char*> kNotReached = {
     {Switch::diverged_unchecked, "no fault brings a primary to send another record while the other rules hold; sim_head_test"},
     {Switch::blank_promoted, "needs more lost than a seed may lose; sim_loss_test"},
     {Switch::history_unchecked, "no operator accepts loss in a seed; sim_loss_test"},
+    {Switch::replacement_joins_at_once, "who is new is blank or suspect until it has caught up, and neither opens a VP; store_test"},
     {Switch::torn_end_forgotten, "a torn batch is looked at again only when later segments have been used twice; segment_log_test"},
-    {Switch::late_sync_taken, "no schedule leads there yet, and no test"},
+    {Switch::late_sync_taken, "its messages must be overtaken by all of a later one; sim_head_test"},
     {Switch::longest_log_by_length, "an epoch begins behind all required logs, so the longest of them is also the latest; sim_head_test"},
     {Switch::checkpoint_covers_uncommitted, "no seed is known yet; checkpoint_test"},
     {Switch::checkpoint_of_another_history, "no operator accepts a loss in a seed; checkpoint_test"},
     {Switch::checkpoint_not_read_back, "others of the same metadata stand in for a bad one; sim_checkpoint_test"},
+    {Switch::hung_card_waited_for, "a hung card only makes a flush late, and flushes have no limit in a seed; guarded_coder_test"},
+    {Switch::card_back_untested, "all is compared after a return, so a card that is wrong does no harm; guarded_coder_test"},
+    {Switch::head_decodes, "who decodes changes no byte; demo.py"},
     {Switch::no_tls_demand, "no NBD client in the simulated unit; nbd_structured_test"},
-    {Switch::history_unchecked, "no operator accepts a loss in a seed; sim_loss_test"},
+    {Switch::latency_not_relative, "no seed asks how often a set changes; sim_latency_test"},
+    {Switch::latency_floor_ignored, "no seed asks how often a set changes; sim_latency_test"},
+    {Switch::slow_never_restored, "a smaller set is no error; sim_latency_test"},
+    {Switch::slow_below_min_copies, "too few copies stop the writes, and the heal comes; sim_latency_test"},
+    {Switch::slow_member_cut_off, "who gets no records is caught up with after the heal; sim_latency_test"},
+    {Switch::slow_primary_kept, "slow writes are no error; sim_latency_test"},
 };
 
 // Mutants of the protocol without a switch, for want of what they would break.
@@ -51,7 +60,11 @@ const std::map<Switch, const char*> kAimedAt = {
     {Switch::reuse_before_image, "log-reused"},
     {Switch::torn_end_forgotten, "log-reused"},
     {Switch::index_without_reserve, "trim-storm"},
-    {Switch::store_loses_last_transaction, "store-forgets"},
+    {Switch::restored_store_promotes, "store-forgets"},
+    {Switch::slow_without_revision, "slow-reserve"},
+    {Switch::lease_from_receipt, "late-answers"},
+    {Switch::lease_forgotten_at_restart, "restart-in-lease"},
+    {Switch::suspect_promoted, "rotten-log"},
 };
 
 struct Row {

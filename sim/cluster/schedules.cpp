@@ -17,14 +17,14 @@ Task<void> remove_volume(Unit& unit, std::string name) {
 
 }  // namespace
 
-Schedules::Schedules(Simulation& sim, Unit& unit, Traps& traps, const Tenants& tenants)
-    : sim_(sim), unit_(unit), traps_(traps), tenants_(tenants), random_(sim.random().fork()) {}
+Schedules::Schedules(Simulation& sim, Unit& unit, Damage& damage, Traps& traps, const Tenants& tenants)
+    : sim_(sim), unit_(unit), damage_(damage), traps_(traps), tenants_(tenants), random_(sim.random().fork()) {}
 
 const std::vector<std::string>& Schedules::names() {
   static const std::vector<std::string> all = {
       "lost-reserve", "store-forgets", "joiner-alone", "dropped-tail", "seen-before-commit", "two-views", "opened-early",
       "late-flush", "index-record-lost", "two-promotions", "shrink-meets-promotion", "store-behind", "log-reused",
-      "volumes-come-and-go", "trim-storm"};
+      "volumes-come-and-go", "trim-storm", "slow-reserve", "slow-primary", "late-answers", "restart-in-lease", "rotten-log"};
   return all;
 }
 
@@ -36,7 +36,8 @@ Chaos::Fault Schedules::fault(const std::string& name) {
       &Schedules::joiner_alone, &Schedules::dropped_tail, &Schedules::seen_before_commit, &Schedules::two_views,
       &Schedules::opened_early, &Schedules::late_flush, &Schedules::index_record_lost, &Schedules::two_promotions,
       &Schedules::shrink_meets_promotion, &Schedules::store_behind, &Schedules::log_reused, &Schedules::volumes_come_and_go,
-      &Schedules::trim_storm};
+      &Schedules::trim_storm, &Schedules::slow_reserve, &Schedules::slow_primary, &Schedules::late_answers, &Schedules::restart_in_lease,
+      &Schedules::rotten_log};
   auto at = std::find(names().begin(), names().end(), name);
   LUGE_CHECK(at != names().end() && run.size() == names().size());
   return {name, [this, f = run[static_cast<std::size_t>(at - names().begin())]](Chaos& c) { f(*this, c); }};
@@ -48,12 +49,13 @@ std::vector<Node> Schedules::Group::all() const {
   return nodes;
 }
 
-std::optional<Schedules::Group> Schedules::some_group() {
+std::optional<Schedules::Group> Schedules::some_group(std::optional<Node> with) {
   std::vector<Group> groups;
   const control::Image& store = unit_.store();
   for (const auto& [vp, d] : store.designations) {
     auto volume = store.volumes.find(volume_of(vp));
     if (volume == store.volumes.end() || d.reserves.size() < 2 || d.required.size() < 3) continue;
+    if (with && !d.has_member(kFirstHead + *with - unit_.head_nodes()[0])) continue;
     for (const auto& t : tenants_)
       if (t->name == volume->second.name) {
         groups.push_back({unit_.node_of_head(d.primary), {}, t->clients});
@@ -89,8 +91,8 @@ void Schedules::slow_disks(Chaos& c, const std::vector<Node>& nodes, Duration fo
   });
 }
 
-// 3.1: a primary misses a reserve and cannot tell the control plane, or the control plane forgets it at once (5.1); then all
-// die that know what was written since, and that reserve is the first one back.
+// 3.1: a primary misses a reserve and cannot tell the control plane, or the control plane's store is an older copy again (5.2); then
+// all die that know what was written since, and that reserve is the first one back.
 void Schedules::lost_reserve(Chaos& c, bool store_forgets) {
   auto g = some_group();
   if (!g) return;
@@ -100,10 +102,13 @@ void Schedules::lost_reserve(Chaos& c, bool store_forgets) {
   std::erase(others, lost);
   cut({g->primary}, {lost});
   cut({store_forgets ? lost : g->primary}, {control});
-  auto die = [this, &c, g, others, lost, control, store_forgets] {
+  auto die = [this, &c, g, others, lost, control, store_forgets, before = unit_.copy_of_store()] {
     // A control plane that has just started gives heads 5 s to come back.
     power_off(c, others, store_forgets ? 10s : 5s, store_forgets ? 12s : 8s);
-    if (store_forgets) c.down(control, Crash::power, 100ms);
+    if (store_forgets && sim_.up(control) && !c.any_given_up()) {
+      c.down(control, Crash::power, 100ms);
+      unit_.restore_store(before);
+    }
     mend({g->primary, lost}, {lost, control});
   };
   if (!store_forgets) return c.undo_after(between(1600ms, 2600ms), die);
@@ -229,17 +234,20 @@ void Schedules::two_promotions(Chaos& c) {
 void Schedules::shrink_meets_promotion(Chaos& c) {
   auto g = some_group();
   if (!g) return;
-  bool first = random_.chance(0.5);
+  bool first = random_.chance(0.5), primary_is_late = random_.chance(0.75);
   Node control = unit_.control_node(), candidate = g->reserves[first ? 0 : 1], missed = g->reserves[first ? 1 : 0];
   cut({g->primary}, {missed});
-  c.undo_after(between(600ms, 1300ms), [this, &c, g, candidate, missed, control] {
+  auto mended = [this, g, candidate, missed, control] {
+    mend({g->primary}, {candidate, missed, control});
+    sim_.fabric().slow(candidate, control, 0ms);
+    sim_.fabric().slow(g->primary, control, 0ms);
+  };
+  c.undo_after(between(primary_is_late ? 1250ms : 600ms, primary_is_late ? 1450ms : 1300ms), [this, &c, g, candidate, control, primary_is_late, mended] {
     cut({g->primary}, {candidate});
-    sim_.fabric().cut(control, g->primary);
-    sim_.fabric().slow(candidate, control, 250ms);  // on the way to the store its proposal is overtaken
-    c.undo_after(between(400ms, 1600ms), [this, g, candidate, missed, control] {
-      mend({g->primary}, {candidate, missed, control});
-      sim_.fabric().slow(candidate, control, 0ms);
-    });
+    // On the way to the store one proposal is overtaken by the other. A primary whose answers to pings are late has failed for the store.
+    if (primary_is_late) sim_.fabric().slow(g->primary, control, 900ms);
+    else sim_.fabric().cut(control, g->primary), sim_.fabric().slow(candidate, control, 250ms);
+    c.undo_after(primary_is_late ? between(2s, 3s) : between(400ms, 1600ms), mended);
   });
 }
 
@@ -252,7 +260,7 @@ void Schedules::store_behind(Chaos& c) {
     Node control = unit_.control_node();
     if (!sim_.up(control)) return;
     c.down(control, Crash::power, between(50ms, 300ms));
-    unit_.set_store_back(random_);
+    if (!c.any_given_up()) unit_.set_store_back(random_);
   });
 }
 
@@ -267,6 +275,95 @@ void Schedules::log_reused(Chaos& c) {
 // 10.3: the storm is the workload's (Workload::storm); a head that comes back has to clean its metadata in the midst of it.
 void Schedules::trim_storm(Chaos& c) {
   if (random_.chance(0.3)) power_off(c, {unit_.head_nodes()[random_.below(unit_.head_nodes().size())]}, 50ms, 500ms);
+}
+
+// 3.5: a reserve is slow for a while. Or: it gets nothing any more when writes are about to go on without it, nobody can tell the store
+// so, and all others die.
+void Schedules::slow_reserve(Chaos& c) {
+  auto g = some_group();
+  if (!g) return;
+  Node slow = g->reserves[random_.below(g->reserves.size())], control = unit_.control_node();
+  slow_disks(c, {slow}, between(3s, 6s));
+  if (random_.chance(0.4)) return;
+  std::vector<Node> others = g->all();
+  std::erase(others, slow);
+  traps_.set(c, Path::slow_left, Duration(0), [this, &c, g, slow, control, others](Node primary) {
+    cut({primary}, {control, slow});
+    c.undo_after(between(150ms, 1200ms), [this, &c, slow, control, primary, others] {
+      power_off(c, others, 6s, 8s);
+      sim_.disk(slow).faults.slow = 1;
+      mend({primary}, {control, slow});
+    });
+  });
+}
+
+// 3.5: a primary's own log is slow; now and then who takes over, or the one that gives its role away, dies at once.
+void Schedules::slow_primary(Chaos& c) {
+  auto g = some_group();
+  if (!g) return;
+  slow_disks(c, {g->primary}, between(4s, 7s));
+  if (random_.chance(0.4)) return;
+  Node next = g->reserves[random_.below(g->reserves.size())];
+  bool old_one = random_.chance(0.5);
+  traps_.set(c, Path::handed_over, random_.chance(0.5) ? Duration(0) : between(0ms, 30ms), [this, &c, next, old_one](Node n) {
+    power_off(c, {old_one ? n : next}, 300ms, 4s);
+  });
+}
+
+// 6.1: the reserves' answers are under way for longer than the lease that they grant; then they hear nothing of the primary any more.
+void Schedules::late_answers(Chaos& c) {
+  auto g = some_group();
+  if (!g) return;
+  Node control = unit_.control_node();
+  for (Node r : g->reserves) sim_.fabric().slow(r, g->primary, between(700ms, 1300ms));
+  c.undo_after(between(1500ms, 2200ms), [this, &c, g, control] {
+    for (Node r : g->reserves) sim_.fabric().cut(g->primary, r);
+    cut({g->primary}, {control});
+    c.undo_after(between(2500ms, 4s), [this, g, control] {
+      for (Node r : g->reserves) sim_.fabric().slow(r, g->primary, 0ms);
+      mend({g->primary}, g->reserves);
+      mend({g->primary}, {control});
+    });
+  });
+}
+
+// 6.2: who takes over has granted a lease and starts again in the midst of it. The store has heard of the primary's failure before.
+void Schedules::restart_in_lease(Chaos& c) {
+  auto g = some_group();
+  if (!g) return;
+  Node control = unit_.control_node();
+  cut({g->primary}, {control});
+  c.undo_after(between(900ms, 1300ms), [this, &c, g, control] {
+    cut({g->primary}, g->reserves);
+    c.down(g->reserves[0], Crash::process, between(1ms, 30ms));
+    c.undo_after(between(2s, 4s), [this, g, control] {
+      mend({g->primary}, g->reserves);
+      mend({g->primary}, {control});
+    });
+  });
+}
+
+// 10.2: the log of a head goes bad. In the midst: it is the first one back after a power cut. In what it has to give: it is read.
+void Schedules::rotten_log(Chaos& c) {
+  Node bad = *damage_.bad_head();
+  auto g = some_group(bad);
+  if (!g) return;
+  if (random_.chance(0.6)) {
+    head::RecordPtr r = damage_.rot_header(bad);
+    // Only with newer batches behind it can it be told from a torn end.
+    if (r) c.undo_after(between(300ms, 900ms), [this, &c, g, bad, r] {
+      head::Head* h = unit_.head(kFirstHead + bad - unit_.head_nodes()[0]);
+      const head::Replica* replica = h ? h->replica(r->header.vp()) : nullptr;
+      if (!replica || replica->durable() < r->lsn() + 20) return;
+      for (Node n : g->all()) c.down(n, Crash::power, n == bad ? between(50ms, 300ms) : between(6s, 8s));
+    });
+    return;
+  }
+  if (g->primary == bad) return damage_.rot_payloads(bad);
+  std::vector<Node> others = g->all();
+  std::erase(others, bad);
+  traps_.set(c, Path::primary_opened, between(1ms, 200ms), [this, bad](Node n) { if (n == bad) damage_.rot_payloads(bad); });
+  power_off(c, {g->primary}, 3s, 5s);
 }
 
 // Volumes that nobody uses are made and removed while nodes go and come.

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "sim/cluster/damage.hpp"
 #include "sim/cluster/tenant.hpp"
 #include "sim/cluster/traps.hpp"
 
@@ -16,7 +17,7 @@ namespace luge::sim {
 class Schedules {
  public:
   using Tenants = std::vector<std::unique_ptr<Tenant>>;
-  Schedules(Simulation& sim, Unit& unit, Traps& traps, const Tenants& tenants);
+  Schedules(Simulation& sim, Unit& unit, Damage& damage, Traps& traps, const Tenants& tenants);
 
   /// Names of all, in the order in which seeds draw them.
   static const std::vector<std::string>& names();
@@ -33,7 +34,8 @@ class Schedules {
     std::vector<Node> clients;   ///< of its volume
     std::vector<Node> all() const;
   };
-  std::optional<Group> some_group();
+  /// `with`: a group in which this head is.
+  std::optional<Group> some_group(std::optional<Node> with = std::nullopt);
   void lost_reserve(Chaos& c, bool store_forgets);
   void joiner_alone(Chaos& c);
   void dropped_tail(Chaos& c);
@@ -48,6 +50,11 @@ class Schedules {
   void log_reused(Chaos& c);
   void volumes_come_and_go(Chaos& c);
   void trim_storm(Chaos& c);
+  void slow_reserve(Chaos& c);
+  void slow_primary(Chaos& c);
+  void late_answers(Chaos& c);
+  void restart_in_lease(Chaos& c);
+  void rotten_log(Chaos& c);
 
   void cut(const std::vector<Node>& a, const std::vector<Node>& b);
   void mend(const std::vector<Node>& a, const std::vector<Node>& b);
@@ -57,6 +64,7 @@ class Schedules {
 
   Simulation& sim_;
   Unit& unit_;
+  Damage& damage_;
   Traps& traps_;
   const Tenants& tenants_;
   Random random_;

@@ -1,6 +1,9 @@
 #include "sim/cluster/unit.hpp"
 
 #include <algorithm>
+#include <array>
+
+#include "coding/faulty_coder.hpp"
 
 namespace luge::sim {
 
@@ -8,7 +11,7 @@ using io::Task;
 
 struct Unit::ControlDaemon {
   ControlDaemon(io::World& w, Unit& u)
-      : unit(u), control(w, options(u), std::make_unique<control::MemoryStore>(u.image_)) {
+      : unit(u), control(w, options(u), std::make_unique<control::MemoryStore>(u.image_, u.mark_)) {
     w.spawn("control", run());
   }
   ~ControlDaemon() { unit.control_ = nullptr; }
@@ -64,7 +67,7 @@ struct Unit::SledDaemon {
 };
 
 Unit::Unit(Simulation& sim, Shape shape, Failed failed)
-    : sim_(sim), shape_(std::move(shape)), failed_(std::move(failed)), image_(control::MemoryStore::make_image(kUnit)) {}
+    : sim_(sim), shape_(std::move(shape)), failed_(std::move(failed)), image_(control::MemoryStore::make_image(kUnit)), mark_(std::make_shared<control::StoreMark>(control::StoreMark{image_->incarnation, 0})) {}
 
 // Outside of the node's handler, so that the owner may crash it.
 void Unit::failed(Node n, const std::string& who, const Status& s) {
@@ -94,6 +97,22 @@ void Unit::add_head(std::size_t i) {
   sim_.add_node(h.name, [this, i, n, h](io::World& w) { return std::make_shared<HeadDaemon>(w, *this, i, n, h); });
 }
 
+namespace {
+
+// Every sled has a card that fails in each of its ways, about once in 60 jobs: what it does must never be seen. Drawn from the job's number,
+// not from the seed's stream, so that who codes changes nothing else of a history.
+std::shared_ptr<coding::ErasureCoder> unreliable_card(io::World& world, NodeId sled) {
+  using Mood = coding::FaultyCoder::Mood;
+  Random random(sled);
+  return std::make_shared<coding::FaultyCoder>(world, [random](std::uint64_t) mutable {
+    constexpr std::array kWays = {Mood::wrong, Mood::silent, Mood::refuses, Mood::hangs};
+    std::uint64_t n = random.below(60 * kWays.size());
+    return n < kWays.size() ? kWays[n] : Mood::right;
+  });
+}
+
+}  // namespace
+
 void Unit::add_sled(std::size_t i) {
   sled::Options s;
   s.id = kFirstSled + static_cast<NodeId>(i);
@@ -103,6 +122,8 @@ void Unit::add_sled(std::size_t i) {
   s.column_bytes = 2 << 20;
   s.list_bytes = 8 << 10;  // so that lists come in pages
   for (std::uint32_t d = 0; d < shape_.devices; ++d) s.devices.push_back({device_path(d)});
+  s.make_coder = [id = s.id](io::World& w) { return unreliable_card(w, id); };
+  s.guard.longest_pause = 4s;
   Node n = static_cast<Node>(sim_.nodes());
   sled_nodes_.push_back(n);
   auto fresh = std::make_shared<bool>(true);
@@ -154,7 +175,14 @@ void Unit::set_store_back(Random& random) {
   LUGE_CHECK(!sim_.up(control_node_));
   if (past_.empty()) return;
   std::size_t back = std::min<std::size_t>(past_.size(), random.spread(1, 64));
-  *image_ = past_[past_.size() - back];
+  restore_store(past_[past_.size() - back]);
+}
+
+void Unit::restore_store(const control::Image& copy, bool mark) {
+  LUGE_CHECK(!sim_.up(control_node_));
+  *image_ = copy;
+  if (mark) *mark_ = {copy.incarnation, copy.sequence};
+  ++set_backs_;
 }
 
 }  // namespace luge::sim

@@ -63,6 +63,11 @@ class Unit {
   void remember_store();
   /// An old copy of the store is put in its place: what restoring a backup does. REQUIRES: the control plane is down.
   void set_store_back(Random& random);
+  control::Image copy_of_store() const { return *image_; }
+  /// `mark`: what lies beside it is set back as well, as when the whole directory is.
+  void restore_store(const control::Image& copy, bool mark = false);
+  /// How often an old copy has been put in place.
+  std::uint64_t set_backs() const { return set_backs_; }
 
  private:
   struct ControlDaemon;
@@ -76,7 +81,9 @@ class Unit {
   Shape shape_;
   Failed failed_;
   std::shared_ptr<control::Image> image_;
+  std::shared_ptr<control::StoreMark> mark_;  // beside the store: an old copy does not take it along
   std::deque<control::Image> past_;
+  std::uint64_t set_backs_ = 0;
   Node control_node_ = 0;
   std::vector<Node> head_nodes_, sled_nodes_;
   control::Control* control_ = nullptr;

@@ -109,7 +109,8 @@ void UnitFaults::control_lost(Chaos& chaos, bool old_store) {
   chaos.undo_after(Duration(random_.spread(100'000'000, old_store ? 4'000'000'000 : 30'000'000'000)), [this, n] {
     if (!sim_.up(n)) sim_.restart(n);
   });
-  if (old_store) unit_.set_store_back(random_);
+  // With an old store every head must be heard once more (protocol 5.2); without one of them only an operator goes on.
+  if (old_store && !chaos.any_given_up()) unit_.set_store_back(random_);
 }
 
 // Clients see it and write to it; the others, or the control plane, do not, or only in one direction. So tails grow that nobody

@@ -5,7 +5,7 @@
 
 Each scenario has clients of two volumes all the while: luge-recorder, whose history must be linearizable block by block (the
 oracle of the simulator), and fio, which verifies what it wrote. Neither may see an error, however long the pause; no daemon
-may end that nobody ended; after the fire all volumes are open with all their copies within a bound. --long freezes for 80 s and
+may end that nobody ended; after the fire all volumes are open with all their copies within a bound, and all replicas are the same. --long freezes for 80 s and
 repeats. What this machine does not allow is left out with a line that says why. --break runs daemons with a rule broken
 (host/switches): then the run must fail. Run by ./check in its short form.
 """
@@ -63,6 +63,19 @@ class Fire:
         begin = time.time()
         self.unit.wait("volumes are open with 3 copies", whole, seconds)
         self.notes.append(f"healed in {time.time() - begin:.1f} s")
+
+    def same_replicas(self, seconds=30):
+        """All replicas of every volume stand at one LSN, with one index."""
+        def same():
+            for v in self.unit.json("status")["volumes"]:
+                for vp in self.unit.volume(v["name"])["vps"]:
+                    differ = "differ" in vp.get("reason", "")
+                    if differ:
+                        raise CheckFailed("replicas", vp["reason"])
+                    if len({m["commit"] for m in vp["members"]}) != 1 or any(m["state"] not in ("open", "waiting", "live") for m in vp["members"]):
+                        return False
+            return True
+        self.unit.wait("all replicas stand at one LSN", same, seconds)
 
     def kill_and_restart(self, name, away=1.0):
         self.unit.kill(name)
@@ -215,6 +228,27 @@ def slow_and_full_and_failing_disks(f):
     f.unit.set_faults()
     f.unit.kill(victim)
     f.unit.start(victim)
+    f.settled()
+
+
+# Requirement: WR-08, WR-09, WR-11, P-3.5
+@scenario(disks=True)
+def slow_members(f):
+    """a reserve's log is slow: writes stop waiting for it, and wait again when it is fast; then the primary's: it hands over"""
+    reserve, primary = f.reserve(), f.primary()
+    f.unit.set_faults(f"write /{reserve}/data delay=150 1")
+    f.unit.wait(f"{reserve} leaves the required set", lambda: reserve not in f.unit.volume("history")["required"], 60)
+    if f.primary() != primary:
+        raise CheckFailed("failover", f"{reserve} is slow, and {f.primary()} is primary instead of {primary}")
+    member = next(m for m in f.unit.volume("history")["vps"][0]["members"] if m["head"] == reserve)
+    if not member.get("slow") or member["state"] != "live":
+        raise CheckFailed("status", f"{reserve} does not show as a slow member that is live: {member}")
+    f.unit.set_faults()
+    f.settled()
+    primary = f.primary()
+    f.unit.set_faults(f"write /{primary}/data delay=150 1")
+    f.unit.wait(f"{primary} hands over", lambda: f.primary() != primary, 60)
+    f.unit.set_faults()
     f.settled()
 
 
@@ -387,6 +421,7 @@ def run_scenario(function, network, disks, options, seed):
         text = clients.text("fio", "err")
         if "verify" in text or "error=" in text.lower():
             raise CheckFailed("fio-verify", text[-2000:])
+        fire.same_replicas()
         if net:
             fire.notes.append(f"{net.counts['forwarded']} frames forwarded, {net.counts['dropped']} dropped, {net.counts['doubled']} doubled")
             if net.counts["dropped"] == 0:

@@ -557,6 +557,33 @@ def known_devices(b):
     b.daemon_refuses(1, ["earlier life", "--replace-device 0"], "sled", *args)
 
 
+# Requirement: B-03, P-8.7
+@check
+def coders(b):
+    """a card or OpenCL device that cannot be, or is not there: said in words; the sled serves without it"""
+    args = b.arguments("sled", "coders", 144)
+    for more, words in ((["--card", "gpu"], "card is 'none', 'native', 'rtl' or 'hw'"), (["--coding", "cuda"], "coding is 'isal'"),
+                        (["--card", "native", "--coding", "opencl"], "either a card or an OpenCL device"), (["--verify", "some"], "verify is 'all' or 'sample'"),
+                        (["--card", "native", "--card-timeout", "1ms"], "card-timeout is from")):
+        b.daemon_refuses(1, words, "sled", *args, *more)
+
+    def serves_without(words, *more, **env):
+        sled = b.spawn("sled", *args, *more, stderr=subprocess.DEVNULL, env=dict(os.environ, **env))
+        node = lambda: next((n for n in b.unit.json("status")["nodes"] if n["name"] == "sled-144" and n["pid"] == sled.pid and n["state"] == "up" and "coding" in n), None)
+        b.unit.wait("sled-144 is up", lambda: node() is not None, 60)
+        b.unit.wait("its coder has been tried", lambda: (n := node()) and n["coding"]["state"] != "opening", 60)
+        shown = node()
+        expect(shown["coding"]["state"] == "out" and shown["coder"] == "isal", f"{more}: {shown['coding']}")
+        expect_in(words, shown["coding"]["last_fault"], f"sled {more}")
+        expect_in([*words, "sled-144"], b.unit.run("status"), f"luge status with sled {more}")
+        b.end(sled)
+
+    serves_without(["finds no driver"], "--coding", "opencl", OCL_ICD_VENDORS="/nonexistent")
+    serves_without(["no device for 'warp drive'", "another name"], "--coding", "opencl:warp drive")
+    serves_without(["/nonexistent"], "--card", "native", LUGE_XRT="/nonexistent")
+    serves_without(["name the xclbin"], "--card", "hw")
+
+
 # Requirement: B-06
 @check
 def two_daemons_on_one_directory(b):

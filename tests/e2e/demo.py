@@ -17,8 +17,19 @@ import time
 from unit import CheckFailed, Unit, command
 
 MIB = 1 << 20
-IMAGE_BYTES = 256 * MIB
-SCRATCH_BYTES = 256 * MIB
+
+
+class Volume:
+    """How much data a run moves. The verilated card codes a few MB/s, all sleds together: less of everything, the same steps."""
+
+    def __init__(self, card):
+        small = card == "rtl"
+        self.image = (32 if small else 256) * MIB
+        self.files = (18 if small else 190) * MIB
+        self.scratch = (16 if small else 256) * MIB
+        self.failover_io = (48 if small else 256) * MIB
+        self.degraded_io = (8 if small else 32) * MIB
+        self.patience = 12 if small else 1  # times the limit of each wait
 
 
 class Screen:
@@ -41,8 +52,8 @@ class Screen:
         print(f"[{len(self.steps)}] {name}", flush=True)
 
 
-def make_image(path, work):
-    """A real ext4 file system with files of this machine, about 190 MiB of them."""
+def make_image(path, work, image_bytes, file_bytes):
+    """A real ext4 file system with files of this machine, about `file_bytes` of them."""
     tree = os.path.join(work, "tree")
     os.makedirs(tree, exist_ok=True)
     total, number = 0, 0
@@ -53,16 +64,16 @@ def make_image(path, work):
                 source = os.path.join(folder, f)
                 try:
                     size = os.path.getsize(source)
-                    if os.path.islink(source) or not os.path.isfile(source) or size > 24 * MIB:
+                    if os.path.islink(source) or not os.path.isfile(source) or size > file_bytes // 8:
                         continue
-                    if total + size > 190 * MIB or number > 6000:
+                    if total + size > file_bytes or number > 6000:
                         break
                     shutil.copyfile(source, os.path.join(tree, f"{number:05d}-{f}"[:200]))
                 except OSError:
                     continue
                 total += size
                 number += 1
-    command(["mke2fs", "-q", "-F", "-t", "ext4", "-d", tree, path, f"{IMAGE_BYTES // MIB}M"], timeout=120)
+    command(["mke2fs", "-q", "-F", "-t", "ext4", "-d", tree, path, f"{image_bytes // MIB}M"], timeout=120)
     shutil.rmtree(tree)
     return number, total
 
@@ -75,10 +86,10 @@ def sha256(path):
     return h.hexdigest()
 
 
-def fio(uri, work, name, io_bytes, seed):
+def fio(uri, work, name, size, io_bytes, seed):
     out = os.path.join(work, f"fio-{name}.json")
     args = ["fio", f"--name={name}", "--ioengine=nbd", f"--uri={uri}", "--rw=randwrite", "--bs=4k", "--iodepth=32",
-            f"--size={SCRATCH_BYTES}", f"--io_size={io_bytes}", "--verify=crc32c", "--do_verify=1", "--verify_fatal=1",
+            f"--size={size}", f"--io_size={io_bytes}", "--verify=crc32c", "--do_verify=1", "--verify_fatal=1",
             "--verify_state_save=0", f"--randseed={seed}", "--output-format=json", f"--output={out}"]
     return subprocess.Popen(args, cwd=work, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True), out
 
@@ -104,8 +115,13 @@ class Demo:
         self.options = options
         self.work = work
         self.screen = Screen()
-        self.unit = Unit(os.path.join(work, "unit"), options.bin, ["--heads", "4", "--sleds", "8", "--devices", "2"], options.sabotage)
-        self.report = {"sabotage": options.sabotage, "throughput": {}, "written_bytes": {}, "read_bytes": {}}
+        self.volume = Volume(options.card)
+        shape = ["--heads", "4", "--sleds", "8", "--devices", "2", "--card", options.card, "--coding", options.coding, "--verify", options.verify]
+        self.unit = Unit(os.path.join(work, "unit"), options.bin, shape, options.sabotage)
+        if options.card_mutant:
+            self.unit.env["LUGE_CARD_MUTANT"] = str(options.card_mutant)
+        self.report = {"sabotage": options.sabotage, "card": options.card, "coding": options.coding, "verify": options.verify,
+                       "card_mutant": options.card_mutant, "throughput": {}, "written_bytes": {}, "read_bytes": {}}
         self.image = os.path.join(work, "disk.img")
         self.children = []
 
@@ -116,20 +132,21 @@ class Demo:
     def start_unit(self):
         self.screen.step("start the unit: 1 control plane, 4 heads, 8 sleds with 2 devices each, 1 attach")
         self.unit.run("unit", "up", "--dir", self.unit.dir, *self.unit.up_args, timeout=300)
-        for name, size in (("disk", IMAGE_BYTES), ("scratch", SCRATCH_BYTES)):
+        for name, size in (("disk", self.volume.image), ("scratch", self.volume.scratch)):
             self.unit.run("volume", "create", name, "--size", f"{size // MIB}MiB", "--layout", "4+2")
             self.unit.wait(f"volume {name} opens", lambda: self.unit.volume(name)["state"] == "open", 30)
             self.unit.run("attach", name, "--nbd", f"unix:{os.path.join(self.work, name)}.sock")
         self.screen.event("unit is up; volumes disk and scratch, 4+2, attached over NBD")
+        self.look_at_coders("start")
 
     # Requirement: WR-14
     def import_image(self):
         self.screen.step("make a real disk image and import it with nbdcopy")
-        files, total = make_image(self.image, self.work)
-        self.screen.event(f"ext4 image of {IMAGE_BYTES // MIB} MiB with {files} files ({total // MIB} MiB)")
+        files, total = make_image(self.image, self.work, self.volume.image, self.volume.files)
+        self.screen.event(f"ext4 image of {self.volume.image // MIB} MiB with {files} files ({total // MIB} MiB)")
         begin = time.time()
         command(["nbdcopy", self.image, self.uri("disk")], timeout=180)
-        self.report["throughput"]["import_mb_s"] = round(IMAGE_BYTES / 1e6 / (time.time() - begin), 1)
+        self.report["throughput"]["import_mb_s"] = round(self.volume.image / 1e6 / (time.time() - begin), 1)
         self.screen.event(f"imported at {self.report['throughput']['import_mb_s']} MB/s")
 
     # Requirement: WR-01, WR-02, WR-03 switch=lost-ack
@@ -137,7 +154,7 @@ class Demo:
     # Requirement: FO-01, HN-05
     def kill_primary(self):
         self.screen.step("fio writes and verifies; the primary head dies in the middle (SIGKILL)")
-        process, out = fio(self.uri("scratch"), self.work, "failover", 256 * MIB, 1)
+        process, out = fio(self.uri("scratch"), self.work, "failover", self.volume.scratch, self.volume.failover_io, 1)
         self.children.append(process)
         victim = self.unit.volume("scratch")["primary"]
         victim_pid = self.unit.pid(victim)
@@ -148,7 +165,7 @@ class Demo:
             raise CheckFailed("failover", "fio ended before the primary could be killed")
         os.kill(victim_pid, signal.SIGKILL)
         self.screen.event(f"killed {victim}, primary of volume scratch")
-        job = finish_fio(process, out, "failover")
+        job = finish_fio(process, out, "failover", 120 * self.volume.patience)
         self.unit.wait(f"another head is primary instead of {victim}", lambda: self.unit.volume("scratch")["primary"] != victim, 20)
         now = self.unit.volume("scratch")
         pause = job["write"]["clat_ns"]["max"] / 1e6
@@ -159,12 +176,13 @@ class Demo:
     def flush(self):
         self.screen.step("flush to the sleds, then restart the heads (cold caches)")
         for name in ("disk", "scratch"):
-            self.unit.run("volume", "flush", name, "--wait", timeout=120)
+            self.unit.run("volume", "flush", name, "--wait", timeout=120 * self.volume.patience)
             shown = self.unit.volume(name)
             if shown["unflushed_bytes"] != 0:
                 raise CheckFailed("flush", f"{shown['unflushed_bytes']} bytes of {name} are unflushed after the flush")
             self.report["written_bytes"][name] = shown["written_bytes"]
         self.screen.event("flushed, 0 bytes unflushed")
+        self.look_at_coders("flush")
         self.unit.run("unit", "up", "--dir", self.unit.dir, timeout=120)
         self.unit.run("unit", "restart", "--role", "head", timeout=120)
         self.unit.wait("volumes open again after the restart of all heads",
@@ -186,7 +204,7 @@ class Demo:
     # Requirement: DU-02
     def kill_sleds(self):
         self.screen.step("kill two sleds while fio runs on; read everything back")
-        process, out = fio(self.uri("scratch"), self.work, "degraded", 32 * MIB, 2)
+        process, out = fio(self.uri("scratch"), self.work, "degraded", self.volume.scratch, self.volume.degraded_io, 2)
         self.children.append(process)
         time.sleep(1)
         for sled in self.fullest_sleds("disk", 2):
@@ -194,18 +212,18 @@ class Demo:
             self.screen.event(f"killed {sled}")
         time.sleep(1)
         begin = time.time()
-        command(["qemu-img", "compare", "-f", "raw", "-F", "raw", self.image, self.uri("disk")], timeout=120, name="image-compare")
-        self.report["throughput"]["degraded_read_mb_s"] = round(IMAGE_BYTES / 1e6 / (time.time() - begin), 1)
+        command(["qemu-img", "compare", "-f", "raw", "-F", "raw", self.image, self.uri("disk")], timeout=120 * self.volume.patience, name="image-compare")
+        self.report["throughput"]["degraded_read_mb_s"] = round(self.volume.image / 1e6 / (time.time() - begin), 1)
         self.screen.event("qemu-img compare: identical")
         copy = os.path.join(self.work, "copy.img")
-        command(["nbdcopy", self.uri("disk"), copy], timeout=180)
+        command(["nbdcopy", self.uri("disk"), copy], timeout=180 * self.volume.patience)
         if sha256(copy) != sha256(self.image):
             raise CheckFailed("checksum", "the SHA-256 of what was read back differs from the image's")
         self.screen.event("SHA-256 of the copy read back: equal")
         command(["e2fsck", "-fn", copy], timeout=120, name="file-system")
         self.screen.event("e2fsck -fn: clean")
         os.unlink(copy)
-        job = finish_fio(process, out, "degraded")
+        job = finish_fio(process, out, "degraded", 120 * self.volume.patience)
         self.report["throughput"]["degraded_randwrite_4k_iops"] = round(job["write"]["iops"])
         self.screen.event("fio verified everything it wrote through the loss of both sleds")
         shown = self.unit.volume("disk")
@@ -218,6 +236,53 @@ class Demo:
         if total == 0 or 4 * read["reconstructed"] < total:
             raise CheckFailed("reconstruction", f"less than 1/4 was reconstructed though the two fullest of 8 sleds are dead: {read}")
         self.report["reconstructed_share"] = round(read["reconstructed"] / total, 4)
+        self.look_at_coders("end")
+
+    # Requirement: FL-19 switch=head-decodes
+    def look_at_coders(self, when):
+        """Where each byte was coded so far, by those that run now; and that a card that is there was used and was right."""
+        time.sleep(0.7)  # reports come with the pings
+        nodes = self.unit.json("status")["nodes"]
+        coders = [n["coding"] for n in nodes if n["role"] == "sled" and "coding" in n and n["state"] == "up"]
+        total = lambda key: sum(c[key] for c in coders)
+        seen = {key: total(key) for key in ("device_jobs", "device_bytes", "software_jobs", "software_bytes", "fallbacks", "compared", "wrong", "hung", "refused",
+                                            "tests_passed", "tests_failed")}
+        card = {}
+        for c in coders:
+            for key, value in c["card"].items():
+                card[key] = card.get(key, 0) + value
+        seen.update(device=coders[0]["device"] if coders else "none", states=sorted({c["state"] for c in coders}), card=card,
+                    faults=sorted({c["last_fault"] for c in coders if c["last_fault"]}),
+                    head_bytes=sum(n.get("coded_bytes", 0) for n in nodes if n["role"] == "head"))
+        self.report.setdefault("coders", {})[when] = seen
+        decoded = 4 * self.report.get("read_bytes", {}).get("disk", {}).get("reconstructed", 0)
+        # At the end some may be: a sled that has just died is asked in vain, and the verilated card is later than a head waits.
+        if when == "flush" and seen["head_bytes"] or when == "end" and self.options.card != "rtl" and seen["head_bytes"] > decoded / 4:
+            raise CheckFailed("head-coded", f"the heads coded {seen['head_bytes']} bytes themselves, though sleds are there for it")
+        if seen["device"] == "none":
+            return
+        if self.options.card_mutant and (when != "start" or "opening" not in seen["states"]):
+            return  # judged when everything has been read back
+        if seen["wrong"]:
+            raise CheckFailed("card", f"{seen['device']} gave wrong bytes: {seen['faults']}")
+        if when == "start" and seen["states"] != ["healthy"] and not seen["faults"] and self.screen.now() < 120:
+            return self.look_at_coders(when)  # they are being opened
+        if when == "start" and seen["states"] != ["healthy"]:
+            raise CheckFailed("card", f"{seen['device']} does not code: {seen['faults']}")
+        if when == "flush" and seen["device_bytes"] < seen["software_bytes"]:
+            raise CheckFailed("card", f"most was not coded by {seen['device']}: {seen}")
+        if when == "flush":
+            self.screen.event(f"{seen['device']} coded {seen['device_jobs']} stripes, {seen['device_bytes'] / MIB:.0f} MiB; "
+                              f"software {seen['software_jobs']}; parity compared: {seen['compared']}")
+
+    def judge_mutant(self):
+        """Everything was read back right. A card that is wrong must have been found out."""
+        if not self.options.card_mutant:
+            return
+        c = self.report["coders"]["end"]
+        found = c["wrong"] + c["tests_failed"]
+        if found:
+            raise CheckFailed("card-mutant", f"mutant {self.options.card_mutant} of the card was found {found} times ({'; '.join(c['faults'])}); no wrong byte passed")
 
     def print_report(self, verdict):
         r = self.report
@@ -237,6 +302,12 @@ class Demo:
             print(f"reconstructed   {100 * r['reconstructed_share']:.1f} % of the bytes read; the two sleds held {100 * r['killed_sleds_share']:.1f} % of the data")
         for name, w in r["read_bytes"].items():
             print(f"read {name:11}" + ", ".join(f"{k} {mib(v)}" for k, v in w.items()))
+        for when, c in r.get("coders", {}).items():
+            if when != "start":
+                print(f"coded by {when:6} {c['device']} {mib(c['device_bytes'])} ({c['device_jobs']} jobs), sleds' processors {mib(c['software_bytes'])}, "
+                      f"heads {mib(c['head_bytes'])}; fall-backs {c['fallbacks']}, wrong {c['wrong']}")
+            if c["card"] and when != "start":
+                print(f"card     {when:6} " + ", ".join(f"{k} {v}" for k, v in c["card"].items() if k in ("jobs", "completed", "beats_read", "beats_written", "copied_bytes")))
         print(f"verdict         {verdict}")
         print("=" * 78)
 
@@ -246,6 +317,7 @@ class Demo:
         self.kill_primary()
         self.flush()
         self.kill_sleds()
+        self.judge_mutant()
 
     def stop(self):
         for child in self.children:
@@ -261,6 +333,10 @@ def main():
     parser.add_argument("--dir")
     parser.add_argument("--keep", action="store_true")
     parser.add_argument("--sabotage")
+    parser.add_argument("--card", default="none")
+    parser.add_argument("--coding", default="isal")
+    parser.add_argument("--verify", default="all")
+    parser.add_argument("--card-mutant", type=int, default=0)
     options = parser.parse_args()
     options.bin = os.path.abspath(options.bin)
     work = os.path.abspath(options.dir) if options.dir else tempfile.mkdtemp(prefix="luge-demo-", dir="/var/tmp")

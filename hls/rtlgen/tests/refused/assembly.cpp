@@ -1,4 +1,3 @@
-// refused: inline assembly
 #include "hls/lib/ap_int.h"
 #include "hls/lib/ram.h"
 #include "hls/lib/top.h"
@@ -9,7 +8,7 @@ struct State {
   unsigned x = 0;
 };
 static inline void step(State &s, const In &in, Out &out) {
-  unsigned r; asm("mov %1, %0" : "=r"(r) : "r"(in.a));  // HERE
+  unsigned r; asm("mov %1, %0" : "=r"(r) : "r"(in.a));
   out.y = r;
 }
 }

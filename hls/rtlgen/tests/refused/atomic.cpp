@@ -1,4 +1,3 @@
-// refused: volatile and atomic accesses are not supported
 #include "hls/lib/ap_int.h"
 #include "hls/lib/ram.h"
 #include "hls/lib/top.h"
@@ -9,7 +8,7 @@ struct State {
   unsigned x = 0;
 };
 static inline void step(State &s, const In &in, Out &out) {
-  out.y = __atomic_load_n(&s.x, __ATOMIC_SEQ_CST);  // HERE
+  out.y = __atomic_load_n(&s.x, __ATOMIC_SEQ_CST);
 }
 }
 HLS_TOP(k);

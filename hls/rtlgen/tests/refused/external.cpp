@@ -1,4 +1,3 @@
-// refused: call of 'f(unsigned int)' could not be inlined
 #include "hls/lib/ap_int.h"
 #include "hls/lib/ram.h"
 #include "hls/lib/top.h"
@@ -10,7 +9,7 @@ struct State {
   unsigned x = 0;
 };
 static inline void step(State &s, const In &in, Out &out) {
-  out.y = f(in.a);  // HERE
+  out.y = f(in.a);
 }
 }
 HLS_TOP(k);

@@ -1,4 +1,3 @@
-// refused: member 'f' is a floating point number
 #include "hls/lib/ap_int.h"
 #include "hls/lib/ram.h"
 #include "hls/lib/top.h"
@@ -6,7 +5,7 @@ namespace k {
 struct In { unsigned a; int i; };
 struct Out { unsigned y; };
 struct State {
-  float f;  // HERE
+  float f;
 };
 static inline void step(State &s, const In &in, Out &out) {
   out.y = (unsigned)s.f;

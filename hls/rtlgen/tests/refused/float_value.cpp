@@ -1,4 +1,3 @@
-// refused: floating point is not supported
 #include "hls/lib/ap_int.h"
 #include "hls/lib/ram.h"
 #include "hls/lib/top.h"
@@ -9,7 +8,7 @@ struct State {
   unsigned x = 0;
 };
 static inline void step(State &s, const In &in, Out &out) {
-  out.y = (unsigned)(in.a * 1.5f);  // HERE
+  out.y = (unsigned)(in.a * 1.5f);
 }
 }
 HLS_TOP(k);

@@ -1,4 +1,3 @@
-// refused: of a function
 #include "hls/lib/ap_int.h"
 #include "hls/lib/ram.h"
 #include "hls/lib/top.h"
@@ -11,7 +10,7 @@ struct State {
   unsigned x = 0;
 };
 static inline void step(State &s, const In &in, Out &out) {
-  unsigned (*f)(unsigned) = in.a & 1 ? g : h;  // HERE
+  unsigned (*f)(unsigned) = in.a & 1 ? g : h;
   out.y = f(in.a);
 }
 }

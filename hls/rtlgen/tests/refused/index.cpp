@@ -1,4 +1,3 @@
-// refused: variable index over 2000 elements of State
 #include "hls/lib/ap_int.h"
 #include "hls/lib/ram.h"
 #include "hls/lib/top.h"
@@ -9,7 +8,7 @@ struct State {
   unsigned big[2000];
 };
 static inline void step(State &s, const In &in, Out &out) {
-  out.y = s.big[in.a % 2000];  // HERE
+  out.y = s.big[in.a % 2000];
 }
 }
 HLS_TOP(k);

@@ -1,4 +1,3 @@
-// refused: port 'reg' is a keyword of SystemVerilog
 #include "hls/lib/ap_int.h"
 #include "hls/lib/ram.h"
 #include "hls/lib/top.h"
@@ -12,4 +11,4 @@ static inline void step(State &s, const In &in, Out &out) {
   out.y = in.reg;
 }
 }
-HLS_TOP(k);  // HERE
+HLS_TOP(k);

@@ -1,4 +1,3 @@
-// refused: this loop was not fully unrolled
 #include "hls/lib/ap_int.h"
 #include "hls/lib/ram.h"
 #include "hls/lib/top.h"
@@ -9,7 +8,7 @@ struct State {
   unsigned x = 0;
 };
 static inline void step(State &s, const In &in, Out &out) {
-  for (unsigned i = 0; i < in.a; i++)  // HERE
+  for (unsigned i = 0; i < in.a; i++)
     s.x = s.x * 3 + i;
   out.y = s.x;
 }

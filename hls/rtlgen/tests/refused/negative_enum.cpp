@@ -1,4 +1,3 @@
-// refused: enumerator 'minus' is negative
 #include "hls/lib/ap_int.h"
 #include "hls/lib/ram.h"
 #include "hls/lib/top.h"
@@ -7,7 +6,7 @@ namespace k {
 struct In { unsigned a; int i; };
 struct Out { unsigned y; };
 struct State {
-  E e;  // HERE
+  E e;
 };
 static inline void step(State &s, const In &in, Out &out) {
   out.y = (unsigned)s.e;

@@ -1,4 +1,3 @@
-// refused: this access is outside State
 #include "hls/lib/ap_int.h"
 #include "hls/lib/ram.h"
 #include "hls/lib/top.h"
@@ -9,7 +8,7 @@ struct State {
   unsigned x = 0;
 };
 static inline void step(State &s, const In &in, Out &out) {
-  out.y = (&s.x)[5];  // HERE
+  out.y = (&s.x)[5];
 }
 }
 HLS_TOP(k);

@@ -1,4 +1,3 @@
-// refused: member 'p' is a pointer or reference
 #include "hls/lib/ap_int.h"
 #include "hls/lib/ram.h"
 #include "hls/lib/top.h"
@@ -6,7 +5,7 @@ namespace k {
 struct In { unsigned a; int i; };
 struct Out { unsigned y; };
 struct State {
-  unsigned *p;  // HERE
+  unsigned *p;
 };
 static inline void step(State &s, const In &in, Out &out) {
   out.y = *s.p;

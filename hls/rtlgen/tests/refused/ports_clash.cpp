@@ -1,4 +1,3 @@
-// refused: two ports are called 'a_b'
 #include "hls/lib/ap_int.h"
 #include "hls/lib/ram.h"
 #include "hls/lib/top.h"
@@ -12,4 +11,4 @@ static inline void step(State &s, const In &in, Out &out) {
   out.a_b = in.a.b;
 }
 }
-HLS_TOP(k);  // HERE
+HLS_TOP(k);

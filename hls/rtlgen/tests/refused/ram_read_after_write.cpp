@@ -1,4 +1,3 @@
-// refused: is read after it may have been written in the same cycle
 #include "hls/lib/ap_int.h"
 #include "hls/lib/ram.h"
 #include "hls/lib/top.h"
@@ -10,7 +9,7 @@ struct State {
 };
 static inline void step(State &s, const In &in, Out &out) {
   s.m.write(in.a, in.a);
-  s.m.read(in.a + 1u);  // HERE
+  s.m.read(in.a + 1u);
   out.y = s.m.q;
 }
 }

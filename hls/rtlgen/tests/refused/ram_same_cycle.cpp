@@ -1,4 +1,3 @@
-// refused: is used in the cycle of its read()
 #include "hls/lib/ap_int.h"
 #include "hls/lib/ram.h"
 #include "hls/lib/top.h"
@@ -9,7 +8,7 @@ struct State {
   ram<ap_uint<32>, 64> m;
 };
 static inline void step(State &s, const In &in, Out &out) {
-  s.m.read(in.a & 63);  // HERE
+  s.m.read(in.a & 63);
   out.y = s.m.q + 1u;
 }
 }

@@ -1,4 +1,3 @@
-// refused: holds a struct
 #include "hls/lib/ap_int.h"
 #include "hls/lib/ram.h"
 #include "hls/lib/top.h"
@@ -7,7 +6,7 @@ namespace k {
 struct In { unsigned a; int i; };
 struct Out { unsigned y; };
 struct State {
-  ram<Both, 64> m;  // HERE
+  ram<Both, 64> m;
 };
 static inline void step(State &s, const In &in, Out &out) {
   s.m.read(in.a & 63);

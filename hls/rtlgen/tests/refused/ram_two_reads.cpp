@@ -1,4 +1,3 @@
-// refused: is read at two addresses in a cycle
 #include "hls/lib/ap_int.h"
 #include "hls/lib/ram.h"
 #include "hls/lib/top.h"
@@ -12,7 +11,7 @@ static inline void step(State &s, const In &in, Out &out) {
   out.y = s.x ^ s.m.q;
   s.m.read(in.a & 63);
   s.x = s.m.q;
-  s.m.read((in.a + 1) & 63);  // HERE
+  s.m.read((in.a + 1) & 63);
 }
 }
 HLS_TOP(k);

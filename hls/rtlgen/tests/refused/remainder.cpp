@@ -1,4 +1,3 @@
-// refused: division by a variable
 #include "hls/lib/ap_int.h"
 #include "hls/lib/ram.h"
 #include "hls/lib/top.h"
@@ -9,7 +8,7 @@ struct State {
   unsigned x = 0;
 };
 static inline void step(State &s, const In &in, Out &out) {
-  out.y = in.a % (s.x | 1);  // HERE
+  out.y = in.a % (s.x | 1);
 }
 }
 HLS_TOP(k);

@@ -1,4 +1,3 @@
-// refused: lives outside State
 #include "hls/lib/ap_int.h"
 #include "hls/lib/ram.h"
 #include "hls/lib/top.h"
@@ -10,7 +9,7 @@ struct State {
 };
 static inline void step(State &s, const In &in, Out &out) {
   static unsigned n = 0;
-  out.y = n;  // HERE
+  out.y = n;
   n += in.a;
 }
 }

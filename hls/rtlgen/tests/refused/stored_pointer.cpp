@@ -1,4 +1,3 @@
-// refused: a pointer
 #include "hls/lib/ap_int.h"
 #include "hls/lib/ram.h"
 #include "hls/lib/top.h"
@@ -9,7 +8,7 @@ struct State {
   unsigned x = 0;
 };
 static inline void step(State &s, const In &in, Out &out) {
-  const unsigned *p[2] = {&s.x, &in.a};  // HERE
+  const unsigned *p[2] = {&s.x, &in.a};
   out.y = *p[in.a & 1];
 }
 }

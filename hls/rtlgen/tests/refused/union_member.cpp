@@ -1,4 +1,3 @@
-// refused: member 'u' is a union
 #include "hls/lib/ap_int.h"
 #include "hls/lib/ram.h"
 #include "hls/lib/top.h"
@@ -6,7 +5,7 @@ namespace k {
 struct In { unsigned a; int i; };
 struct Out { unsigned y; };
 struct State {
-  union { unsigned a; int b; } u;  // HERE
+  union { unsigned a; int b; } u;
 };
 static inline void step(State &s, const In &in, Out &out) {
   out.y = s.u.a;

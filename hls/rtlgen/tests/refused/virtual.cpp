@@ -1,13 +1,12 @@
-// refused: has virtual functions
 #include "hls/lib/ap_int.h"
 #include "hls/lib/ram.h"
 #include "hls/lib/top.h"
-struct Base { unsigned x; virtual void f() {} };  // line
+struct Base { unsigned x; virtual void f() {} };
 namespace k {
 struct In { unsigned a; int i; };
 struct Out { unsigned y; };
 struct State {
-  Base b;  // HERE is the member
+  Base b;
 };
 static inline void step(State &s, const In &in, Out &out) {
   out.y = s.b.x;

@@ -1,4 +1,3 @@
-// refused: volatile and atomic accesses are not supported
 #include "hls/lib/ap_int.h"
 #include "hls/lib/ram.h"
 #include "hls/lib/top.h"
@@ -9,7 +8,7 @@ struct State {
   volatile unsigned v;
 };
 static inline void step(State &s, const In &in, Out &out) {
-  out.y = s.v;  // HERE
+  out.y = s.v;
 }
 }
 HLS_TOP(k);

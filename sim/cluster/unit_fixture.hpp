@@ -1,19 +1,21 @@
-// A whole unit of three heads and six sleds with one volume and one client that is attached to it, for tests that say what
-// happens to which daemon.
+// For tests of a whole unit in virtual time: three heads, six sleds, a control plane and one client with the volume "v" attached.
 #pragma once
 
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <map>
-#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "base/logging.hpp"
 #include "client/volume.hpp"
 #include "control/status.hpp"
 #include "head/replica.hpp"
 #include "sim/cluster/unit.hpp"
+#include "switches/paths.hpp"
+#include "switches/switches.hpp"
 
 namespace luge::sim {
 
@@ -22,8 +24,8 @@ using io::Task;
 inline constexpr std::uint32_t kBlocks = 64;
 
 // Attaches the volume once and stays; the test asks through it.
-struct ClientDaemon {
-  explicit ClientDaemon(io::World& w)
+struct VolumeClient {
+  explicit VolumeClient(io::World& w)
       : world(w), control(w, identity, kControlAddress,
                           {.id = kFirstClient, .name = "client", .role = "attach", .address = "tcp:client:1", .incarnation = w.random()}, {}) {
     identity.node = kFirstClient;
@@ -35,31 +37,29 @@ struct ClientDaemon {
   std::unique_ptr<client::Volume> volume;
 };
 
-class VolumeTest : public testing::Test {
+class UnitTest : public testing::Test {
  protected:
-  static Unit::Shape small_unit() {
+  /// No flush by itself.
+  explicit UnitTest(std::uint32_t copies = 3, std::uint64_t log_bytes = 4 << 20, const std::function<void(head::Options&)>& tweak = {}) {
     Unit::Shape shape;
-    shape.heads = 3;
     head::Options& h = shape.head;
     h.segment_bytes = h.meta_segment_bytes = 256 << 10;
-    h.log_bytes = h.meta_bytes = 4 << 20;
+    h.log_bytes = h.meta_bytes = log_bytes;
     h.chunk_bytes = 16 << 10;
-    h.flush_bytes = 1 << 30;  // until a test says otherwise, all stays in the logs
+    h.flush_bytes = 1 << 30;  // what is tested stays in the logs
     h.flush_age = h.flush_idle = 3600s;
-    return shape;
-  }
-  explicit VolumeTest(const Unit::Shape& shape = small_unit()) {
+    if (tweak) tweak(h);
     unit_.emplace(sim_, shape, [](Node, const std::string& who, const Status& s) { ADD_FAILURE() << who << ": " << s.to_string(); });
     unit_->start();
     client_node_ = sim_.add_node("client", [this](io::World& w) {
-      auto c = std::make_shared<ClientDaemon>(w);
+      auto c = std::make_shared<VolumeClient>(w);
       client_ = c.get();
       return c;
     });
     EXPECT_TRUE(sim_.run_until([&] { return unit_->control() && unit_->control()->registry().alive("head").size() == 3 &&
                                             unit_->control()->registry().alive("sled").size() == 6; }, 10s));
-    EXPECT_TRUE(unit_->control()->volumes().create({"v", kBlocks * kBlockBytes, {2, 1}, 3}).ok());
-    on_client([](ClientDaemon& c) -> Task<Status> {
+    EXPECT_TRUE(unit_->control()->volumes().create({"v", kBlocks * kBlockBytes, {2, 1}, copies}).ok());
+    on_client([](VolumeClient& c) -> Task<Status> {
       auto v = co_await client::Volume::attach(c.world, c.identity, c.control, "v", kFirstClient, false);
       if (v.ok()) c.volume = std::move(*v);
       co_return v.status();
@@ -67,7 +67,7 @@ class VolumeTest : public testing::Test {
   }
 
   // The daemons use what the members hold.
-  ~VolumeTest() override {
+  ~UnitTest() override {
     for (Node n = 0; n < sim_.nodes(); ++n)
       if (sim_.up(n)) sim_.crash(n, Crash::power);
   }
@@ -75,7 +75,7 @@ class VolumeTest : public testing::Test {
   template <class F>
   void on_client(F f) {
     Status out(Code::internal, "did not end");
-    auto task = [](F f, ClientDaemon& c, Status& out) -> Task<void> { out = co_await f(c); };
+    auto task = [](F f, VolumeClient& c, Status& out) -> Task<void> { out = co_await f(c); };
     sim_.run(client_node_, task(f, *client_, out), 60s);
     EXPECT_TRUE(out.ok()) << out.to_string();
   }
@@ -85,12 +85,12 @@ class VolumeTest : public testing::Test {
     return b;
   }
   void write(Lba first, std::uint32_t blocks, char with) {
-    on_client([=](ClientDaemon& c) { return client::write(c.world, *c.volume, first * kBlockBytes, filled(blocks, with)); });
+    on_client([=](VolumeClient& c) { return client::write(c.world, *c.volume, first * kBlockBytes, filled(blocks, with)); });
   }
   /// What each block holds: its byte, '0' for zeros, '!' for an error.
   std::string contents() {
     std::string out;
-    auto task = [](ClientDaemon& c, std::string& out) -> Task<void> {
+    auto task = [](VolumeClient& c, std::string& out) -> Task<void> {
       for (Lba b = 0; b < kBlocks; ++b) {
         auto r = co_await client::read(c.world, *c.volume, b * kBlockBytes, kBlockBytes);
         char byte = r.ok() ? static_cast<char>(r->data()[0]) : '!';
@@ -134,7 +134,7 @@ class VolumeTest : public testing::Test {
   Simulation sim_{7};
   std::optional<Unit> unit_;
   Node client_node_ = 0;
-  ClientDaemon* client_ = nullptr;
+  VolumeClient* client_ = nullptr;
 };
 
 }  // namespace luge::sim

@@ -1,0 +1,2 @@
+#include "operations.hpp"
+HLS_TOP(operations);

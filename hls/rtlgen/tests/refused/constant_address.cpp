@@ -1,0 +1,15 @@
+#include "hls/lib/ap_int.h"
+#include "hls/lib/ram.h"
+#include "hls/lib/top.h"
+static const unsigned table[4] = {1, 2, 3, 4};
+namespace k {
+struct In { unsigned a; int i; };
+struct Out { unsigned y; };
+struct State {
+  unsigned x = 0;
+};
+static inline void step(State &s, const In &in, Out &out) {
+  out.y = (unsigned)(unsigned long)&table[1] + in.a;
+}
+}
+HLS_TOP(k);

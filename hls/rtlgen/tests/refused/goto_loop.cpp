@@ -1,0 +1,17 @@
+#include "hls/lib/ap_int.h"
+#include "hls/lib/ram.h"
+#include "hls/lib/top.h"
+namespace k {
+struct In { unsigned a; int i; };
+struct Out { unsigned y; };
+struct State {
+  unsigned x = 0;
+};
+static inline void step(State &s, const In &in, Out &out) {
+again:
+  s.x = s.x * 5 + in.a;
+  if (s.x & 7) goto again;
+  out.y = s.x;
+}
+}
+HLS_TOP(k);

@@ -1,0 +1,15 @@
+#include "hls/lib/ap_int.h"
+#include "hls/lib/ram.h"
+#include "hls/lib/top.h"
+namespace k {
+struct In { unsigned a; int i; };
+struct Out { unsigned y; };
+struct State {
+  unsigned x = 0;
+};
+static inline void step(State &s, const In &in, Out &out) {
+  if (in.a == 7) __builtin_trap();
+  out.y = in.a;
+}
+}
+HLS_TOP(k);

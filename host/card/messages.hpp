@@ -1,0 +1,55 @@
+// What a daemon and its card process say to each other, over a SOCK_SEQPACKET pair: one struct a packet, both of one build.
+// Chunks are named by their offset in the pool, which both have mapped; no packet carries data of a user.
+#pragma once
+
+#include <cstdint>
+
+namespace luge::card {
+
+inline constexpr std::uint32_t kMessageVersion = 1;
+inline constexpr std::uint32_t kMessageSources = 16, kMessageRows = 4;
+inline constexpr int kCardSocket = 3;           ///< descriptor of the card process's end
+inline constexpr int kCardLock = 4;             ///< of a locked file: the card is this process's while it runs
+inline constexpr std::uint64_t kPage = 4096;
+
+enum class Say : std::uint32_t {
+  job = 1,       ///< to the card: JobMessage
+  counters = 2,  ///< to the card: Header alone; from it: CountersMessage
+  hello = 3,     ///< from the card, once, with the pool's descriptor: HelloMessage
+  done = 4,      ///< from the card: DoneMessage, for every job
+  lost = 5,      ///< from the card, its last word: DoneMessage without a job
+};
+
+struct Header {
+  Say say{};
+  std::uint32_t id = 0;  ///< of the job or question; 0: nobody asked
+};
+
+struct JobMessage {
+  Header header{Say::job, 0};
+  std::uint32_t sources = 0, rows = 0, length = 0, decode = 0;
+  std::uint64_t source[kMessageSources] = {}, destination[kMessageRows] = {};
+  std::uint8_t coefficients[64] = {};  ///< row r, source j at 16 r + j
+};
+
+struct DoneMessage {
+  Header header{Say::done, 0};
+  std::uint16_t code = 0;   ///< Code
+  std::uint8_t fault = 0;   ///< Fault
+  char text[245] = {};
+};
+
+struct CountersMessage {
+  Header header{Say::counters, 0};
+  std::uint64_t values[18] = {};  ///< of CardCounters, in its order, without copied_bytes
+};
+
+struct HelloMessage {
+  Header header{Say::hello, 0};
+  std::uint32_t version = kMessageVersion;
+  std::uint32_t sources = 0, rows = 0, slots = 0;
+  std::uint64_t pool_bytes = 0;
+  char text[232] = {};      ///< for people
+};
+
+}  // namespace luge::card

@@ -1,0 +1,104 @@
+#include "sim/xrt/machine.hpp"
+
+#include <chrono>
+#include <cstring>
+#include <fstream>
+#include <utility>
+
+#include "hls/registers/card.h"
+
+namespace luge::xrt_sim {
+namespace {
+constexpr std::uint64_t kSettle = 4096;  // cycles after the last sign of life; the log's records linger for less
+constexpr int kLatency = 60;             // cycles, as DDR behind an interconnect
+constexpr int kStuck = 10000;            // cycles without an answer on the register bus: never with a sound card
+constexpr std::int64_t kLookEveryMs = 20;
+}  // namespace
+
+Machine::Machine(std::unique_ptr<sim::Card> card, std::uint32_t version, unsigned mutant)
+    : card_(std::move(card)), read_(memory, random_), job_read_(memory, random_), write_(memory, random_), job_write_(memory, random_),
+      version_(version), mutant_(mutant), in_(card::In()), answer_(axi::LiteIn()) {
+  for (auto* p : {&read_, &job_read_}) p->behaviour.latency = kLatency;
+  for (auto* p : {&write_, &job_write_}) p->behaviour.latency = kLatency, p->behaviour.may_wait_for_data = false;
+#ifdef HLS_MUTANTS
+  in_.mutant = mutant_;
+#endif
+}
+
+void Machine::cycle() {
+  if (read_error_) read_.faults.error_beat = 0;
+  if (write_error_) write_.faults.error_beat = 0;
+  if (lost_) read_.faults.lose_beat = 0;
+  if (flip_in_ != 0 && write_.beats != beats_) {
+    beats_ = write_.beats;
+    if (random_() % flip_in_ == 0) write_.faults.flip_beat = 0;
+  }
+  read_.present(in_.m_axi_read), job_read_.present(in_.m_axi_job_r), write_.present(in_.m_axi_write), job_write_.present(in_.m_axi_job_w);
+  card::Out out = card_->cycle(in_);
+  read_.observe(in_.m_axi_read, out.m_axi_read), job_read_.observe(in_.m_axi_job_r, out.m_axi_job_r);
+  write_.observe(in_.m_axi_write, out.m_axi_write), job_write_.observe(in_.m_axi_job_w, out.m_axi_job_w);
+  answer_ = out.s_axil;
+  now_++;
+}
+
+bool Machine::write_register(std::uint32_t offset, std::uint32_t value) {
+  if (all_ones_) return true;
+  auto& bus = in_.s_axil;
+  bus.awvalid = bus.wvalid = true, bus.awaddr = offset, bus.wdata = value, bus.wstrb = 15, bus.bready = false;
+  int left = kStuck;
+  do cycle(); while (!answer_.awready && --left > 0);
+  bus.awvalid = bus.wvalid = false, bus.bready = true;
+  do cycle(); while (!answer_.bvalid && --left > 0);
+  bus.bready = false;
+  awake_until_ = now_ + kSettle;
+  return left > 0 && answer_.bresp == axi::OKAY;
+}
+
+bool Machine::read_register(std::uint32_t offset, std::uint32_t& value) {
+  value = 0xffffffff;
+  if (all_ones_) return true;
+  auto& bus = in_.s_axil;
+  bus.arvalid = true, bus.araddr = offset, bus.rready = false;
+  int left = kStuck;
+  do cycle(); while (!answer_.arready && --left > 0);
+  bus.arvalid = false, bus.rready = true;
+  do cycle(); while (!answer_.rvalid && --left > 0);
+  bus.rready = false;
+  if (left <= 0 || answer_.rresp != axi::OKAY) return false;
+  value = offset == luge_card::REG_VERSION && version_ != 0 ? version_ : static_cast<std::uint32_t>(answer_.rdata.to_uint());
+  return true;
+}
+
+void Machine::run(int cycles) {
+  for (int i = 0; i < cycles; ++i) cycle();
+  std::uint32_t status;
+  std::uint64_t until = awake_until_;
+  bool all_ones = std::exchange(all_ones_, false);  // what the host sees is nothing to the card
+  if (read_register(luge_card::REG_STATUS, status) && !(status & luge_card::STATUS_IDLE)) until = now_ + kSettle;
+  all_ones_ = all_ones;
+  awake_until_ = until;
+}
+
+bool Machine::look_at_faults() {
+  if (fault_file_.empty()) return false;
+  std::int64_t now = std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
+  if (now - looked_at_ < kLookEveryMs) return hang_;
+  looked_at_ = now;
+  bool was_lost = std::exchange(lost_, false);
+  read_error_ = write_error_ = all_ones_ = hang_ = false, flip_in_ = 0;
+  std::ifstream f(fault_file_);
+  for (std::string word; f >> word;) {
+    if (word == "read-error") read_error_ = true;
+    else if (word == "write-error") write_error_ = true;
+    else if (word == "lost") lost_ = true;
+    else if (word == "all-ones") all_ones_ = true;
+    else if (word == "hang") hang_ = true;
+    else if (word == "flip") f >> flip_in_;
+  }
+  if (was_lost && !lost_) read_.release();
+  if (!read_error_) read_.faults.error_beat = -1;
+  if (!write_error_) write_.faults.error_beat = -1;
+  return hang_;
+}
+
+}  // namespace luge::xrt_sim

@@ -1,0 +1,63 @@
+// The card and its memory in the simulator: registers behind AXI4-Lite, four memory ports without stalls, and what can be made to go
+// wrong in them. Cycles pass only while there is something to do; the registers' counters count those.
+//
+// Faults are words in a file, looked at a few times a second (LUGE_CARD_FAULTS; docs/xrt.md):
+//   read-error | write-error   every read or write of data answers SLVERR
+//   lost                       reads of data are never answered
+//   flip N                     one data beat in N that the card writes has a wrong bit
+//   all-ones                   registers read as all ones, as of a card that has fallen off its bus
+//   hang                       no call is answered
+// None when the file is gone or empty.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <random>
+#include <string>
+
+#include "sim/card/card.hpp"
+#include "sim/card/memory.hpp"
+#include "sim/xrt/memory.hpp"
+
+namespace luge::xrt_sim {
+
+class Machine {
+ public:
+  Memory memory;
+
+  /// `version`: what the version register reads, 0: the card's own. `mutant`: of a card built with mutants.
+  Machine(std::unique_ptr<sim::Card> card, std::uint32_t version, unsigned mutant);
+
+  /// False: the bus answers with an error.
+  bool write_register(std::uint32_t offset, std::uint32_t value);
+  bool read_register(std::uint32_t offset, std::uint32_t& value);
+
+  /// Whether anything may still happen without a call.
+  bool busy() const { return now_ < awake_until_; }
+  void run(int cycles);
+  std::uint64_t cycles() const { return now_; }
+
+  void watch_faults(std::string path) { fault_file_ = std::move(path); }
+  /// Reads the file again if it is time. True while `hang` is wanted.
+  bool look_at_faults();
+
+ private:
+  void cycle();
+  void stay_awake();
+
+  std::unique_ptr<sim::Card> card_;
+  std::mt19937_64 random_{1};
+  sim::ReadPortOf<Memory> read_, job_read_;
+  sim::WritePortOf<Memory> write_, job_write_;
+  std::uint32_t version_;
+  unsigned mutant_;
+  card::In in_;
+  axi::LiteIn answer_;
+  std::uint64_t now_ = 0, awake_until_ = 0;
+  // faults
+  std::string fault_file_;
+  std::int64_t looked_at_ = 0;
+  bool read_error_ = false, write_error_ = false, lost_ = false, all_ones_ = false, hang_ = false;
+  std::uint64_t flip_in_ = 0, beats_ = 0;
+};
+
+}  // namespace luge::xrt_sim

@@ -1,0 +1,35 @@
+// A simulator as XRT's emulation shim starts one: connects to the shim's socket and is a card until the host closes.
+// Started by simulate.sh of an xclbin (make_xclbin.py), never by hand.
+//
+// Environment: EMULATION_SOCKETID and USER say where the shim listens; LUGE_CARD_FAULTS, LUGE_CARD_MUTANT, LUGE_CARD_TRACE: docs/xrt.md.
+// Exit code: 0 closed, 2 the host went away or was never there, 1 anything else: then simulate.sh ends the host.
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+
+#include "sim/xrt/model.hpp"
+#include "sim/xrt/server.hpp"
+
+int main(int argc, char** argv) {
+  using namespace luge::xrt_sim;
+  std::uint32_t version = 0;
+  for (int i = 1; i + 1 < argc; i += 2)
+    if (std::strcmp(argv[i], "--version") == 0) version = static_cast<std::uint32_t>(std::strtoul(argv[i + 1], nullptr, 0));
+  const char *faults = std::getenv("LUGE_CARD_FAULTS"), *mutant = std::getenv("LUGE_CARD_MUTANT"), *trace = std::getenv("LUGE_CARD_TRACE");
+  try {
+    auto card = make_model();
+    if (trace && *trace) card->trace(trace);
+    Machine machine(std::move(card), version, mutant ? static_cast<unsigned>(std::strtoul(mutant, nullptr, 10)) : 0);
+    if (faults) machine.watch_faults(faults);
+    Connection connection;
+    if (!connection.open(20)) {
+      std::fprintf(stderr, "no host listens at $EMULATION_SOCKETID\n");
+      return 2;
+    }
+    return Server(connection, machine).run() ? 0 : 2;
+  } catch (const BadMessage& e) {
+    std::fprintf(stderr, "the host sent what is no message: %s\n", e.what());
+    return 1;
+  }
+}
