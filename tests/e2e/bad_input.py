@@ -420,11 +420,12 @@ def control_store_of_another_kind(b):
     if os.path.exists(b.path("control-1", "data", "control.db-wal")):
         shutil.copy(b.path("control-1", "data", "control.db-wal"), store + "-wal")
     with sqlite3.connect(store) as db:
+        version = db.execute("PRAGMA user_version").fetchone()[0]
         db.execute("PRAGMA user_version = 99")
     db.close()
     b.daemon_refuses(3, "format 99", "control", *args)
     with sqlite3.connect(store) as db:
-        db.execute("PRAGMA user_version = 1")
+        db.execute(f"PRAGMA user_version = {version}")
     db.close()
     b.daemon_refuses(3, ["belongs to", str(b.unit_number)], "control", *b.arguments("control", "stores", 4, unit=OTHER_UNIT))
 

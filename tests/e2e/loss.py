@@ -6,21 +6,13 @@
 Of three heads one falls behind; the two that have everything are killed; the one that was behind is made the truth. Run by
 ./check.
 """
-import argparse
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 
-from unit import CheckFailed, Unit, command
+from unit import command, expect, run_against_unit
 
 MIB = 1 << 20
-
-
-def expect(condition, text):
-    if not condition:
-        raise CheckFailed("expectation", text)
 
 
 def image(path, byte):
@@ -78,26 +70,5 @@ def recover(unit, work):
         expect(f.read(4 * MIB) == bytes([0xaa]) * (4 * MIB), "another head serves another history")
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--bin", required=True)
-    parser.add_argument("--dir")
-    a = parser.parse_args()
-    work = os.path.abspath(a.dir or tempfile.mkdtemp(prefix="luge-loss-"))
-    os.makedirs(work, exist_ok=True)
-    unit = Unit(os.path.join(work, "unit"), os.path.abspath(a.bin), ["--heads", "3", "--sleds", "3"])
-    try:
-        unit.run("unit", "up", "--dir", unit.dir, *unit.up_args)
-        recover(unit, work)
-        print("a closed volume goes on from the head that was chosen: ok")
-        return 0
-    except CheckFailed as e:
-        print(f"failed check: {e.name}: {e}")
-        return 1
-    finally:
-        subprocess.run([unit.luge, "unit", "down", "--dir", unit.dir], capture_output=True)
-        shutil.rmtree(work, ignore_errors=True)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_against_unit(__doc__, ["--heads", "3", "--sleds", "3"], recover, "a closed volume goes on from the head that was chosen: ok"))

@@ -6,24 +6,16 @@
 Five heads, three copies. The primary is killed for good, twice; each time another head holds everything soon after. What was
 flushed does not move. A head that comes back afterwards gives its replica up. Run by ./check.
 """
-import argparse
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 
-from unit import CheckFailed, Unit, command
+from unit import command, expect, run_against_unit
 
 MIB = 1 << 20
 FLUSHED, FRESH = 48 * MIB, 4 * MIB
-
-
-def expect(condition, text):
-    if not condition:
-        raise CheckFailed("expectation", text)
 
 
 def random_file(path, size):
@@ -98,26 +90,5 @@ def replace(unit, work):
     expect(digest(back) == digest(whole), "what is read after the third loss is not what was written")
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--bin", required=True)
-    parser.add_argument("--dir")
-    a = parser.parse_args()
-    work = os.path.abspath(a.dir or tempfile.mkdtemp(prefix="luge-replacement-"))
-    os.makedirs(work, exist_ok=True)
-    unit = Unit(os.path.join(work, "unit"), os.path.abspath(a.bin), ["--heads", "5", "--sleds", "3"])
-    try:
-        unit.run("unit", "up", "--dir", unit.dir, *unit.up_args)
-        replace(unit, work)
-        print("three heads were lost one after the other, and nothing with them: ok")
-        return 0
-    except CheckFailed as e:
-        print(f"failed check: {e.name}: {e}")
-        return 1
-    finally:
-        subprocess.run([unit.luge, "unit", "down", "--dir", unit.dir], capture_output=True)
-        shutil.rmtree(work, ignore_errors=True)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_against_unit(__doc__, ["--heads", "5", "--sleds", "3"], replace, "three heads were lost one after the other, and nothing with them: ok"))

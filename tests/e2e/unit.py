@@ -1,8 +1,11 @@
 """What the end-to-end scripts share: a unit of real daemons, commands with a time limit, checks with a name."""
+import argparse
 import json
 import os
+import shutil
 import signal
 import subprocess
+import tempfile
 import time
 
 
@@ -58,3 +61,30 @@ def command(args, env=None, timeout=120, check=True, name=None):
         raise CheckFailed(name or os.path.basename(args[0]),
                           f"{' '.join(args[:8])}: exit code {done.returncode}: {(done.stderr or done.stdout).strip()[-400:]}")
     return done.stdout
+
+
+def expect(condition, text):
+    if not condition:
+        raise CheckFailed("expectation", text)
+
+
+def run_against_unit(doc, shape, scenario, said):
+    """The main program of a script with one scenario: `scenario(unit, work)` on a unit of its own. The exit code."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bin", required=True)
+    parser.add_argument("--dir")
+    a = parser.parse_args()
+    work = os.path.abspath(a.dir or tempfile.mkdtemp(prefix="luge-e2e-"))
+    os.makedirs(work, exist_ok=True)
+    unit = Unit(os.path.join(work, "unit"), os.path.abspath(a.bin), shape)
+    try:
+        unit.run("unit", "up", "--dir", unit.dir, *unit.up_args)
+        scenario(unit, work)
+        print(said)
+        return 0
+    except CheckFailed as e:
+        print(f"failed check: {e.name}: {e}")
+        return 1
+    finally:
+        subprocess.run([unit.luge, "unit", "down", "--dir", unit.dir], capture_output=True)
+        shutil.rmtree(work, ignore_errors=True)
