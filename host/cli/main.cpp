@@ -125,6 +125,7 @@ int main(int argc, char** argv) {
   add_volume_commands(app, context);
   add_attach_commands(app, context);
   add_status_command(app, context);
+  add_control_commands(app, context);
   add_debug_commands(app, context);
   add_card_commands(app, context);
   app.add_subcommand("bench", "measure a unit of this machine against qemu-nbd on the same disk (luge bench --help)");
