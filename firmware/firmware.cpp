@@ -1,7 +1,5 @@
 #include "firmware/firmware.hpp"
 
-#include <string.h>
-
 #include "firmware/faults.hpp"
 #include "firmware/fences.hpp"
 #include "firmware/hal/hal.hpp"
@@ -16,6 +14,11 @@ using namespace luge_card;
 
 constexpr uint32_t kWatchdog0 = MAP_WATCHDOG, kWatchdog1 = MAP_WATCHDOG + 4;
 constexpr uint32_t kWatchdogReset = 8, kWatchdogState = 4, kWatchdogEnable = 2;
+#ifdef __riscv
+constexpr uint32_t kProcessor = 1;
+#else
+constexpr uint32_t kProcessor = 2;
+#endif
 constexpr uint32_t kLookEvery = 64;  // rounds between two looks at sensors and fault bits
 
 Counts counts;
@@ -59,18 +62,14 @@ bool admitted(uint64_t partition, uint64_t epoch) {
 
 int answer_table() {
   if (!admitted(argument64(4), argument64(6))) return AnswerStatus::fenced;
-  const uint8_t* table;
+  const uint32_t* table;
   switch (table_for({argument(0), argument(1), argument(2), argument(3)}, table)) {
     case TableResult::bad: return AnswerStatus::bad_argument;
     case TableResult::not_enough: return AnswerStatus::not_enough;
     case TableResult::made: ++counts.tables_made; break;
     case TableResult::cached: ++counts.tables_found; break;
   }
-  for (unsigned i = 0; i < kTableBytes / 4; ++i) {
-    uint32_t w;
-    memcpy(&w, table + 4 * i, 4);
-    set_answer(i, w);
-  }
+  for (unsigned i = 0; i < kTableBytes / 4; ++i) set_answer(i, table[i]);
   return AnswerStatus::ok;
 }
 
@@ -111,6 +110,8 @@ void boot() {
   forget_tables();
   hal::set_shared(SHARED_BOOTS, hal::shared(SHARED_BOOTS) + 1);
   hal::set_shared(SHARED_FIRMWARE_VERSION, kVersion);
+  hal::set_shared(SHARED_PROCESSOR, kProcessor);
+  hal::set_shared(SHARED_BOARD, hal::load(MAP_BOARD)), hal::set_shared(SHARED_REVISION, hal::load(MAP_BOARD + 4));
   hal::set_shared(SHARED_MAGIC, SHARED_MAGIC_VALUE);
   log_event(Event::boot, kVersion, hal::shared(SHARED_BOOTS));
   if (hal::load(kWatchdog0) & kWatchdogReset) record_fault({FaultKind::watchdog, {hal::shared(SHARED_HEARTBEAT), hal::shared(SHARED_BOOTS)}});

@@ -84,13 +84,14 @@ TEST(FirmwareTable, WhatCannotBeIsRefused) {
 
 TEST(FirmwareTable, TheCacheGivesWhatWasMadeAndForgets) {
   fw::forget_tables();
-  const uint8_t *first, *again;
+  const uint32_t *first, *again;
+  auto bytes = [](const uint32_t* w) { return Bytes(reinterpret_cast<const uint8_t*>(w), reinterpret_cast<const uint8_t*>(w + fw::kTableBytes / 4)); };
   for (uint32_t i = 0; i < 20; ++i) {  // more patterns than it holds
     fw::Pattern p{16, 4, 0xFFFFF & ~(1u << i), 1u << i};
     ASSERT_EQ(fw::table_for(p, first), fw::TableResult::made);
-    Bytes made(first, first + fw::kTableBytes);
+    Bytes made = bytes(first);
     ASSERT_EQ(fw::table_for(p, again), fw::TableResult::cached);
-    ASSERT_EQ(made, Bytes(again, again + fw::kTableBytes));
+    ASSERT_EQ(made, bytes(again));
     ASSERT_EQ(made, from_isal(16, 4, p.present, p.wanted));
   }
   fw::forget_tables();

@@ -95,23 +95,23 @@ TableResult make_table(const Pattern& p, uint8_t out[kTableBytes]) {
 }
 
 namespace {
-struct Entry { Pattern pattern; alignas(4) uint8_t table[kTableBytes]; };
-Entry cache[kCached];
+struct Entry { Pattern pattern; uint32_t words[kTableBytes / 4] = {}; };
+constinit Entry cache[kCached];
 unsigned next_entry;
 }  // namespace
 
-TableResult table_for(const Pattern& p, const uint8_t*& out) {
+TableResult table_for(const Pattern& p, const uint32_t*& out) {
   for (Entry& e : cache)
     if (e.pattern == p && p.k != 0) {
-      out = e.table;
+      out = e.words;
       return TableResult::cached;
     }
   Entry& e = cache[next_entry];
   e.pattern = Pattern{};  // while it is made it is nobody's
-  TableResult r = make_table(p, e.table);
+  TableResult r = make_table(p, reinterpret_cast<uint8_t*>(e.words));
   out = nullptr;
   if (r != TableResult::made) return r;
-  e.pattern = p, out = e.table;
+  e.pattern = p, out = e.words;
   next_entry = (next_entry + 1) % kCached;
   return r;
 }

@@ -21,8 +21,8 @@ enum class TableResult { made, cached, bad, not_enough };
 /// present. bad: k not 1..16, m not 0..4, nothing or more than 4 wanted, bits beyond the layout.
 TableResult make_table(const Pattern& p, uint8_t out[kTableBytes]);
 
-/// The same out of a cache of the last few patterns. The pointer is to the cache: good until the next call; null unless made or cached.
-TableResult table_for(const Pattern& p, const uint8_t*& out);
+/// The same out of a cache of the last few patterns, as words. The pointer is to the cache: good until the next call; null unless made or cached.
+TableResult table_for(const Pattern& p, const uint32_t*& out);
 void forget_tables();
 
 }  // namespace fw

@@ -1,5 +1,6 @@
 // What the firmware sees of the world: words at the addresses of hls/registers/card.h (MAP_*), sleep, and starting over. Resolved when
-// linking: hal/card for the controller, hal/host for a process. No virtual functions, so that the stack's bound can be read off the call graph.
+// linking: hal/card for the controller, hal/host for a process. No virtual functions, so that the stack's bound can be read off the
+// call graph.
 #pragma once
 #include <stdint.h>
 
@@ -8,8 +9,13 @@
 namespace fw::hal {
 
 /// A word of the address map; `address` is a multiple of 4. A store is seen by the card before the next load or store.
+#ifdef __riscv
+inline uint32_t load(uint32_t address) { return *reinterpret_cast<const volatile uint32_t*>(address); }
+inline void store(uint32_t address, uint32_t value) { *reinterpret_cast<volatile uint32_t*>(address) = value; }
+#else
 uint32_t load(uint32_t address);
 void store(uint32_t address, uint32_t value);
+#endif
 /// Returns when there may be something to do: a doorbell, or time has passed.
 void idle();
 /// As after a reset of the controller. Does not return.

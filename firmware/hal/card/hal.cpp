@@ -1,4 +1,4 @@
-// The controller itself: loads, stores, sleep; and where it begins.
+// The controller itself: sleep, starting over, and where it begins.
 #include "firmware/hal/hal.hpp"
 
 #include "firmware/firmware.hpp"
@@ -7,8 +7,6 @@ extern "C" void fw_sleep();
 extern "C" [[noreturn]] void fw_start();
 
 namespace fw::hal {
-uint32_t load(uint32_t address) { return *reinterpret_cast<const volatile uint32_t*>(address); }
-void store(uint32_t address, uint32_t value) { *reinterpret_cast<volatile uint32_t*>(address) = value; }
 void idle() { fw_sleep(); }
 void restart() { fw_start(); }
 }  // namespace fw::hal
