@@ -25,7 +25,7 @@
 namespace luge::attach {
 
 /// struct virtio_blk_config, as the guest sees it.
-struct VirtioBlkConfig {
+struct __attribute__((packed)) VirtioBlkConfig {
   std::uint64_t capacity = 0;  // in sectors of 512 bytes
   std::uint32_t size_max = 0, seg_max = 126;
   std::uint16_t cylinders = 0;
