@@ -16,7 +16,8 @@ std::string_view switch_name(Switch s) {
       "lease-forgotten-at-restart",
       "unconditional-index-record", "retry-on-same-slots", "free-without-generation", "no-sled-fence", "sled-forgets-fences",
       "segment-generation-unchecked", "suspect-promoted", "torn-end-forgotten", "reuse-before-image", "index-without-reserve",
-      "store-loses-last-transaction", "restored-store-promotes", "no-tls-demand", "card-parity-unverified", "hung-card-waited-for", "head-decodes", "card-back-untested"};
+      "store-loses-last-transaction", "restored-store-promotes", "no-tls-demand", "card-parity-unverified", "hung-card-waited-for", "head-decodes", "card-back-untested",
+      "dma-unrecorded", "dma-records-lost", "dma-function-unrecorded", "dma-range-unrecorded", "dma-record-before-data", "dma-overflow-ignored"};
   return names[static_cast<std::size_t>(s)];
 }
 
