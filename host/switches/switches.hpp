@@ -62,6 +62,13 @@ enum class Switch {
   hung_card_waited_for,    // for ten minutes
   head_decodes,            // itself, whatever the sleds could do (A9)
   card_back_untested,      // after a fault it is used again without a self-test
+  // DMA write records (A14)
+  dma_unrecorded,           // nothing is recorded
+  dma_records_lost,         // of 100 bursts of data one is not
+  dma_function_unrecorded,  // those of function 1 are not
+  dma_range_unrecorded,     // those into one block of 64 KiB are not
+  dma_record_before_data,   // by 100 ms
+  dma_overflow_ignored,     // the dirty log does not get all pages
   // Replication of a virtual machine's state (docs/vm-replication.md)
   record_gap_ignored,        // DWR-18: a record that is missing in the ring is not noticed
   record_counts_one_page,    // DWR-21: only for the page where it begins
