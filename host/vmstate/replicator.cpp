@@ -237,7 +237,14 @@ Status Replicator::pass(Target& target, Report& report, bool everything) {
   return s;
 }
 
-bool Replicator::small_enough() const { return expected_pause() <= options_.pause_goal; }
+bool Replicator::small_enough() {
+  {
+    std::lock_guard lock(examining_);
+    for (Source& s : sources_)
+      if (s.on) examine_locked(s);
+  }
+  return expected_pause() <= options_.pause_goal;
+}
 
 // What is known to be dirty now; processor writes not yet taken are estimated by those of the last pass.
 double Replicator::expected_pause() const {

@@ -146,7 +146,7 @@ class Replicator {
   Status rest(Target& target, Report& report, std::string& state);
   Status quiesce();
   void let_run();
-  bool small_enough() const;
+  bool small_enough();
   void slow_down(const Report& report, Report& out);
   Result<Report> failed(Target& target, Status why);
 

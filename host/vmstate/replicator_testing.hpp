@@ -57,7 +57,7 @@ class FakeDevice final : public Recorder {
   }
 
   void fill(std::uint64_t address, std::size_t bytes) {
-    for (std::size_t i = 0; i < bytes; ++i) memory_[address + i] = static_cast<std::byte>(++counter_ ^ counter_ >> 8);
+    for (std::size_t i = 0; i < bytes; ++i) memory_[address + i] = static_cast<std::byte>(counter_ ^ counter_ >> 8), ++counter_;
   }
   void record(std::uint64_t address, std::uint32_t bytes, std::uint8_t function = 0) {
     if (recording_) put({address, static_cast<std::uint16_t>(bytes - 1), function, luge_card::DMA_WRITTEN, 0});
@@ -73,7 +73,7 @@ class FakeDevice final : public Recorder {
   void completed(std::uint32_t before) {
     if (recording_) put({before, 0, 0, luge_card::DMA_COMPLETED, 0});
   }
-  void skip_a_number() { ++next_; }
+  void skip_a_number() { ++next_, ++examined_; }
   bool recording() const { return recording_; }
 
   std::vector<std::function<void()>> in_flight;  // done by quiesce(), late
