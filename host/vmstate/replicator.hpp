@@ -48,7 +48,7 @@ class Recorder {
   /// The slots before `sequence` may be used again.
   virtual void examined(std::uint32_t sequence) = 0;
   /// The machine's table of memory is another one since start().
-  virtual bool memory_changed() const { return false; }
+  virtual bool memory_changed() { return false; }
 };
 
 /// The machine as its hypervisor shows it.
