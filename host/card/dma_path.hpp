@@ -80,6 +80,11 @@ class DmaPath : public std::enable_shared_from_this<DmaPath> {
   void resume();
   bool suspended() const { return suspended_; }
 
+  /// What has been written is recorded when this returns, but for what a full ring holds back.
+  void flush_records() {
+    if (running_ && !pumping_) settle();
+  }
+
   /// Bytes per second from now on; 0: as fast as it goes.
   void throttle(std::uint64_t bytes_per_second);
   std::uint64_t throttled() const { return rate_; }

@@ -68,6 +68,6 @@ struct RecorderReply {
   char text[192] = {};           ///< of an error, for people
   RecorderRegion region[kRecorderMostRegions] = {};
 };
-static_assert(sizeof(RecorderReply) == 368 - 0 + kRecorderMostRegions * sizeof(RecorderRegion));
+static_assert(sizeof(RecorderReply) == 360 + kRecorderMostRegions * sizeof(RecorderRegion));
 
 }  // namespace luge::card
