@@ -185,7 +185,7 @@ TEST_F(DmaPathTest, AnOutsideAddressWritesNothing) {
   EXPECT_EQ(path->stats().outside, 1u);
 }
 
-// Requirement: DWR-03 DWR-04 DWR-05 DWR-09 DWR-10 DWR-11 DWR-19 switch=dma-records-lost
+// Requirement: DWR-03, DWR-04, DWR-05, DWR-09, DWR-10, DWR-11, DWR-19 switch=dma-records-lost
 TEST_F(DmaPathTest, ACopyFromRecordsEqualsTheMemoryWhateverRingAndMode) {
   for (unsigned slots : {0u, 1u, 2u, 5u, 10u})
     for (RecordMode mode : {RecordMode::completed, RecordMode::scheduled}) {
