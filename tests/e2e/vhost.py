@@ -131,15 +131,85 @@ def kills(unit, work, a):
                     raise CheckFailed("reconnect", f"after kill {i + 1} the guest stands still: {guest.text()[-300:]} {open(guest.errors).read()[-300:]}")
                 time.sleep(0.2)
         reads, writes = guest.finish(seconds + 240)
-        replayed = sum(e.get("replayed", 0) for n in unit.json("status")["nodes"] for e in (n.get("report") or {}).get("exports", []))
+        with open(os.path.join(unit.dir, name, "log")) as log:
+            replayed = sum(map(int, re.findall(r"(\d+) requests of before are done again", log.read())))
         print(f"kill -9 of the attach daemon {a.kills} times under load: {reads} reads and {writes} writes of the guest, none wrong"
-              f" ({replayed} requests done again after the last)", flush=True)
+              f" ({replayed} requests done again)", flush=True)
     finally:
         guest.kill()
         unit.run("detach", "vm", check=False)
 
 
-SCENARIOS = {"kills": kills}
+def second_daemon(unit, work):
+    """another attach daemon of the unit, as on another host: the process"""
+    config = open(os.path.join(unit.dir, "attach-1", "config.toml")).read()
+    number = re.search(r"unit = (\d+)", config).group(1)
+    control = re.search(r'control = "([^"]+)"', config).group(1)
+    program = os.path.join(os.path.dirname(unit.luge) if "LUGE_BREAK" not in unit.env else os.path.join(os.path.dirname(os.path.dirname(unit.luge)), "sabotage"), "luge-attach")
+    log = open(os.path.join(work, "attach-2.log"), "a")
+    return subprocess.Popen([program, "--name", "attach-2", "--id", "950", "--dir", os.path.join(work, "attach-2"), "--unit", number, "--control", control],
+                            stdout=log, stderr=log, env=unit.env)
+
+
+def migrate(source, target_socket, seconds):
+    """QEMU's own live migration to its end: passes, downtime in ms, MiB sent"""
+    source.qmp("migrate-set-parameters", **{"max-bandwidth": 400 * MIB, "downtime-limit": 100})
+    source.qmp("migrate", uri=f"unix:{target_socket}")
+    deadline = time.time() + seconds
+    while True:
+        info = source.qmp("query-migrate")
+        if info["status"] == "completed":
+            return info["ram"]["dirty-sync-count"], info["downtime"], info["ram"]["transferred"] / MIB
+        if info["status"] in ("failed", "cancelled") or time.time() > deadline:
+            raise CheckFailed("migration", f"{info['status']}: {info.get('error-desc', '')}")
+        time.sleep(0.1)
+
+
+def attached_by(unit, volume):
+    return unit.volume(volume)["attached_by"]
+
+
+def migration(unit, work, a):
+    """a guest under load moves between two attach daemons, there and back, with its disk; the volume has one holder at any time"""
+    daemon = second_daemon(unit, work)
+    unit.run("volume", "create", "mv", "--size", "64MiB", "--layout", "2+1")
+    sockets = {n: os.path.join(work, f"mv-{n}.sock") for n in ("attach-1", "attach-2")}
+    here, there = "attach-1", "attach-2"
+    guest, figures = None, []
+    try:
+        unit.wait("the second daemon", lambda: any(n["name"] == "attach-2" for n in unit.json("status")["nodes"]), 30)
+        unit.run("attach", "mv", "--vhost-user", f"unix:{sockets[here]}", "--node", here)
+        seconds = 20 + 10 * a.migrations
+        load = f"{32 * MIB},{seconds},4"
+        guest = Guest(work, a.guest, "mv0", sockets[here], load)
+        guest.wait(r"LOAD reads=[1-9]", 120)
+        for i in range(a.migrations):
+            unit.run("attach", "mv", "--vhost-user", f"unix:{sockets[there]}", "--node", there, "--incoming")
+            expect(attached_by(unit, "mv") == here, "the target's end has the volume before the guest has moved")
+            wire = os.path.join(work, f"mv{i}.migrate")
+            target = Guest(work, a.guest, f"mv{i + 1}", sockets[there], load, incoming=wire)
+            unit.wait("the target QEMU", lambda: os.path.exists(wire), 30)
+            time.sleep(1)
+            figures.append(migrate(guest, wire, 120))
+            guest.kill()
+            guest = target
+            before = guest.writes()
+            unit.wait("the guest's writes at the target", lambda: guest.writes() > before + 50 or "RESULT" in guest.text(), 90)
+            expect(attached_by(unit, "mv") == there, f"the volume is attached by {attached_by(unit, 'mv')}, not where the guest is")
+            here, there = there, here
+        reads, writes = guest.finish(seconds + 240)
+        downtime = sorted(f[1] for f in figures)
+        print(f"{len(figures)} live migrations under load: {reads} reads and {writes} writes, none wrong; downtime {downtime[len(downtime) // 2]} ms in the median,"
+              f" {downtime[-1]} ms at most; passes {[f[0] for f in figures]}, {sum(f[2] for f in figures) / len(figures):.0f} MiB each", flush=True)
+    finally:
+        if guest:
+            guest.kill()
+        unit.run("detach", "mv", check=False)
+        daemon.terminate()
+        daemon.wait(30)
+
+
+SCENARIOS = {"kills": kills, "migration": migration}
 
 
 def main():
@@ -148,6 +218,7 @@ def main():
     parser.add_argument("--dir")
     parser.add_argument("--guest", help="where the guest's kernel and initrd are, or are made; default: in --dir")
     parser.add_argument("--kills", type=int, default=3)
+    parser.add_argument("--migrations", type=int, default=2)
     parser.add_argument("--only", nargs="*", choices=list(SCENARIOS))
     a = parser.parse_args()
     work = os.path.abspath(a.dir or tempfile.mkdtemp(prefix="luge-vhost-"))
