@@ -82,11 +82,10 @@ void VirtioBlk::set_features(std::uint64_t features) { features_ = features; }
 
 // ---- queues ----
 
-Status VirtioBlk::start(std::size_t index, const Vring::Place& place, std::uint16_t available, std::function<void()> interrupt) {
+Status VirtioBlk::start(std::size_t index, const Vring::Place& place, std::uint16_t available) {
   Queue& q = queues_[index];
   if (!dma_->memory()) return Status(Code::invalid, "a ring is started without a table of guest memory");
   if (Status s = q.ring.start(*dma_->memory(), place); !s.ok()) return s;
-  q.interrupt = std::move(interrupt);
   q.taken.assign(place.entries, false);
   q.stopping = q.armed = q.arming = false;
   q.ended.clear(), q.replay.clear();
@@ -103,6 +102,8 @@ Status VirtioBlk::start(std::size_t index, const Vring::Place& place, std::uint1
   process(q);
   return Status();
 }
+
+Status VirtioBlk::move_ring(std::size_t index, const Vring::Place& place) { return queues_[index].ring.start(*dma_->memory(), place); }
 
 void VirtioBlk::set_interrupt(std::size_t index, std::function<void()> interrupt) {
   Queue& q = queues_[index];
@@ -127,9 +128,9 @@ void VirtioBlk::set_target(client::BlockTarget* target) {
 }
 
 void VirtioBlk::hold(bool on) {
-  held_ = on;
+  held_ += on ? 1 : -1;
   changed_.notify_all();
-  if (!on)
+  if (held_ == 0)
     for (Queue& q : queues_) process(q);
 }
 
@@ -139,17 +140,15 @@ io::Task<std::uint16_t> VirtioBlk::drain(std::size_t index) {
   while (q.ring.started() && !idle(q)) co_await changed_.wait_for(100ms);
   q.ring.stop();
   q.stopping = false;
-  q.interrupt = {};
   co_return q.available;
 }
 
 io::Task<bool> VirtioBlk::drain_all() {
-  hold(true);
   auto busy = [this] {
     return std::any_of(queues_.begin(), queues_.end(), [this](const Queue& q) { return !idle(q); });
   };
-  while (held_ && busy()) co_await changed_.wait_for(100ms);
-  co_return held_;
+  while (held_ != 0 && busy()) co_await changed_.wait_for(100ms);
+  co_return held_ != 0;
 }
 
 void VirtioBlk::stop_for_good(const Status& why) {
@@ -162,7 +161,7 @@ void VirtioBlk::stop_for_good(const Status& why) {
 // ---- taking requests ----
 
 void VirtioBlk::process(Queue& q) {
-  while (q.ring.started() && q.enabled && !q.stopping && !held_ && target_ != nullptr && broken_.ok() && outstanding_ < kOutstanding) {
+  while (q.ring.started() && q.enabled && !q.stopping && held_ == 0 && target_ != nullptr && broken_.ok() && outstanding_ < kOutstanding) {
     if (!q.replay.empty()) {
       std::uint16_t head = q.replay.front();
       q.replay.erase(q.replay.begin());

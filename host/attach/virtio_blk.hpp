@@ -64,9 +64,9 @@ class VirtioBlk {
 
   // Queues. REQUIRES: q < queues().
   std::size_t queues() const { return queues_.size(); }
-  /// Begins at `available`, or with an inflight area where that says; what it has in flight is done again. `interrupt` is called when
-  /// the guest is to be told.
-  Status start(std::size_t q, const Vring::Place& place, std::uint16_t available, std::function<void()> interrupt);
+  /// Begins at `available`, or with an inflight area where that says; what it has in flight is done again.
+  Status start(std::size_t q, const Vring::Place& place, std::uint16_t available);
+  /// Is called when the guest is to be told that requests have ended; stays, whether the queue runs or not.
   void set_interrupt(std::size_t q, std::function<void()> interrupt);
   void enable(std::size_t q, bool on);
   bool started(std::size_t q) const { return queues_[q].ring.started(); }
@@ -75,14 +75,18 @@ class VirtioBlk {
   void kick(std::size_t q);
   /// Takes no more from the queue and ends when nothing of it is in flight; it is stopped then. Its next available index.
   io::Task<std::uint16_t> drain(std::size_t q);
-  /// Takes no more from any queue and ends when nothing is in flight. False: held(false) came first.
-  io::Task<bool> drain_all();
-  /// While held nothing is taken.
+  /// While held, by whoever, nothing is taken.
   void hold(bool on);
+  /// REQUIRES: held. Ends when nothing is in flight. False: nobody holds it any more.
+  io::Task<bool> drain_all();
+  /// Guest memory is another. REQUIRES: held and drained.
+  Status move_ring(std::size_t q, const Vring::Place& place);
   void set_inflight(std::shared_ptr<Inflight> area) { inflight_ = std::move(area); }
 
   /// The guest or its front end has broken the rules: the device does nothing any more. Says why, once.
   void stop_for_good(const Status& why);
+  /// Its guest is another, or has been reset: no ring is started any more.
+  void mend() { broken_ = Status(); }
   bool broken() const { return !broken_.ok(); }
   void on_broken(std::function<void()> f) { on_broken_ = std::move(f); }
   std::size_t in_flight() const { return in_flight_; }
@@ -130,7 +134,8 @@ class VirtioBlk {
   std::string name_;
   client::BlockTarget* target_ = nullptr;
   std::uint64_t bytes_ = 0, features_ = 0;
-  bool read_only_ = false, held_ = false;
+  bool read_only_ = false;
+  unsigned held_ = 0;
   std::vector<Queue> queues_;
   std::vector<std::unique_ptr<Request>> requests_;
   std::vector<Request*> free_;
