@@ -110,6 +110,8 @@ class Replicator {
   Status start();
   /// Recording off. What was copied stays; the next start() begins with everything dirty.
   Status stop();
+  /// The machine runs elsewhere: it is not to run here again, whatever happens.
+  void moved() { paused_ = false; }
 
   enum class Then { resume, stay_paused };
   /// One consistent point to `target`. The machine runs again when this returns, ok or not; except with stay_paused when ok, or when it is

@@ -295,6 +295,7 @@ TEST_F(ReplicatorTest, GivenUpTheMachineRunsOn) {
 TEST_F(ReplicatorTest, AMigrationThatMayHaveArrivedStaysPaused) {
   struct Unknown final : Target {
     explicit Unknown(Code code) : code(code) {}
+    Result<std::uint64_t> newest(const std::string&) override { return std::uint64_t{0}; }
     Status begin(const Begin&) override { return Status(); }
     Status put(const PageBatch&) override { return Status(); }
     Status commit(const std::string&, const std::string&) override { return Status(code, "no answer"); }
