@@ -23,7 +23,7 @@ struct VmArguments {
   std::string socket, machine, qmp, to, from, every, writes, mode;
   std::vector<std::string> disks;
   std::uint64_t keep = 0, checkpoint = 0, slots = 0;
-  bool not_durable = false, no_throttle = false;
+  bool not_durable = false, no_throttle = false, stay_paused = false;
 };
 
 Result<json::value> ask(const VmArguments& a, const json::object& request) {
@@ -82,6 +82,7 @@ Result<json::object> request_of(const char* what, const VmArguments& a) {
   }
   if (a.checkpoint != 0) r["checkpoint"] = a.checkpoint;
   if (a.not_durable) r["durable"] = false;
+  if (a.stay_paused) r["stay_paused"] = true;
   if (a.no_throttle) r["throttle"] = false;
   return r;
 }
@@ -186,6 +187,7 @@ void add_vm_commands(CLI::App& app, Context& context) {
   {
     auto [sub, a] = add("checkpoint", "One checkpoint, of a protected machine (what changed) or of another (everything)");
     machine(sub, a), source(sub, a), keep(sub, a);
+    sub->add_flag("--stay-paused", a->stay_paused, "leave the machine paused; QEMU's monitor lets it go on");
   }
   {
     auto [sub, a] = add("migrate", "Move a running machine to the QEMU that waits at another host");

@@ -186,13 +186,15 @@ Result<json::object> Daemon::protect(const json::object& request) {
 
 // Of a protected machine, or once of another.
 Result<json::object> Daemon::checkpoint(const json::object& request) {
-  if (auto p = find(text(request, "machine")); p.ok()) return (*p)->checkpoint();
+  const json::value* stay = request.if_contains("stay_paused");
+  const bool stay_paused = stay && stay->is_bool() && stay->as_bool();
+  if (auto p = find(text(request, "machine")); p.ok()) return (*p)->checkpoint(stay_paused);
   if (text(request, "qmp").empty()) return find(text(request, "machine")).status();
   auto options = parse_protection(request);
   if (!options.ok()) return options.status();
   auto p = Protection::open(std::move(*options), directory_);
   if (!p.ok()) return p.status();
-  auto r = (*p)->checkpoint();
+  auto r = (*p)->checkpoint(stay_paused);
   Status off = (*p)->stop();
   if (r.ok() && !off.ok()) return off;
   return r;

@@ -139,11 +139,11 @@ void Protection::note(const Result<Report>& r) {
   pauses_.push_back(r->pause_seconds);
 }
 
-Result<json::object> Protection::checkpoint() {
+Result<json::object> Protection::checkpoint(bool stay_paused) {
   std::lock_guard lock(working_);
   if (!replicator_) return Status(Code::unavailable, options_.machine + " is not protected any more");
   if (!target_) return Status(Code::invalid, "where to? Name it with --to");
-  auto r = one(*target_, Replicator::Then::resume);
+  auto r = one(*target_, stay_paused ? Replicator::Then::stay_paused : Replicator::Then::resume);
   note(r);
   if (!r.ok()) return r.status();
   return to_json(*r);
@@ -158,7 +158,7 @@ Result<json::object> Protection::migrate(const std::string& address) {
   }
   RemoteTarget target(address, true);
   parent_ = 0;
-  auto r = replicator_->checkpoint(target, {options_.machine, 1, 0, {}}, description(), Replicator::Then::stay_paused);
+  auto r = replicator_->checkpoint(target, {options_.machine, 1, 0, {}}, description(), Replicator::Then::hand_over);
   note(r);
   std::lock_guard noted(noted_);
   state_ = r.ok() ? "migrated" : r.code() == Code::timed_out ? "unknown" : "protected";

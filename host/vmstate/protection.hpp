@@ -35,8 +35,8 @@ class Protection {
   static Result<std::unique_ptr<Protection>> open(ProtectionOptions options, const std::string& directory);
   ~Protection();
 
-  /// A checkpoint now; its report.
-  Result<boost::json::object> checkpoint();
+  /// A checkpoint now; its report. `stay_paused`: QEMU isn't told to go on.
+  Result<boost::json::object> checkpoint(bool stay_paused = false);
   /// To the machine that waits behind `address`. After it this QEMU is ended.
   Result<boost::json::object> migrate(const std::string& address);
   void give_up();

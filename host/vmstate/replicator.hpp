@@ -147,7 +147,7 @@ class Replicator {
   Status run_passes(Target& target, Report& report, bool everything);
   Status rest(Target& target, Report& report, std::string& state);
   Status quiesce();
-  void let_run();
+  void let_run(bool machine = true);
   bool small_enough();
   void slow_down(const Report& report, Report& out);
   Result<Report> failed(Target& target, Status why);

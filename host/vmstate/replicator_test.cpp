@@ -305,9 +305,9 @@ TEST_F(ReplicatorTest, AMigrationThatMayHaveArrivedStaysPaused) {
   Replicator& r = replicator();
   ASSERT_TRUE(r.start().ok());
   Unknown refused(Code::unavailable), silent(Code::timed_out);
-  EXPECT_FALSE(r.checkpoint(refused, {"vm", 1, 0, {}}, "{}", Replicator::Then::stay_paused).ok());
+  EXPECT_FALSE(r.checkpoint(refused, {"vm", 1, 0, {}}, "{}", Replicator::Then::hand_over).ok());
   EXPECT_FALSE(machine_.paused);
-  EXPECT_FALSE(r.checkpoint(silent, {"vm", 1, 0, {}}, "{}", Replicator::Then::stay_paused).ok());
+  EXPECT_FALSE(r.checkpoint(silent, {"vm", 1, 0, {}}, "{}", Replicator::Then::hand_over).ok());
   EXPECT_TRUE(machine_.paused);
 }
 
