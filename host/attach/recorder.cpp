@@ -2,8 +2,6 @@
 
 #include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <boost/asio/io_context.hpp>
@@ -11,6 +9,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "attach/unix_listener.hpp"
 #include "base/logging.hpp"
 
 namespace luge::attach {
@@ -57,22 +56,10 @@ Recorder::Recorder(io::RealWorld& world, std::string path, RecordedDisk& disk)
 Recorder::~Recorder() { close(); }
 
 Result<std::shared_ptr<Recorder>> Recorder::listen(io::RealWorld& world, std::string path, RecordedDisk& disk) {
-  sockaddr_un a{};
-  a.sun_family = AF_UNIX;
-  if (path.size() >= sizeof a.sun_path) return Status(Code::invalid, path + ": the path of a socket has " + std::to_string(sizeof a.sun_path - 1) + " bytes at most");
-  std::memcpy(a.sun_path, path.data(), path.size());
-  int fd = ::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  ::unlink(path.c_str());
-  mode_t mask = ::umask(0077);
-  int failed = fd < 0 || ::bind(fd, reinterpret_cast<sockaddr*>(&a), sizeof a) != 0 || ::listen(fd, 16) != 0;
-  ::umask(mask);
-  if (failed) {
-    Status s(Code::io_error, path + ": " + std::strerror(errno));
-    if (fd >= 0) ::close(fd);
-    return s;
-  }
+  auto socket = listen_unix(path, SOCK_SEQPACKET);
+  if (!socket.ok()) return socket.status();
   std::shared_ptr<Recorder> r(new Recorder(world, path, disk));
-  r->sockets_->listener.assign(fd);
+  r->sockets_->listener.assign(socket->release());
   r->accept();
   return r;
 }

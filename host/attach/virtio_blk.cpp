@@ -104,6 +104,8 @@ Status VirtioBlk::start(std::size_t index, const Vring::Place& place, std::uint1
   return Status();
 }
 
+Status VirtioBlk::move_ring(std::size_t index, const Vring::Place& place) { return queues_[index].ring.start(*dma_->memory(), place); }
+
 void VirtioBlk::set_interrupt(std::size_t index, std::function<void()> interrupt) {
   Queue& q = queues_[index];
   q.interrupt = std::move(interrupt);
@@ -127,9 +129,9 @@ void VirtioBlk::set_target(client::BlockTarget* target) {
 }
 
 void VirtioBlk::hold(bool on) {
-  held_ = on;
+  held_ += on ? 1 : -1;
   changed_.notify_all();
-  if (!on)
+  if (held_ == 0)
     for (Queue& q : queues_) process(q);
 }
 
@@ -144,12 +146,11 @@ io::Task<std::uint16_t> VirtioBlk::drain(std::size_t index) {
 }
 
 io::Task<bool> VirtioBlk::drain_all() {
-  hold(true);
   auto busy = [this] {
     return std::any_of(queues_.begin(), queues_.end(), [this](const Queue& q) { return !idle(q); });
   };
-  while (held_ && busy()) co_await changed_.wait_for(100ms);
-  co_return held_;
+  while (held_ != 0 && busy()) co_await changed_.wait_for(100ms);
+  co_return held_ != 0;
 }
 
 void VirtioBlk::stop_for_good(const Status& why) {
@@ -162,7 +163,7 @@ void VirtioBlk::stop_for_good(const Status& why) {
 // ---- taking requests ----
 
 void VirtioBlk::process(Queue& q) {
-  while (q.ring.started() && q.enabled && !q.stopping && !held_ && target_ != nullptr && broken_.ok() && outstanding_ < kOutstanding) {
+  while (q.ring.started() && q.enabled && !q.stopping && held_ == 0 && target_ != nullptr && broken_.ok() && outstanding_ < kOutstanding) {
     if (!q.replay.empty()) {
       std::uint16_t head = q.replay.front();
       q.replay.erase(q.replay.begin());

@@ -75,14 +75,18 @@ class VirtioBlk {
   void kick(std::size_t q);
   /// Takes no more from the queue and ends when nothing of it is in flight; it is stopped then. Its next available index.
   io::Task<std::uint16_t> drain(std::size_t q);
-  /// Takes no more from any queue and ends when nothing is in flight. False: held(false) came first.
-  io::Task<bool> drain_all();
-  /// While held nothing is taken.
+  /// While held, by whoever, nothing is taken.
   void hold(bool on);
+  /// REQUIRES: held. Ends when nothing is in flight. False: nobody holds it any more.
+  io::Task<bool> drain_all();
+  /// Guest memory is another. REQUIRES: held and drained.
+  Status move_ring(std::size_t q, const Vring::Place& place);
   void set_inflight(std::shared_ptr<Inflight> area) { inflight_ = std::move(area); }
 
   /// The guest or its front end has broken the rules: the device does nothing any more. Says why, once.
   void stop_for_good(const Status& why);
+  /// Its guest is another, or has been reset: no ring is started any more.
+  void mend() { broken_ = Status(); }
   bool broken() const { return !broken_.ok(); }
   void on_broken(std::function<void()> f) { on_broken_ = std::move(f); }
   std::size_t in_flight() const { return in_flight_; }
@@ -130,7 +134,8 @@ class VirtioBlk {
   std::string name_;
   client::BlockTarget* target_ = nullptr;
   std::uint64_t bytes_ = 0, features_ = 0;
-  bool read_only_ = false, held_ = false;
+  bool read_only_ = false;
+  unsigned held_ = 0;
   std::vector<Queue> queues_;
   std::vector<std::unique_ptr<Request>> requests_;
   std::vector<Request*> free_;

@@ -40,13 +40,19 @@ Status check_nbd(const std::string& nbd) {
   constexpr std::size_t kMaxUnixPath = 107;
   if (nbd.find_first_of(std::string("\n\r\0", 3)) != std::string::npos)
     return Status(Code::invalid, "the NBD address has control characters");
+  constexpr std::string_view kVhostUser = "vhost-user:", kRecorder = ".recorder";  // beside the disk's socket
+  if (nbd.starts_with(kVhostUser)) {
+    if (nbd.size() < 13 || nbd[kVhostUser.size()] != '/') return Status(Code::invalid, "vhost-user: wants an absolute path");
+    if (nbd.size() - kVhostUser.size() + kRecorder.size() > kMaxUnixPath) return Status(Code::invalid, "a vhost-user socket's path has at most 98 characters");
+    return Status();
+  }
   if (nbd.starts_with("unix:")) {
     if (nbd.size() < 7 || nbd[5] != '/') return Status(Code::invalid, "NBD address: unix: wants an absolute path");
     if (nbd.size() - 5 > kMaxUnixPath) return Status(Code::invalid, "NBD address: a socket's path has at most 107 characters");
     return Status();
   }
   if ((nbd.starts_with("tcp:") || nbd.starts_with("tls:")) && nbd.find(':', 4) != std::string::npos && nbd.size() < 300) return Status();
-  return Status(Code::invalid, "NBD address '" + nbd.substr(0, 80) + "': give unix:PATH, tcp:HOST:PORT or tls:HOST:PORT");
+  return Status(Code::invalid, "NBD address '" + nbd.substr(0, 80) + "': give unix:PATH, tcp:HOST:PORT, tls:HOST:PORT or vhost-user:PATH");
 }
 
 // Greater than the one before, and a number that no other history of this store has given out: after a restore of an old
@@ -440,7 +446,8 @@ io::Task<Result<std::string>> Volumes::attach(Attach request) {
   if (Status s = check_nbd(request.nbd); !s.ok()) co_return s;
   const Volume* v = store_.image().find_volume(request.name);
   if (v == nullptr) co_return Status(Code::not_found, "there is no volume " + request.name);
-  VolumeId id = v->id;
+  const VolumeId id = v->id;
+  const std::uint64_t bytes = v->bytes;
   auto daemons = registry_.alive("attach");
   if (!request.node.empty()) std::erase_if(daemons, [&](const Node* n) { return n->row.name != request.node; });
   if (daemons.empty())
@@ -470,7 +477,7 @@ io::Task<Result<std::string>> Volumes::attach(Attach request) {
   Status s = co_await ask(node, wire::make_frame(wire::Kind::export_volume, [&](auto& b) {
                             auto name = b.CreateString(request.name);
                             auto nbd = b.CreateString(request.nbd);
-                            return fbs::CreateExportVolume(b, name, nbd, request.take_over, request.read_only);
+                            return fbs::CreateExportVolume(b, name, nbd, request.take_over, request.read_only, bytes);
                           }), kExportTimeout);
   if (!s.ok()) co_return s;
   if (gone(id)) co_return Status(Code::not_found, "the volume was removed meanwhile");
