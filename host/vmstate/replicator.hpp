@@ -113,8 +113,9 @@ class Replicator {
   /// The machine runs elsewhere: it is not to run here again, whatever happens.
   void moved() { paused_ = false; }
 
-  enum class Then { resume, stay_paused };
-  /// One consistent point to `target`. The machine runs again when this returns, ok or not; except with stay_paused when ok, or when it is
+  enum class Then { resume, stay_paused, hand_over };
+  /// One consistent point to `target`. The machine runs again when this returns, ok or not; except when ok with stay_paused or hand_over,
+  /// or with hand_over when it isn't known whether the target has it (Code::timed_out). hand_over: the commit comes within the pause.
   Result<Report> checkpoint(Target& target, Begin begin, const std::string& description, Then then);
   /// Ends a checkpoint under way as soon as it can, before it is committed.
   void give_up() { give_up_.store(true); }
