@@ -319,7 +319,7 @@ Status VhostSession::start_ring(std::uint32_t index, Descriptor kick) {
     if (device.broken()) return wrong("the device has been stopped");
     // Rings start enabled where the protocol has no switch for it.
     if ((features_ >> vhost::kProtocolFeatures & 1) == 0) device.enable(index, true);
-    if (Status s = device.start(index, *p, rings_[index].base, {}); !s.ok()) return s;
+    if (Status s = device.start(index, *p, rings_[index].base); !s.ok()) return s;
     owner_.rings_started();
   }
   wait_kick(index);
@@ -475,6 +475,7 @@ io::Task<void> VhostSession::end(std::shared_ptr<VhostSession> self) {
   for (std::uint32_t q = 0; q < device.queues(); ++q) {
     if (device.started(q)) co_await device.drain(q);
     device.enable(q, false);
+    device.set_interrupt(q, {});
   }
   if (any) co_await self->owner_.rings_stopped();
   co_await self->barrier();

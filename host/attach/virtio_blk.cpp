@@ -82,11 +82,10 @@ void VirtioBlk::set_features(std::uint64_t features) { features_ = features; }
 
 // ---- queues ----
 
-Status VirtioBlk::start(std::size_t index, const Vring::Place& place, std::uint16_t available, std::function<void()> interrupt) {
+Status VirtioBlk::start(std::size_t index, const Vring::Place& place, std::uint16_t available) {
   Queue& q = queues_[index];
   if (!dma_->memory()) return Status(Code::invalid, "a ring is started without a table of guest memory");
   if (Status s = q.ring.start(*dma_->memory(), place); !s.ok()) return s;
-  q.interrupt = std::move(interrupt);
   q.taken.assign(place.entries, false);
   q.stopping = q.armed = q.arming = false;
   q.ended.clear(), q.replay.clear();
@@ -141,7 +140,6 @@ io::Task<std::uint16_t> VirtioBlk::drain(std::size_t index) {
   while (q.ring.started() && !idle(q)) co_await changed_.wait_for(100ms);
   q.ring.stop();
   q.stopping = false;
-  q.interrupt = {};
   co_return q.available;
 }
 

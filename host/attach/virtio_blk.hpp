@@ -64,9 +64,9 @@ class VirtioBlk {
 
   // Queues. REQUIRES: q < queues().
   std::size_t queues() const { return queues_.size(); }
-  /// Begins at `available`, or with an inflight area where that says; what it has in flight is done again. `interrupt` is called when
-  /// the guest is to be told.
-  Status start(std::size_t q, const Vring::Place& place, std::uint16_t available, std::function<void()> interrupt);
+  /// Begins at `available`, or with an inflight area where that says; what it has in flight is done again.
+  Status start(std::size_t q, const Vring::Place& place, std::uint16_t available);
+  /// Is called when the guest is to be told that requests have ended; stays, whether the queue runs or not.
   void set_interrupt(std::size_t q, std::function<void()> interrupt);
   void enable(std::size_t q, bool on);
   bool started(std::size_t q) const { return queues_[q].ring.started(); }
