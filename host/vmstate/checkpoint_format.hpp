@@ -40,7 +40,8 @@ struct CheckpointEntry {
 };
 static_assert(sizeof(CheckpointEntry) == 24);
 
-// On the wire: frames of a header and `bytes` bytes. The sender asks, the receiver answers `hello`, `begin`, `commit` and `run`.
+// On the wire: frames of a header and `bytes` bytes. The receiver answers `newest`, `begin`
+// and `commit`; what went wrong with `pages` it says at the commit.
 inline constexpr std::uint32_t kTransferMagic = 0x5254564c;  // "LVTR"
 inline constexpr std::uint16_t kTransferVersion = 1;
 inline constexpr std::uint32_t kMostFrame = 1u << 30;
@@ -50,7 +51,8 @@ enum class Transfer : std::uint16_t {
   pages = 2,   ///< u64 entries, PageFrame each, then the pages that aren't zero
   commit = 3,  ///< u64 bytes of device state, state, description
   abandon = 4,
-  answer = 5,  ///< u16 code, text
+  answer = 5,  ///< u16 code, u16 0, u32 0, u64 number, text
+  newest = 6,  ///< name of the machine; answered with the number
 };
 
 struct TransferHeader {

@@ -314,7 +314,7 @@ Status Replicator::rest(Target& target, Report& report, std::string& state) {
   return pass(target, report, false);  // after the state was saved: what that wrote is copied, too
 }
 
-void Replicator::let_run() {
+void Replicator::let_run(bool machine) {
   for (Source& s : sources_) {
     if (throttle_ != 0) (void)s.recorder->throttle(0);
     if (Status e = s.recorder->resume(); !e.ok()) logging::error("{}: {}", s.recorder->name(), e.text());
@@ -322,8 +322,9 @@ void Replicator::let_run() {
     s.writes->resumed();
   }
   throttle_ = 0;
+  paused_ = false;
+  if (!machine) return;
   if (Status e = machine_.resume(); !e.ok()) logging::error("the machine doesn't run again: {}", e.text());
-  else paused_ = false;
 }
 
 Result<Report> Replicator::checkpoint(Target& target, Begin begin, const std::string& description, Then then) {
@@ -341,7 +342,7 @@ Result<Report> Replicator::checkpoint(Target& target, Begin begin, const std::st
   if (Status s = machine_.pause(); !s.ok()) return failed(target, s);
   paused_ = true;
   std::string state;
-  put_aside_ = then == Then::resume;
+  put_aside_ = then != Then::hand_over;
   Status s = rest(target, report, state);
   put_aside_ = false;
   if (s.ok() && give_up_) s = Status(Code::unavailable, "given up");
@@ -349,15 +350,15 @@ Result<Report> Replicator::checkpoint(Target& target, Begin begin, const std::st
     let_run();
     return failed(target, s);
   }
-  if (then == Then::resume) {
-    let_run();
+  if (then != Then::hand_over) {
+    let_run(then == Then::resume);
     report.pause_seconds = seconds_since(pause);
   }
   s = send_aside(target, report.passes.back());
   const auto commit = Clock::now();
   if (s.ok()) s = target.commit(state, description);
   report.commit_seconds = seconds_since(commit);
-  if (then == Then::stay_paused) {
+  if (then == Then::hand_over) {
     report.pause_seconds = seconds_since(pause);
     // The other side may run: then this one must not.
     if (!s.ok() && s.code() != Code::timed_out) let_run();

@@ -110,9 +110,12 @@ class Replicator {
   Status start();
   /// Recording off. What was copied stays; the next start() begins with everything dirty.
   Status stop();
+  /// The machine runs elsewhere: it is not to run here again, whatever happens.
+  void moved() { paused_ = false; }
 
-  enum class Then { resume, stay_paused };
-  /// One consistent point to `target`. The machine runs again when this returns, ok or not; except with stay_paused when ok, or when it is
+  enum class Then { resume, stay_paused, hand_over };
+  /// One consistent point to `target`. The machine runs again when this returns, ok or not; except when ok with stay_paused or hand_over,
+  /// or with hand_over when it isn't known whether the target has it (Code::timed_out). hand_over: the commit comes within the pause.
   Result<Report> checkpoint(Target& target, Begin begin, const std::string& description, Then then);
   /// Ends a checkpoint under way as soon as it can, before it is committed.
   void give_up() { give_up_.store(true); }
@@ -145,7 +148,7 @@ class Replicator {
   Status run_passes(Target& target, Report& report, bool everything);
   Status rest(Target& target, Report& report, std::string& state);
   Status quiesce();
-  void let_run();
+  void let_run(bool machine = true);
   bool small_enough();
   void slow_down(const Report& report, Report& out);
   Result<Report> failed(Target& target, Status why);

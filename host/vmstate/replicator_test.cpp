@@ -295,6 +295,7 @@ TEST_F(ReplicatorTest, GivenUpTheMachineRunsOn) {
 TEST_F(ReplicatorTest, AMigrationThatMayHaveArrivedStaysPaused) {
   struct Unknown final : Target {
     explicit Unknown(Code code) : code(code) {}
+    Result<std::uint64_t> newest(const std::string&) override { return std::uint64_t{0}; }
     Status begin(const Begin&) override { return Status(); }
     Status put(const PageBatch&) override { return Status(); }
     Status commit(const std::string&, const std::string&) override { return Status(code, "no answer"); }
@@ -304,9 +305,9 @@ TEST_F(ReplicatorTest, AMigrationThatMayHaveArrivedStaysPaused) {
   Replicator& r = replicator();
   ASSERT_TRUE(r.start().ok());
   Unknown refused(Code::unavailable), silent(Code::timed_out);
-  EXPECT_FALSE(r.checkpoint(refused, {"vm", 1, 0, {}}, "{}", Replicator::Then::stay_paused).ok());
+  EXPECT_FALSE(r.checkpoint(refused, {"vm", 1, 0, {}}, "{}", Replicator::Then::hand_over).ok());
   EXPECT_FALSE(machine_.paused);
-  EXPECT_FALSE(r.checkpoint(silent, {"vm", 1, 0, {}}, "{}", Replicator::Then::stay_paused).ok());
+  EXPECT_FALSE(r.checkpoint(silent, {"vm", 1, 0, {}}, "{}", Replicator::Then::hand_over).ok());
   EXPECT_TRUE(machine_.paused);
 }
 

@@ -334,6 +334,12 @@ Status Store::trim(const std::string& machine, std::size_t keep, bool durable) {
 
 StoreTarget::~StoreTarget() { abandon(); }
 
+Result<std::uint64_t> StoreTarget::newest(const std::string& machine) {
+  if (Status s = check_machine_name(machine); !s.ok()) return s;
+  const auto all = numbers(store_.folder(machine));
+  return all.empty() ? 0 : all.back();
+}
+
 Status StoreTarget::begin(const Begin& b) {
   abandon();
   if (Status s = check_machine_name(b.machine); !s.ok()) return s;
@@ -347,7 +353,7 @@ Status StoreTarget::begin(const Begin& b) {
   const auto all = numbers(folder);
   if (b.parent != 0 && !std::binary_search(all.begin(), all.end(), b.parent))
     return Status(Code::stale, folder + " doesn't have checkpoint " + std::to_string(b.parent) + ": a full one is needed");
-  if (!all.empty() && b.sequence <= all.back() && b.parent != 0) return Status(Code::exists, folder + " has checkpoint " + std::to_string(all.back()) + " already");
+  if (!all.empty() && b.sequence <= all.back()) return Status(Code::exists, folder + " has checkpoint " + std::to_string(all.back()) + " already");
   begin_ = b, path_ = file_of(folder, b.sequence), part_ = path_ + ".part";
   fd_ = ::open(part_.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
   if (fd_ < 0) return io_error(part_);

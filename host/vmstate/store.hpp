@@ -59,6 +59,7 @@ class StoreTarget final : public Target {
   };
   StoreTarget(std::string directory, Options options) : store_(std::move(directory)), options_(options) {}
   ~StoreTarget() override;
+  Result<std::uint64_t> newest(const std::string& machine) override;
   Status begin(const Begin& begin) override;
   Status put(const PageBatch& batch) override;
   Status commit(const std::string& device_state, const std::string& description) override;

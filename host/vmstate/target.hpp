@@ -43,6 +43,8 @@ struct Begin {
 class Target {
  public:
   virtual ~Target() = default;
+  /// Number of the newest checkpoint of the machine that is there; 0: none.
+  virtual Result<std::uint64_t> newest(const std::string& machine) = 0;
   virtual Status begin(const Begin& begin) = 0;
   virtual Status put(const PageBatch& batch) = 0;
   /// `device_state`: what QEMU saved. `description`: JSON, for people and for restore. Durable, or running over there, when it returns ok.
