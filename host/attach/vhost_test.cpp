@@ -145,7 +145,7 @@ TEST_F(VhostTest, EventIndexLosesNoKickAndNoInterrupt) {
   }
 }
 
-// Requirement: DWR-11 DWR-17
+// Requirement: DWR-11, DWR-17
 TEST_F(VhostTest, EveryByteWrittenIsInTheDirtyLog) {
   int log_fd = ::memfd_create("log", MFD_CLOEXEC);
   const std::uint64_t log_bytes = Driver::kMemory / 4096 / 8;
