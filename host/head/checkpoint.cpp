@@ -174,14 +174,14 @@ io::Task<Result<StripeRow>> Checkpoints::store_stripe(const CheckpointHead& head
     auto places = co_await columns_->allocate(row.layout, row.chunk_bytes);
     if (!places.ok()) co_return places.status();
     counters_.stored_bytes += stripe_bytes();
-    row.places = *places;
+    row.places = Places(*places);
     NodeId gateway = 0;
     for (std::size_t i = 0; i < row.places.size() && gateway == 0; ++i) gateway = row.places[(row.id.counter + i) % row.places.size()].sled();
-    StripeWrite w{head.vp, epoch_, row.id, row.layout, row.chunk_bytes, identities, {data}, row.places, columns_->credentials(row.places), false};
+    StripeWrite w{head.vp, epoch_, row.id, row.layout, row.chunk_bytes, identities, {data}, *places, columns_->credentials(*places), false};
     s = co_await write_stripe(ctx_, w, gateway);
     if (s.ok()) co_return row;
     if (s.code() == Code::fenced) break;
-    columns_->refused(row.places, s);
+    columns_->refused(*places, s);
     for (const fbs::ChunkPlace& p : row.places)
       if (p.sled() != 0 && (!ctx_.alive(p.sled()) || !ctx_.connections->connected(p.sled()))) columns_->avoid(p.sled());
   }

@@ -39,7 +39,7 @@ void add(CheckpointCatalog& catalog, NodeId sled, const fbs::CheckpointSlot& s) 
     row.id = stripe;
     row.layout = {s.k(), s.m()};
     row.chunk_bytes = s.chunk_bytes();
-    row.places.resize(row.layout.width());
+    row.places = Places(row.layout.width());
     it = c.stripes.emplace(coding::checkpoint_block(s.first()), std::move(row));
   }
   if (s.chunk_index() < it->second.places.size())
