@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <random>
 #include <set>
 
@@ -31,7 +32,14 @@ class DmaPathTest : public ::testing::Test {
   DmaPathTest() {
     node = sim.add_node("host");
     make_memory();
-    path = std::make_shared<DmaPath>(world(), make_native_dma_logger(), 1);
+    // LUGE_DMA_LOG=rtl: the Verilated kernel, of the tree that LUGE_XRT names (a build with LUGE_HLS).
+    const char* kind = std::getenv("LUGE_DMA_LOG");
+    auto logger = make_dma_logger(kind != nullptr ? kind : "native", "");
+    if (!logger.ok()) {
+      ADD_FAILURE() << logger.status().to_string();
+      std::abort();
+    }
+    path = std::make_shared<DmaPath>(world(), std::move(*logger), 1);
     path->set_memory(memory);
     copy.assign(2 * kBytes, std::byte{0}), intended = copy;
     writer.assign(2 * kBytes, 0);
