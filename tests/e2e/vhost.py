@@ -127,6 +127,7 @@ def kills(unit, work, a):
             before = guest.writes()
             name, pid = attach_daemon(unit)
             os.kill(pid, signal.SIGKILL)
+            unit.wait("the daemon's end", lambda: not os.path.exists(f"/proc/{pid}"), 30)
             unit.run("unit", "start", name)
             deadline = time.time() + 90
             while guest.writes() < before + 50:
