@@ -135,6 +135,54 @@ def migration(scene):
     print(f"the guest runs over there: {target.counts()[1]} reads, {target.counts()[2]} writes, none bad (at its arrival {counts[1]})", flush=True)
 
 
+def resume_elsewhere(scene, host2, guest, volume):
+    """The newest checkpoint that host2 has of `vm`, as a guest that runs there on a volume of its own."""
+    to = os.path.join(scene.shm, "resumed")
+    kept = host2.run("restore", "vm", "--to", to)
+    scene.unit.run("volume", "create", volume, "--size", str(vm.DISK), "--layout", "4+2")
+    nbd = os.path.join(scene.work, "nbd2.sock")
+    scene.unit.run("attach", volume, "--nbd", f"unix:{nbd}")
+    command(["nbdcopy", os.path.join(to, "disk"), f"nbd+unix:///{volume}?socket={nbd}"], timeout=120)
+    scene.unit.run("detach", volume)
+    path = os.path.join(scene.work, "disk2.vhost")
+    scene.unit.run("attach", volume, "--vhost-user", f"unix:{path}")
+    resumed = scene.guest("resumed", path, memory=os.path.join(to, "memory"), waits=True)
+    host2.run("restore", "vm", "--to", to, "--qmp", resumed.qmp)
+    return kept, resumed
+
+
+# Requirement: DWR-32
+def standby(scene, expect_bad=False):
+    disk = scene.vhost()
+    guest = scene.guest("source", disk)
+    guest.wait_working()
+    address = f"unix:{scene.work}/host2.sock"
+    host1, host2 = scene.vmstated("host1"), scene.vmstated("host2", listen=address, more=["--no-durable"])
+    host1.run("protect", "vm", "--qmp", guest.qmp, "--disk", disk, "--to", address, "--with-disk", "--every", "200ms")
+    deadline = time.time() + 120
+    while (state := host1.run("status")["protected"][0])["checkpoints"] < 25:
+        expect(time.time() < deadline and not state["failures"], f"25 checkpoints: {state}")
+        time.sleep(0.2)
+    last = state["last"]
+    print(f"{state['checkpoints']} checkpoints, pause median {state['pause_median_ms']} ms, worst {state['pause_worst_ms']} ms; the last: {last['pages']} pages, "
+          f"{sum(p['disk'] for p in last['passes'])} of the disk", flush=True)
+    before = guest.counts()
+    guest.kill()
+    host1.kill()
+    scene.unit.run("detach", "disk")
+    begin = time.time()
+    kept, resumed = resume_elsewhere(scene, host2, guest, "disk2")
+    resumed.wait_counts(lambda c: c[0] >= 2, "the guest goes on")
+    print(f"the first host was killed; checkpoint {kept['checkpoint']} runs on the second after {time.time() - begin:.1f} s", flush=True)
+    counts = resumed.wait_counts(lambda c: c[3] >= before[3] + 2 and c[2] > before[2] + 600, "the guest verifies memory and disk", 240)
+    if expect_bad:
+        expect(counts[4] > 0, "the guest found nothing wrong: it can't see a disk that doesn't match")
+        print(f"{counts[4]} blocks of the disk don't match memory, as it must be", flush=True)
+    else:
+        expect(counts[4] == 0, f"the guest found {counts[4]} bad blocks: {[line for line in resumed.lines() if line.startswith('bad')][:5]}")
+        print(f"the guest goes on there: {counts[1]} reads, {counts[2]} writes, none bad", flush=True)
+
+
 def control(scene, switch, where):
     disk = scene.vhost()
     guest = scene.guest("source", disk)
@@ -171,9 +219,11 @@ def main():
     runs = []
     for name in a.only.split(","):
         if name == "controls":
+            if a.switch in (None, "written-blocks-ignored"):
+                runs.append(("control written-blocks-ignored", lambda scene: standby(scene, True), "written-blocks-ignored"))
             runs += [(f"control {s}", lambda scene, s=s, w=w: control(scene, s, w), s if w == "attach" else None) for s, w in CONTROLS if a.switch in (None, s)]
         else:
-            runs.append((name, {"checkpoints": lambda scene: checkpoints(scene, a.checkpoints), "migration": migration}[name], None))
+            runs.append((name, {"checkpoints": lambda scene: checkpoints(scene, a.checkpoints), "migration": migration, "standby": standby}[name], None))
     failed = []
     for name, run, broken in runs:
         folder = os.path.join(work, name.replace(" ", "-"))
