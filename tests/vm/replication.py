@@ -227,6 +227,7 @@ def main():
     failed = []
     for name, run, broken in runs:
         folder = os.path.join(work, name.replace(" ", "-"))
+        shutil.rmtree(folder, ignore_errors=True)
         os.makedirs(folder, exist_ok=True)
         scene = Scene(build, folder, broken)
         begin = time.time()
