@@ -19,7 +19,7 @@ struct VolumeArguments {
   std::string name, size, layout, nbd, vhost_user, node, head;
   std::uint32_t copies = 0;
   int timeout = 60;
-  bool force = false, wait = false, take_over = false, read_only = false;
+  bool force = false, wait = false, take_over = false, read_only = false, incoming = false;
 };
 using Arguments = std::shared_ptr<VolumeArguments>;
 
@@ -170,6 +170,7 @@ int attach(const Context& c, const Arguments& a) {
   if (a->nbd.starts_with("unix:") && a->nbd.size() > 5 && a->nbd[5] != '/')
     a->nbd = "unix:" + std::filesystem::absolute(a->nbd.substr(5)).string();
   json::object body{{"nbd", a->nbd}, {"take_over", a->take_over}, {"read_only", a->read_only}};
+  if (a->incoming) body["incoming"] = true;
   if (!a->node.empty()) body["node"] = a->node;
   auto v = c.request("POST", path_of(a->name, "attach"), body, 60);
   if (!v.ok()) return complain(v.status());
@@ -266,6 +267,7 @@ void add_attach_commands(CLI::App& app, Context& context) {
     sub->add_option("--vhost-user", a->vhost_user, "unix:PATH: the disk of one guest, for QEMU's vhost-user-blk-pci");
     sub->add_flag("--take-over", a->take_over, "shut out whoever has it attached");
     sub->add_flag("--read-only", a->read_only);
+    sub->add_flag("--incoming", a->incoming, "with --vhost-user: a second end, to which QEMU migrates the guest; needs --node, another daemon");
     sub->add_option("--node", a->node, "the attach daemon that shall do it; default: the least busy");
     sub->footer("Example: luge attach disk1 --nbd unix:/tmp/disk1.sock\n"
                 "         nbdinfo 'nbd+unix:///disk1?socket=/tmp/disk1.sock'\n"
