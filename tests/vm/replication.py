@@ -17,6 +17,7 @@ import sys
 import time
 
 import vm
+from vhost import Daemon
 from unit import CheckFailed, Unit, command, expect
 
 SHAPE = ["--heads", "3", "--sleds", "6", "--devices", "1", "--log-bytes", "128MiB", "--device-bytes", "1GiB"]
@@ -38,9 +39,9 @@ class Scene:
         command([os.path.join(os.path.dirname(os.path.abspath(__file__)), "guest.sh"), self.images, self.check], timeout=600, name="guest")
         self.shm = os.path.join("/dev/shm", f"luge-vm-{os.getpid()}")
         os.makedirs(self.shm, exist_ok=True)
-        self.unit = Unit(os.path.join(work, "unit"), self.bin, SHAPE, broken_attach)
-        self.things = []
-        self.disks = 0
+        self.unit = Unit(os.path.join(work, "unit"), self.bin, SHAPE)
+        self.broken_attach = broken_attach
+        self.daemons, self.things = [], []
 
     def start(self):
         self.unit.run("unit", "up", "--dir", self.unit.dir, *self.unit.up_args, timeout=300)
@@ -52,10 +53,18 @@ class Scene:
         command(["nbdcopy", image, f"nbd+unix:///disk?socket={nbd}"], timeout=120)
         self.unit.run("detach", "disk")
 
-    def vhost(self):
+    def daemon(self, broken=None):
+        """Another attach daemon: a second host's, or one with a broken rule."""
+        name = f"attach-{len(self.daemons) + 2}"
+        self.daemons.append(Daemon(self.unit, self.work, name, 950 + len(self.daemons), broken))
+        return name
+
+    def vhost(self, volume="disk", node=None, *more):
         """A socket at which the volume is a guest's disk."""
-        path = os.path.join(self.work, "disk.vhost")
-        self.unit.run("attach", "disk", "--vhost-user", f"unix:{path}")
+        path = os.path.join(self.work, f"{volume}-{node or 'a'}.vhost")
+        if node is None and self.broken_attach:
+            node = self.daemon(self.broken_attach)
+        self.unit.run("attach", volume, "--vhost-user", f"unix:{path}", *(["--node", node] if node else []), *more)
         return path
 
     def guest(self, name, disk, **options):
@@ -71,6 +80,8 @@ class Scene:
     def end(self):
         for t in reversed(self.things):
             t.kill()
+        for d in self.daemons:
+            d.end()
         try:
             self.unit.run("unit", "down", "--dir", self.unit.dir, check=False)
         finally:
@@ -119,20 +130,31 @@ def checkpoints(scene, count):
     host.run("release", "vm")
 
 
+def migration_of(scene, guest, disk):
+    """(guest, luge-vmstated, disk) over there, and the report: `guest` moves to a QEMU behind another attach daemon."""
+    address = f"unix:{scene.work}/host2.sock"
+    host1, host2 = scene.vmstated("host1"), scene.vmstated("host2", listen=address)
+    live = os.path.join(host2.dir, "live", "vm")
+    there = scene.vhost("disk", scene.daemon(), "--incoming")
+    # The target's memory is a file that luge-vmstated of that host fills: on tmpfs, as the source's.
+    os.makedirs(live)
+    os.symlink(os.path.join(scene.shm, "target"), os.path.join(live, "memory"))
+    target = scene.guest(os.path.join("host2", "live", "vm"), there, memory=os.path.join(live, "memory"), waits=True)
+    report = host1.run("migrate", "vm", "--qmp", guest.qmp, "--disk", disk, "--to", address)
+    target.wait_counts(lambda c: c[0] >= 2, "the guest goes on")
+    return target, host2, there, report
+
+
 # Requirement: DWR-25
 def migration(scene):
     disk = scene.vhost()
     guest = scene.guest("source", disk)
     guest.wait_working()
-    host1, host2 = scene.vmstated("host1"), scene.vmstated("host2", listen=f"unix:{scene.work}/host2.sock")
-    live = os.path.join(host2.dir, "live", "vm")
-    target = scene.guest(os.path.join("host2", "live", "vm"), disk, memory=os.path.join(live, "memory"), waits=True)
-    report = host1.run("migrate", "vm", "--qmp", guest.qmp, "--disk", disk, "--to", f"unix:{scene.work}/host2.sock")
+    target, _, _, report = migration_of(scene, guest, disk)
     print("migrated: " + describe(report), flush=True)
-    counts = target.wait_counts(lambda c: c[0] >= 2, "the guest goes on")
     target.wait_passes(2)
     expect(target.counts()[4] == 0, f"the guest found {target.counts()[4]} bad blocks: {target.lines()[-3:]}")
-    print(f"the guest runs over there: {target.counts()[1]} reads, {target.counts()[2]} writes, none bad (at its arrival {counts[1]})", flush=True)
+    print(f"the guest runs over there: {target.counts()[1]} reads, {target.counts()[2]} writes, none bad", flush=True)
 
 
 def resume_elsewhere(scene, host2, guest, volume):
@@ -144,8 +166,7 @@ def resume_elsewhere(scene, host2, guest, volume):
     scene.unit.run("attach", volume, "--nbd", f"unix:{nbd}")
     command(["nbdcopy", os.path.join(to, "disk"), f"nbd+unix:///{volume}?socket={nbd}"], timeout=120)
     scene.unit.run("detach", volume)
-    path = os.path.join(scene.work, "disk2.vhost")
-    scene.unit.run("attach", volume, "--vhost-user", f"unix:{path}")
+    path = scene.vhost(volume, "attach-1")
     resumed = scene.guest("resumed", path, memory=os.path.join(to, "memory"), waits=True)
     host2.run("restore", "vm", "--to", to, "--qmp", resumed.qmp)
     return kept, resumed
