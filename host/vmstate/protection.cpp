@@ -82,6 +82,7 @@ Result<std::unique_ptr<Protection>> Protection::open(ProtectionOptions options, 
 }
 
 Status Protection::attach() {
+  if (Status s = machine_.prepare(); !s.ok()) return s;
   std::vector<Recorder*> recorders;
   for (const std::string& disk : options_.disks) {
     auto r = VhostRecorder::open(disk + card::kRecorderSuffix);
