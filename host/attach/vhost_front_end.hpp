@@ -77,11 +77,16 @@ class FrontEnd {
   /// All that QEMU says until queue 0 runs. `features` of virtio beside those of the transport.
   bool start(Driver& d, std::uint64_t features, std::uint16_t base = 0) {
     using vhost::Message;
-    const std::uint64_t all = features | 1ull << vhost::kProtocolFeatures;
     if (ask(Message::get_features) == 0) return false;
     send_u64(Message::set_protocol_features, ask(Message::get_protocol_features));
+    say_start(d, features, base);
+    return ask(Message::get_queue_num) != 0;  // all before has been taken
+  }
+  /// The part of it that has no answers.
+  void say_start(Driver& d, std::uint64_t features, std::uint16_t base) {
+    using vhost::Message;
     send(Message::set_owner, nullptr, 0);
-    send_u64(Message::set_features, all);
+    send_u64(Message::set_features, features | 1ull << vhost::kProtocolFeatures);
     vhost::MemoryTable table{1, 0, {{0, Driver::kMemory, Driver::kUser, 0}}};
     send(Message::set_mem_table, &table, 8 + sizeof(vhost::Region), std::span<const int>(&d.fd, 1));
     vhost::RingState entries{0, d.entries}, available{0, base}, on{0, 1};
@@ -93,7 +98,6 @@ class FrontEnd {
     send_u64(Message::set_vring_call, 0, call.get());
     send_u64(Message::set_vring_kick, 0, kick.get());
     send(Message::set_vring_enable, &on, sizeof on);
-    return ask(Message::get_queue_num) != 0;  // all before has been taken
   }
   void notify() {
     std::uint64_t one = 1;

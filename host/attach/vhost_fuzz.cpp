@@ -37,19 +37,46 @@ struct Owner final : VhostOwner {
   std::string name = "fuzz";
 };
 
-// The input is the guest's memory from the descriptor table on: table, available ring, then whatever descriptors name.
+// Good requests of all kinds; rings and tables lie close together, where changes of the input hit them.
+void fill(Driver& d) {
+  d.put<std::uint64_t>(Driver::kData, 8), d.put<std::uint32_t>(Driver::kData + 8, 8), d.put<std::uint32_t>(Driver::kData + 12, 0);
+  d.submit(1, 8, {{Driver::kData, 4096}}, false, false);
+  d.submit(0, 8, {{Driver::kData, 4096}, {Driver::kData + 8000, 512}}, true, true);
+  d.submit(11, 0, {{Driver::kData, 16}}, false, true);
+  d.submit(8, 0, {{Driver::kData, 20}}, true, true);
+  d.submit(13, 0, {{Driver::kData, 16}}, false, true);
+  d.submit(4, 0, {}, false, true);
+}
+
+// Where a change goes: the descriptor table, the available ring, a header, an indirect table, anywhere.
+std::uint64_t place(const Driver& d, std::uint8_t which, std::uint8_t offset) {
+  switch (which % 5) {
+    case 0: return d.place.descriptors + offset;
+    case 1: return d.place.available + offset % 40;
+    case 2: return Driver::kHeaders + 64ull * (which / 5 % 16) + offset % 24;
+    case 3: return Driver::kTables + 0x1000ull * (which / 5 % 16) + offset;
+    default: return (static_cast<std::uint64_t>(which) << 8 | offset) * 61 % Driver::kMemory;
+  }
+}
+
+// The input changes bytes of good rings, three bytes a change; between every few the device looks.
 io::Task<int> rings(io::World& world, Bytes input) {
   Owner o(world);
   Driver d(16);
-  d.place = {16, 0, 256, 512};
-  std::memcpy(d.at(0), input.data(), std::min<std::size_t>(input.size(), 1 << 16));
+  fill(d);
+  auto change = [&] {
+    for (int i = 0; i < 8 && input.size() >= 3; ++i, input = input.subspan(3))
+      *d.at(place(d, static_cast<std::uint8_t>(input[0]), static_cast<std::uint8_t>(input[1]))) = input[2];
+  };
+  change();
   o.dma->set_memory(d.memory);
   o.blk.set_features((1ull << 32 | 1ull << 28) | (input.size() % 2 ? 1ull << 29 : 0));
   o.blk.set_target(&o.disk);
   if (o.blk.start(0, d.place, 0).ok()) {
     o.blk.enable(0, true);
-    for (int i = 0; i < 4; ++i) {
+    for (int i = 0; i < 4 || input.size() >= 3; ++i) {
       co_await world.yield();
+      change();
       o.blk.kick(0);
     }
     co_await o.blk.drain(0);
@@ -73,8 +100,14 @@ io::Task<int> messages(io::RealWorld& world, Bytes input) {
   auto area = Inflight::create(2, 16);
   const int kinds[] = {d.fd, event.get(), null.get(), zero.get(), (*area)->fd()};
   ::fcntl(pair[0], F_SETFL, O_NONBLOCK);
+  if (input.size() % 2) {
+    fill(d);
+    f.say_start(d, 1ull << 32 | 1ull << 28, 0);
+    for (int i = 0; i < 30; ++i) co_await world.yield();
+    f.notify();
+  }
   while (input.size() >= 3 && !session->ended()) {
-    const auto kind = static_cast<std::uint8_t>(input[0]) % 40, many = static_cast<std::uint8_t>(input[1]), size = static_cast<std::uint8_t>(input[2]);
+    const unsigned kind = static_cast<std::uint8_t>(input[0]) % 40, many = static_cast<std::uint8_t>(input[1]), size = static_cast<std::uint8_t>(input[2]);
     input = input.subspan(3);
     const std::size_t n = std::min<std::size_t>(size, input.size());
     std::vector<int> fds(many % 4, kinds[many / 4 % 5]);

@@ -348,6 +348,22 @@ TEST_F(VhostTest, AReadableDescriptorBehindAWritableOne) {
   expect_stopped();
 }
 
+TEST_F(VhostTest, MemoryThatIsTakenAway) {
+  start();
+  driver.submit(kIn, 0, {{Driver::kData, 4096}}, true);
+  device->kick(0);
+  settle();
+  EXPECT_EQ(driver.ended().size(), 1u);
+  driver.submit(kIn, 0, {{Driver::kData, 4096}}, true);
+  ASSERT_EQ(::ftruncate(driver.fd, Driver::kData), 0);
+  device->kick(0);  // this one is written where nobody sees it
+  settle();
+  driver.submit(kIn, 0, {{Driver::kData, 4096}}, true);
+  device->kick(0);
+  settle();
+  EXPECT_TRUE(device->broken());
+}
+
 TEST_F(VhostTest, AHeadThatIsInUse) {
   start();
   disk.late = true;

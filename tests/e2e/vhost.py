@@ -127,6 +127,7 @@ def kills(unit, work, a):
             before = guest.writes()
             name, pid = attach_daemon(unit)
             os.kill(pid, signal.SIGKILL)
+            unit.wait("the daemon's end", lambda: not os.path.exists(f"/proc/{pid}"), 30)
             unit.run("unit", "start", name)
             deadline = time.time() + 90
             while guest.writes() < before + 50:
@@ -146,7 +147,7 @@ def kills(unit, work, a):
 class Daemon:
     """another attach daemon of the unit, as on another host; with `broken`, one that breaks a rule on purpose"""
 
-    def __init__(self, unit, work, name, number, broken=None):
+    def __init__(self, unit, work, name, number, broken=None, card="native"):
         config = open(os.path.join(unit.dir, "attach-1", "config.toml")).read()
         self.name = name
         program = os.path.join(os.path.dirname(unit.luge), "luge-attach")
@@ -154,7 +155,7 @@ class Daemon:
             program = os.path.join(os.path.dirname(os.path.dirname(unit.luge)), "sabotage", "luge-attach")
         log = open(os.path.join(work, f"{name}.log"), "a")
         self.process = subprocess.Popen([program, "--name", name, "--id", str(number), "--dir", os.path.join(work, name), "--unit", re.search(r"unit = (\d+)", config).group(1),
-                                         "--control", re.search(r'control = "([^"]+)"', config).group(1)], stdout=log, stderr=log, env=dict(unit.env, LUGE_BREAK=broken or ""))
+                                         "--control", re.search(r'control = "([^"]+)"', config).group(1), "--card", card], stdout=log, stderr=log, env=dict(unit.env, LUGE_BREAK=broken or ""))
         unit.wait(f"the daemon {name}", lambda: any(n["name"] == name for n in unit.json("status")["nodes"]), 30)
 
     def end(self):
@@ -185,7 +186,7 @@ def attached_by(unit, volume):
 
 def migration(unit, work, a):
     """a guest under load moves between two attach daemons, there and back, with its disk; the volume has one holder at any time"""
-    daemon = Daemon(unit, work, "attach-2", 950)
+    daemon = Daemon(unit, work, "attach-2", 950, card=a.card)
     unit.run("volume", "create", "mv", "--size", "64MiB", "--layout", "2+1")
     sockets = {n: os.path.join(work, f"mv-{n}.sock") for n in ("attach-1", "attach-2")}
     here, there = "attach-1", "attach-2"
@@ -339,6 +340,7 @@ def main():
     parser.add_argument("--guest", help="where the guest's kernel and initrd are, or are made; default: in --dir")
     parser.add_argument("--kills", type=int, default=3)
     parser.add_argument("--migrations", type=int, default=2)
+    parser.add_argument("--card", default="native", help="of one of the two attach daemons in the migrations: native, or rtl (LUGE_XRT names the tree)")
     parser.add_argument("--controls", nargs="*", default=["dma-unrecorded"], help="switches that are each to be found")
     parser.add_argument("--only", nargs="*", choices=list(SCENARIOS))
     a = parser.parse_args()
