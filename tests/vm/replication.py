@@ -35,7 +35,7 @@ class Scene:
     def __init__(self, build, work, broken_attach=None):
         self.bin, self.work = os.path.join(build, "bin"), work
         self.check = os.path.join(build, "tests", "guest-check")
-        self.images = os.path.join(build, "guest")
+        self.images = os.path.join(build, "vm-guest")  # not that of tests/e2e/vhost.py
         command([os.path.join(os.path.dirname(os.path.abspath(__file__)), "guest.sh"), self.images, self.check], timeout=600, name="guest")
         self.shm = os.path.join("/dev/shm", f"luge-vm-{os.getpid()}")
         os.makedirs(self.shm, exist_ok=True)
