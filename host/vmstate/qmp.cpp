@@ -18,7 +18,7 @@ using Clock = std::chrono::steady_clock;
 using namespace std::chrono_literals;
 
 constexpr std::size_t kMostLine = 4u << 20;
-constexpr std::size_t kMostState = 256u << 20;
+constexpr std::size_t kMostState = 32u << 20;
 constexpr auto kStateLimit = 30s;
 
 Result<int> unix_socket(const std::string& path, bool listen) {
