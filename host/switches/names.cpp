@@ -21,7 +21,7 @@ std::string_view switch_name(Switch s) {
       "record-gap-ignored", "record-counts-one-page", "records-ignored", "records-dropped", "records-of-function-lost", "records-of-range-dropped",
       "overflow-ignored", "processor-writes-ignored", "copied-at-scheduling", "bits-cleared-after-copy", "record-outside-ignored",
       "recording-after-first-pass", "one-pass-only", "final-drain-left-out", "recording-left-on", "device-never-slowed", "other-function-recorded",
-      "page-checksums-unchecked", "checkpoint-half-kept"};
+      "page-checksums-unchecked", "written-blocks-ignored", "checkpoint-half-kept"};
   return names[static_cast<std::size_t>(s)];
 }
 

@@ -90,6 +90,7 @@ enum class Switch {
   device_never_slowed,       // DWR-25: whatever it dirties
   other_function_recorded,   // DWR-28: all functions, not those of the machine
   page_checksums_unchecked,  // of a checkpoint
+  written_blocks_ignored,    // of a disk that belongs to the checkpoint
   checkpoint_half_kept,      // DWR-32: one that was not committed counts
   count_
 };
