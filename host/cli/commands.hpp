@@ -42,6 +42,8 @@ void add_card_commands(CLI::App& app, Context& context);
 void add_card_maintenance(CLI::App& card, Context& context);
 /// `luge image`
 void add_image_commands(CLI::App& app, Context& context);
+/// `luge vm`
+void add_vm_commands(CLI::App& app, Context& context);
 
 /// GET /v1/status, with pids out of the unit's directory where a daemon names none.
 Result<boost::json::value> fetch_status(const Context& context);

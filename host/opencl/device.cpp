@@ -7,7 +7,11 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
 
+#include "hls/registers/card.h"
 #include "opencl/gf256.cl.hpp"
 
 namespace luge::opencl {
@@ -15,6 +19,8 @@ namespace {
 
 constexpr std::size_t kVectorBytes = 32;           // of one work item, per chunk
 constexpr std::size_t kMaxResults = 4;
+constexpr std::size_t kCardSources = 16;
+constexpr const char* kCardKernel = "luge_code";
 constexpr std::size_t kNeededBytes = 80u << 20;    // sources and results of the largest stripe: 20 chunks of 4 MiB
 
 Status failed(const char* call, cl_int code) { return Status(Code::io_error, std::string("OpenCL: ") + call + " answers " + std::to_string(code)); }
@@ -84,6 +90,13 @@ Result<std::vector<Found>> all_devices() {
   return found;
 }
 
+// Devices without a compiler are cards: their kernels come as a file, which the environment names (luge card env).
+bool is_card(const Found& f) { return !number_of<cl_bool>(f.device, CL_DEVICE_COMPILER_AVAILABLE); }
+std::string card_file() {
+  const char* path = std::getenv("LUGE_CARD_XCLBIN");
+  return path ? path : "";
+}
+
 std::string lower(std::string s) {
   std::transform(s.begin(), s.end(), s.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   return s;
@@ -92,8 +105,8 @@ std::string lower(std::string s) {
 // Why it cannot be used for `wanted`; empty: it can.
 std::string why_not(const Found& f, const std::string& wanted) {
   if (lower(f.name).find(lower(wanted)) == std::string::npos) return "another name";
-  if (!number_of<cl_bool>(f.device, CL_DEVICE_AVAILABLE)) return "not available";
-  if (!number_of<cl_bool>(f.device, CL_DEVICE_COMPILER_AVAILABLE)) return "has no compiler, and the kernel comes as source";
+  if (!is_card(f) && !number_of<cl_bool>(f.device, CL_DEVICE_AVAILABLE)) return "not available";  // XRT says so of every card that has no program yet
+  if (is_card(f) && card_file().empty()) return "has no compiler, and LUGE_CARD_XCLBIN names no xclbin";
   if (!number_of<cl_bool>(f.device, CL_DEVICE_ENDIAN_LITTLE)) return "big-endian";
   if (number_of<cl_ulong>(f.device, CL_DEVICE_MAX_MEM_ALLOC_SIZE) < kNeededBytes) return "too little memory in one piece";
   return "";
@@ -112,18 +125,23 @@ class ClDevice final : public Device {
     std::size_t bytes = sources[0].size(), results = out.size();
     if (results == 0 || results > kMaxResults || bytes == 0 || bytes % 64 != 0 || rows.size() != sources.size() * results)
       return Status(Code::invalid, "OpenCL: sizes that cannot be");
-    Status s = kernel_for(results);
+    Status s = card_ ? Status() : kernel_for(results);
+    if (card_ && sources.size() > kCardSources) return Status(Code::invalid, "OpenCL: more sources than a card takes");
     if (s.ok()) s = room(sources_, sources_bytes_, CL_MEM_READ_ONLY, sources.size() * bytes);
     if (s.ok()) s = room(results_, results_bytes_, CL_MEM_WRITE_ONLY, results * bytes);
     if (s.ok()) s = room(rows_, rows_bytes_, CL_MEM_READ_ONLY, rows.size());
-    if (s.ok()) s = enqueue(rows, sources, out);
+    if (s.ok() && card_) s = room(completion_, completion_bytes_, CL_MEM_READ_WRITE, sizeof(luge_card::Completion));
+    luge_card::Completion completion;
+    if (s.ok()) s = enqueue(rows, sources, out, &completion);
     // Also after an error: what was enqueued refers to the caller's memory.
     if (cl_int code = clFinish(queue_.get()); code != CL_SUCCESS && s.ok()) s = failed("clFinish", code);
+    if (s.ok() && card_ && completion.status != luge_card::JobStatus::ok)
+      s = Status(Code::io_error, name_ + ": the card answers with status " + std::to_string(completion.status) + " (docs/registers.md, JobStatus)");
     return s;
   }
 
  private:
-  explicit ClDevice(Found f) : device_(f.device), platform_(f.platform), name_(std::move(f.name)) {}
+  explicit ClDevice(Found f) : card_(is_card(f)), device_(f.device), platform_(f.platform), name_(std::move(f.name)) {}
 
   Status start() {
     cl_int code = CL_SUCCESS;
@@ -132,7 +150,21 @@ class ClDevice final : public Device {
     if (code != CL_SUCCESS) return failed("clCreateContext", code);
     queue_ = Queue(clCreateCommandQueue(context_.get(), device_, 0, &code));
     if (code != CL_SUCCESS) return failed("clCreateCommandQueue", code);
-    return kernel_for(2);  // what is wrong with the compiler shows now
+    return card_ ? load_card() : kernel_for(2);  // what is wrong with the compiler shows now
+  }
+
+  Status load_card() {
+    std::ifstream file(card_file(), std::ios::binary);
+    std::string binary{std::istreambuf_iterator<char>(file), {}};
+    if (binary.empty()) return Status(Code::not_found, "OpenCL: cannot read the xclbin " + card_file());
+    cl_int code = CL_SUCCESS, loaded = CL_SUCCESS;
+    std::size_t bytes = binary.size();
+    auto* data = reinterpret_cast<const unsigned char*>(binary.data());
+    Program program(clCreateProgramWithBinary(context_.get(), 1, &device_, &bytes, &data, &loaded, &code));
+    if (code != CL_SUCCESS) return failed("clCreateProgramWithBinary", code);
+    if (code = clBuildProgram(program.get(), 1, &device_, "", nullptr, nullptr); code != CL_SUCCESS) return failed("clBuildProgram", code);
+    card_kernel_ = Kernel(clCreateKernel(program.get(), kCardKernel, &code));
+    return code == CL_SUCCESS ? Status() : failed("clCreateKernel", code);
   }
 
   // The number of results is a constant of the kernel, so that its sums stay in registers.
@@ -162,37 +194,59 @@ class ClDevice final : public Device {
     return code == CL_SUCCESS ? Status() : failed("clCreateBuffer", code);
   }
 
-  Status enqueue(std::span<const std::uint8_t> rows, std::span<const Bytes> sources, std::span<const MutableBytes> out) {
-    std::size_t bytes = sources[0].size(), work = bytes / kVectorBytes;
+  // One start of the kernel for all: a card is not one of many work items (sim/xrt/front_kernel.hpp).
+  Status start_card(cl_uint k, cl_uint results, cl_uint bytes) {
+    cl_kernel kernel = card_kernel_.get();
+    cl_mem memory[] = {sources_.get(), rows_.get(), results_.get(), completion_.get()};
+    cl_uint numbers[] = {k, results, bytes}, at = 0;
+    cl_int code = CL_SUCCESS;
+    for (cl_mem& m : memory) code |= clSetKernelArg(kernel, at++, sizeof m, &m);
+    for (cl_uint& n : numbers) code |= clSetKernelArg(kernel, at++, sizeof n, &n);
+    if (code != CL_SUCCESS) return failed("clSetKernelArg", code);
+    code = clEnqueueTask(queue_.get(), kernel, 0, nullptr, nullptr);
+    return code == CL_SUCCESS ? Status() : failed("clEnqueueTask", code);
+  }
+
+  Status start_work_items(std::size_t results, cl_uint k, std::size_t bytes) {
+    cl_kernel kernel = kernels_[results].get();
+    cl_mem from = sources_.get(), coefficients = rows_.get(), to = results_.get();
+    std::size_t work = bytes / kVectorBytes;
+    cl_ulong vectors = work;
+    cl_int code = clSetKernelArg(kernel, 0, sizeof from, &from) | clSetKernelArg(kernel, 1, sizeof coefficients, &coefficients) |
+                  clSetKernelArg(kernel, 2, sizeof to, &to) | clSetKernelArg(kernel, 3, sizeof k, &k) | clSetKernelArg(kernel, 4, sizeof vectors, &vectors);
+    if (code != CL_SUCCESS) return failed("clSetKernelArg", code);
+    code = clEnqueueNDRangeKernel(queue_.get(), kernel, 1, nullptr, &work, nullptr, 0, nullptr, nullptr);
+    return code == CL_SUCCESS ? Status() : failed("clEnqueueNDRangeKernel", code);
+  }
+
+  Status enqueue(std::span<const std::uint8_t> rows, std::span<const Bytes> sources, std::span<const MutableBytes> out, luge_card::Completion* completion) {
+    std::size_t bytes = sources[0].size();
     auto write = [&](Memory& to, std::size_t at, Bytes from) {
       return clEnqueueWriteBuffer(queue_.get(), to.get(), CL_FALSE, at, from.size(), from.data(), 0, nullptr, nullptr);
     };
     if (cl_int code = write(rows_, 0, std::as_bytes(rows)); code != CL_SUCCESS) return failed("clEnqueueWriteBuffer", code);
     for (std::size_t j = 0; j < sources.size(); ++j)
       if (cl_int code = write(sources_, j * bytes, sources[j]); code != CL_SUCCESS) return failed("clEnqueueWriteBuffer", code);
-    cl_kernel kernel = kernels_[out.size()].get();
-    cl_mem from = sources_.get(), coefficients = rows_.get(), to = results_.get();
     auto k = static_cast<cl_uint>(sources.size());
-    cl_ulong vectors = work;
-    cl_int code = clSetKernelArg(kernel, 0, sizeof from, &from) | clSetKernelArg(kernel, 1, sizeof coefficients, &coefficients) |
-                  clSetKernelArg(kernel, 2, sizeof to, &to) | clSetKernelArg(kernel, 3, sizeof k, &k) | clSetKernelArg(kernel, 4, sizeof vectors, &vectors);
-    if (code != CL_SUCCESS) return failed("clSetKernelArg", code);
-    if (code = clEnqueueNDRangeKernel(queue_.get(), kernel, 1, nullptr, &work, nullptr, 0, nullptr, nullptr); code != CL_SUCCESS)
-      return failed("clEnqueueNDRangeKernel", code);
+    Status s = card_ ? start_card(k, static_cast<cl_uint>(out.size()), static_cast<cl_uint>(bytes)) : start_work_items(out.size(), k, bytes);
+    if (!s.ok()) return s;
+    auto read = [&](Memory& from, std::size_t at, std::size_t n, void* to) { return clEnqueueReadBuffer(queue_.get(), from.get(), CL_FALSE, at, n, to, 0, nullptr, nullptr); };
     for (std::size_t i = 0; i < out.size(); ++i)
-      if (code = clEnqueueReadBuffer(queue_.get(), to, CL_FALSE, i * bytes, bytes, out[i].data(), 0, nullptr, nullptr); code != CL_SUCCESS)
-        return failed("clEnqueueReadBuffer", code);
+      if (cl_int code = read(results_, i * bytes, bytes, out[i].data()); code != CL_SUCCESS) return failed("clEnqueueReadBuffer", code);
+    if (cl_int code = card_ ? read(completion_, 0, sizeof *completion, completion) : CL_SUCCESS; code != CL_SUCCESS) return failed("clEnqueueReadBuffer", code);
     return Status();
   }
 
+  bool card_;
   cl_device_id device_;
   cl_platform_id platform_;
   std::string name_;
   Context context_;
   Queue queue_;
   std::array<Kernel, kMaxResults + 1> kernels_;
-  Memory sources_, results_, rows_;
-  std::size_t sources_bytes_ = 0, results_bytes_ = 0, rows_bytes_ = 0;
+  Kernel card_kernel_;
+  Memory sources_, results_, rows_, completion_;
+  std::size_t sources_bytes_ = 0, results_bytes_ = 0, rows_bytes_ = 0, completion_bytes_ = 0;
 };
 
 }  // namespace

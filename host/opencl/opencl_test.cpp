@@ -94,6 +94,22 @@ TEST_F(OpenClTest, AnyPartOfTheNameWillDo) {
   EXPECT_NE((*d)->name().find("pthread"), std::string::npos);
 }
 
+// Where there is no card the same is true of a device that has a compiler.
+TEST_F(OpenClTest, ACardNeedsItsFile) {
+  const char* file = std::getenv("LUGE_CARD_XCLBIN");
+  std::string path = file ? file : "";
+  ::unsetenv("LUGE_CARD_XCLBIN");
+  auto without = open_device("luge_emulation");
+  ::setenv("LUGE_CARD_XCLBIN", "/nonexistent", 1);
+  auto with_none = open_device("luge_emulation");
+  path.empty() ? ::unsetenv("LUGE_CARD_XCLBIN") : ::setenv("LUGE_CARD_XCLBIN", path.c_str(), 1);
+  EXPECT_EQ(without.code(), Code::not_found);
+  EXPECT_EQ(with_none.code(), Code::not_found);
+  if (path.empty()) GTEST_SKIP() << "no emulated card: run by on_card.sh";
+  EXPECT_NE(without.status().text().find("LUGE_CARD_XCLBIN names no xclbin"), std::string::npos) << without.status().text();
+  EXPECT_NE(with_none.status().text().find("cannot read the xclbin /nonexistent"), std::string::npos) << with_none.status().text();
+}
+
 // The loader looks for drivers once per process, so this has one of its own.
 TEST(OpenClDeathTest, NoDriverIsSaidInWords) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");

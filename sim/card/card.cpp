@@ -23,13 +23,17 @@ class Rtl : public Card {
     card_glue::sample(*model_, out);
     model_->ap_clk = 1, model_->eval();
     if (trace_) trace_->dump(10 * cycles_ + 5);
-    cycles_++;
+    if (++cycles_ >= trace_until_ && trace_) trace_->close(), trace_.reset();
     return out;
   }
-  void trace(const std::string &path) override {
+  using Card::trace;
+  void trace(const Trace &wanted) override {
     Verilated::traceEverOn(true);
     trace_ = std::make_unique<VerilatedFstC>();
-    hls::attach(*model_, trace_.get()), trace_->open(path.c_str());
+    hls::attach(*model_, trace_.get());
+    if (wanted.ports_only) trace_->dumpvars(1, "TOP");
+    trace_->open(wanted.path.c_str());
+    trace_until_ = wanted.cycles ? cycles_ + wanted.cycles : ~0ull;
   }
   void reset() override {
     if (trace_) trace_->close(), trace_.reset();  // a trace ends with its model
@@ -43,14 +47,15 @@ class Rtl : public Card {
  private:
   std::unique_ptr<card_glue::Model> model_;
   std::unique_ptr<VerilatedFstC> trace_;
-  uint64_t cycles_ = 0;
+  uint64_t cycles_ = 0, trace_until_ = 0;
 };
 
 class Lockstep : public Card {
  public:
   card::Out cycle(const card::In &in) override { return pair_->cycle(in); }
   void reset() override { pair_->reset(); }
-  void trace(const std::string &path) override { pair_->trace(path); }
+  using Card::trace;
+  void trace(const Trace &wanted) override { pair_->trace(wanted.path); }
 
  private:
   std::unique_ptr<Pair> pair_ = std::make_unique<Pair>();

@@ -10,6 +10,12 @@ namespace luge::sim {
 
 enum class CardKind { native, rtl, lockstep };
 
+struct Trace {
+  std::string path;
+  bool ports_only = false;  // a file a hundredth as large
+  uint64_t cycles = 0;      // after which the file is complete; 0: at the end
+};
+
 class Card {
  public:
   virtual ~Card() = default;
@@ -17,7 +23,8 @@ class Card {
   /// As after power-up.
   virtual void reset() = 0;
   /// Waveforms of the RTL from here on; nothing on a native card.
-  virtual void trace(const std::string &) {}
+  virtual void trace(const Trace &) {}
+  void trace(const std::string &path) { trace(Trace{path}); }
 };
 
 std::unique_ptr<Card> make_card(CardKind kind);

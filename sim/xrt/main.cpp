@@ -1,9 +1,11 @@
 // A simulator as XRT's emulation shim starts one: connects to the shim's socket and is a card until the host closes.
 // Started by simulate.sh of an xclbin (make_xclbin.py), never by hand.
 //
-// Environment: EMULATION_SOCKETID and USER say where the shim listens; LUGE_CARD_FAULTS, LUGE_CARD_MUTANT, LUGE_CARD_TRACE: docs/xrt.md. LUGE_CARD_FIRMWARE: image for
-// the controller instead of $XILINX_XRT/firmware.bin; "none": no controller.
+// Environment: EMULATION_SOCKETID and USER say where the shim listens; LUGE_CARD_FAULTS, LUGE_CARD_MUTANT, LUGE_CARD_TRACE...: docs/xrt.md.
+// LUGE_CARD_FIRMWARE: image for the controller instead of $XILINX_XRT/firmware.bin; "none": no controller.
 // Exit code: 0 closed, 2 the host went away or was never there, 1 anything else: then simulate.sh ends the host.
+#include <unistd.h>
+
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -26,6 +28,13 @@ void add_controller(luge::xrt_sim::Machine& machine) {
   machine.add_controller(luge::xrt_sim::make_controller, std::move(settings));
 }
 
+// `%p` in the name becomes the process's number: the cards of a unit have one environment.
+luge::sim::Trace wanted_trace(std::string path) {
+  if (auto at = path.find("%p"); at != std::string::npos) path.replace(at, 2, std::to_string(::getpid()));
+  const char *ports = std::getenv("LUGE_CARD_TRACE_PORTS"), *cycles = std::getenv("LUGE_CARD_TRACE_CYCLES");
+  return {path, ports != nullptr && *ports != 0, cycles ? std::strtoull(cycles, nullptr, 10) : 0};
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -36,7 +45,7 @@ int main(int argc, char** argv) {
   const char *faults = std::getenv("LUGE_CARD_FAULTS"), *mutant = std::getenv("LUGE_CARD_MUTANT"), *trace = std::getenv("LUGE_CARD_TRACE");
   try {
     auto card = make_model();
-    if (trace && *trace) card->trace(trace);
+    if (trace && *trace) card->trace(wanted_trace(trace));
     Machine machine(std::move(card), version, mutant ? static_cast<unsigned>(std::strtoul(mutant, nullptr, 10)) : 0);
     add_controller(machine);
     if (faults) machine.watch_faults(faults);

@@ -111,14 +111,18 @@ void Server::write_registers(Reader in) {
       case 4: data = in.bytes(); break;
     }
   bool good = true;
+  std::uint32_t start = 0;  // a burst may carry the start before the arguments
   for (std::size_t at = 0; at + 4 <= data.size(); at += 4) {
     std::uint32_t value;
     std::memcpy(&value, data.data() + at, 4);
     std::uint64_t to = address + at;
-    if (to - kRegisters < kRegisterBytes) good = machine_.write_register(static_cast<std::uint32_t>(to - kRegisters), value) && good;
+    if (to == kFrontKernel) start = value;
+    else if (to - kFrontKernel < kRegisterBytes) front_.write(static_cast<std::uint32_t>(to - kFrontKernel), value);
+    else if (to - kRegisters < kRegisterBytes) good = machine_.write_register(static_cast<std::uint32_t>(to - kRegisters), value) && good;
     else if (to - kCopyEngine < sizeof copy_) copy_[(to - kCopyEngine) / 4] = value;
     else good = false;
   }
+  if (start != 0) front_.write(0, start);
   if (address == kCopyEngine && copy_[0] & 1) start_copy();
   out_.number(1, good);
 }
@@ -136,6 +140,7 @@ void Server::read_registers(Reader in) {
     std::uint32_t value = 0xffffffff;
     std::uint64_t from = address + at;
     if (from - kRegisters < kRegisterBytes) good = machine_.read_register(static_cast<std::uint32_t>(from - kRegisters), value) && good;
+    else if (from - kFrontKernel < kRegisterBytes) value = front_.read(static_cast<std::uint32_t>(from - kFrontKernel));
     else if (from - kCopyEngine < sizeof copy_) value = copy_[(from - kCopyEngine) / 4];
     else good = false;
     std::memcpy(data.data() + at, &value, 4);

@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "sim/xrt/connection.hpp"
+#include "sim/xrt/front_kernel.hpp"
 #include "sim/xrt/machine.hpp"
 #include "sim/xrt/message.hpp"
 
@@ -10,11 +11,12 @@ namespace luge::xrt_sim {
 
 /// Where the card's registers lie: also in the xclbin (make_xclbin.py) and, for the copy engine, in emconfig.json.
 inline constexpr std::uint64_t kRegisters = 0x1800000, kRegisterBytes = 0x10000;
+inline constexpr std::uint64_t kFrontKernel = 0x1810000;
 inline constexpr std::uint64_t kCopyEngine = 0x1c20000;
 
 class Server {
  public:
-  Server(Connection& connection, Machine& machine) : connection_(connection), machine_(machine) {}
+  Server(Connection& connection, Machine& machine) : connection_(connection), machine_(machine), front_(machine) {}
   /// Until the host closes (true) or goes away (false). Throws BadMessage.
   bool run();
 
@@ -29,6 +31,7 @@ class Server {
 
   Connection& connection_;
   Machine& machine_;
+  FrontKernel front_;
   Writer out_;
   bool closed_ = false;
   int calls_ = 0;

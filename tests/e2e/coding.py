@@ -4,7 +4,7 @@ no client an error.
 
   tests/e2e/coding.py --bin build/bin --dir D [--only same|faults] [--rtl]
 
-`same`: the processor, the native card, an OpenCL device and, with --rtl, the verilated card; chunks are read from the device files and
+`same`: the processor, the native card, an OpenCL device, the native card through XRT's OpenCL and, with --rtl, the verilated card both ways; chunks are read from the device files and
 compared with each other and with the code's definition (docs/formats.md), computed here.
 `faults`: fio writes and verifies while flushes go on and the sleds' simulators are stopped, killed, made to lie and to answer with bus errors.
 """
@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import struct
@@ -100,12 +101,18 @@ class Same:
     def __init__(self, options):
         self.options = options
 
-    def one(self, name, arguments):
+    def card_environment(self, kind):
+        """In which a sled's OpenCL loader finds the emulated card, by XRT's own OpenCL."""
+        text = command([os.path.join(self.options.bin, "luge"), "card", "env", kind])
+        return dict(re.findall(r"^export (\w+)='(.*)'$", text, re.M), SDACCEL_EM_RUN_DIR=self.options.dir)
+
+    def one(self, name, arguments, environment):
         """Writes the same bytes in the same order, flushes, and returns {hash of a stripe's data: hashes of its parity}."""
         work = os.path.join(self.options.dir, name)
         os.makedirs(work)
         unit = Unit(os.path.join(work, "u"), self.options.bin, ["--heads", "3", "--sleds", str(self.SLEDS), "--devices", "1", "--device-bytes", "256MiB",
                                                                "--log-bytes", "64MiB", *arguments])
+        unit.env.update(environment)
         image = os.path.join(work, "image")
         with open(image, "wb") as f:
             f.write(random.Random(5).randbytes(self.BYTES))
@@ -149,10 +156,12 @@ class Same:
 
     # Requirement: FL-19
     def run(self):
-        kinds = {"none": [], "native": ["--card", "native"], "opencl": ["--coding", "opencl"]}
+        on_card = ["--coding", "opencl:luge_emulation"]
+        kinds = {"none": ([], {}), "native": (["--card", "native"], {}), "opencl": (["--coding", "opencl"], {}), "opencl-native": (on_card, self.card_environment("native"))}
         if self.options.rtl:
-            kinds["rtl"] = ["--card", "rtl"]
-        results = {name: self.one(name, arguments) for name, arguments in kinds.items()}
+            kinds["rtl"] = (["--card", "rtl"], {})
+            kinds["opencl-rtl"] = (on_card, self.card_environment("rtl"))
+        results = {name: self.one(name, arguments, environment) for name, (arguments, environment) in kinds.items()}
         for name, result in results.items():
             if result != results["none"]:
                 raise CheckFailed("identical", f"what {name} left on the sleds is not what the processor did: {len(result)} stripes, "

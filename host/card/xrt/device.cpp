@@ -105,7 +105,8 @@ void Device::identify() {
   if (sources_ == 0 || rows_ == 0 || tables_ == 0 || slots_ == 0)
     throw Failure(Fault::wrong_version, Code::wrong_version, "the card says that it was built for nothing: build " + hex(build));
   std::string name = device_.get_info<xrt::info::device::name>();
-  description_ = name + ", register map " + std::to_string(version >> 16) + "." + std::to_string(version & VERSION_MINOR) + ", " +
+  bus_address_ = device_.get_info<xrt::info::device::bdf>();
+  description_ = name + " at " + bus_address_ + ", register map " + std::to_string(version >> 16) + "." + std::to_string(version & VERSION_MINOR) + ", " +
                  std::to_string(sources_) + "+" + std::to_string(rows_) + ", " + std::to_string(tables_) + " tables, memory " + (mapped_ ? "mapped" : "copied");
 }
 

@@ -54,6 +54,8 @@ class Device {
   std::uint8_t* pool() { return pool_data_; }
   std::uint64_t pool_bytes() const { return pool_bytes_; }
   std::string describe() const { return description_; }
+  /// Where the device is on the host's PCI Express bus, as XRT says: domain:bus:device.function.
+  std::string bus_address() const { return bus_address_; }
   std::uint32_t sources() const { return sources_; }
   std::uint32_t rows() const { return rows_; }
   std::uint32_t slots() const { return slots_; }
@@ -110,7 +112,7 @@ class Device {
   xrt::ip ip_;
   Firmware firmware_{[this](std::uint32_t at) { return read(at); }, [this](std::uint32_t at, std::uint32_t v) { write(at, v); }};
   unsigned bank_ = 0;
-  std::string description_;
+  std::string description_, bus_address_;
   std::uint32_t sources_ = 0, rows_ = 0, slots_ = 0, tables_ = 0;
 
   bool mapped_ = false;

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <filesystem>
 #include <random>
+#include <regex>
 
 #include "card/environment.hpp"
 #include "coding/matrix.hpp"
@@ -92,6 +93,20 @@ TEST(Device, ARestartOfTheControllerUnderJobsCostsNothing) {
   }
   EXPECT_GE(d->read(SHARED_BOOTS), 5u);
   EXPECT_EQ(d->read(SHARED_OWNER), 1u);
+}
+
+// It has an address of the form of PCI and PCI Express, its registers are reached through its window on the bus (none answers there of a card
+// that is not on it: BadInput.AllOnes), and it is a master: what it writes is in memory that this process has mapped, without a call.
+// Requirement: DWR-14, DWR-15
+TEST(Device, IsOnTheHostsPcieBus) {
+  auto d = open();
+  EXPECT_TRUE(std::regex_match(d->bus_address(), std::regex("[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\\.[0-7]"))) << d->bus_address();
+  EXPECT_EQ(d->read(REG_ID), ID_VALUE);
+  JobMessage m = xor_job(*d, 1, 4096);
+  std::memset(d->pool(), 0x5a, 4 * 65536);
+  d->submit(m);
+  EXPECT_EQ(finish(*d, 1), JobStatus::ok);
+  expect_xor(*d, m);
 }
 
 TEST(Device, SurvivesARingOverrun) {
