@@ -12,6 +12,7 @@
 #include <iostream>
 #include <memory>
 
+#include "base/logging.hpp"
 #include "card/card.hpp"
 #include "card/hold.hpp"
 #include "card/firmware_text.hpp"
@@ -400,6 +401,7 @@ std::function<int()> on_card(const Context& context, std::shared_ptr<CardPlace> 
   return [&context, p, body] {
     auto c = find_card(context, *p);
     if (!c.ok()) return complain(c.status());
+    logging::setup("luge", "warn");  // standard output is for what was asked
     io::RealWorld world;
     return io::run_main(world, body(world, *c));
   };
