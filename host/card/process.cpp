@@ -57,10 +57,6 @@ Result<std::unique_ptr<Process>> Process::start(const CardOptions& o, Fault& fau
     if (wanted.code() == Code::invalid) fault = Fault::none;
     return wanted.status();
   }
-  if (o.kind == "hw" && o.xclbin.empty()) {
-    fault = Fault::none;
-    return Status(Code::invalid, "card hw: name the xclbin to load");
-  }
   std::map<std::string, std::string> env;
   for (char** e = environ; *e != nullptr; ++e)
     if (const char* equals = std::strchr(*e, '=')) env[std::string(*e, static_cast<std::size_t>(equals - *e))] = equals + 1;
@@ -97,6 +93,10 @@ Result<std::unique_ptr<Process>> Process::start(const CardOptions& o, Fault& fau
     logging::info("card {} boots slot {}, version {}{}", o.device, image::slot_name(boot->slot), boot->version, boot->fell_back ? ": it fell back to it" : "");
   } else if (store.code() != Code::not_found) {
     return store.status();
+  }
+  if (o.kind == "hw" && xclbin.empty()) {
+    fault = Fault::none;
+    return Status(Code::invalid, "card hw: name the xclbin to load, or give the card slots (luge card create)");
   }
   // What an earlier one left that was killed.
   std::error_code e;

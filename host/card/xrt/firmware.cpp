@@ -14,7 +14,7 @@ using Clock = std::chrono::steady_clock;
 
 namespace {
 constexpr auto kPiece = std::chrono::microseconds(200);
-constexpr auto kTableLimit = std::chrono::milliseconds(100);
+constexpr auto kTableLimit = std::chrono::milliseconds(400);
 constexpr int kTries = 3;
 }  // namespace
 
