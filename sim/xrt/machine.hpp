@@ -4,7 +4,8 @@
 // Faults are words in a file, looked at a few times a second (LUGE_CARD_FAULTS; docs/xrt.md):
 //   read-error | write-error   every read or write of data answers SLVERR
 //   lost                       reads of data are never answered
-//   flip N                     one data beat in N that the card writes has a wrong bit
+//   flip N                     one data beat in N that the card writes has a wrong bit, by chance
+//   flip-each N                every Nth data beat that the card writes, counted from its start; each adds a line to FILE.flipped
 //   all-ones                   registers read as all ones, as of a card that has fallen off its bus
 //   hang                       no call is answered
 // None when the file is gone or empty.
@@ -42,7 +43,7 @@ class Machine {
 
  private:
   void cycle();
-  void stay_awake();
+  void flip_some();
 
   std::unique_ptr<sim::Card> card_;
   std::mt19937_64 random_{1};
@@ -57,7 +58,7 @@ class Machine {
   std::string fault_file_;
   std::int64_t looked_at_ = 0;
   bool read_error_ = false, write_error_ = false, lost_ = false, all_ones_ = false, hang_ = false;
-  std::uint64_t flip_in_ = 0, beats_ = 0;
+  std::uint64_t flip_in_ = 0, flip_each_ = 0, beats_ = 0;
 };
 
 }  // namespace luge::xrt_sim
