@@ -366,7 +366,8 @@ class Rare:
         try:
             self.start()
             command(["nbdcopy", self.image, self.uri()], timeout=300)
-            self.unit.run("volume", "flush", "v", "--wait", timeout=500)
+            self.unit.run("volume", "flush", "v", check=False)
+            self.unit.wait("flushed", lambda: self.unit.volume("v")["unflushed_bytes"] == 0, 400)
             time.sleep(1.5)  # reports come with the pings
             seen, flipped = coders(self.unit), self.flipped()
             wrong, stripes = self.wrong_on_sleds()
