@@ -83,7 +83,7 @@ FIGURES = [
     Figure("simulator", "simulated time per second of processor time, 3 heads and 6 sleds", "simulator", lambda r: r["speed"], 50, True, "x", 0),
     Figure("growth-heads", "cost of a write, 9 heads and as many volumes against 3 heads, simulated unit", "growth", lambda r: r["9 heads against 3"], 1.15, False, "x"),
     Figure("growth-idle-volumes", "cost of a write to a volume beside 99 idle ones against one that is alone, simulated unit", "growth", lambda r: r["a volume beside 99 idle ones against alone"], 1.15, False, "x"),
-    Figure("growth-volumes", "cost of a write, 100 volumes against 1, as many writes in all, simulated unit", "growth", lambda r: r["100 volumes against 1"], 1.15, False, "x"),
+    Figure("growth-volumes", "cost of a write, 100 volumes against 1, a writer each, simulated unit", "growth", lambda r: r["100 volumes against 1"], 1.15, False, "x"),
     Figure("index-8g", "memory (RSS) of index and stripe table of 8 GiB of flushed data in 128 KiB chunks, of the data", "growth", lambda r: r["index memory of 8 GiB mapped"], 0.25, False, " %", 3),
     Figure("index-64g", "the same of 64 GiB", "growth", lambda r: r["index memory of 64 GiB mapped"], 0.25, False, " %", 3),
     Figure("card-native", "source data coded by the native card through XRT, stripes of 512 KiB, 4+2", "native", lambda r: r["bytes_per_second"] / 1e6, 150, True, " MB/s", 0),

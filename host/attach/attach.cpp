@@ -2,6 +2,8 @@
 
 #include <spdlog/fmt/fmt.h>
 
+#include <algorithm>
+
 #include "base/json_text.hpp"
 #include "base/logging.hpp"
 #include "wire/control_generated.h"
@@ -9,6 +11,11 @@
 namespace luge::attach {
 
 using namespace std::chrono_literals;
+
+namespace {
+constexpr std::string_view kVhostUser = "vhost-user:";
+constexpr io::Duration kDiskCloseTime = 2s;  // for what is in flight
+}  // namespace
 
 Attach::Attach(io::World& world, Options options)
     : world_(world), options_(std::move(options)), identity_{options_.unit, options_.id}, changing_(world), registered_(world) {}
@@ -82,7 +89,7 @@ io::Task<bool> Attach::settle() {
   const std::map<std::string, Wanted> now = wanted_;
   for (const auto& [name, w] : now) {
     if (!wanted_.contains(name)) continue;  // withdrawn meanwhile
-    Status s = co_await open_export(name, w.nbd, false, w.read_only);
+    Status s = co_await open_export(name, w.nbd, false, w.read_only, w.bytes);
     if (s.ok()) s = resize_export(name, w.bytes);  // it may have grown while this daemon could not be told
     if (s.ok()) complaints_.erase(name);
     else complain(name, s);
@@ -117,7 +124,8 @@ void Attach::on_control(const std::shared_ptr<wire::Channel>& channel, wire::Fra
     if (!m || !m->name() || !m->nbd()) return channel->close();
     std::string name = m->name()->str(), nbd = m->nbd()->str();
     bool take_over = m->take_over(), read_only = m->read_only();
-    world_.spawn("export", export_and_reply(channel, std::move(frame), name, nbd, take_over, read_only));
+    std::uint64_t bytes = m->bytes();
+    world_.spawn("export", export_and_reply(channel, std::move(frame), name, nbd, take_over, read_only, bytes));
   } else if (frame.kind == wire::Kind::resize_export) {
     const auto* m = frame.as<fbs::ResizeExport>();
     if (!m || !m->name()) return channel->close();
@@ -133,8 +141,8 @@ void Attach::on_control(const std::shared_ptr<wire::Channel>& channel, wire::Fra
   }
 }
 
-io::Task<void> Attach::export_and_reply(std::shared_ptr<wire::Channel> channel, wire::Frame frame, std::string name, std::string nbd, bool take_over, bool read_only) {
-  Status s = co_await open_export(name, nbd, take_over, read_only);
+io::Task<void> Attach::export_and_reply(std::shared_ptr<wire::Channel> channel, wire::Frame frame, std::string name, std::string nbd, bool take_over, bool read_only, std::uint64_t bytes) {
+  Status s = co_await open_export(name, nbd, take_over, read_only, bytes);
   channel->reply(frame, wire::reply_frame(s));
 }
 
@@ -143,13 +151,14 @@ io::Task<void> Attach::unexport_and_reply(std::shared_ptr<wire::Channel> channel
   channel->reply(frame, wire::reply_frame(s));
 }
 
-io::Task<Status> Attach::open_export(std::string name, std::string nbd, bool take_over, bool read_only) {
+io::Task<Status> Attach::open_export(std::string name, std::string nbd, bool take_over, bool read_only, std::uint64_t bytes) {
   auto guard = co_await changing_.lock();
   if (draining_) co_return Status(Code::unavailable, "the attach daemon is going down");
   if (auto it = exports_.find(name); it != exports_.end()) {
     if (it->second->nbd == nbd) co_return Status();
     co_return Status(Code::exists, "volume '" + name + "' is exported already, at " + it->second->nbd);
   }
+  if (nbd.starts_with(kVhostUser)) co_return open_disk(name, nbd, take_over, read_only, bytes);
   // The address first: a volume that cannot be reached need not be attached.
   auto portal = portal_at(nbd);
   if (!portal.ok()) co_return portal.status();
@@ -177,6 +186,58 @@ io::Task<Status> Attach::open_export(std::string name, std::string nbd, bool tak
   (*portal)->served->exports[name] = e->served;
   logging::info("volume '{}' is served at {}", name, nbd);
   co_return Status();
+}
+
+// The volume is taken when the guest's rings run, and given back when they stop.
+Status Attach::open_disk(const std::string& name, const std::string& address, bool take_over, bool read_only, std::uint64_t bytes) {
+  auto* world = dynamic_cast<io::RealWorld*>(&world_);
+  if (world == nullptr) return Status(Code::invalid, "vhost-user needs real sockets");
+  auto e = std::make_shared<Export>();
+  e->volume_name = name, e->nbd = address, e->read_only = read_only;
+  VhostDisk::Options o;
+  o.name = name, o.path = address.substr(kVhostUser.size()), o.bytes = bytes, o.read_only = read_only, o.card = options_.card;
+  std::vector<bool> used(card::DmaPath::kFunctions, false);
+  for (const auto& [n, other] : exports_)
+    if (other->disk) used[other->disk->function()] = true;
+  auto free = std::find(used.begin(), used.end(), false);
+  if (free == used.end()) return Status(Code::no_space, "this attach daemon serves " + std::to_string(used.size()) + " guests' disks already: start another");
+  o.function = static_cast<unsigned>(free - used.begin());
+  VhostDisk::Lease lease;
+  std::weak_ptr<Export> weak = e;
+  lease.take = [this, weak, take_over]() -> io::Task<Result<client::BlockTarget*>> {
+    auto e = weak.lock();
+    if (!e) co_return Status(Code::unavailable, "the disk is closed");
+    co_return co_await take_volume(e, take_over);
+  };
+  lease.give = [weak]() -> io::Task<void> {
+    auto e = weak.lock();
+    if (!e || !e->volume) co_return;
+    e->volume->on_lost({});
+    Status s = co_await e->volume->detach();
+    if (!s.ok()) logging::warn("{}", s.to_string());
+    e->volume.reset();
+  };
+  auto disk = VhostDisk::serve(*world, std::move(o), std::move(lease));
+  if (!disk.ok()) return disk.status();
+  e->disk = std::move(*disk);
+  exports_[name] = e;
+  logging::info("volume '{}' is served at {}", name, address);
+  return Status();
+}
+
+io::Task<Result<client::BlockTarget*>> Attach::take_volume(ExportPtr e, bool take_over) {
+  auto volume = co_await client::Volume::attach(world_, identity_, *control_, e->volume_name, options_.id, take_over);
+  if (!volume.ok()) co_return volume.status();
+  e->volume = std::move(*volume);
+  e->disk->resize(e->volume->size_bytes());
+  std::weak_ptr<Export> weak = e;
+  e->volume->on_lost([weak](const Status& s) {
+    auto e = weak.lock();
+    if (!e) return;
+    logging::error("volume '{}': {}; its guest waits", e->volume_name, s.text());
+    e->disk->lost();
+  });
+  co_return e->volume.get();
 }
 
 // The portal of an address, made when it is the first export there.
@@ -234,7 +295,11 @@ std::vector<std::shared_ptr<NbdConnection>> Attach::connections_of(const Export&
 Status Attach::resize_export(const std::string& name, std::uint64_t bytes) {
   auto it = exports_.find(name);
   if (it == exports_.end()) return Status(Code::not_found, "volume '" + name + "' is not exported here");
-  it->second->volume->grow(bytes);
+  if (it->second->volume) it->second->volume->grow(bytes);
+  if (it->second->disk) {
+    it->second->disk->resize(bytes);
+    return Status();
+  }
   it->second->served->info.bytes = it->second->volume->size_bytes();
   return Status();
 }
@@ -246,6 +311,11 @@ io::Task<Status> Attach::close_export(std::string name, bool detach) {
   ExportPtr e = it->second;
   exports_.erase(it);
   ended_.push_back(e);
+  if (e->disk) {
+    co_await e->disk->close(kDiskCloseTime);
+    if (e->volume) e->volume->close();
+    co_return Status();
+  }
   auto connections = connections_of(*e);
   leave_portal(e->nbd, e.get());
   e->volume->on_lost({});  // it is not lost, it is given back
@@ -263,8 +333,11 @@ io::Task<void> Attach::drain() {
   for (auto& [address, p] : portals_)
     for (auto& w : p->connections)
       if (auto c = w.lock()) group.spawn("drain connection", c->drain(c));
+  for (auto& [name, e] : exports_)
+    if (e->disk) group.spawn("drain disk", e->disk->close(kDiskCloseTime));
   co_await group.join();
-  for (auto& [name, e] : exports_) e->volume->close();
+  for (auto& [name, e] : exports_)
+    if (e->volume) e->volume->close();
   control_->stop();
   co_await world_.sleep(20ms);
 }
@@ -272,11 +345,11 @@ io::Task<void> Attach::drain() {
 std::string Attach::unfinished() const {
   std::string s;
   for (const auto& [name, e] : exports_) {
-    std::size_t open = 0;
+    std::size_t open = e->disk ? e->disk->disk().in_flight() : 0;
     for (const auto& c : connections_of(*e)) open += c->unanswered();
     if (open == 0) continue;
     s += (s.empty() ? "" : ", ") + std::to_string(open) + " requests of volume '" + name + "'";
-    if (std::string why = e->volume->pause_reason(); !why.empty()) s += " (" + why + ")";
+    if (std::string why = e->volume ? e->volume->pause_reason() : std::string(); !why.empty()) s += " (" + why + ")";
   }
   return s;
 }
@@ -286,6 +359,10 @@ std::string Attach::report() const {
   bool first = true;
   for (const auto& [name, e] : exports_) {
     if (!std::exchange(first, false)) s += ',';
+    if (e->disk) {
+      s += report_disk(*e);
+      continue;
+    }
     const NbdStats& n = e->served->stats;
     const client::Volume::Stats& v = e->volume->stats();
     s += fmt::format(R"({{"volume":"{}","nbd":"{}","connections":{},"reads":{},"writes":{},"read_bytes":{},"written_bytes":{},"errors":{},)"
@@ -294,6 +371,16 @@ std::string Attach::report() const {
                      v.longest_pause / 1ms, v.resent, v.batches, e->volume->paused());
   }
   return s + "]}";
+}
+
+// The same figures as of an export over NBD, and those of the DMA path.
+std::string Attach::report_disk(const Export& e) const {
+  const VirtioBlk::Stats& n = e.disk->disk().stats();
+  const client::Volume::Stats v = e.volume ? e.volume->stats() : client::Volume::Stats();
+  return fmt::format(R"({{"volume":"{}","nbd":"{}","connections":{},"reads":{},"writes":{},"read_bytes":{},"written_bytes":{},"errors":{},)"
+                     R"("longest_pause_ms":{},"resent":{},"batches":{},"paused":{},"attached":{},"replayed":{}}})",
+                     json_text(e.volume_name), json_text(e.nbd), e.disk->connected() ? 1 : 0, n.reads, n.writes, n.read_bytes, n.written_bytes, n.errors,
+                     v.longest_pause / 1ms, v.resent, v.batches, e.volume && e.volume->paused(), e.volume != nullptr, n.replayed);
 }
 
 }  // namespace luge::attach

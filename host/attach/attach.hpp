@@ -1,6 +1,7 @@
-// The attach daemon: volumes as NBD exports. Many volumes a process; volumes that are given the same address share a
-// portal, where clients choose by name. Uses nothing but its World; one event loop.
-// Addresses: unix:PATH, tcp:HOST:PORT (loopback unless the World allows more), tls:HOST:PORT (TLS only, any address).
+// The attach daemon: volumes as NBD exports, or as disks of guests over vhost-user. Many volumes a process; volumes that are given the same
+// NBD address share a portal, where clients choose by name. Uses nothing but its World; one event loop.
+// Addresses: unix:PATH, tcp:HOST:PORT (loopback unless the World allows more), tls:HOST:PORT (TLS only, any address); vhost-user:PATH
+// (needs a RealWorld; the volume is attached only while the guest's rings run).
 //
 // Invariant: the control plane alone says what is exported. Nothing of it is kept here: whenever this daemon registers, it
 // asks, opens what it is to export and does not, and closes what it exports and is not to. So an export outlives a restart
@@ -12,6 +13,7 @@
 #include <string>
 
 #include "attach/nbd_connection.hpp"
+#include "attach/vhost_disk.hpp"
 #include "client/volume.hpp"
 #include "io/node_options.hpp"
 #include "wire/control_link.hpp"
@@ -21,6 +23,7 @@ namespace luge::attach {
 /// `fail` is called when the control plane will never have this daemon, or what it says cannot be remembered.
 struct Options : io::NodeOptions {
   TlsFiles tls;  ///< for tls: addresses; read when the first export of such an address opens
+  std::string card = "native";  ///< whose DMA write log stands before the memory of guests (vhost-user): "native", "rtl"
 };
 
 class Attach {
@@ -37,7 +40,8 @@ class Attach {
   struct Export {
     std::string volume_name, nbd;
     std::unique_ptr<client::Volume> volume;
-    std::shared_ptr<NbdExport> served;
+    std::shared_ptr<NbdExport> served;  // null: a disk
+    std::shared_ptr<VhostDisk> disk;    // null: over NBD
     bool read_only = false;
   };
   // An address while it has exports.
@@ -54,9 +58,12 @@ class Attach {
   };
   using ExportPtr = std::shared_ptr<Export>;
   void on_control(const std::shared_ptr<wire::Channel>& channel, wire::Frame frame);
-  io::Task<void> export_and_reply(std::shared_ptr<wire::Channel> channel, wire::Frame frame, std::string name, std::string nbd, bool take_over, bool read_only);
+  io::Task<void> export_and_reply(std::shared_ptr<wire::Channel> channel, wire::Frame frame, std::string name, std::string nbd, bool take_over, bool read_only, std::uint64_t bytes);
   io::Task<void> unexport_and_reply(std::shared_ptr<wire::Channel> channel, wire::Frame frame, std::string name);
-  io::Task<Status> open_export(std::string name, std::string nbd, bool take_over, bool read_only);
+  io::Task<Status> open_export(std::string name, std::string nbd, bool take_over, bool read_only, std::uint64_t bytes);
+  Status open_disk(const std::string& name, const std::string& address, bool take_over, bool read_only, std::uint64_t bytes);
+  io::Task<Result<client::BlockTarget*>> take_volume(std::shared_ptr<Export> e, bool take_over);
+  std::string report_disk(const Export& e) const;
   io::Task<Status> close_export(std::string name, bool detach);
   Status resize_export(const std::string& name, std::uint64_t bytes);
   Result<PortalPtr> portal_at(const std::string& nbd);

@@ -39,6 +39,8 @@ void add_debug_commands(CLI::App& app, Context& context);
 
 /// `luge card`
 void add_card_commands(CLI::App& app, Context& context);
+/// `luge vm`
+void add_vm_commands(CLI::App& app, Context& context);
 
 /// GET /v1/status, with pids out of the unit's directory where a daemon names none.
 Result<boost::json::value> fetch_status(const Context& context);

@@ -16,10 +16,10 @@ namespace json = boost::json;
 constexpr int kTimeout = 30;
 
 struct VolumeArguments {
-  std::string name, size, layout, nbd, node, head;
+  std::string name, size, layout, nbd, vhost_user, node, head;
   std::uint32_t copies = 0;
   int timeout = 60;
-  bool force = false, wait = false, take_over = false, read_only = false;
+  bool force = false, wait = false, take_over = false, read_only = false, incoming = false;
 };
 using Arguments = std::shared_ptr<VolumeArguments>;
 
@@ -162,13 +162,23 @@ int list(const Context& c) {
 
 int attach(const Context& c, const Arguments& a) {
   if (Status s = check_path(a->name); !s.ok()) return complain(s);
+  if (a->nbd.empty() == a->vhost_user.empty()) return complain(Status(Code::invalid, "say where: --nbd or --vhost-user, one of them"));
+  if (!a->vhost_user.empty()) {
+    if (!a->vhost_user.starts_with("unix:") || a->vhost_user.size() < 6) return complain(Status(Code::invalid, "--vhost-user: unix:PATH"));
+    a->nbd = "vhost-user:" + std::filesystem::absolute(a->vhost_user.substr(5)).string();
+  }
   if (a->nbd.starts_with("unix:") && a->nbd.size() > 5 && a->nbd[5] != '/')
     a->nbd = "unix:" + std::filesystem::absolute(a->nbd.substr(5)).string();
   json::object body{{"nbd", a->nbd}, {"take_over", a->take_over}, {"read_only", a->read_only}};
+  if (a->incoming) body["incoming"] = true;
   if (!a->node.empty()) body["node"] = a->node;
   auto v = c.request("POST", path_of(a->name, "attach"), body, 60);
   if (!v.ok()) return complain(v.status());
   if (c.json) return print_json(*v), kOk;
+  if (!a->vhost_user.empty()) {
+    std::cout << "volume " << a->name << " is the disk of a guest, by " << text_of(*v, "node") << ": vhost-user-blk at " << a->nbd.substr(11) << "\n";
+    return kOk;
+  }
   std::string uri = a->nbd.starts_with("unix:") ? "nbd+unix:///" + a->name + "?socket=" + a->nbd.substr(5)
                                                 : (a->nbd.starts_with("tls:") ? "nbds://" : "nbd://") + a->nbd.substr(4) + "/" + a->name;
   std::cout << "volume " << a->name << " attached by " << text_of(*v, "node") << ": " << uri << "\n";
@@ -251,14 +261,17 @@ void add_volume_commands(CLI::App& app, Context& context) {
 void add_attach_commands(CLI::App& app, Context& context) {
   {
     auto a = std::make_shared<VolumeArguments>();
-    auto* sub = app.add_subcommand("attach", "Export a volume over NBD");
+    auto* sub = app.add_subcommand("attach", "Export a volume over NBD, or as the disk of a guest");
     sub->add_option("NAME", a->name)->required();
-    sub->add_option("--nbd", a->nbd, "where: unix:PATH, tcp:HOST:PORT or tls:HOST:PORT (several volumes may share one)")->required();
+    sub->add_option("--nbd", a->nbd, "where: unix:PATH, tcp:HOST:PORT or tls:HOST:PORT (several volumes may share one)");
+    sub->add_option("--vhost-user", a->vhost_user, "unix:PATH: the disk of one guest, for QEMU's vhost-user-blk-pci");
     sub->add_flag("--take-over", a->take_over, "shut out whoever has it attached");
     sub->add_flag("--read-only", a->read_only);
+    sub->add_flag("--incoming", a->incoming, "with --vhost-user: a second end, to which QEMU migrates the guest; needs --node, another daemon");
     sub->add_option("--node", a->node, "the attach daemon that shall do it; default: the least busy");
     sub->footer("Example: luge attach disk1 --nbd unix:/tmp/disk1.sock\n"
-                "         nbdinfo 'nbd+unix:///disk1?socket=/tmp/disk1.sock'");
+                "         nbdinfo 'nbd+unix:///disk1?socket=/tmp/disk1.sock'\n"
+                "         luge attach disk1 --vhost-user unix:/tmp/disk1.vhost");
     sub->callback([&context, a] { context.run = [&context, a] { return attach(context, a); }; });
   }
   auto a = std::make_shared<VolumeArguments>();

@@ -232,6 +232,7 @@ io::Task<Answer> ControlApi::attach(std::string name, json::object body) {
   r.node = f.text("node");
   r.take_over = f.flag("take_over");
   r.read_only = f.flag("read_only");
+  r.incoming = f.flag("incoming");
   if (Status s = f.status(); !s.ok()) co_return error_answer(s);
   std::string nbd = r.nbd;
   auto node = co_await control_.volumes().attach(std::move(r));

@@ -28,6 +28,10 @@ CREATE TABLE sandboxes (vp INTEGER, sled INTEGER, device INTEGER, col INTEGER, P
   WITHOUT ROWID;
 )";
 
+// Tables that came later, and are empty in a store that was made before.
+constexpr const char* kLaterTables =
+    "CREATE TABLE IF NOT EXISTS incoming (volume INTEGER PRIMARY KEY, node INTEGER NOT NULL, nbd TEXT NOT NULL, read_only INTEGER NOT NULL)";
+
 // One prepared statement, bound in order. SQLite's integers are signed: our u64 ids travel bit for bit.
 class Statement {
  public:
@@ -201,6 +205,7 @@ Status SqliteStore::make_schema(Fresh fresh) {
 }
 
 Status SqliteStore::load() {
+  if (Status s = run(kLaterTables); !s.ok()) return s;
   bool failed = false;
   auto each = [&](const char* sql, auto row) {
     Statement s(db_, sql);
@@ -233,6 +238,9 @@ Status SqliteStore::load() {
   });
   each("SELECT volume, node, nbd, read_only FROM exports", [&](Statement& s) {
     image_.exports[s.number(0)] = {s.number(0), static_cast<NodeId>(s.number(1)), s.text(2), s.number(3) != 0};
+  });
+  each("SELECT volume, node, nbd, read_only FROM incoming", [&](Statement& s) {
+    image_.incoming[s.number(0)] = {s.number(0), static_cast<NodeId>(s.number(1)), s.text(2), s.number(3) != 0};
   });
   each("SELECT id, name, role, address FROM nodes", [&](Statement& s) {
     NodeRow n{static_cast<NodeId>(s.number(0)), s.text(1), s.text(2), s.text(3)};
@@ -290,6 +298,7 @@ Status SqliteStore::write(const Change& c) {
     exec("DELETE FROM volumes WHERE id = ?", [&](Statement& s) { s.bind(id); });
     exec("DELETE FROM attachments WHERE volume = ?", [&](Statement& s) { s.bind(id); });
     exec("DELETE FROM exports WHERE volume = ?", [&](Statement& s) { s.bind(id); });
+    exec("DELETE FROM incoming WHERE volume = ?", [&](Statement& s) { s.bind(id); });
   }
   for (const Designation& d : c.designations)
     exec("INSERT OR REPLACE INTO designations VALUES(?,?,?,?)",
@@ -302,8 +311,15 @@ Status SqliteStore::write(const Change& c) {
   for (const Export& e : c.exports)
     exec("INSERT OR REPLACE INTO exports VALUES(?,?,?,?)",
          [&](Statement& s) { s.bind(e.volume).bind(std::uint64_t{e.node}).bind(e.nbd).bind(e.read_only); });
-  for (VolumeId id : c.erase_exports)
+  for (const Export& e : c.incoming)
+    exec("INSERT OR REPLACE INTO incoming VALUES(?,?,?,?)",
+         [&](Statement& s) { s.bind(e.volume).bind(std::uint64_t{e.node}).bind(e.nbd).bind(e.read_only); });
+  for (VolumeId id : c.erase_exports) {
     exec("DELETE FROM exports WHERE volume = ?", [&](Statement& s) { s.bind(id); });
+    exec("DELETE FROM incoming WHERE volume = ?", [&](Statement& s) { s.bind(id); });
+  }
+  for (VolumeId id : c.erase_incoming)
+    exec("DELETE FROM incoming WHERE volume = ?", [&](Statement& s) { s.bind(id); });
   for (const NodeRow& n : c.nodes)
     exec("INSERT OR REPLACE INTO nodes VALUES(?,?,?,?)",
          [&](Statement& s) { s.bind(std::uint64_t{n.id}).bind(n.name).bind(n.role).bind(n.address); });

@@ -20,13 +20,15 @@ void apply(Image& image, const Change& c) {
   for (VolumeId id : c.erase_volumes) {
     image.volumes.erase(id);
     image.attachments.erase(id);
-    image.exports.erase(id);
+    image.exports.erase(id), image.incoming.erase(id);
   }
   for (const Designation& d : c.designations) image.designations[d.vp] = d;
   for (VpId vp : c.erase_designations) image.designations.erase(vp);
   for (const Attachment& a : c.attachments) image.attachments[a.volume] = a;
   for (const Export& e : c.exports) image.exports[e.volume] = e;
-  for (VolumeId id : c.erase_exports) image.exports.erase(id);
+  for (const Export& e : c.incoming) image.incoming[e.volume] = e;
+  for (VolumeId id : c.erase_exports) image.exports.erase(id), image.incoming.erase(id);
+  for (VolumeId id : c.erase_incoming) image.incoming.erase(id);
   for (const NodeRow& n : c.nodes) image.nodes[n.id] = n;
   for (const Removal& r : c.removals) image.removals.insert(r);
   for (const Removal& r : c.erase_removals) image.removals.erase(r);

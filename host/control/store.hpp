@@ -86,6 +86,7 @@ struct Image {
   std::map<VpId, Designation> designations;
   std::map<VolumeId, Attachment> attachments;
   std::map<VolumeId, Export> exports;
+  std::map<VolumeId, Export> incoming;  ///< where a guest's disk is being moved to; it becomes the export when the volume is attached there
   std::map<NodeId, NodeRow> nodes;
   std::set<Removal> removals;
   std::set<SandboxRow> sandboxes;
@@ -94,7 +95,7 @@ struct Image {
   const Volume* find_volume(const std::string& name) const;  ///< not those being removed
 };
 
-/// All of it or none. Erasing a volume erases its attachment and export too.
+/// All of it or none. Erasing a volume erases its attachment and exports too; erasing an export, the incoming one too.
 struct Change {
   struct Swap {
     VpId vp;
@@ -107,8 +108,8 @@ struct Change {
   std::vector<Designation> designations;
   std::vector<VpId> erase_designations;
   std::vector<Attachment> attachments;
-  std::vector<Export> exports;
-  std::vector<VolumeId> erase_exports;
+  std::vector<Export> exports, incoming;
+  std::vector<VolumeId> erase_exports, erase_incoming;
   std::vector<NodeRow> nodes;
   std::vector<Removal> removals, erase_removals;
   std::vector<SandboxRow> sandboxes;

@@ -40,13 +40,19 @@ Status check_nbd(const std::string& nbd) {
   constexpr std::size_t kMaxUnixPath = 107;
   if (nbd.find_first_of(std::string("\n\r\0", 3)) != std::string::npos)
     return Status(Code::invalid, "the NBD address has control characters");
+  constexpr std::string_view kVhostUser = "vhost-user:", kRecorder = ".recorder";  // beside the disk's socket
+  if (nbd.starts_with(kVhostUser)) {
+    if (nbd.size() < 13 || nbd[kVhostUser.size()] != '/') return Status(Code::invalid, "vhost-user: wants an absolute path");
+    if (nbd.size() - kVhostUser.size() + kRecorder.size() > kMaxUnixPath) return Status(Code::invalid, "a vhost-user socket's path has at most 98 characters");
+    return Status();
+  }
   if (nbd.starts_with("unix:")) {
     if (nbd.size() < 7 || nbd[5] != '/') return Status(Code::invalid, "NBD address: unix: wants an absolute path");
     if (nbd.size() - 5 > kMaxUnixPath) return Status(Code::invalid, "NBD address: a socket's path has at most 107 characters");
     return Status();
   }
   if ((nbd.starts_with("tcp:") || nbd.starts_with("tls:")) && nbd.find(':', 4) != std::string::npos && nbd.size() < 300) return Status();
-  return Status(Code::invalid, "NBD address '" + nbd.substr(0, 80) + "': give unix:PATH, tcp:HOST:PORT or tls:HOST:PORT");
+  return Status(Code::invalid, "NBD address '" + nbd.substr(0, 80) + "': give unix:PATH, tcp:HOST:PORT, tls:HOST:PORT or vhost-user:PATH");
 }
 
 // Greater than the one before, and a number that no other history of this store has given out: after a restore of an old
@@ -391,7 +397,15 @@ wire::Frame Volumes::attach_volume(const Node& from, const wire::Frame& request)
   a.holder = from.row.id;
   Change c;
   c.attachments.push_back(a);
+  // A guest's disk runs where it was to be moved to: from now on that is its export.
+  std::optional<Export> moved;
+  if (auto next = store_.image().incoming.find(v->id); next != store_.image().incoming.end() && next->second.node == from.row.id) {
+    c.exports.push_back(next->second);
+    c.erase_incoming.push_back(v->id);
+    if (auto old = store_.image().exports.find(v->id); old != store_.image().exports.end()) moved = old->second;
+  }
   if (Status s = store_.commit(c); !s.ok()) return refuse(s);
+  if (moved) world_.spawn("moved export", end_moved(name, *moved, from.row.name));
   return wire::make_frame(wire::Kind::volume_view, [&](flatbuffers::FlatBufferBuilder& b) {
     auto volume_name = b.CreateString(v->name);
     std::vector<flatbuffers::Offset<fbs::VpView>> vps;
@@ -422,11 +436,12 @@ wire::Frame Volumes::detach_volume(const Node& from, const wire::Frame& request)
 wire::Frame Volumes::list_exports(const Node& from) const {
   return wire::make_frame(wire::Kind::exports, [&](flatbuffers::FlatBufferBuilder& b) {
     std::vector<flatbuffers::Offset<fbs::ExportVolume>> rows;
-    for (const auto& [id, e] : store_.image().exports) {
-      if (e.node != from.row.id || gone(id)) continue;
-      auto name = b.CreateString(store_.image().volumes.at(id).name), nbd = b.CreateString(e.nbd);
-      rows.push_back(fbs::CreateExportVolume(b, name, nbd, false, e.read_only, store_.image().volumes.at(id).bytes));
-    }
+    for (const auto* all : {&store_.image().exports, &store_.image().incoming})
+      for (const auto& [id, e] : *all) {
+        if (e.node != from.row.id || gone(id)) continue;
+        auto name = b.CreateString(store_.image().volumes.at(id).name), nbd = b.CreateString(e.nbd);
+        rows.push_back(fbs::CreateExportVolume(b, name, nbd, false, e.read_only, store_.image().volumes.at(id).bytes));
+      }
     return fbs::CreateExports(b, 0, 0, b.CreateVector(rows));
   });
 }
@@ -440,7 +455,8 @@ io::Task<Result<std::string>> Volumes::attach(Attach request) {
   if (Status s = check_nbd(request.nbd); !s.ok()) co_return s;
   const Volume* v = store_.image().find_volume(request.name);
   if (v == nullptr) co_return Status(Code::not_found, "there is no volume " + request.name);
-  VolumeId id = v->id;
+  const VolumeId id = v->id;
+  const std::uint64_t bytes = v->bytes;
   auto daemons = registry_.alive("attach");
   if (!request.node.empty()) std::erase_if(daemons, [&](const Node* n) { return n->row.name != request.node; });
   if (daemons.empty())
@@ -458,6 +474,7 @@ io::Task<Result<std::string>> Volumes::attach(Attach request) {
   std::string node_name = target->row.name;
   if (auto old = store_.image().exports.find(id); old != store_.image().exports.end()) {
     Export e = old->second;
+    if (request.incoming) co_return co_await attach_incoming(std::move(request), e, *target);
     if (!request.take_over)
       co_return Status(Code::exists, "volume " + request.name + " is attached by " + registry_.name(e.node) + " at " +
                                          e.nbd + ": detach it first, or use --take-over");
@@ -467,10 +484,11 @@ io::Task<Result<std::string>> Volumes::attach(Attach request) {
                             }), std::chrono::seconds(2));
     if (!s.ok()) logging::warn("taking {} over: {}", request.name, s.to_string());
   }
+  if (request.incoming) co_return Status(Code::invalid, "volume " + request.name + " is no guest's disk: there is nothing to move");
   Status s = co_await ask(node, wire::make_frame(wire::Kind::export_volume, [&](auto& b) {
                             auto name = b.CreateString(request.name);
                             auto nbd = b.CreateString(request.nbd);
-                            return fbs::CreateExportVolume(b, name, nbd, request.take_over, request.read_only);
+                            return fbs::CreateExportVolume(b, name, nbd, request.take_over, request.read_only, bytes);
                           }), kExportTimeout);
   if (!s.ok()) co_return s;
   if (gone(id)) co_return Status(Code::not_found, "the volume was removed meanwhile");
@@ -481,6 +499,44 @@ io::Task<Result<std::string>> Volumes::attach(Attach request) {
   co_return node_name;
 }
 
+io::Task<Status> Volumes::unexport(NodeId node, std::string name, io::Duration timeout) {
+  co_return co_await ask(node, wire::make_frame(wire::Kind::unexport_volume, [&](auto& b) { return fbs::CreateUnexportVolume(b, b.CreateString(name)); }), timeout);
+}
+
+// The second end of a guest's disk, for its live migration. It gets the volume when the first has given it back (or is taken over).
+io::Task<Result<std::string>> Volumes::attach_incoming(Attach request, Export from, const Node& to) {
+  constexpr std::string_view kVhostUser = "vhost-user:";
+  const NodeId node = to.row.id;
+  const std::string node_name = to.row.name;
+  if (!from.nbd.starts_with(kVhostUser) || !request.nbd.starts_with(kVhostUser))
+    co_return Status(Code::invalid, "only a guest's disk (vhost-user) can be moved while it is used");
+  if (node == from.node) co_return Status(Code::invalid, "the guest's disk is at " + node_name + " now: name another attach daemon with --node");
+  if (auto next = store_.image().incoming.find(from.volume); next != store_.image().incoming.end())
+    co_return Status(Code::exists, "volume " + request.name + " is being moved to " + registry_.name(next->second.node) + " at " + next->second.nbd);
+  const std::uint64_t bytes = store_.image().volumes.at(from.volume).bytes;
+  Change c;
+  c.incoming.push_back({from.volume, node, request.nbd, request.read_only});
+  if (Status s = store_.commit(c); !s.ok()) co_return s;
+  Status s = co_await ask(node, wire::make_frame(wire::Kind::export_volume, [&](auto& b) {
+                            auto name = b.CreateString(request.name), nbd = b.CreateString(request.nbd);
+                            return fbs::CreateExportVolume(b, name, nbd, request.take_over, request.read_only, bytes);
+                          }), kExportTimeout);
+  if (s.ok()) {
+    events_.note("volume " + request.name + " may move to " + node_name + " at " + request.nbd);
+    co_return node_name;
+  }
+  Change undo;
+  undo.erase_incoming.push_back(from.volume);
+  if (Status u = store_.commit(undo); !u.ok()) logging::warn("{}", u.to_string());
+  co_return s;
+}
+
+io::Task<void> Volumes::end_moved(std::string name, Export old, std::string to) {
+  events_.note("volume " + name + " has moved from " + registry_.name(old.node) + " to " + to);
+  Status s = co_await unexport(old.node, name, std::chrono::seconds(10));
+  if (!s.ok()) logging::warn("ending the export of {} that has moved: {}", name, s.to_string());  // it asks when it is back
+}
+
 io::Task<Status> Volumes::detach(std::string name) {
   const Volume* v = store_.image().find_volume(name);
   if (v == nullptr) co_return Status(Code::not_found, "there is no volume " + name);
@@ -489,9 +545,11 @@ io::Task<Status> Volumes::detach(std::string name) {
   const Attachment held = store_.image().attachments.at(id);
   NodeId node = it != store_.image().exports.end() ? it->second.node : held.holder;
   if (node == 0) co_return Status(Code::not_found, "volume " + name + " is not attached");
-  Status s = co_await ask(node, wire::make_frame(wire::Kind::unexport_volume, [&](auto& b) {
-                            return fbs::CreateUnexportVolume(b, b.CreateString(name));
-                          }), kUnexportTimeout);
+  if (auto next = store_.image().incoming.find(id); next != store_.image().incoming.end()) {
+    Status s = co_await unexport(next->second.node, name, kUnexportTimeout);
+    if (!s.ok()) logging::warn("detaching {} where it was to be moved to: {}", name, s.to_string());
+  }
+  Status s = co_await unexport(node, name, kUnexportTimeout);
   // A daemon that is not there exports nothing: it will not be asked to when it is back.
   bool away = s.code() == Code::unavailable && !(registry_.find(node) && registry_.find(node)->connected());
   if (!s.ok() && s.code() != Code::not_found && !away) co_return s;

@@ -30,6 +30,7 @@ class Volumes {
   struct Attach {
     std::string name, nbd, node;  ///< node: name of the attach daemon, empty: any
     bool take_over = false, read_only = false;
+    bool incoming = false;  ///< beside the disk that a guest has: where that guest is about to be moved to (vhost-user)
   };
 
   Volumes(io::World& world, Store& store, Registry& registry, Events& events, Options options);
@@ -87,6 +88,9 @@ class Volumes {
   io::Task<void> drop_all();
   io::Task<bool> drop(VpId vp, NodeId node, Epoch epoch);
   io::Task<void> flush_vp(VpId vp, io::Time deadline, Result<std::uint64_t>* out);
+  io::Task<Result<std::string>> attach_incoming(Attach request, Export from, const Node& to);
+  io::Task<void> end_moved(std::string name, Export old, std::string to);
+  io::Task<Status> unexport(NodeId node, std::string name, io::Duration timeout);
   io::Task<Status> ask(NodeId node, wire::Frame request, io::Duration timeout);
 
   io::World& world_;

@@ -249,6 +249,15 @@ void Primary::heartbeat() {
     if (m.state == MemberState::live) ctx_.outbox->add(id, state);
 }
 
+// The control plane may take its time, or be gone: leases, and with them reads, must not depend on its answers (protocol 4.8).
+io::Task<void> Primary::beat(std::shared_ptr<Primary> self, std::uint64_t turn) {
+  for (;;) {
+    co_await ctx_.world.sleep(ctx_.options.heartbeat);
+    if (deposed_ || turn != beat_turn_) co_return;
+    heartbeat();
+  }
+}
+
 // A newcomer that takes every record is waited for as soon as it is as far as the others were a moment ago: one whose answers come a
 // little later than theirs would else never be seen to hold all that is committed.
 void Primary::let_join(Member& m) {
@@ -340,8 +349,11 @@ io::Task<void> Primary::tend(std::shared_ptr<Primary> self) {
       reserves = wanted_reserves(why);
       want = d.required;
     }
-    if (!why.empty() && d.epoch == epoch_) co_await propose(std::move(want), std::move(reserves), why);
+    bool asks = !why.empty() && d.epoch == epoch_;
+    if ((asks || !also_required_.empty()) && !broken(Switch::silent_while_asking)) ctx_.world.spawn("heartbeats", beat(self, beat_turn_));
+    if (asks) co_await propose(std::move(want), std::move(reserves), why);
     else if (!also_required_.empty()) co_await inform_kept();
+    ++beat_turn_;
     if (deposed_) break;
     if (left_alone()) depose("the other members are gone: a new epoch begins without them");
     pump();

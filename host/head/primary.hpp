@@ -144,6 +144,8 @@ class Primary : public std::enable_shared_from_this<Primary> {
   void set_state(Member& m, MemberState s);
   Member* member(NodeId id);
   void heartbeat();
+  /// Heartbeats for as long as turn `turn` of tend() waits for something.
+  io::Task<void> beat(std::shared_ptr<Primary> self, std::uint64_t turn);
 
   // replacement.cpp
   NodeId spare_head() const;
@@ -227,6 +229,7 @@ class Primary : public std::enable_shared_from_this<Primary> {
   std::map<NodeId, io::Time> lost_since_;  // reserves that the failure agent has given up
   std::map<NodeId, NodeId> replaced_;      // newcomer -> in whose place
   std::uint64_t sync_turns_ = 0;    // begun, of all members
+  std::uint64_t beat_turn_ = 0;
   std::deque<Op> incoming_;         // admitted in order, waiting for space
   std::vector<Op> blocked_;         // touch a block that a merge holds
   std::map<Lba, Lba> locked_;       // ranges [first, end) that a merge holds; they never overlap

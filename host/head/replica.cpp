@@ -138,8 +138,7 @@ void Replica::apply_index(const Record& record) {
       row.id = {s->id()->vp(), s->id()->epoch(), s->id()->counter()};
       row.layout = {s->k(), s->m()};
       row.chunk_bytes = s->chunk_bytes();
-      row.places.reserve(s->places()->size());  // there are many rows
-      for (const fbs::ChunkPlace* p : *s->places()) row.places.push_back(*p);
+      row.places = Places(*s->places());
       row.changed = record.lsn();
       put_stripe(s->number(), std::move(row));
       next_stripe_ = std::max(next_stripe_, s->number() + 1);
@@ -292,7 +291,7 @@ flatbuffers::Offset<fbs::Page> Replica::save_page(flatbuffers::FlatBufferBuilder
 flatbuffers::Offset<fbs::Stripe> Replica::save_row(flatbuffers::FlatBufferBuilder& b, std::uint64_t number) const {
   const StripeRow& row = stripes_.at(number);
   fbs::StripeId id(row.id.vp, row.id.epoch, row.id.counter);
-  auto places = b.CreateVectorOfStructs(row.places);
+  auto places = b.CreateVectorOfStructs(row.places.data(), row.places.size());
   return fbs::CreateStripe(b, number, &id, static_cast<std::uint16_t>(row.layout.k), static_cast<std::uint16_t>(row.layout.m),
                            row.chunk_bytes, places, row.live_blocks);
 }
@@ -376,8 +375,7 @@ bool Replica::load_part(const std::string& body) {
       row.chunk_bytes = s->chunk_bytes();
       row.live_blocks = s->live_blocks();
       row.changed = l.point.lsn;
-      row.places.reserve(s->places()->size());  // there are many rows
-      for (const fbs::ChunkPlace* p : *s->places()) row.places.push_back(*p);
+      row.places = Places(*s->places());
       l.stripes[s->number()] = std::move(row);
     }
   }

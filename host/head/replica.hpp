@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "head/index.hpp"
+#include "head/places.hpp"
 #include "head/record.hpp"
 #include "head/sessions.hpp"
 #include "wire/designation.hpp"
@@ -35,8 +36,8 @@ struct StripeRow {
   StripeId id;
   Layout layout;
   std::uint32_t chunk_bytes = 0;
-  std::vector<fbs::ChunkPlace> places;
   std::uint32_t live_blocks = 0;
+  Places places;
   Lsn changed = 0;  ///< last record that changed the row (not the live blocks)
   bool narrower() const;  ///< written with fewer chunks than the layout asks for
   /// The sled with data block `block` of the stripe; 0: none has it.

@@ -122,7 +122,7 @@ io::Task<Result<StripeReader::Rebuilt>> StripeReader::rebuilt_by_sled(const Stri
   NodeId sled = able[(row.id.counter + first) % able.size()];
   fbs::StripeId id(row.id.vp, row.id.epoch, row.id.counter);
   auto answer = co_await ctx_.connections->call(sled, wire::make_frame(wire::Kind::rebuild, [&](auto& b) {
-    auto places = b.CreateVectorOfStructs(row.places);
+    auto places = b.CreateVectorOfStructs(row.places.data(), row.places.size());
     return fbs::CreateRebuild(b, &id, static_cast<std::uint16_t>(row.layout.k), static_cast<std::uint16_t>(row.layout.m), places,
                               b.CreateVectorOfStrings(addresses), static_cast<std::uint16_t>(chunk), first, count);
   }), 3s);

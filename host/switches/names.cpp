@@ -12,11 +12,16 @@ std::string_view switch_name(Switch s) {
       "merge-without-block-lock", "ack-before-shrink", "join-before-acks", "acknowledges-one-copy", "union-forgotten", "replacement-joins-at-once",
       "latency-not-relative", "latency-floor-ignored", "slow-without-revision", "slow-never-restored", "slow-below-min-copies", "slow-member-cut-off", "slow-primary-kept",
       "longest-log-by-length",
-      "blank-promoted", "truncate-not-durable", "open-before-all-hold-tail", "restarted-primary-keeps-epoch", "late-sync-taken", "history-unchecked", "reads-unconfirmed", "lease-from-receipt", "lease-of-any-one",
+      "blank-promoted", "truncate-not-durable", "open-before-all-hold-tail", "restarted-primary-keeps-epoch", "silent-while-asking", "late-sync-taken", "history-unchecked", "reads-unconfirmed", "lease-from-receipt", "lease-of-any-one",
       "lease-forgotten-at-restart",
       "unconditional-index-record", "retry-on-same-slots", "free-without-generation", "no-sled-fence", "sled-forgets-fences",
       "segment-generation-unchecked", "suspect-promoted", "torn-end-forgotten", "reuse-before-image", "index-without-reserve",
-      "store-loses-last-transaction", "restored-store-promotes", "no-tls-demand", "card-parity-unverified", "hung-card-waited-for", "head-decodes", "card-back-untested"};
+      "store-loses-last-transaction", "restored-store-promotes", "no-tls-demand", "card-parity-unverified", "hung-card-waited-for", "head-decodes", "card-back-untested",
+      "dma-unrecorded", "dma-records-lost", "dma-function-unrecorded", "dma-range-unrecorded", "dma-record-before-data", "dma-overflow-ignored",
+      "record-gap-ignored", "record-counts-one-page", "records-ignored", "records-dropped", "records-of-function-lost", "records-of-range-dropped",
+      "overflow-ignored", "processor-writes-ignored", "copied-at-scheduling", "bits-cleared-after-copy", "record-outside-ignored",
+      "recording-after-first-pass", "one-pass-only", "final-drain-left-out", "recording-left-on", "device-never-slowed", "other-function-recorded",
+      "page-checksums-unchecked", "checkpoint-half-kept"};
   return names[static_cast<std::size_t>(s)];
 }
 

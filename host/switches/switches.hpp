@@ -37,6 +37,7 @@ enum class Switch {
   truncate_not_durable,          // 4.3
   open_before_all_hold_tail,     // 4.4
   restarted_primary_keeps_epoch, // 4.5
+  silent_while_asking,           // 4.8: a primary that asks the control plane something sends no heartbeat meanwhile
   late_sync_taken,               // 3.4: a synchronisation that was given up goes on
   history_unchecked,             // 4.6: a replica of a history given up is built upon
   reads_unconfirmed,             // 6
@@ -62,6 +63,33 @@ enum class Switch {
   hung_card_waited_for,    // for ten minutes
   head_decodes,            // itself, whatever the sleds could do (A9)
   card_back_untested,      // after a fault it is used again without a self-test
+  // DMA write records (A14)
+  dma_unrecorded,           // nothing is recorded
+  dma_records_lost,         // of 100 bursts of data one is not
+  dma_function_unrecorded,  // those of function 1 are not
+  dma_range_unrecorded,     // those into one block of 64 KiB are not
+  dma_record_before_data,   // by 100 ms
+  dma_overflow_ignored,     // the dirty log does not get all pages
+  // Replication of a virtual machine's state (docs/vm-replication.md)
+  record_gap_ignored,        // DWR-18: a record that is missing in the ring is not noticed
+  record_counts_one_page,    // DWR-21: only for the page where it begins
+  records_ignored,           // DWR-23: the device's records count for nothing
+  records_dropped,           // one in a hundred
+  records_of_function_lost,  // those of function 0
+  records_of_range_dropped,  // those of one 64 KiB range: the first of which a record comes
+  overflow_ignored,          // DWR-18
+  processor_writes_ignored,  // DWR-23
+  copied_at_scheduling,      // DWR-12: a record that came before its data counts at once, and once
+  bits_cleared_after_copy,   // DWR-22
+  record_outside_ignored,    // DWR-13: nothing is said of a record outside the machine's memory
+  recording_after_first_pass,// DWR-24
+  one_pass_only,             // DWR-25: the machine is paused after the first
+  final_drain_left_out,      // DWR-26
+  recording_left_on,         // DWR-27
+  device_never_slowed,       // DWR-25: whatever it dirties
+  other_function_recorded,   // DWR-28: all functions, not those of the machine
+  page_checksums_unchecked,  // of a checkpoint
+  checkpoint_half_kept,      // DWR-32: one that was not committed counts
   count_
 };
 

@@ -1,0 +1,164 @@
+#include "attach/vhost_disk.hpp"
+
+#include <sys/socket.h>
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
+#include <cstring>
+
+#include "attach/unix_listener.hpp"
+#include "base/logging.hpp"
+
+namespace luge::attach {
+namespace {
+
+using namespace std::chrono_literals;
+using boost::asio::posix::stream_descriptor;
+
+constexpr io::Duration kLeaseRetry = 20ms, kLeaseComplaint = 5s;
+
+}  // namespace
+
+struct VhostDisk::Listener {
+  explicit Listener(boost::asio::io_context& context) : socket(context) {}
+  stream_descriptor socket;
+};
+
+VhostDisk::VhostDisk(io::RealWorld& world, Options o, Lease lease, std::shared_ptr<card::DmaPath> dma)
+    : world_(world), options_(std::move(o)), lease_(std::move(lease)), dma_(std::move(dma)), device_(world, dma_, options_.name, options_.queues),
+      listener_(std::make_unique<Listener>(world.context())), leasing_(world), changed_(world) {
+  device_.set_size(options_.bytes);
+  device_.set_read_only(options_.read_only);
+}
+VhostDisk::~VhostDisk() {
+  if (recorder_) recorder_->close();
+}
+
+Result<std::shared_ptr<VhostDisk>> VhostDisk::serve(io::RealWorld& world, Options o, Lease lease) {
+  auto logger = card::make_dma_logger(o.card, o.card_tree);
+  if (!logger.ok()) return logger.status();
+  auto socket = listen_unix(o.path, SOCK_STREAM);
+  if (!socket.ok()) return socket.status();
+  auto dma = std::make_shared<card::DmaPath>(world, std::move(*logger), o.function);
+  std::shared_ptr<VhostDisk> disk(new VhostDisk(world, std::move(o), std::move(lease), dma));
+  disk->listener_->socket.assign(socket->release());
+  auto recorder = Recorder::listen(world, disk->options_.path + card::kRecorderSuffix, *disk);
+  if (!recorder.ok()) return recorder.status();
+  disk->recorder_ = std::move(*recorder);
+  disk->accept();
+  return disk;
+}
+
+// One front end at a time: the next is heard when the one before has ended.
+void VhostDisk::accept() {
+  listener_->socket.async_wait(stream_descriptor::wait_read, [weak = weak_from_this()](const boost::system::error_code& e) {
+    auto self = weak.lock();
+    if (!self || e || self->closed_) return;
+    Descriptor fd(::accept4(self->listener_->socket.native_handle(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    if (!fd) return self->accept();
+    logging::info("disk '{}': a front end has connected", self->options_.name);
+    self->session_ = std::make_shared<VhostSession>(self->world_, *self, std::move(fd));
+    self->session_->on_end([weak] {
+      auto self = weak.lock();
+      if (!self) return;
+      logging::info("disk '{}': the front end has gone", self->options_.name);
+      self->world_.post([ended = std::move(self->session_)] {});  // not within its own call
+      self->session_ = nullptr;
+      self->changed_.notify_all();
+      if (!self->closed_) self->accept();
+    });
+    self->session_->start();
+  });
+}
+
+// ---- the volume ----
+
+void VhostDisk::rings_started() {
+  if (std::exchange(wanted_, true)) return;
+  world_.spawn("vhost lease", hold_lease(shared_from_this()));
+}
+
+io::Task<void> VhostDisk::hold_lease(std::shared_ptr<VhostDisk> self) {
+  auto guard = co_await self->leasing_.lock();
+  io::Time complain_at = self->world_.now() + 1s;
+  while (self->wanted_ && !self->taken_) {
+    auto target = co_await self->lease_.take();
+    if (target.ok()) {
+      self->taken_ = true;
+      if (self->wanted_) self->device_.set_target(*target);
+      break;
+    }
+    if (self->world_.now() >= complain_at) {
+      logging::warn("disk '{}': the guest waits: {}", self->options_.name, target.status().to_string());
+      complain_at = self->world_.now() + kLeaseComplaint;
+    }
+    co_await self->changed_.wait_for(kLeaseRetry);
+  }
+}
+
+io::Task<void> VhostDisk::rings_stopped() {
+  wanted_ = false;
+  changed_.notify_all();
+  auto guard = co_await leasing_.lock();
+  device_.set_target(nullptr);
+  if (std::exchange(taken_, false)) co_await lease_.give();
+}
+
+void VhostDisk::lost() {
+  device_.set_target(nullptr);
+  taken_ = false;
+  if (wanted_) world_.spawn("vhost lease", hold_lease(shared_from_this()));
+}
+
+io::Task<void> VhostDisk::close(io::Duration limit) {
+  if (std::exchange(closed_, true)) co_return;
+  auto self = shared_from_this();
+  boost::system::error_code ignored;
+  listener_->socket.close(ignored);
+  ::unlink(options_.path.c_str());
+  if (quiesced_) resume();
+  recorder_->close();
+  if (session_) session_->close();
+  io::Time deadline = world_.now() + limit;
+  while (session_ && world_.now() < deadline) co_await changed_.wait_until(deadline);
+  if (taken_) {  // requests are still open: what the volume does not do any more stays in flight
+    taken_ = false;
+    device_.set_target(nullptr);
+    co_await lease_.give();
+    io::Time soon = world_.now() + 1s;
+    while (session_ && world_.now() < soon) co_await changed_.wait_until(soon);
+  }
+}
+
+void VhostDisk::resize(std::uint64_t bytes) {
+  if (bytes <= options_.bytes) return;
+  options_.bytes = bytes;
+  device_.set_size(bytes);
+  if (session_) session_->config_changed();
+}
+
+// ---- the recorder ----
+
+io::Task<bool> VhostDisk::quiesce() {
+  quiesced_ = true;
+  device_.hold(true);
+  if (!co_await device_.drain_all() || !quiesced_) co_return false;
+  co_return co_await dma_->suspend() && quiesced_;
+}
+
+void VhostDisk::resume() {
+  if (!std::exchange(quiesced_, false)) return;
+  dma_->resume();
+  device_.hold(false);
+}
+
+std::uint32_t VhostDisk::recorder_flags() const {
+  return (session_ && dma_->memory() ? card::kDiskConnected : 0u) | (device_.any_started() ? card::kDiskRunning : 0u) | (quiesced_ ? card::kDiskQuiesced : 0u);
+}
+
+void VhostDisk::describe(card::RecorderReply& reply) const {
+  reply.volume_bytes = options_.bytes;
+  std::strncpy(reply.volume, options_.name.c_str(), sizeof reply.volume - 1);
+}
+
+}  // namespace luge::attach

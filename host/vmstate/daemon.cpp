@@ -1,0 +1,292 @@
+#include "vmstate/daemon.hpp"
+
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+
+#include "base/logging.hpp"
+#include "vmstate/live_target.hpp"
+#include "vmstate/store.hpp"
+#include "vmstate/transfer.hpp"
+
+namespace luge::vmstate {
+namespace {
+
+namespace json = boost::json;
+constexpr std::size_t kMostLine = 1u << 20;
+
+std::string text(const json::object& o, std::string_view key) {
+  const json::value* v = o.if_contains(key);
+  return v && v->is_string() ? std::string(v->as_string()) : "";
+}
+
+json::object checkpoint_json(const StoredCheckpoint& c) {
+  return {{"checkpoint", c.sequence}, {"parent", c.parent}, {"pages", c.entries}, {"bytes", c.bytes}, {"created_ns", c.created_ns},
+          {"memory_bytes", c.shape.memory_pages * kPage}, {"disk_bytes", c.shape.disk_pages * kPage}};
+}
+
+}  // namespace
+
+std::vector<Option> Daemon::options() {
+  using T = Option::Type;
+  return {
+      {"listen", T::text, "", "where other hosts' luge-vmstated send to: tcp:HOST:PORT or unix:PATH; nowhere by default"},
+      {"socket", T::text, "", "unix socket for `luge vm`; control.sock in the directory by default"},
+      {"keep", T::number, "4", "checkpoints kept of each machine of another host"},
+      {"durable", T::flag, "true", "a checkpoint is on the disk before its sender is told so; without, it survives the daemon but not this host"},
+  };
+}
+
+Daemon::Daemon(io::World&, const io::DaemonOptions& options) : settings_(options.settings), directory_(options.directory) {}
+
+Daemon::~Daemon() {
+  {
+    std::lock_guard lock(mutex_);
+    ending_ = true;
+    for (int fd : listeners_) ::shutdown(fd, SHUT_RDWR);
+    for (Connection& c : connections_)
+      if (!c.ended) ::shutdown(c.fd, SHUT_RDWR);
+    for (auto& [name, p] : machines_) p->give_up();
+  }
+  for (std::thread& t : threads_) t.join();
+  for (Connection& c : connections_) c.thread.join();
+  for (int fd : listeners_) ::close(fd);
+}
+
+io::Task<Status> Daemon::start() {
+  std::string ignored;
+  const std::string socket = settings_.text("socket").empty() ? directory_ + "/control.sock" : settings_.text("socket");
+  if (Status s = listen("unix:" + socket, [this](int fd) { serve_people(fd); }, ignored); !s.ok()) co_return s;
+  if (!settings_.text("listen").empty())
+    if (Status s = listen(settings_.text("listen"), [this](int fd) { serve_host(fd); }, listening_); !s.ok()) co_return s;
+  logging::info("ready at {}{}", socket, listening_.empty() ? "" : ", for other hosts at " + listening_);
+  co_return Status();
+}
+
+io::Task<void> Daemon::drain() {
+  std::map<std::string, std::shared_ptr<Protection>> machines;
+  {
+    std::lock_guard lock(mutex_);
+    machines.swap(machines_);
+  }
+  for (auto& [name, p] : machines)
+    if (Status s = p->stop(); !s.ok()) logging::warn("{}: {}", name, s.to_string());
+  co_return;
+}
+
+Status Daemon::listen(const std::string& address, Handler handler, std::string& bound) {
+  auto fd = listen_at(address, settings_.flag("insecure-listen"), bound);
+  if (!fd.ok()) return fd.status();
+  listeners_.push_back(*fd);
+  threads_.emplace_back([this, fd = *fd, handler = std::move(handler)] { accept(fd, handler); });
+  return Status();
+}
+
+void Daemon::accept(int listener, const Handler& handler) {
+  while (true) {
+    const int fd = ::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC);
+    std::lock_guard lock(mutex_);
+    if (ending_) {
+      if (fd >= 0) ::close(fd);
+      return;
+    }
+    if (fd < 0) continue;
+    for (auto it = connections_.begin(); it != connections_.end();) {
+      if (!it->ended) { ++it; continue; }
+      it->thread.join();
+      it = connections_.erase(it);
+    }
+    Connection& c = connections_.emplace_back();
+    c.fd = fd;
+    c.thread = std::thread([this, &c, &handler] {
+      handler(c.fd);
+      std::lock_guard lock(mutex_);
+      ::close(c.fd);
+      c.ended = true;
+    });
+  }
+}
+
+void Daemon::serve_host(int fd) {
+  Status s = serve_transfer(fd, [this](const std::string& machine, bool live) -> Result<std::unique_ptr<Target>> {
+    if (live) return std::unique_ptr<Target>(new LiveTarget(live_directory(machine)));
+    return std::unique_ptr<Target>(new StoreTarget(directory_ + "/store", {settings_.number("keep"), settings_.flag("durable")}));
+  });
+  if (!s.ok()) logging::warn("a connection of another host ends: {}", s.to_string());
+}
+
+void Daemon::serve_people(int fd) {
+  std::string heard;
+  char part[4096];
+  while (heard.size() <= kMostLine) {
+    const std::size_t end = heard.find('\n');
+    if (end == std::string::npos) {
+      const ssize_t n = ::recv(fd, part, sizeof part, 0);
+      if (n < 0 && errno == EINTR) continue;
+      if (n <= 0) return;
+      heard.append(part, static_cast<std::size_t>(n));
+      continue;
+    }
+    boost::system::error_code e;
+    json::value v = json::parse(std::string_view(heard).substr(0, end), e);
+    heard.erase(0, end + 1);
+    json::object reply = e || !v.is_object() ? json::object{{"code", code_name(Code::invalid)}, {"error", "not a JSON object"}} : answer(v.as_object());
+    const std::string line = json::serialize(reply) + "\n";
+    for (std::size_t sent = 0; sent < line.size();) {
+      const ssize_t n = ::send(fd, line.data() + sent, line.size() - sent, MSG_NOSIGNAL);
+      if (n < 0 && errno == EINTR) continue;
+      if (n <= 0) return;
+      sent += static_cast<std::size_t>(n);
+    }
+  }
+}
+
+json::object Daemon::answer(const json::object& request) {
+  auto r = perform(request);
+  if (r.ok()) return std::move(*r);
+  return {{"code", code_name(r.code())}, {"error", r.status().text()}};
+}
+
+Result<json::object> Daemon::perform(const json::object& request) {
+  const std::string what = text(request, "do");
+  if (what == "protect") return protect(request);
+  if (what == "checkpoint") return checkpoint(request);
+  if (what == "migrate") return migrate(request);
+  if (what == "release") return release(request);
+  if (what == "status") return status();
+  if (what == "restore") return restore(request);
+  return Status(Code::invalid, "'" + what + "' is nothing that luge-vmstated does");
+}
+
+Result<std::shared_ptr<Protection>> Daemon::find(const std::string& machine) const {
+  std::lock_guard lock(mutex_);
+  auto it = machines_.find(machine);
+  if (it == machines_.end()) return Status(Code::not_found, machine + " is not protected here");
+  return it->second;
+}
+
+Result<json::object> Daemon::protect(const json::object& request) {
+  auto options = parse_protection(request);
+  if (!options.ok()) return options.status();
+  const std::string name = options->machine;
+  if (find(name).ok()) return Status(Code::exists, name + " is protected already");
+  auto opened = Protection::open(std::move(*options), directory_);
+  if (!opened.ok()) return opened.status();
+  std::shared_ptr<Protection> p = std::move(*opened);
+  {
+    std::lock_guard lock(mutex_);
+    if (ending_ || !machines_.emplace(name, p).second) return Status(Code::exists, name + " is protected already");
+  }
+  p->run();
+  return p->status();
+}
+
+// Of a protected machine, or once of another.
+Result<json::object> Daemon::checkpoint(const json::object& request) {
+  const json::value* stay = request.if_contains("stay_paused");
+  const bool stay_paused = stay && stay->is_bool() && stay->as_bool();
+  if (auto p = find(text(request, "machine")); p.ok()) return (*p)->checkpoint(stay_paused);
+  if (text(request, "qmp").empty()) return find(text(request, "machine")).status();
+  auto options = parse_protection(request);
+  if (!options.ok()) return options.status();
+  auto p = Protection::open(std::move(*options), directory_);
+  if (!p.ok()) return p.status();
+  auto r = (*p)->checkpoint(stay_paused);
+  Status off = (*p)->stop();
+  if (r.ok() && !off.ok()) return off;
+  return r;
+}
+
+Result<json::object> Daemon::migrate(const json::object& request) {
+  const std::string name = text(request, "machine"), to = text(request, "to");
+  if (to.empty()) return Status(Code::invalid, "where to? Name the other host's luge-vmstated with --to");
+  if (auto p = find(name); p.ok()) {
+    auto r = (*p)->migrate(to);
+    if (r.ok()) {
+      (void)(*p)->stop();
+      std::lock_guard lock(mutex_);
+      machines_.erase(name);
+    }
+    return r;
+  }
+  auto options = parse_protection(request);
+  if (!options.ok()) return options.status();
+  options->target.clear();
+  auto opened = Protection::open(std::move(*options), directory_);
+  if (!opened.ok()) return opened.status();
+  std::shared_ptr<Protection> p = std::move(*opened);
+  {
+    std::lock_guard lock(mutex_);  // so that `release` can give it up
+    if (!machines_.emplace(name, p).second) return Status(Code::exists, name + " is protected already");
+  }
+  auto r = p->migrate(to);
+  // Not known whether it runs over there: it stays here, paused, until a person knows.
+  if (r.code() == Code::timed_out) return r;
+  (void)p->stop();
+  std::lock_guard lock(mutex_);
+  machines_.erase(name);
+  return r;
+}
+
+Result<json::object> Daemon::release(const json::object& request) {
+  const std::string name = text(request, "machine");
+  auto p = find(name);
+  if (!p.ok()) return p.status();
+  if (Status s = (*p)->stop(); !s.ok()) return s;
+  std::lock_guard lock(mutex_);
+  machines_.erase(name);
+  return json::object{{"machine", name}, {"state", "released"}};
+}
+
+Result<json::object> Daemon::status() const {
+  std::map<std::string, std::shared_ptr<Protection>> machines;
+  {
+    std::lock_guard lock(mutex_);
+    machines = machines_;
+  }
+  json::array here, kept;
+  for (auto& [name, p] : machines) here.push_back(p->status());
+  const Store store(directory_ + "/store");
+  auto names = store.machines();
+  if (!names.ok()) return names.status();
+  for (const std::string& name : *names) {
+    json::array checkpoints;
+    auto list = store.list(name);
+    if (!list.ok()) {
+      kept.push_back(json::object{{"machine", name}, {"error", list.status().text()}});
+      continue;
+    }
+    for (const StoredCheckpoint& c : *list) checkpoints.push_back(checkpoint_json(c));
+    kept.push_back(json::object{{"machine", name}, {"checkpoints", std::move(checkpoints)}});
+  }
+  return json::object{{"listen", listening_}, {"protected", std::move(here)}, {"kept", std::move(kept)}};
+}
+
+// Files for a QEMU of this host; with `qmp`, that QEMU, which waits, gets its devices' state and runs.
+Result<json::object> Daemon::restore(const json::object& request) {
+  const std::string name = text(request, "machine"), to = text(request, "to").empty() ? live_directory(name) : text(request, "to"), qmp_path = text(request, "qmp");
+  if (Status s = check_machine_name(name); !s.ok()) return s;
+  if (!qmp_path.empty()) {
+    auto qmp = Qmp::open(qmp_path);
+    if (!qmp.ok()) return qmp.status();
+    if (Status s = QemuMachine::load(**qmp, to + "/state"); !s.ok()) return s;
+    if (auto r = (*qmp)->run("cont"); !r.ok()) return r.status();
+    return json::object{{"machine", name}, {"state", "running"}};
+  }
+  std::error_code e;
+  std::filesystem::create_directories(to, e);
+  if (e) return Status(Code::io_error, to + ": " + e.message());
+  const std::string from = text(request, "from").empty() ? directory_ + "/store" : text(request, "from");
+  const json::value* n = request.if_contains("checkpoint");
+  auto r = Store(from).restore(name, n && n->is_number() ? n->to_number<std::uint64_t>() : 0, {to + "/memory", to + "/state", to + "/description.json", to + "/disk"});
+  if (!r.ok()) return r.status();
+  json::object o = checkpoint_json(*r);
+  o["directory"] = to;
+  o["qemu"] = "-object memory-backend-file,id=ID,size=" + std::to_string(r->shape.memory_pages * kPage) + ",mem-path=" + to + "/memory,share=on -incoming defer";
+  return o;
+}
+
+}  // namespace luge::vmstate

@@ -1,0 +1,69 @@
+#include "vmstate/live_target.hpp"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+
+#include "vmstate/qmp.hpp"
+
+namespace luge::vmstate {
+
+LiveTarget::~LiveTarget() {
+  if (memory_ != nullptr) ::munmap(memory_, shape_.memory_pages * kPage);
+}
+
+Status LiveTarget::begin(const Begin& b) {
+  if (b.parent != 0) return Status(Code::invalid, "a migration begins with everything");
+  if (b.shape.disk_pages != 0) return Status(Code::invalid, "a migration takes no disk along: both hosts have the volume");
+  std::error_code e;
+  std::filesystem::create_directories(directory_, e);
+  const std::string path = directory_ + "/memory";
+  const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  struct stat st {};
+  if (fd < 0 || ::fstat(fd, &st) != 0) return Status(Code::io_error, path + ": " + std::strerror(errno));
+  const std::uint64_t bytes = b.shape.memory_pages * kPage;
+  Status s;
+  if (st.st_size != 0 && static_cast<std::uint64_t>(st.st_size) != bytes)
+    s = Status(Code::conflict, path + " has " + std::to_string(st.st_size) + " bytes, the machine " + std::to_string(bytes) + ": start the QEMU that waits with as much memory");
+  else if (::ftruncate(fd, static_cast<off_t>(bytes)) != 0) s = Status(Code::no_space, path + ": " + std::strerror(errno));
+  if (s.ok()) {
+    if (memory_ != nullptr) ::munmap(memory_, shape_.memory_pages * kPage);
+    void* p = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    memory_ = p == MAP_FAILED ? nullptr : static_cast<std::byte*>(p);
+    if (memory_ == nullptr) s = Status(Code::io_error, path + ": " + std::strerror(errno));
+  }
+  ::close(fd);
+  shape_ = b.shape, have_ = PageSet(shape_.memory_pages);
+  return s;
+}
+
+Status LiveTarget::put(const PageBatch& batch) {
+  if (memory_ == nullptr) return Status(Code::invalid, "no migration has begun");
+  const std::byte* from = batch.content.data();
+  for (const auto& e : batch.entries) {
+    std::byte* to = memory_ + e.page * kPage;
+    if (e.zero && !all_zero({to, kPage})) std::memset(to, 0, kPage);
+    if (!e.zero) std::memcpy(to, from, kPage), from += kPage;
+    have_.add(e.page);
+  }
+  return Status();
+}
+
+Status LiveTarget::commit(const std::string& device_state, const std::string& description) {
+  if (have_.count() != shape_.memory_pages) return Status(Code::invalid, "pages are missing");
+  const std::string state = directory_ + "/state";
+  std::ofstream(state, std::ios::binary | std::ios::trunc).write(device_state.data(), static_cast<std::streamsize>(device_state.size()));
+  std::ofstream(directory_ + "/description.json", std::ios::trunc) << description;
+  auto qmp = Qmp::open(directory_ + "/qmp.sock");
+  if (!qmp.ok()) return qmp.status();
+  if (Status s = QemuMachine::load(**qmp, state); !s.ok()) return s;
+  return (*qmp)->run("cont").status();
+}
+
+}  // namespace luge::vmstate

@@ -1,0 +1,226 @@
+#include "vmstate/protection.hpp"
+
+#include <algorithm>
+
+#include "base/config.hpp"
+#include "base/logging.hpp"
+#include "vmstate/store.hpp"
+#include "vmstate/transfer.hpp"
+
+namespace luge::vmstate {
+namespace {
+
+namespace json = boost::json;
+constexpr std::size_t kPausesKept = 1000;
+
+std::string text(const json::object& o, std::string_view key, std::string fallback = "") {
+  const json::value* v = o.if_contains(key);
+  return v && v->is_string() ? std::string(v->as_string()) : fallback;
+}
+std::uint64_t number(const json::object& o, std::string_view key, std::uint64_t fallback) {
+  const json::value* v = o.if_contains(key);
+  return v && v->is_number() ? v->to_number<std::uint64_t>() : fallback;
+}
+bool flag(const json::object& o, std::string_view key, bool fallback) {
+  const json::value* v = o.if_contains(key);
+  return v && v->is_bool() ? v->as_bool() : fallback;
+}
+
+double ms(double seconds) { return std::round(seconds * 1e5) / 1e2; }
+
+double median(std::vector<double> v) {
+  if (v.empty()) return 0;
+  std::nth_element(v.begin(), v.begin() + static_cast<std::ptrdiff_t>(v.size() / 2), v.end());
+  return v[v.size() / 2];
+}
+
+}  // namespace
+
+Result<ProtectionOptions> parse_protection(const json::object& r) {
+  ProtectionOptions o;
+  o.machine = text(r, "machine"), o.qmp = text(r, "qmp"), o.target = text(r, "to"), o.writes = text(r, "writes", "auto");
+  if (Status s = check_machine_name(o.machine); !s.ok()) return s;
+  if (o.qmp.empty()) return Status(Code::invalid, "which QEMU? Name the socket of its monitor with --qmp");
+  if (const json::value* disks = r.if_contains("disks"); disks && disks->is_array())
+    for (const json::value& d : disks->as_array())
+      if (d.is_string()) o.disks.emplace_back(d.as_string());
+  if (o.disks.empty()) return Status(Code::invalid, "which disks? Name the vhost-user socket of each with --disk");
+  if (o.writes != "auto" && o.writes != "pagemap" && o.writes != "compare") return Status(Code::invalid, "--writes is auto, pagemap or compare, not '" + o.writes + "'");
+  o.every = std::chrono::milliseconds(number(r, "every_ms", 0));
+  o.keep = std::max<std::uint64_t>(1, number(r, "keep", 4));
+  o.durable = flag(r, "durable", true);
+  o.replication.at_scheduling = flag(r, "at_scheduling", false);
+  o.replication.slots_log2 = static_cast<unsigned>(number(r, "slots_log2", o.replication.slots_log2));
+  if (o.replication.slots_log2 > 20) return Status(Code::invalid, "a ring has 2^20 slots at most");
+  o.replication.throttle = flag(r, "throttle", true);
+  return o;
+}
+
+json::object to_json(const Report& r) {
+  json::array passes;
+  std::uint64_t pages = 0, bytes = 0;
+  for (const PassReport& p : r.passes) {
+    passes.push_back(json::object{{"pages", p.pages}, {"by_processor", p.by_processor}, {"by_device", p.by_device}, {"by_both", p.by_both}, {"disk", p.disk},
+                                  {"again", p.again}, {"zero_pages", p.zero_pages}, {"bytes", p.bytes}, {"ms", ms(p.seconds)}});
+    pages += p.pages, bytes += p.bytes;
+  }
+  return {{"checkpoint", r.sequence}, {"passes", std::move(passes)}, {"pages", pages}, {"bytes", bytes}, {"records", r.records}, {"pause_ms", ms(r.pause_seconds)},
+          {"device_state_ms", ms(r.state_seconds)}, {"commit_ms", ms(r.commit_seconds)}, {"device_state_bytes", r.state_bytes}, {"throttled_to", r.throttled_to}};
+}
+
+Protection::Protection(ProtectionOptions options, std::unique_ptr<Qmp> qmp, const std::string& directory)
+    : options_(std::move(options)), qmp_(std::move(qmp)), machine_(*qmp_, directory) {}
+
+Result<std::unique_ptr<Protection>> Protection::open(ProtectionOptions options, const std::string& directory) {
+  auto qmp = Qmp::open(options.qmp);
+  if (!qmp.ok()) return qmp.status();
+  std::unique_ptr<Protection> p(new Protection(std::move(options), std::move(*qmp), directory));
+  if (Status s = p->attach(); !s.ok()) return s;
+  return p;
+}
+
+Status Protection::attach() {
+  std::vector<Recorder*> recorders;
+  for (const std::string& disk : options_.disks) {
+    auto r = VhostRecorder::open(disk + card::kRecorderSuffix);
+    if (!r.ok()) return r.status();
+    recorders.push_back(r->get());
+    recorders_.push_back(std::move(*r));
+  }
+  auto table = recorders_[0]->memory();
+  if (!table.ok()) return table.status();
+  auto memory = MachineMemory::make(*table);
+  if (!memory.ok()) return memory.status();
+  memory_ = std::move(*memory);
+  const std::string& to = options_.target;
+  if (to.starts_with("dir:")) target_ = std::make_unique<StoreTarget>(to.substr(4), StoreTarget::Options{options_.keep, options_.durable});
+  else if (!to.empty()) target_ = std::make_unique<RemoteTarget>(to, false);
+  auto begin = [&](std::unique_ptr<ProcessorWrites> writes) {
+    replicator_ = std::make_unique<Replicator>(memory_, machine_, std::move(writes), recorders, nullptr, options_.replication);
+    return replicator_->start();
+  };
+  Status s = begin(options_.writes == "compare" ? compare_writes(memory_) : pagemap_writes(qmp_->pid(), memory_));
+  if (s.code() == Code::unavailable && options_.writes == "auto") {
+    logging::warn("{}: {}; its memory is compared instead", options_.machine, s.text());
+    s = begin(compare_writes(memory_));
+  }
+  return s;
+}
+
+Protection::~Protection() { (void)stop(); }
+
+std::string Protection::description() const {
+  json::array files, disks;
+  for (const auto& f : memory_->files()) files.push_back(json::object{{"bytes", f.bytes}});
+  for (const std::string& d : options_.disks) disks.push_back(json::value(d));
+  return json::serialize(json::object{{"machine", options_.machine}, {"memory_files", std::move(files)}, {"disks", std::move(disks)},
+                                      {"writes", replicator_->processor_kind()}});
+}
+
+Result<Report> Protection::one(Target& target, Replicator::Then then) {
+  Begin b;
+  b.machine = options_.machine;
+  auto newest = target.newest(options_.machine);
+  if (!newest.ok()) return newest.status();
+  b.parent = parent_ != 0 && parent_ == *newest ? parent_ : 0, b.sequence = *newest + 1;
+  auto r = replicator_->checkpoint(target, b, description(), then);
+  if (r.ok()) parent_ = b.sequence;
+  return r;
+}
+
+void Protection::note(const Result<Report>& r) {
+  std::lock_guard lock(noted_);
+  if (!r.ok()) {
+    ++failures_, last_error_ = r.status().to_string();
+    return;
+  }
+  ++checkpoints_, last_ = *r, last_error_.clear();
+  if (pauses_.size() == kPausesKept) pauses_.erase(pauses_.begin());
+  pauses_.push_back(r->pause_seconds);
+}
+
+Result<json::object> Protection::checkpoint(bool stay_paused) {
+  std::lock_guard lock(working_);
+  if (!replicator_) return Status(Code::unavailable, options_.machine + " is not protected any more");
+  if (!target_) return Status(Code::invalid, "where to? Name it with --to");
+  auto r = one(*target_, stay_paused ? Replicator::Then::stay_paused : Replicator::Then::resume);
+  note(r);
+  if (!r.ok()) return r.status();
+  return to_json(*r);
+}
+
+Result<json::object> Protection::migrate(const std::string& address) {
+  std::lock_guard lock(working_);
+  if (!replicator_) return Status(Code::unavailable, options_.machine + " is not protected any more");
+  {
+    std::lock_guard noted(noted_);
+    state_ = "migrating";
+  }
+  RemoteTarget target(address, true);
+  parent_ = 0;
+  auto r = replicator_->checkpoint(target, {options_.machine, 1, 0, {}}, description(), Replicator::Then::hand_over);
+  note(r);
+  std::lock_guard noted(noted_);
+  state_ = r.ok() ? "migrated" : r.code() == Code::timed_out ? "unknown" : "protected";
+  if (!r.ok()) return r.status();
+  // It runs over there. Its recorders go on to record nobody's writes until this one has gone.
+  replicator_->moved();
+  if (auto quit = qmp_->run("quit"); !quit.ok()) logging::warn("{}: QEMU doesn't end: {}", options_.machine, quit.status().text());
+  replicator_.reset();
+  return to_json(*r);
+}
+
+void Protection::give_up() {
+  if (replicator_) replicator_->give_up();
+}
+
+void Protection::run() {
+  if (options_.every.count() != 0) thread_ = std::thread([this] { loop(); });
+}
+
+void Protection::loop() {
+  auto next = std::chrono::steady_clock::now();
+  while (true) {
+    {
+      std::unique_lock lock(sleeping_);
+      if (wake_.wait_until(lock, next, [this] { return ending_; })) return;
+    }
+    auto r = checkpoint();
+    if (!r.ok()) logging::warn("{}: no checkpoint: {}", options_.machine, r.status().to_string());
+    next = std::max(next + options_.every, std::chrono::steady_clock::now());
+    if (!r.ok()) next += std::chrono::seconds(1);
+  }
+}
+
+Status Protection::stop() {
+  {
+    std::lock_guard lock(sleeping_);
+    ending_ = true;
+  }
+  wake_.notify_all();
+  give_up();
+  if (thread_.joinable()) thread_.join();
+  std::lock_guard lock(working_);
+  Status s = replicator_ ? replicator_->stop() : Status();
+  replicator_.reset();
+  return s;
+}
+
+json::object Protection::status() const {
+  std::lock_guard lock(noted_);
+  json::object o{{"machine", options_.machine}, {"state", state_}, {"to", options_.target}, {"every_ms", options_.every.count()}, {"checkpoints", checkpoints_},
+                 {"failures", failures_}, {"pause_median_ms", ms(median(pauses_))},
+                 {"pause_worst_ms", ms(pauses_.empty() ? 0 : *std::max_element(pauses_.begin(), pauses_.end()))}};
+  if (!last_error_.empty()) o["error"] = last_error_;
+  if (checkpoints_ != 0) o["last"] = to_json(last_);
+  if (replicator_) {
+    const auto c = replicator_->device_counters();
+    o["writes"] = replicator_->processor_kind();
+    o["memory_bytes"] = replicator_->shape().memory_pages * kPage;
+    o["records"] = json::object{{"count", c.records}, {"bytes", c.bytes}, {"overflows", c.overflows}, {"gaps", c.gaps}, {"outside", c.outside}};
+    o["expected_pause_ms"] = ms(replicator_->expected_pause());
+  }
+  return o;
+}
+
+}  // namespace luge::vmstate
