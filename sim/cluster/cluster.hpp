@@ -62,6 +62,7 @@ struct ClusterOptions {
   bool calm = false;               ///< clients pause between requests
   std::string schedule;            ///< the directed fault that comes again and again (schedules.hpp); empty: none
   bool faults = true;
+  bool heads_code = false;         ///< stripes are coded by heads, not by sleds
   bool flush = true;               ///< ask for a flush and read from the sleds at the end
   bool trace = false;
 
