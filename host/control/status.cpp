@@ -30,6 +30,7 @@ struct VpState {
   std::map<NodeId, SledShare> sleds;
   std::map<NodeId, Lag> lags;
   std::vector<Reach> members;
+  std::map<NodeId, json::object> metadata;  // of each member: its checkpoints, and what it was put together from
 };
 
 // Said of an open VP, too: it cannot lose a head until it is over.
@@ -46,6 +47,8 @@ VpState state_of(const Control& control, const Reports& reports, const Designati
   s.members = reach_of(control.registry(), reports, d);
   s.reason = "no report from the primary, " + control.registry().name(d.primary);
   reports.each(d.vp, [&](NodeId node, bool fresh, const json::value& e) {
+    for (const char* key : {"checkpoint", "put_together_from"})
+      if (const json::value* v = report_member(e, key)) s.metadata[node][key] = *v;
     if (node != d.primary || !fresh || report_string(e, "role") != "primary" || report_number(e, "epoch") != d.epoch) return;
     s.known = true;
     s.state = report_string(e, "state");
@@ -106,6 +109,8 @@ json::object vp_json(const Control& control, const Designation& d, const VpState
     json::object row{{"head", control.registry().name(m.node)}, {"required", m.required},
                      {"state", !m.up ? "down" : m.state}, {"lsn", m.last}, {"commit", m.commit}};
     if (!m.reason.empty()) row["reason"] = m.reason;
+    if (auto it = s.metadata.find(m.node); it != s.metadata.end())
+      for (const auto& [key, value] : it->second) row[key] = value;
     if (auto it = s.lags.find(m.node); it != s.lags.end()) {
       row["lag"] = it->second.records;
       row["latency_us"] = it->second.latency_us;

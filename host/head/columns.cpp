@@ -13,6 +13,13 @@ using namespace std::chrono_literals;
 
 void Columns::avoid(NodeId sled) { avoid_until_[sled] = ctx_.world.now() + 2s; }
 
+void Columns::freed(const fbs::ChunkPlace& place) {
+  auto sled = sleds_.find(place.sled());
+  if (sled == sleds_.end()) return;  // it is listed before its slots are handed out
+  for (Column& c : sled->second.columns)
+    if (c.device == place.device() && c.number == place.column()) c.free.emplace_back(place.slot(), place.generation() + 1);
+}
+
 void Columns::learn(Sled& sled, const fbs::Column& c) {
   Column column;
   column.device = c.device();
@@ -52,7 +59,7 @@ io::Task<Status> Columns::list(NodeId id, Sled& into) {
   std::pair<std::uint16_t, std::uint32_t> from{0, 0};
   while (true) {
     auto listed = co_await ctx_.connections->call(id, wire::make_frame(wire::Kind::list_columns, [&](auto& b) {
-      return fbs::CreateListColumns(b, vp, epoch_, from.first, from.second);
+      return fbs::CreateListColumns(b, vp, epoch_, from.first, from.second, role_);
     }), 5s);
     if (!listed.ok()) co_return listed.status();
     const auto* l = listed->as<fbs::Columns>();
@@ -85,7 +92,7 @@ io::Task<Status> Columns::claim(NodeId id, std::uint32_t slot_bytes) {
     for (const fbs::SandboxColumn& c : candidates) {
       tried_.insert({id, {c.device(), c.column()}});
       auto answer = co_await ctx_.connections->call(id, wire::make_frame(wire::Kind::claim_column, [&](auto& b) {
-        return fbs::CreateClaimColumn(b, partition_.replica.vp(), epoch_, c.device(), c.column(), slot_bytes);
+        return fbs::CreateClaimColumn(b, partition_.replica.vp(), epoch_, c.device(), c.column(), slot_bytes, role_);
       }), 2s);
       if (!answer.ok()) co_return answer.status();
       const auto* r = answer->as<fbs::ClaimReply>();

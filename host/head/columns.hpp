@@ -18,7 +18,8 @@ namespace luge::head {
 
 class Columns {
  public:
-  Columns(Context& ctx, Partition& partition, Epoch epoch) : ctx_(ctx), partition_(partition), epoch_(epoch), one_(ctx.world) {}
+  /// role: of the columns: 0 for data; for a replica's checkpoints its node's id.
+  Columns(Context& ctx, Partition& partition, Epoch epoch, NodeId role = 0) : ctx_(ctx), partition_(partition), epoch_(epoch), role_(role), one_(ctx.world) {}
 
   /// k + m places on different sleds; down to k + 1, the missing ones with sled = 0 (a narrower stripe, protocol 8.5).
   /// degraded: too few sleds, the text names who is missing. fenced: this primary's epoch is over.
@@ -26,6 +27,8 @@ class Columns {
   /// Places for the chunks that `row` lacks, in their positions, on sleds that hold none of it; as many as there are, all
   /// other positions with sled = 0. Errors as allocate().
   io::Task<Result<std::vector<fbs::ChunkPlace>>> allocate_missing(StripeRow row);
+  /// The sled has freed the slot: it may be handed out again, in its next generation.
+  void freed(const fbs::ChunkPlace& place);
   /// The sled refused or did not answer: not used again for a while.
   void avoid(NodeId sled);
   /// A sled that came back may be used at once.
@@ -59,6 +62,7 @@ class Columns {
   Context& ctx_;
   Partition& partition_;
   Epoch epoch_;
+  NodeId role_;
   io::Mutex one_;  // asks at a time: listing a sled anew beside one that takes its slots would hand them out twice
   std::map<NodeId, Sled> sleds_;
   std::map<NodeId, io::Time> avoid_until_;

@@ -27,6 +27,10 @@ class HeadDaemon {
         {"flush-age", T::duration, "20s", "... or when data has waited this long"},
         {"flush-idle", T::duration, "3s", "... or when nothing was written for this long"},
         {"replace-after", T::duration, "5s", "another head takes the place of one that has been given up for this long"},
+        {"checkpoints", T::text, "all", "all: every replica writes checkpoints of its metadata to the sleds; primary: a VP's primary alone; none: nobody, and none are used to rebuild a replica"},
+        {"checkpoint-growth", T::bytes, "1MiB", "a checkpoint is due after this much of metadata records of a VP"},
+        {"checkpoint-age", T::duration, "60s", "... or when the last is this old and anything has changed"},
+        {"checkpoint-pages", T::number, "2048", "... or when this number of index pages (2 MiB of the volume each) has changed"},
         {"slow-factor", T::number, "4", "writes do not wait for a reserve whose median latency is this many times that of the primary's own log; a primary that is so much slower than every reserve hands over; 0: never"},
         {"slow-floor", T::duration, "20ms", "... and is longer than it by at least this"},
         {"slow-back", T::number, "2", "they wait for it again below this many times, or when it is longer by less than half of slow-floor"},
@@ -65,6 +69,7 @@ class HeadDaemon {
     if (s.text("coding") != "gateway" && s.text("coding") != "head") co_return Status(Code::invalid, "coding is gateway or head");
     o.codes_itself = s.text("coding") == "head";
     o.lease_reads = s.text("reads") == "lease";
+    if (Status c = checkpoint_options(s, o); !c.ok()) co_return c;
     if (o.segment_bytes < (4 << 20)) co_return Status(Code::invalid, "segment-bytes is at least 4MiB");
     if (o.chunk_bytes < kBlockBytes || o.chunk_bytes > (4 << 20) || o.chunk_bytes % kBlockBytes != 0)
       co_return Status(Code::invalid, "chunk-bytes is a multiple of 4KiB, at most 4MiB");
@@ -75,6 +80,17 @@ class HeadDaemon {
   io::Task<void> drain() { co_await head_->drain(); }
 
  private:
+  static Status checkpoint_options(const Settings& s, Options& o) {
+    using Checkpoints = Options::Checkpoints;
+    std::string mode = s.text("checkpoints");
+    if (mode != "all" && mode != "primary" && mode != "none") return Status(Code::invalid, "checkpoints is all, primary or none");
+    o.checkpoints = mode == "all" ? Checkpoints::all : mode == "primary" ? Checkpoints::primary : Checkpoints::none;
+    o.checkpoint_growth = s.bytes("checkpoint-growth");
+    o.checkpoint_age = s.duration("checkpoint-age");
+    o.checkpoint_pages = static_cast<std::uint32_t>(std::min<std::uint64_t>(s.number("checkpoint-pages"), ~std::uint32_t{0}));
+    return Status();
+  }
+
   io::World& world_;
   const io::DaemonOptions& options_;
   std::unique_ptr<Head> head_;

@@ -97,10 +97,11 @@ namespace {
 
 LogPoint point_of(const fbs::LogPoint* p) { return p ? LogPoint{p->epoch(), p->lsn()} : LogPoint{}; }
 
-wire::Frame sync_begin_frame(VpId vp, Epoch epoch, std::uint64_t turn, LogPoint agreed, bool reset) {
+wire::Frame sync_begin_frame(VpId vp, Epoch epoch, std::uint64_t turn, LogPoint agreed, Partition::SyncFrom from) {
   fbs::LogPoint point(agreed.epoch, agreed.lsn);
-  return wire::make_frame(wire::Kind::sync_begin,
-                          [&](auto& b) { return fbs::CreateSyncBegin(b, vp, epoch, &point, reset, turn); });
+  return wire::make_frame(wire::Kind::sync_begin, [&](auto& b) {
+    return fbs::CreateSyncBegin(b, vp, epoch, &point, from != Partition::SyncFrom::own_log, turn, from == Partition::SyncFrom::checkpoint);
+  });
 }
 
 Status sync_status(const Result<wire::Frame>& answer) {
@@ -137,11 +138,18 @@ io::Task<bool> Primary::sync_once(NodeId id) {
   bool whole = c->suspect() || (agreed.lsn == 0 && last.lsn != 0) || agreed.lsn < c->commit();
   bool image = whole || agreed.lsn + 1 < replica.window();
   if (agreed.lsn == 0 || agreed.lsn < replica.lowest_base()) whole = true;
+  using From = Partition::SyncFrom;
+  From from = image && whole ? From::nothing : From::own_log;
+  if (from == From::nothing) {
+    LogPoint checkpoint = co_await ask_for_checkpoint(id);
+    if (deposed_) co_return false;
+    if (checkpoint.lsn != 0) from = From::checkpoint, agreed = checkpoint;
+  }
   replica.pin(id, std::max<Lsn>(1, image ? replica.commit() + 1 : agreed.lsn + 1));
   std::uint64_t turn = ++sync_turns_;
-  Status s = sync_status(co_await ctx_.connections->call(id, sync_begin_frame(vp, epoch_, turn, agreed, image && whole), 5s));
+  Status s = sync_status(co_await ctx_.connections->call(id, sync_begin_frame(vp, epoch_, turn, agreed, from), 5s));
   if (deposed_ || !s.ok()) co_return false;
-  if (image && !co_await send_image(id, turn, whole ? 0 : agreed.lsn, agreed)) co_return false;
+  if (image && !co_await send_image(id, turn, from, agreed)) co_return false;
   Member* m = member(id);
   if (!m || m->state != MemberState::syncing) co_return false;
   m->acked = agreed.lsn;
@@ -168,22 +176,45 @@ io::Task<bool> Primary::sync_once(NodeId id) {
   co_return true;
 }
 
-// `point` becomes the image's point.
-io::Task<bool> Primary::send_image(NodeId id, std::uint64_t turn, Lsn base, LogPoint& point) {
+// The point of the newest checkpoint that the member has found, if it lies on this replica's history; else zeros.
+io::Task<LogPoint> Primary::ask_for_checkpoint(NodeId id) {
+  const Replica& replica = partition_.replica;
+  if (ctx_.options.checkpoints == Options::Checkpoints::none) co_return LogPoint{};
+  std::vector<fbs::EpochStartEntry> starts;
+  for (const EpochStart& s : replica.starts()) starts.emplace_back(s.epoch, s.lsn);
+  auto answer = co_await ctx_.connections->call(id, wire::make_frame(wire::Kind::load_checkpoint, [&](auto& b) {
+    auto list = b.CreateVectorOfStructs(starts);
+    return fbs::CreateLoadCheckpoint(b, replica.vp(), epoch_, partition_.designation().history, list, replica.lowest_base(), replica.commit());
+  }), 20s);
+  const auto* c = answer.ok() && answer->kind == wire::Kind::checkpoint_loaded ? answer->as<fbs::CheckpointLoaded>() : nullptr;
+  if (!c || c->code() != 0 || !c->point()) {
+    std::string why = !c ? "it does not answer" : c->text() ? c->text()->str() : "";
+    logging::info("VP {:x}: node {} loads no checkpoint: {}", replica.vp(), id, why);
+    co_return LogPoint{};
+  }
+  LogPoint point = point_of(c->point());
+  bool ours = point.lsn <= replica.commit() && replica.epoch_at(point.lsn) == point.epoch && point.lsn >= replica.lowest_base();
+  co_return ours || broken(Switch::checkpoint_of_another_history) ? point : LogPoint{};
+}
+
+// `point`: of what the member stands on; it becomes the image's.
+io::Task<bool> Primary::send_image(NodeId id, std::uint64_t turn, Partition::SyncFrom from, LogPoint& point) {
   Replica& replica = partition_.replica;
   VpId vp = replica.vp();
-  Replica::Image image = replica.save_image(base);
+  Lsn base = from == Partition::SyncFrom::nothing ? 0 : point.lsn;
+  Lsn held_to = from == Partition::SyncFrom::own_log ? base : 0;  // a checkpoint has no payload
+  Replica::Image image = replica.save_image(base, Replica::ImageFor::member);
   replica.pin(id, image.point.lsn + 1);
   reached(Path::image_sent);
   std::vector<RecordPtr> unflushed;
   std::vector<std::shared_ptr<void>> held;  // their log space, should they be flushed or overwritten before they are sent
   for (const auto& [lsn, r] : replica.records()) {
-    if (lsn <= base || lsn > image.point.lsn || r->kind() != RecordKind::data || r->live == 0) continue;
+    if (lsn <= held_to || lsn > image.point.lsn || r->kind() != RecordKind::data || r->live == 0) continue;
     unflushed.push_back(r);
     held.push_back(partition_.hold(*r));
   }
-  logging::info("VP {:x}: {} node {} from LSN {} to {}: {} index pages, {} stripes, {} unflushed records", vp,
-                base == 0 ? "rebuilding" : "catching up", id, base, image.point.lsn, image.pages, image.stripes, unflushed.size());
+  logging::info("VP {:x}: {} node {} from LSN {} to {}: {} index pages, {} entries, {} stripes, {} unflushed records", vp,
+                base == 0 ? "rebuilding" : "catching up", id, base, image.point.lsn, image.pages, image.entries, image.stripes, unflushed.size());
   auto send_part = [](Primary& p, NodeId to, std::uint64_t turn, PackedRecords packed) -> io::Task<bool> {
     wire::Frame f = wire::make_frame(wire::Kind::sync_part, [&](auto& b) {
       auto headers = b.CreateVectorOfStructs(packed.headers);

@@ -36,6 +36,17 @@ struct Options {
   std::uint32_t image_fill = 250;         ///< data portion: from here images are written so that drained segments can be used again
   std::uint32_t clean_fill = 500;         ///< metadata portion: images are written, old segments freed
 
+  /// Which replicas write checkpoints of their metadata to the sleds; none: nor are any loaded.
+  enum class Checkpoints { none, primary, all };
+  Checkpoints checkpoints = Checkpoints::all;
+  std::uint64_t checkpoint_growth = 1 << 20;  ///< one is due after this much of metadata records of a VP ...
+  io::Duration checkpoint_age = 60s;          ///< ... or when the last is this old and anything has changed ...
+  std::uint32_t checkpoint_pages = 2048;      ///< ... or when so many index pages have changed
+  std::uint32_t checkpoint_percent = 200;     ///< of the metadata records, so much is written at most (parity and headers counted)
+  std::uint32_t checkpoint_chain = 16;        ///< so many that say only what has changed stand on a whole one
+  std::uint32_t checkpoint_chunk_bytes = 16 << 10;
+  io::Duration checkpoint_poll = 200ms;       ///< how often it is looked whether one is due
+
   bool lease_reads = true;                ///< else each batch of reads is confirmed by a round to `required`
   io::Duration heartbeat = 100ms;
   io::Duration short_loss = 300ms;        ///< a member away for less is waited for, not removed (protocol 3.1)

@@ -2,6 +2,7 @@
 
 #include "base/logging.hpp"
 #include "base/crc32c.hpp"
+#include "head/checkpoint.hpp"
 #include "head/primary.hpp"
 #include "switches/paths.hpp"
 #include "switches/switches.hpp"
@@ -16,7 +17,7 @@ Partition* Context::partition(VpId vp) {
 }
 
 Partition::Partition(Context& c, VpId vp)
-    : ctx(c), replica(vp), durable_changed(c.world), wake_(c.world), adopting_(c.world), rebuilding_(c.world) {
+    : ctx(c), replica(vp), checkpoints(std::make_unique<Checkpoints>(c, *this)), durable_changed(c.world), wake_(c.world), adopting_(c.world), rebuilding_(c.world) {
   replica.release = [this](Portion p, std::uint32_t segment, Lsn at) { ctx.log(p).release(segment, replica.vp(), at); };
   heard_primary = c.world.now();
   if (!broken(Switch::lease_forgotten_at_restart)) granted_until = ctx.started + kLease;
@@ -53,7 +54,10 @@ io::Task<Status> Partition::adopt(Designation d) {
   co_return Status();
 }
 
-void Partition::start() { ctx.world.spawn("partition", supervise()); }
+void Partition::start() {
+  ctx.world.spawn("partition", supervise());
+  checkpoints->start();
+}
 
 // Decides what this head is for the VP whenever something may have changed.
 io::Task<void> Partition::supervise() {

@@ -14,6 +14,7 @@
 #include <optional>
 #include <string>
 
+#include "head/checkpoint_catalog.hpp"
 #include "head/context.hpp"
 #include "head/lease.hpp"
 #include "head/reasons.hpp"
@@ -23,6 +24,7 @@
 
 namespace luge::head {
 
+class Checkpoints;
 class Primary;
 
 /// In the head's metadata store: present, with the reason, while what it holds of the VP is known not to count, whatever its
@@ -44,6 +46,12 @@ class Partition {
   io::Time heard_primary{}; ///< last message of the present primary
   io::Time granted_until{}; ///< until then another may answer reads (lease.hpp): no epoch is opened here
   std::shared_ptr<Primary> primary;
+  std::unique_ptr<Checkpoints> checkpoints;  ///< of this replica, to the sleds
+  /// Bytes that the present state of this replica was put together from when it was rebuilt or caught up last, by their source.
+  struct Sources {
+    std::uint64_t checkpoint = 0, metadata = 0, unflushed = 0;  ///< from the sleds; from another head
+    std::uint32_t index_pages = 0;                              ///< whole ones, from another head; part of metadata
+  } sources;
   std::vector<fbs::SandboxColumn> sandbox;
   Reasons waits;            ///< why the VP does not serve, for status
   bool dropped = false;
@@ -78,7 +86,10 @@ class Partition {
     std::uint64_t turn = 0;
     auto operator<=>(const SyncTurn&) const = default;
   };
-  io::Task<wire::Frame> sync_begin(SyncTurn turn, LogPoint agreed, bool reset);
+  io::Task<wire::Frame> load_checkpoint(Epoch epoch, CheckpointQuery query);
+  /// How the member begins: with what it has up to `agreed`; with nothing; with the checkpoint that it has loaded, of that point.
+  enum class SyncFrom { own_log, nothing, checkpoint };
+  io::Task<wire::Frame> sync_begin(SyncTurn turn, LogPoint agreed, SyncFrom from);
   io::Task<wire::Frame> sync_part(SyncTurn turn, std::vector<RecordPtr> records);
   io::Task<wire::Frame> sync_end(SyncTurn turn, LogPoint point);
   wire::Frame alive_query(Epoch epoch, Revision revision) const;
@@ -105,6 +116,8 @@ class Partition {
   io::Task<Status> sound_again();
   /// Writes the committed metadata as an image into the metadata portion and frees what it covers.
   io::Task<Status> write_image();
+  /// Rises whenever all that this replica held is given up for something else.
+  std::uint64_t resets() const { return resets_; }
   /// Payload of blocks [first, first + count) of a record: memory, log, or (rot) another member. degraded: the copy here is
   /// bad, and a member that may have a good one does not answer. corrupt: no copy is good.
   io::Task<Result<Buffer>> payload(RecordPtr record, std::uint32_t first, std::uint32_t count, bool ask_others = true);
@@ -119,7 +132,9 @@ class Partition {
   io::Task<bool> sound();
   void become_stranger(const Designation& d);
   Status refused(SyncTurn turn) const;
-  io::Task<Status> begin_sync(SyncTurn turn, LogPoint agreed, bool reset);
+  io::Task<Status> begin_sync(SyncTurn turn, LogPoint agreed, SyncFrom from);
+  io::Task<Status> take_over_checkpoint(LogPoint point);
+  io::Task<Status> forget_all();
   io::Task<Status> take_part(SyncTurn turn, std::vector<RecordPtr> records);
   io::Task<Status> complete_image(LogPoint point);
   io::Task<Status> truncate_locked(LogPoint to);
@@ -137,6 +152,8 @@ class Partition {
   std::optional<io::Time> alone_since_;  // standing, with fewer complete members reachable than min_copies
   bool imaging_ = false;
   std::uint64_t resets_ = 0;     // of the replica: an image of what was before is not written on
+  std::optional<LoadedCheckpoint> loaded_;  // counts once sync_begin() names its point
+  Lsn stands_on_ = 0;            // this replica is what the checkpoint of that point says and no more; 0: it is not
   std::vector<std::uint32_t> incoming_image_segments_;
   SyncTurn sync_turn_;           // the greatest that has begun: what an earlier one began does not count any more
   // Held over each change of the log that is not an append: what one step has made durable, no other step comes before in

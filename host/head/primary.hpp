@@ -126,7 +126,8 @@ class Primary : public std::enable_shared_from_this<Primary> {
   void make_members();
   io::Task<void> sync_member(std::shared_ptr<Primary> self, NodeId id);
   io::Task<bool> sync_once(NodeId id);
-  io::Task<bool> send_image(NodeId id, std::uint64_t turn, Lsn base, LogPoint& point);
+  io::Task<LogPoint> ask_for_checkpoint(NodeId id);
+  io::Task<bool> send_image(NodeId id, std::uint64_t turn, Partition::SyncFrom from, LogPoint& point);
   io::Task<void> tend(std::shared_ptr<Primary> self);
   /// The next revision, with these sets.
   io::Task<void> propose(std::vector<NodeId> required, std::vector<NodeId> reserves, const std::string& why);

@@ -11,6 +11,8 @@ namespace {
 constexpr std::size_t kKeptSmallRecords = 8192;   // metadata records kept in memory for members that lag a little
 constexpr std::size_t kPagesPerPart = 32;
 constexpr std::size_t kStripesPerPart = 512;
+constexpr std::size_t kEntriesPerPart = 8192;
+constexpr std::size_t kKeptChanges = 256 << 10;      // 6 MiB: beyond, a member that lags is told whole pages
 
 }  // namespace
 
@@ -39,7 +41,7 @@ void Replica::append(RecordPtr record) {
       break;
     default: break;
   }
-  if (record->kind() != RecordKind::data) small_.push_back(record->lsn());
+  if (record->kind() != RecordKind::data) small_.push_back(record->lsn()), metadata_logged_ += sizeof(RecordHeader) + record->body.size();
   payload_bytes_ += record->payload.size();
   records_.emplace(record->lsn(), std::move(record));
 }
@@ -105,6 +107,16 @@ void Replica::count_live(std::uint64_t stripe, std::uint32_t block, bool more) {
   else if (live > 0) --live;
 }
 
+void Replica::remember(Lsn at, Lba lba, std::uint64_t cleared) {
+  changes_.push_back({at, lba, cleared});
+  if (changes_.size() > kKeptChanges) forget_changes(changes_.front().at);
+}
+
+void Replica::forget_changes(Lsn lsn) {
+  while (!changes_.empty() && changes_.front().at <= lsn) changes_.pop_front();
+  changes_from_ = std::max(changes_from_, std::min(lsn, commit_));
+}
+
 void Replica::apply(Record& record) {
   const RecordHeader& h = record.header;
   switch (record.kind()) {
@@ -114,12 +126,14 @@ void Replica::apply(Record& record) {
       for (std::uint32_t i = 0; i < h.blocks(); ++i) {
         Lba lba = h.lba() + i;
         drop(index_.set(lba, Entry::at_lsn(h.lsn()), h.lsn()));
+        remember(h.lsn(), lba);
         auto t = tail_.find(lba);
         if (t != tail_.end() && t->second == h.lsn()) tail_.erase(t);
       }
       break;
     case RecordKind::trim:
       index_.clear(h.lba(), h.blocks(), h.lsn(), [this](Lba, Entry old) { drop(old); });
+      remember(h.lsn(), h.lba(), h.blocks());
       std::erase_if(tail_ranges_, [&](const RecordPtr& r) { return r->lsn() == h.lsn(); });
       break;
     case RecordKind::index:
@@ -152,6 +166,7 @@ void Replica::apply_index(const Record& record) {
       if (index_.get(p->lba()).hole()) reached(Path::trim_during_flush);
       if (index_.get(p->lba()) != Entry::at_lsn(p->lsn()) && !broken(Switch::unconditional_index_record)) continue;
       drop(index_.set(p->lba(), Entry::at_stripe(number, p->block()), record.lsn()));
+      remember(record.lsn(), p->lba());
       count_live(number, p->block(), true);
     }
   }
@@ -272,6 +287,9 @@ struct Replica::Loading {
   bool complete = false;                  // only with a base: waits for apply_delta()
   std::map<Lsn, RecordPtr> data;          // staged
   std::vector<std::uint64_t> dropped;     // pages that have become holes
+  std::vector<std::pair<Lba, std::uint64_t>> cleared;  // with a base, before the entries
+  std::vector<std::pair<Lba, Entry>> entries;          // with a base
+  std::uint32_t pages = 0;
   Index index;
   absl::btree_map<std::uint64_t, StripeRow> stripes;
   std::vector<EpochStart> starts;
@@ -296,9 +314,48 @@ flatbuffers::Offset<fbs::Stripe> Replica::save_row(flatbuffers::FlatBufferBuilde
                            row.chunk_bytes, places, row.live_blocks);
 }
 
-Replica::Image Replica::save_image(Lsn base) const {
+std::size_t Replica::Image::bytes() const {
+  std::size_t n = 0;
+  for (const auto& [kind, body] : bodies) n += body.size();
+  return n;
+}
+
+std::vector<Lba> Replica::changed_blocks(Lsn base) const {
+  std::vector<Lba> out;
+  for (auto it = changes_.rbegin(); it != changes_.rend() && it->at > base; ++it)
+    if (it->cleared == 0) out.push_back(it->lba);
+  std::sort(out.begin(), out.end());
+  out.erase(std::unique(out.begin(), out.end()), out.end());
+  return out;
+}
+
+// Which way of telling takes less room: for a whole image, page by page; behind a base, all at once.
+void Replica::choose_form(Lsn base, std::vector<std::uint64_t>& pages, std::vector<fbs::ChangedEntry>& entries, std::vector<fbs::ClearedRange>& cleared) const {
+  constexpr std::size_t kEntryBytes = sizeof(fbs::ChangedEntry), kPageBytes = sizeof(Index::Page);
+  if (base == 0) {
+    std::erase_if(pages, [&](std::uint64_t number) {
+      const Index::Page& page = *index_.page(number);
+      std::size_t used = static_cast<std::size_t>(std::count_if(page.begin(), page.end(), [](Entry e) { return !e.hole(); }));
+      if (used * kEntryBytes >= kPageBytes) return false;
+      for (std::uint32_t i = 0; i < Index::kFanOut; ++i)
+        if (!page[i].hole()) entries.emplace_back(number * Index::kFanOut + i, page[i].raw());
+      return true;
+    });
+    return;
+  }
+  if (!remembers_since(base)) return;
+  std::vector<Lba> blocks = changed_blocks(base);
+  if (blocks.size() * kEntryBytes > pages.size() * kPageBytes) return;
+  pages.clear();
+  for (const Change& c : changes_)
+    if (c.at > base && c.cleared != 0) cleared.emplace_back(c.lba, c.cleared);
+  for (Lba lba : blocks) entries.emplace_back(lba, index_.get(lba).raw());
+}
+
+Replica::Image Replica::save_image(Lsn base, ImageFor whom) const {
   Image image;
   image.point = {epoch_at(commit_), commit_};
+  if (whom == ImageFor::checkpoint && broken(Switch::checkpoint_covers_uncommitted)) image.point = last_;
   fbs::LogPoint point(image.point.epoch, image.point.lsn);
   auto take = [&](RecordKind kind, flatbuffers::FlatBufferBuilder& b) {
     image.bodies.emplace_back(kind, std::string(reinterpret_cast<const char*>(b.GetBufferPointer()), b.GetSize()));
@@ -317,8 +374,11 @@ Replica::Image Replica::save_image(Lsn base) const {
   std::vector<std::uint64_t> rows;
   for (const auto& [number, row] : stripes_)
     if (row.changed > base || base == 0) rows.push_back(number);
+  std::vector<fbs::ChangedEntry> entries;
+  std::vector<fbs::ClearedRange> cleared;
+  if (whom != ImageFor::log) choose_form(base, pages, entries, cleared);
   std::uint32_t parts = 0;
-  for (std::size_t p = 0, r = 0; p < pages.size() || r < rows.size(); ++parts) {
+  for (std::size_t p = 0, r = 0, e = 0, c = 0; p < pages.size() || r < rows.size() || e < entries.size() || c < cleared.size(); ++parts) {
     flatbuffers::FlatBufferBuilder b(160 << 10);
     std::vector<flatbuffers::Offset<fbs::Page>> page_offsets;
     std::vector<flatbuffers::Offset<fbs::Stripe>> stripe_offsets;
@@ -326,10 +386,15 @@ Replica::Image Replica::save_image(Lsn base) const {
     for (std::size_t n = 0; n < kStripesPerPart && r < rows.size(); ++n, ++r) stripe_offsets.push_back(save_row(b, rows[r]));
     auto pages_vector = b.CreateVector(page_offsets);
     auto stripes_vector = b.CreateVector(stripe_offsets);
-    b.Finish(fbs::CreateImagePart(b, pages_vector, stripes_vector));
+    flatbuffers::Offset<flatbuffers::Vector<const fbs::ClearedRange*>> cleared_vector;
+    flatbuffers::Offset<flatbuffers::Vector<const fbs::ChangedEntry*>> entries_vector;
+    if (std::size_t n = std::min(cleared.size() - c, kEntriesPerPart); n != 0) cleared_vector = b.CreateVectorOfStructs(&cleared[c], n), c += n;
+    if (std::size_t n = std::min(entries.size() - e, kEntriesPerPart); n != 0) entries_vector = b.CreateVectorOfStructs(&entries[e], n), e += n;
+    b.Finish(fbs::CreateImagePart(b, pages_vector, stripes_vector, cleared_vector, entries_vector));
     take(RecordKind::image_part, b);
   }
   image.pages = pages.size();
+  image.entries = entries.size();
   image.stripes = rows.size();
   flatbuffers::FlatBufferBuilder b;
   b.Finish(fbs::CreateImageEnd(b, &point, parts));
@@ -347,6 +412,25 @@ const T* verified(const std::string& body) {
 
 }  // namespace
 
+bool Replica::load_entries(const fbs::ImagePart& part) {
+  Loading& l = **loading_;
+  if (part.cleared()) {
+    if (l.base == 0) return false;
+    for (const fbs::ClearedRange* c : *part.cleared()) {
+      if (c->lba() > designation.blocks || c->blocks() > designation.blocks - c->lba()) return false;
+      l.cleared.emplace_back(c->lba(), c->blocks());
+    }
+  }
+  if (part.entries()) {
+    for (const fbs::ChangedEntry* e : *part.entries()) {
+      if (e->lba() >= designation.blocks) return false;
+      if (l.base == 0) l.index.set(e->lba(), Entry::from_raw(e->entry()), l.point.lsn);
+      else l.entries.emplace_back(e->lba(), Entry::from_raw(e->entry()));
+    }
+  }
+  return true;
+}
+
 bool Replica::load_part(const std::string& body) {
   Loading& l = **loading_;
   const auto* part = verified<fbs::ImagePart>(body);
@@ -361,6 +445,7 @@ bool Replica::load_part(const std::string& body) {
         continue;
       }
       if (!p->entries() || p->entries()->size() != Index::kFanOut) return false;
+      ++l.pages;
       Index::Page page;
       for (std::uint32_t i = 0; i < Index::kFanOut; ++i) page[i] = Entry::from_raw(p->entries()->Get(i));
       l.index.load_page(p->number(), page, l.point.lsn);
@@ -379,7 +464,7 @@ bool Replica::load_part(const std::string& body) {
       l.stripes[s->number()] = std::move(row);
     }
   }
-  return true;
+  return load_entries(*part);
 }
 
 bool Replica::load_image(RecordKind kind, const std::string& body) {
@@ -426,7 +511,8 @@ bool Replica::load_image(RecordKind kind, const std::string& body) {
     sessions.merge_from(newer);
   }
   window_ = std::max(window_, commit_ + 1);
-  image_point_ = lowest_base_ = done->point.lsn;
+  image_point_ = lowest_base_ = changes_from_ = done->point.lsn;
+  changes_.clear();
   return true;
 }
 
@@ -443,6 +529,8 @@ bool Replica::staged(const Record& record) const {
 Lsn Replica::loading_base() const { return loading_ ? (*loading_)->base : 0; }
 
 Lsn Replica::loading_point() const { return loading_ ? (*loading_)->point.lsn : 0; }
+
+std::uint32_t Replica::loading_pages() const { return loading_ ? (*loading_)->pages : 0; }
 
 bool Replica::delta_complete() const { return loading_ && (*loading_)->complete; }
 
@@ -461,6 +549,10 @@ void Replica::apply_delta() {
   Lsn at = done->point.lsn;
   for (std::uint64_t n : done->index.pages()) index_.load_page(n, *done->index.page(n), at);
   for (std::uint64_t n : done->dropped) index_.drop_page(n, at);
+  for (auto [lba, blocks] : done->cleared) index_.clear(lba, blocks, at, [](Lba, Entry) {});
+  for (auto [lba, entry] : done->entries) index_.set(lba, entry, at);
+  changes_.clear();
+  changes_from_ = at;
   for (auto& [number, row] : done->stripes) {
     note_width(number, row);
     stripes_[number] = std::move(row);
@@ -509,14 +601,21 @@ std::uint64_t Replica::begin_history(LogPoint start, const std::vector<std::pair
   durable_ = commit_ = known_commit_ = start.lsn;
   window_ = start.lsn + 1;
   // Nothing of the histories before is caught up from here: who takes part in this one takes it whole.
-  lowest_base_ = start.lsn;
+  lowest_base_ = changes_from_ = start.lsn;
+  changes_.clear();
   recount();
   return lost.size();
 }
 
 std::uint64_t Replica::missing_unflushed() const { return missing_in(index_); }
 
-std::uint64_t Replica::missing_unflushed_while_loading() const { return loading_ ? missing_in((*loading_)->index, &(*loading_)->data) : 0; }
+std::uint64_t Replica::missing_unflushed_while_loading() const {
+  if (!loading_) return 0;
+  const Loading& l = **loading_;
+  std::uint64_t missing = missing_in(l.index, &l.data);
+  for (auto [lba, e] : l.entries) missing += e.is_lsn() && !records_.contains(e.lsn()) && !l.data.contains(e.lsn());
+  return missing;
+}
 
 void Replica::recount() {
   for (auto& [lsn, r] : records_) r->live = 0;
@@ -566,7 +665,8 @@ void Replica::reset() {
   last_ = {};
   durable_ = commit_ = known_commit_ = 0;
   window_ = 1;
-  lowest_base_ = 0;
+  lowest_base_ = changes_from_ = 0;
+  changes_.clear();
   abandon_loading();
 }
 

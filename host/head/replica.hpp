@@ -136,9 +136,21 @@ class Replica {
   struct Image {
     LogPoint point;
     std::vector<std::pair<RecordKind, std::string>> bodies;  ///< image_begin, parts, image_end
-    std::size_t pages = 0, stripes = 0;
+    std::size_t pages = 0, entries = 0, stripes = 0;
+    std::size_t bytes() const;
   };
-  Image save_image(Lsn base = 0) const;
+  /// For other heads and for checkpoints: changed entries instead of pages where that is less, as far as changes are remembered.
+  /// In the log an image has pages.
+  enum class ImageFor { log, member, checkpoint };
+  Image save_image(Lsn base = 0, ImageFor whom = ImageFor::log) const;
+  /// Are single changes behind `base` still remembered? Else only whole pages can be told.
+  bool remembers_since(Lsn base) const { return base >= lowest_base_ && base >= changes_from_; }
+  /// Single changes up to `lsn` need not be remembered any more.
+  void forget_changes(Lsn lsn);
+  /// Pages that a change after `base` has touched.
+  std::size_t pages_since(Lsn base) const { return index_.changed_since(base).size(); }
+  /// Bytes of metadata records appended so far, images not counted.
+  std::uint64_t metadata_logged() const { return metadata_logged_; }
   /// Lowest base that save_image() can tell all changes after: an image that was loaded says nothing of pages dropped before.
   Lsn lowest_base() const { return lowest_base_; }
   /// Feeds one record of an image; the state changes only when image_end completes it. False: not acceptable.
@@ -159,6 +171,8 @@ class Replica {
   /// Base and point of the image with a base that is being loaded; zeros: there is none.
   Lsn loading_base() const;
   Lsn loading_point() const;
+  /// Whole index pages in it so far.
+  std::uint32_t loading_pages() const;
   /// Forgets what has been loaded so far.
   void abandon_loading();
   /// Recomputes the live counts of all records from the index and releases the dead (after recovery, after an image).
@@ -169,6 +183,8 @@ class Replica {
   void note_meta(Lsn cover, std::uint32_t segment);
   void image_durable(LogPoint point, std::vector<std::uint32_t> segments);
   Lsn image_point() const { return image_point_; }
+  /// What has been loaded stands in no log: the segments that older images name are not free for it.
+  void image_not_in_log() { image_point_ = 0; }
   bool loading_image() const { return loading_.has_value(); }
 
  private:
@@ -177,6 +193,8 @@ class Replica {
     std::uint32_t segment;
   };
   void apply(Record& record);
+  void remember(Lsn at, Lba lba, std::uint64_t cleared = 0);
+  std::vector<Lba> changed_blocks(Lsn base) const;
   void apply_index(const Record& record);
   void note_width(std::uint64_t number, const StripeRow& row);
   void drop(Entry old);
@@ -186,6 +204,9 @@ class Replica {
   void trim_window();
   std::uint64_t missing_in(const Index& index, const std::map<Lsn, RecordPtr>* staged = nullptr) const;
   bool load_part(const std::string& body);
+  bool load_entries(const fbs::ImagePart& part);
+  void choose_form(Lsn base, std::vector<std::uint64_t>& pages, std::vector<fbs::ChangedEntry>& entries,
+                   std::vector<fbs::ClearedRange>& cleared) const;
   flatbuffers::Offset<fbs::Page> save_page(flatbuffers::FlatBufferBuilder& b, std::uint64_t number) const;
   flatbuffers::Offset<fbs::Stripe> save_row(flatbuffers::FlatBufferBuilder& b, std::uint64_t number) const;
 
@@ -213,6 +234,15 @@ class Replica {
   Lsn image_point_ = 0;
   Lsn lowest_base_ = 0;
   std::vector<std::uint32_t> image_segments_;
+  // What has changed in the index, in LSN order, each change of a block alone or as a range that was cleared (`cleared` blocks).
+  struct Change {
+    Lsn at;
+    Lba lba;
+    std::uint64_t cleared;
+  };
+  std::deque<Change> changes_;
+  Lsn changes_from_ = 0;                // all behind it are there
+  std::uint64_t metadata_logged_ = 0;
   struct Loading;
   std::optional<std::shared_ptr<Loading>> loading_;
 };

@@ -3,6 +3,7 @@
 #include <spdlog/fmt/fmt.h>
 
 #include "base/json_text.hpp"
+#include "head/checkpoint.hpp"
 #include "head/partition.hpp"
 #include "head/primary.hpp"
 
@@ -40,6 +41,8 @@ std::string vp_report(const Partition& p) {
       p.replica.vp(), mine ? "primary" : "reserve", state_of(p), json_text(reason_of(p)), d.epoch, d.revision,
       p.replica.last().lsn, p.replica.durable(), p.replica.commit(), p.replica.index().digest(), p.replica.unflushed_blocks() * kBlockBytes, p.replica.stripes().size(),
       p.replica.index().page_count(), d.required.size());
+  s += fmt::format(R"(,"checkpoint":{},"put_together_from":{{"checkpoint":{},"metadata":{},"index_pages":{},"unflushed":{}}})",
+                   p.checkpoints->report(), p.sources.checkpoint, p.sources.metadata, p.sources.index_pages, p.sources.unflushed);
   if (p.primary) {
     const Primary::Counters& c = p.primary->counters();
     s += fmt::format(

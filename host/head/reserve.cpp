@@ -128,27 +128,80 @@ Status Partition::refused(SyncTurn turn) const {
   return Status();
 }
 
-io::Task<wire::Frame> Partition::sync_begin(SyncTurn turn, LogPoint agreed, bool reset) {
+// Aside: what is held here stays what it is.
+io::Task<wire::Frame> Partition::load_checkpoint(Epoch epoch, CheckpointQuery query) {
+  Status s = epoch == designation().epoch ? Status() : not_in_epoch(epoch, designation().epoch);
+  if (s.ok() && ctx.options.checkpoints == Options::Checkpoints::none) s = Status(Code::not_found, "checkpoints are not used here");
+  query.history = designation().history;
+  query.blocks = designation().blocks;
+  LogPoint point;
+  std::uint64_t bytes = 0;
+  if (s.ok()) {
+    auto loaded = co_await load_newest_checkpoint(ctx, std::move(query));
+    if (loaded.ok()) {
+      point = loaded->point;
+      bytes = loaded->bytes;
+      loaded_ = std::move(*loaded);
+    } else {
+      s = loaded.status();
+    }
+  }
+  fbs::LogPoint at(point.epoch, point.lsn);
+  co_return wire::make_frame(wire::Kind::checkpoint_loaded, [&](auto& b) {
+    auto text = b.CreateString(s.text());
+    return fbs::CreateCheckpointLoaded(b, static_cast<std::uint16_t>(s.code()), text, &at, bytes);
+  });
+}
+
+io::Task<wire::Frame> Partition::sync_begin(SyncTurn turn, LogPoint agreed, SyncFrom from) {
   bool late = turn.epoch == designation().epoch && turn <= sync_turn_ && !broken(Switch::late_sync_taken);
   if (late) reached(Path::late_sync_refused);
   if (late) co_return sync_reply(Status(Code::unavailable, "a later synchronisation has begun"), replica.last());
   if (turn.epoch == designation().epoch) sync_turn_ = turn;
   auto guard = co_await rebuilding_.lock();
-  Status s = co_await begin_sync(turn, agreed, reset);
+  Status s = co_await begin_sync(turn, agreed, from);
   co_return sync_reply(s, replica.last());
 }
 
-io::Task<Status> Partition::begin_sync(SyncTurn turn, LogPoint agreed, bool reset) {
+// The primary has found the checkpoint's point on its own history. What it says comes into memory alone: the image that the
+// primary adds to it makes both durable.
+io::Task<Status> Partition::take_over_checkpoint(LogPoint point) {
+  if (!loaded_ || loaded_->point != point) co_return Status(Code::not_found, "no checkpoint of that point has been loaded");
+  LoadedCheckpoint checkpoint = std::move(*loaded_);
+  loaded_.reset();
+  if (Status s = co_await wait_durable(replica.last().lsn); !s.ok()) co_return s;
+  if (Status s = co_await forget_all(); !s.ok()) co_return s;
+  if (!load_chain(replica, checkpoint.chain)) co_return Status(Code::internal, "the checkpoint does not load any more");
+  replica.image_not_in_log();
+  stands_on_ = point.lsn;
+  sources.checkpoint = checkpoint.bytes;
+  logging::info("VP {:x}: stands on the checkpoint of node {} up to LSN {} ({} bytes)", replica.vp(), checkpoint.author, point.lsn, checkpoint.bytes);
+  co_return Status();
+}
+
+// Nothing of what was held may be replayed on top of what comes in its place.
+io::Task<Status> Partition::forget_all() {
+  ++resets_;
+  if (Status s = co_await void_everything(); !s.ok()) co_return s;
+  replica.reset();
+  forget_incoming_image();
+  co_return Status();
+}
+
+io::Task<Status> Partition::begin_sync(SyncTurn turn, LogPoint agreed, SyncFrom from) {
   if (Status s = refused(turn); !s.ok()) co_return s;
   synced_epoch = 0;
+  stands_on_ = 0;
+  if (from != SyncFrom::own_log) sources = {};
   replica.abandon_loading();
-  if (reset) {
+  if (from != SyncFrom::checkpoint) loaded_.reset();
+  if (from != SyncFrom::own_log) {
     // What is held stays readable in the log until the image that replaces it is complete; it just no longer counts.
     replica.suspect = true;
     replica.suspect_reason = "being rebuilt from the primary";
     witnessed(Fact::rebuild_begun, replica.vp(), turn.epoch);
     forget_incoming_image();
-    co_return Status();
+    co_return from == SyncFrom::checkpoint ? co_await take_over_checkpoint(agreed) : Status();
   }
   if (agreed.lsn < replica.commit()) {
     reached(Path::diverged_refused);
@@ -176,16 +229,13 @@ io::Task<Status> Partition::begin_image(const RecordPtr& record) {
   // Nothing in flight may end up behind the image.
   if (Status s = co_await wait_durable(replica.last().lsn); !s.ok()) co_return s;
   if (base != 0) {
-    if (replica.suspect || base != replica.last().lsn) co_return Status(Code::diverged, "this replica does not end at LSN " + std::to_string(base));
+    if (stands_on_ == 0) sources = {};
+    bool stands = base == replica.last().lsn && (!replica.suspect || base == stands_on_);
+    if (!stands) co_return Status(Code::diverged, "this replica does not end at LSN " + std::to_string(base));
     replica.advance_commit(base);  // the primary has it committed: it lies below its image
     co_return replica.commit() == base ? Status() : Status(Code::internal, "LSN " + std::to_string(base) + " is not durable here");
   }
-  // Nothing from before it may be replayed on top of it.
-  ++resets_;
-  if (Status s = co_await void_everything(); !s.ok()) co_return s;
-  replica.reset();
-  forget_incoming_image();
-  co_return Status();
+  co_return co_await forget_all();
 }
 
 // The parts of a whole image go to the log like everything else; those of one with a base wait in memory.
@@ -202,7 +252,10 @@ io::Task<Status> Partition::image_record(const RecordPtr& record) {
     if (Status s = co_await append_local(record, &segment); !s.ok()) co_return s;
     incoming_image_segments_.push_back(segment);
   }
-  co_return replica.load_image(kind, body) ? Status() : Status(Code::corrupt, "the image does not parse");
+  if (!replica.load_image(kind, body)) co_return Status(Code::corrupt, "the image does not parse");
+  sources.metadata += body.size();
+  if (kind == RecordKind::image_part) sources.index_pages = replica.loading_pages();
+  co_return Status();
 }
 
 // Held back until the image that names them is complete, then adopted below its point.
@@ -217,8 +270,10 @@ io::Task<Status> Partition::unflushed_records(std::vector<RecordPtr> records) {
   }
   for (const RecordPtr& r : records) {
     bool with_base = replica.loading_base() != 0;
-    if (!replica.loading_image() || r->lsn() > replica.loading_point() || (with_base && r->lsn() <= replica.loading_base()))
+    bool below = with_base && r->lsn() <= replica.loading_base() && stands_on_ == 0;
+    if (!replica.loading_image() || r->lsn() > replica.loading_point() || below)
       co_return Status(Code::invalid, "record " + std::to_string(r->lsn()) + " does not belong to an image");
+    sources.unflushed += r->payload.size();
     if (with_base) replica.stage(r);
     else replica.adopt_unflushed(r);
     ctx.data_log->append(r);
@@ -260,6 +315,7 @@ io::Task<Status> Partition::complete_delta() {
   replica.suspect_reason = "catching up";
   witnessed(Fact::rebuild_begun, replica.vp(), designation().epoch);
   replica.apply_delta();
+  if (replica.missing_unflushed() != 0) co_return Status(Code::corrupt, "the index names records that have not been sent");
   Status s;
   do {
     s = co_await write_image();
@@ -267,6 +323,7 @@ io::Task<Status> Partition::complete_delta() {
   } while (s.code() == Code::unavailable && !dropped);
   if (s.ok()) s = co_await sound_again();
   if (!s.ok()) co_return s;
+  if (std::exchange(stands_on_, 0) != 0) reached(Path::checkpoint_loaded);
   logging::info("VP {:x}: caught up from LSN {} to {}", replica.vp(), base, replica.commit());
   co_return s;
 }

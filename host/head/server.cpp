@@ -118,6 +118,7 @@ void HeadServer::on_request(const ChannelPtr& channel, wire::Frame frame) {
     case wire::Kind::confirm: on_confirm(channel, frame); return;
     case wire::Kind::collect:
     case wire::Kind::fetch_tail:
+    case wire::Kind::load_checkpoint:
     case wire::Kind::sync_begin:
     case wire::Kind::sync_part:
     case wire::Kind::sync_end:
@@ -307,7 +308,17 @@ io::Task<void> HeadServer::answer_peer(ChannelPtr channel, wire::Frame frame) {
     if (!m || !m->agreed()) co_return channel->close();
     Partition* p = ctx_.partition(m->vp());
     if (!p) co_return not_here(m->vp());
-    answer = co_await p->sync_begin({m->epoch(), m->turn()}, {m->agreed()->epoch(), m->agreed()->lsn()}, m->reset());
+    using From = Partition::SyncFrom;
+    From from = !m->reset() ? From::own_log : m->checkpoint() ? From::checkpoint : From::nothing;
+    answer = co_await p->sync_begin({m->epoch(), m->turn()}, {m->agreed()->epoch(), m->agreed()->lsn()}, from);
+  } else if (frame.kind == wire::Kind::load_checkpoint) {
+    const auto* m = frame.as<fbs::LoadCheckpoint>();
+    if (!m || !m->starts()) co_return channel->close();
+    Partition* p = ctx_.partition(m->vp());
+    if (!p) co_return not_here(m->vp());
+    CheckpointQuery query{m->vp(), m->history(), {}, m->lowest(), m->commit(), 0};
+    for (const auto* s : *m->starts()) query.starts.push_back({s->epoch(), s->lsn()});
+    answer = co_await p->load_checkpoint(m->epoch(), std::move(query));
   } else if (frame.kind == wire::Kind::sync_part) {
     const auto* m = frame.as<fbs::SyncPart>();
     if (!m) co_return channel->close();

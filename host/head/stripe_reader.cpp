@@ -159,6 +159,7 @@ io::Task<Result<StripeReader::Whole>> StripeReader::read_whole(StripeRow row) {
     co_return Status(Code::degraded, "stripe " + std::to_string(row.id.counter) + " has " + std::to_string(have) + " of " +
                                          std::to_string(row.layout.k) + " chunks it needs: " + got.missing);
   Whole out;
+  out.chunks = static_cast<std::uint32_t>(have);
   out.data = Buffer::allocate(std::size_t{row.layout.k} * row.chunk_bytes);
   for (std::uint32_t i = 0; i < row.layout.k; ++i) {
     MutableBytes target[1] = {MutableBytes(out.data.data() + std::size_t{i} * row.chunk_bytes, row.chunk_bytes)};

@@ -23,6 +23,7 @@ class StripeReader {
   struct Whole {
     Buffer data;
     std::vector<fbs::BlockIdentity> identities;
+    std::uint32_t chunks = 0;  ///< that could be read, parity included
   };
   io::Task<Result<Whole>> read_whole(StripeRow row);
 

@@ -107,7 +107,7 @@ io::Task<Status> Device::clear_headers(std::uint32_t column, std::uint32_t slot_
   co_return result;
 }
 
-io::Task<Status> Device::claim(VpId vp, Epoch epoch, std::uint32_t column, std::uint32_t slot_bytes, Permit permit) {
+io::Task<Status> Device::claim(VpId vp, Epoch epoch, std::uint32_t column, std::uint32_t slot_bytes, Permit permit, NodeId role) {
   if (Status s = health(); !s.ok()) co_return s;
   if (column >= columns_.size()) co_return Status(Code::invalid, spec_.path + " has " + std::to_string(columns_.size()) + " columns");
   if (slot_bytes < 2 * kBlockBytes || slot_bytes % kBlockBytes != 0 || slot_bytes > column_bytes_)
@@ -118,11 +118,12 @@ io::Task<Status> Device::claim(VpId vp, Epoch epoch, std::uint32_t column, std::
   Column& c = columns_[column];
   while (c.changing) co_await changed_.wait();
   if (Status s = health(); !s.ok()) co_return s;
+  if (c.row.owner == vp && c.row.role != role) co_return Status(Code::exists, "the column is kept for " + std::string(c.row.role == 0 ? "data" : "checkpoints of node " + std::to_string(c.row.role)));
   if (c.row.owner == vp) co_return c.row.slot_bytes == slot_bytes ? Status() : Status(Code::exists, "claimed already, with another slot size");
   if (c.row.owner != 0) co_return Status(Code::exists, "the column belongs to another volume partition");
   if (Status s = permit(); !s.ok()) co_return s;
   c.changing = true;
-  ColumnRow next{vp, epoch, c.row.generation + 1, slot_bytes, 0};
+  ColumnRow next{vp, epoch, c.row.generation + 1, slot_bytes, role};
   Status s = co_await clear_headers(column, slot_bytes);
   if (s.ok()) s = permit();
   if (s.ok()) {

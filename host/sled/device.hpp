@@ -89,14 +89,16 @@ class Device {
 
   std::uint32_t columns() const { return static_cast<std::uint32_t>(columns_.size()); }
   std::uint32_t free_columns() const { return free_columns_; }
-  std::vector<std::uint32_t> owned_by(VpId vp) const;
+  std::vector<std::uint32_t> owned_by(VpId vp) const;  ///< whatever their role
   /// REQUIRES: column < columns().
   const ColumnRow& row(std::uint32_t column) const { return columns_[column].row; }
-  /// The VP's own column: ok, as it is. REQUIRES: vp != 0.
-  io::Task<Status> claim(VpId vp, Epoch epoch, std::uint32_t column, std::uint32_t slot_bytes, Permit permit);
+  /// The VP's own column, in that role: ok, as it is. REQUIRES: vp != 0.
+  io::Task<Status> claim(VpId vp, Epoch epoch, std::uint32_t column, std::uint32_t slot_bytes, Permit permit, NodeId role = 0);
   io::Task<Status> release(VpId vp, Permit permit);
   /// All slots of a column of `vp`; reads their headers on the first call. not_found: no column of that VP.
   io::Task<Result<std::vector<Slot>>> slots(VpId vp, std::uint32_t column);
+  /// The header of a chunk that has been written, from the medium. stale: the slot does not hold one (any more).
+  io::Task<Result<coding::ChunkHeader>> header_of(VpId vp, std::uint32_t column, std::uint32_t slot);
 
   /// `header` is what `header_area` parses to; its and the chunk's checksums are the caller's business.
   io::Task<Status> write_chunk(fbs::ChunkPlace place, const coding::ChunkHeader& header, Buffer header_area, Buffer chunk,

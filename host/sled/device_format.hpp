@@ -41,10 +41,11 @@ struct ColumnRow {
   std::uint64_t epoch = 0;       // in which it was claimed
   std::uint64_t generation = 0;  // raised by each claim
   std::uint32_t slot_bytes = 0;  // a multiple of 4096
-  std::uint32_t reserved = 0;
+  std::uint32_t role = 0;        // 0: the VP's data; else the node whose checkpoints lie here
 };
 static_assert(sizeof(ColumnRow) == 32);
 static_assert(offsetof(ColumnRow, slot_bytes) == 24);
+static_assert(offsetof(ColumnRow, role) == 28);
 
 /// MetaStore key, value "0" or "1": there have been fences for which the region had no room.
 inline constexpr std::string_view kMissedFences = "missed-fences";

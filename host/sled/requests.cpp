@@ -124,6 +124,7 @@ io::Task<wire::Frame> Service::list(const fbs::ListColumns& m) {
   flatbuffers::FlatBufferBuilder b;
   std::vector<flatbuffers::Offset<fbs::Column>> rows;
   VpId vp = m.vp();
+  NodeId role = m.role();
   std::pair<std::uint16_t, std::uint32_t> next{m.device(), m.column()};
   bool more = false;
   Status s = check_epoch(vp, m.epoch());
@@ -132,7 +133,7 @@ io::Task<wire::Frame> Service::list(const fbs::ListColumns& m) {
     if (!d.usable()) continue;
     std::vector<std::uint32_t> mine = d.owned_by(vp);
     for (std::uint32_t n : mine) {
-      if (std::pair(d.index(), n) < next) continue;
+      if (std::pair(d.index(), n) < next || d.row(n).role != role) continue;
       auto slots = co_await d.slots(vp, n);
       if (!slots.ok()) continue;
       more = !rows.empty() && b.GetSize() + slots->size() * sizeof(fbs::SlotState) > options_.list_bytes;
@@ -150,6 +151,48 @@ io::Task<wire::Frame> Service::list(const fbs::ListColumns& m) {
   co_return wire::finish_frame(wire::Kind::columns, b);
 }
 
+// Names no epoch, as reads do not: who looks for a checkpoint may be in none yet.
+io::Task<wire::Frame> Service::list_checkpoints(const fbs::ListCheckpoints& m) {
+  flatbuffers::FlatBufferBuilder b;
+  std::vector<fbs::CheckpointSlot> found;
+  VpId vp = m.vp();
+  std::pair<std::uint16_t, std::uint32_t> next{m.device(), m.column()};
+  bool more = false;
+  Status s = vp == 0 ? Status(Code::invalid, "no volume partition is ever 0") : Status();
+  for (std::size_t i = next.first; s.ok() && !more && i < devices_.size(); ++i) {
+    Device& d = *devices_[i];
+    if (!d.usable()) continue;
+    std::vector<std::uint32_t> mine = d.owned_by(vp);
+    for (std::uint32_t n : mine) {
+      if (std::pair(d.index(), n) < next || d.row(n).role == 0) continue;
+      more = found.size() * sizeof(fbs::CheckpointSlot) > options_.list_bytes;
+      if (more) next = {d.index(), n};
+      if (more) break;
+      co_await checkpoint_rows(d, vp, n, found);
+    }
+  }
+  auto text = b.CreateString(s.text());
+  auto list = b.CreateVectorOfStructs(found);
+  b.Finish(fbs::CreateCheckpointSlots(b, static_cast<std::uint16_t>(s.code()), text, list, more, next.first, next.second));
+  co_return wire::finish_frame(wire::Kind::checkpoint_slots, b);
+}
+
+// What cannot be read is left out: whoever asks has the other chunks of the stripe.
+io::Task<void> Service::checkpoint_rows(Device& d, VpId vp, std::uint32_t column, std::vector<fbs::CheckpointSlot>& out) {
+  auto slots = co_await d.slots(vp, column);
+  if (!slots.ok()) co_return;
+  NodeId author = d.row(column).role;
+  for (std::uint32_t i = 0; i < slots->size(); ++i) {
+    if ((*slots)[i].state != Device::SlotState::written || (*slots)[i].busy) continue;
+    auto header = co_await d.header_of(vp, column, i);
+    if (!header.ok()) continue;
+    const coding::ChunkHeaderFields& f = header->fields();
+    fbs::BlockIdentity first = header->identity(0, 0);
+    out.emplace_back(fbs::StripeId(f.stripe.vp, f.stripe.epoch, f.stripe.counter), f.generation, first.lba(), first.lsn(), author, column, i, f.chunk_bytes,
+                     d.index(), static_cast<std::uint16_t>(f.chunk_index), static_cast<std::uint16_t>(f.layout.k), static_cast<std::uint16_t>(f.layout.m));
+  }
+}
+
 io::Task<wire::Frame> Service::claim(const fbs::ClaimColumn& m) {
   flatbuffers::FlatBufferBuilder b;
   flatbuffers::Offset<fbs::Column> row;
@@ -160,7 +203,7 @@ io::Task<wire::Frame> Service::claim(const fbs::ClaimColumn& m) {
   Status s = d.ok() ? check_epoch(vp, epoch) : d.status();
   if (s.ok()) {
     Work work(*this, vp, epoch);
-    s = co_await (*d)->claim(vp, epoch, n, m.slot_bytes(), [this, vp, epoch] { return check_epoch(vp, epoch); });
+    s = co_await (*d)->claim(vp, epoch, n, m.slot_bytes(), [this, vp, epoch] { return check_epoch(vp, epoch); }, m.role());
     if (s.ok()) witnessed(Fact::sled_changed, vp, epoch);
     if (s.ok()) {
       auto slots = co_await (*d)->slots(vp, n);
@@ -306,6 +349,9 @@ io::Task<wire::Frame> Service::answer_to(const wire::Frame& frame) {
       break;
     case wire::Kind::read_chunk:
       if (const auto* m = frame.as<fbs::ReadChunk>()) out = co_await read_chunk(*m);
+      break;
+    case wire::Kind::list_checkpoints:
+      if (const auto* m = frame.as<fbs::ListCheckpoints>()) out = co_await list_checkpoints(*m);
       break;
     case wire::Kind::rebuild:
       if (const auto* m = frame.as<fbs::Rebuild>()) out = co_await rebuilder_->rebuild(*m);

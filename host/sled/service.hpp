@@ -49,6 +49,8 @@ class Service {
   io::Task<Status> keep_fence(VpId vp, Epoch epoch);
   io::Task<Status> raise_epoch(VpId vp, Epoch epoch);
   io::Task<wire::Frame> list(const fbs::ListColumns& m);
+  io::Task<wire::Frame> list_checkpoints(const fbs::ListCheckpoints& m);
+  static io::Task<void> checkpoint_rows(Device& d, VpId vp, std::uint32_t column, std::vector<fbs::CheckpointSlot>& out);
   io::Task<wire::Frame> claim(const fbs::ClaimColumn& m);
   io::Task<Status> release(const fbs::ReleaseColumns& m);
   io::Task<Status> write_chunk(const wire::Frame& frame, const fbs::WriteChunk& m);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/crc32c.hpp"
+#include "coding/checkpoint_block.hpp"
 #include "sled/device.hpp"
 #include "switches/switches.hpp"
 
@@ -102,6 +103,17 @@ io::Task<Result<std::vector<Device::Slot>>> Device::slots(VpId vp, std::uint32_t
   co_return use.column().slots;
 }
 
+io::Task<Result<coding::ChunkHeader>> Device::header_of(VpId vp, std::uint32_t column, std::uint32_t slot) {
+  Use use;
+  fbs::ChunkPlace place(sled_, column, slot, index_, 0, 0);
+  if (Status s = enter(place, use); !s.ok()) co_return s;
+  const ColumnRow& row = use.column().row;
+  if (row.owner != vp) co_return Status(Code::not_found, "the column is not this volume partition's");
+  auto header = co_await read_header(slot_offset(column, slot, row.slot_bytes), row.slot_bytes);
+  if (header.ok() && !header->fields().written) co_return Status(Code::stale, "the slot is free");
+  co_return header;
+}
+
 // The very same write again (its first answer was lost) is what it was; anything else is not. Header and chunk: a
 // write that was cut off may have left the header alone.
 io::Task<Status> Device::same_chunk(std::uint64_t offset, Bytes header_area, Bytes chunk) {
@@ -117,6 +129,8 @@ io::Task<Status> Device::write_chunk(fbs::ChunkPlace place, const coding::ChunkH
   if (Status s = enter(place, use); !s.ok()) co_return s;
   Column& c = use.column();
   if (c.row.owner != header.stripe().vp) co_return Status(Code::stale, "the column belongs to another volume partition");
+  if ((c.row.role != 0) != coding::is_checkpoint_lba(header.identity(0, 0).lba()))
+    co_return Status(Code::invalid, c.row.role == 0 ? "a checkpoint does not belong into a column of data" : "data does not belong into a column of checkpoints");
   if (header_area.size() + chunk.size() > c.row.slot_bytes)
     co_return Status(Code::invalid, "header and chunk do not fit a slot of " + std::to_string(c.row.slot_bytes) + " bytes");
   if (Status s = co_await load(c, place.column()); !s.ok()) co_return s;

@@ -1,4 +1,5 @@
 // Chunk slots and fences over the wire: protocol 8.1 and 8.2 as a head meets them.
+#include "coding/checkpoint_block.hpp"
 #include "sled/unit_fixture.hpp"
 
 namespace luge::sled::testing {
@@ -51,6 +52,36 @@ TEST_F(SlotTest, WrittenReadFreedAndWrittenAgain) {
   EXPECT_EQ(u.free(0, a.id, p, 1).code(), Code::stale) << "a duplicate free";
   EXPECT_EQ(u.write(0, b, 3, p).code(), Code::stale) << "the old generation";
   EXPECT_TRUE(u.write(0, b, 3, u.place(0, 0, 2, g + 1)).ok());
+}
+
+// Requirement: MC-10, P-9.2
+TEST_F(SlotTest, AColumnOfCheckpointsTakesNothingElseAndTellsWhatItHolds) {
+  ASSERT_TRUE(u.fence(0, kVp, 1).ok());
+  auto claim = [&](NodeId role) {
+    return u.claimed(u.call(0, wire::make_frame(wire::Kind::claim_column, [&](auto& b) { return fbs::CreateClaimColumn(b, kVp, 1, 0, 0, testing::slot_bytes(), role); })));
+  };
+  auto c = claim(11);
+  ASSERT_TRUE(c.ok()) << c.status().to_string();
+  EXPECT_EQ(claim(0).status().code(), Code::exists) << "for data";
+  EXPECT_EQ(claim(12).status().code(), Code::exists) << "for another's checkpoints";
+  EXPECT_TRUE(u.list(0, kVp, 1)->empty()) << "it is none of data";
+  Generation g = c->slots[0].generation();
+  EXPECT_EQ(u.write(0, u.stripe(1), 3, u.place(0, 0, 0, g)).code(), Code::invalid);
+  Stripe checkpoint = u.stripe(2);
+  for (std::uint32_t i = 0; i < checkpoint.blocks.size(); ++i)
+    checkpoint.blocks[i] = fbs::BlockIdentity(coding::checkpoint_lba(5, 16 + i), 77, checkpoint.blocks[i].crc(), 0);
+  ASSERT_EQ(u.write(0, checkpoint, 3, u.place(0, 0, 1, g)).to_string(), Status().to_string());
+  auto listed = u.call(0, wire::make_frame(wire::Kind::list_checkpoints, [&](auto& b) { return fbs::CreateListCheckpoints(b, kVp); }));
+  ASSERT_TRUE(listed.ok() && listed->kind == wire::Kind::checkpoint_slots);
+  const auto* m = listed->as<fbs::CheckpointSlots>();
+  ASSERT_TRUE(m && m->slots() && m->slots()->size() == 1);
+  const fbs::CheckpointSlot* s = m->slots()->Get(0);
+  EXPECT_EQ(s->author(), 11u);
+  EXPECT_EQ(s->lsn(), 77u);
+  EXPECT_EQ(s->first(), coding::checkpoint_lba(5, 16)) << "of the stripe's first block, whatever chunk this is";
+  EXPECT_EQ(s->chunk_index(), 3u);
+  ASSERT_TRUE(u.fence(0, kVp, 2).ok());
+  EXPECT_EQ(u.write(0, checkpoint, 4, u.place(0, 0, 2, g)).code(), Code::fenced);
 }
 
 TEST_F(SlotTest, StateOutlivesARestart) {

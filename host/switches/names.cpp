@@ -16,7 +16,8 @@ std::string_view switch_name(Switch s) {
       "lease-forgotten-at-restart",
       "unconditional-index-record", "retry-on-same-slots", "free-without-generation", "no-sled-fence", "sled-forgets-fences",
       "segment-generation-unchecked", "suspect-promoted", "torn-end-forgotten", "reuse-before-image", "index-without-reserve",
-      "store-loses-last-transaction", "restored-store-promotes", "no-tls-demand", "card-parity-unverified", "hung-card-waited-for", "head-decodes", "card-back-untested",
+      "store-loses-last-transaction", "restored-store-promotes", "checkpoint-covers-uncommitted", "checkpoint-of-another-history", "checkpoint-not-read-back",
+      "no-tls-demand", "card-parity-unverified", "hung-card-waited-for", "head-decodes", "card-back-untested",
       "dma-unrecorded", "dma-records-lost", "dma-function-unrecorded", "dma-range-unrecorded", "dma-record-before-data", "dma-overflow-ignored",
       "record-gap-ignored", "record-counts-one-page", "records-ignored", "records-dropped", "records-of-function-lost", "records-of-range-dropped",
       "overflow-ignored", "processor-writes-ignored", "copied-at-scheduling", "bits-cleared-after-copy", "record-outside-ignored",
@@ -34,7 +35,8 @@ std::string_view path_name(Path p) {
       "image-rebuild", "suspect-after-replay", "repaired-from-member", "narrow-stripe", "stranger", "blank-waits", "restarted-inside-lease", "late-sync-refused", "sync-without-room", "member-replaced", "replaced-came-back", "left-for-good", "attempt-of-unknown-end",
       "epoch-start-appended", "truncate-logged", "proposal-sent", "image-sent", "index-record-appended",
       "segment-begun", "stripe-spread", "fence-persisted", "member-joined", "member-left", "primary-opened", "flush-gathered", "slow-left", "slow-back", "handed-over", "store-doubted",
-      "tail-dropped"};
+      "tail-dropped",
+      "checkpoint-refused", "fall-back-checkpoint", "checkpoint-written", "checkpoint-loaded", "checkpoint-slot-freed"};
   return names[static_cast<std::size_t>(p)];
 }
 

@@ -64,6 +64,12 @@ enum class Path {
   handed_over,                   // a slow primary has made a faster reserve the next
   store_doubted,                 // 5.2  a control plane finds that its store is an older copy
   tail_dropped,                  // a truncation is done
+  // Checkpoints
+  checkpoint_refused,            // 9.1  it does not lie on the survivor's history
+  fall_back_checkpoint,          // 9.3  the newest is torn or corrupt: an older one is used, with its delta
+  checkpoint_written,            // and read back
+  checkpoint_loaded,             // a replica is rebuilt from one
+  checkpoint_slot_freed,
   count_
 };
 

@@ -57,6 +57,10 @@ enum class Switch {
   index_without_reserve,         // 10.3
   store_loses_last_transaction,  // 5.1
   restored_store_promotes,       // 5.2: also before all members have answered
+  // Checkpoints
+  checkpoint_covers_uncommitted, // 9.1: it claims to be complete up to the log's end
+  checkpoint_of_another_history, // 9.1: used though it does not lie on the survivor's list of epoch starts
+  checkpoint_not_read_back,      // 9.3: it counts as soon as it has been written
   // Front ends
   no_tls_demand,                 // an address with TLS serves without it, too
   // Coders that are not trusted (8.7)

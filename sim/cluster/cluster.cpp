@@ -80,6 +80,13 @@ Unit::Shape shape_of(const ClusterOptions& o, Random r) {
   if (r.chance(0.7) || o.schedule.starts_with("slow-")) h.latency = {.floor = 3ms, .gap = 1s, .window = 200ms, .samples = 12, .windows = 2};
   if (o.schedule == "late-answers" || o.schedule == "restart-in-lease") h.lease_reads = true;
   if (o.schedule == "rotten-log") h.memory_bytes = 64 << 10, h.flush_idle = h.flush_age = 20s, h.flush_bytes = 4 << 20;
+  using Checkpoints = head::Options::Checkpoints;
+  h.checkpoints = r.chance(0.4) ? Checkpoints::none : r.chance(0.2) ? Checkpoints::primary : Checkpoints::all;
+  h.checkpoint_chunk_bytes = r.chance(0.5) ? 4096 : 8192;
+  h.checkpoint_growth = r.spread(1, 256 << 10);
+  h.checkpoint_age = Duration(r.spread(200'000'000, 20'000'000'000));
+  h.checkpoint_chain = static_cast<std::uint32_t>(r.below(7));
+  h.checkpoint_percent = r.chance(0.3) ? 200 : 1'000'000;  // of the few metadata records that such a volume has
   return s;
 }
 

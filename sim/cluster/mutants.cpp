@@ -25,6 +25,9 @@ const std::map<Switch, const char*> kNotReached = {
     {Switch::torn_end_forgotten, "a torn batch is looked at again only when later segments have been used twice; segment_log_test"},
     {Switch::late_sync_taken, "its messages must be overtaken by all of a later one; sim_head_test"},
     {Switch::longest_log_by_length, "an epoch begins behind all required logs, so the longest of them is also the latest; sim_head_test"},
+    {Switch::checkpoint_covers_uncommitted, "no seed is known yet; checkpoint_test"},
+    {Switch::checkpoint_of_another_history, "no operator accepts a loss in a seed; checkpoint_test"},
+    {Switch::checkpoint_not_read_back, "others of the same metadata stand in for a bad one; sim_checkpoint_test"},
     {Switch::hung_card_waited_for, "a hung card only makes a flush late, and flushes have no limit in a seed; guarded_coder_test"},
     {Switch::card_back_untested, "all is compared after a return, so a card that is wrong does no harm; guarded_coder_test"},
     {Switch::head_decodes, "who decodes changes no byte; demo.py"},
@@ -39,8 +42,7 @@ const std::map<Switch, const char*> kNotReached = {
 
 // Mutants of the protocol without a switch, for want of what they would break.
 constexpr const char* kNotBuilt[][2] = {
-    {"checkpoint-covers-uncommitted", "checkpoints"},
-    {"metadata-trimmed-to-newest-checkpoint", "checkpoints"},
+    {"metadata-trimmed-to-newest-checkpoint", "a head keeps its own metadata as images in its log: checkpoints trim nothing there"},
     {"sweep-without-low-water-mark", "the sweep"},
     {"snapshot-without-a-cut", "snapshots"},
 };

@@ -23,8 +23,8 @@ constexpr std::uint64_t kLeast = 10, kEnoughSeeds = 300;
 
 constexpr const char* kElsewhere[][2] = {
     {"diverged-refused", "no fault comes there while the other rules hold; sim_head_test plays a primary that breaks them"},
-    {"checkpoint refused as not on the survivor's history", "checkpoints are not built"},
-    {"fall-back checkpoint used with its delta", "checkpoints are not built"},
+    {"checkpoint-refused", "as not on the survivor's history: needs a loss that an operator has accepted; checkpoint_test"},
+    {"fall-back-checkpoint", "come to, but by too few seeds yet to ask for 10; sim_checkpoint_test"},
     {"gateway resumes after its slots were reused", "the sweep is not built: slots are not used again"},
     {"duplicate free", "the sweep is not built"},
     {"write waits on the snapshot cut", "snapshots are not built"},

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -39,7 +40,7 @@ struct VolumeClient {
 class UnitTest : public testing::Test {
  protected:
   /// No flush by itself.
-  explicit UnitTest(std::uint32_t copies = 3, std::uint64_t log_bytes = 4 << 20) {
+  explicit UnitTest(std::uint32_t copies = 3, std::uint64_t log_bytes = 4 << 20, const std::function<void(head::Options&)>& tweak = {}) {
     Unit::Shape shape;
     head::Options& h = shape.head;
     h.segment_bytes = h.meta_segment_bytes = 256 << 10;
@@ -47,6 +48,7 @@ class UnitTest : public testing::Test {
     h.chunk_bytes = 16 << 10;
     h.flush_bytes = 1 << 30;  // what is tested stays in the logs
     h.flush_age = h.flush_idle = 3600s;
+    if (tweak) tweak(h);
     unit_.emplace(sim_, shape, [](Node, const std::string& who, const Status& s) { ADD_FAILURE() << who << ": " << s.to_string(); });
     unit_->start();
     client_node_ = sim_.add_node("client", [this](io::World& w) {
