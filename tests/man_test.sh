@@ -22,7 +22,7 @@ same() {  # PROGRAM HELP-OPTIONS PAGE-OPTIONS
   [ -z "$odd" ] || { echo "man_test: docs/man/$1.1 has options that $1 does not know: $odd"; failed=1; }
 }
 
-for program in luge-control luge-head luge-sled luge-attach; do
+for program in luge-control luge-head luge-sled luge-attach luge-vmstated; do
   # An option begins its line; what help texts say of others does not count.
   same $program "$("$bin/$program" --help | grep -oE '^ +(-[a-z], *)?--[a-z-]+' | options)" "$(page $program | grep -E '^\.B -' | options)"
 done

@@ -14,7 +14,7 @@ export LC_ALL=C
 
 pages=("$@")
 if [ ${#pages[@]} -eq 0 ]; then
-  pages=(docs/life-of-a-write.md docs/architecture.md docs/formats.md docs/operations.md)
+  pages=(docs/life-of-a-write.md docs/architecture.md docs/formats.md docs/operations.md docs/firmware.md docs/flash.md docs/boards.md)
 fi
 
 places=()

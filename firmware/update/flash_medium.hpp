@@ -24,7 +24,8 @@ template <class Flash>
 class FlashMedium {
  public:
   static constexpr uint32_t kPiece = 256;
-  FlashMedium(Flash& flash, const FlashLayout& layout) : flash_(flash), l_(layout) {}
+  /// `turns`: every record goes to the other sector, alone; for whoever can write whole sectors only.
+  FlashMedium(Flash& flash, const FlashLayout& layout, bool turns = false) : flash_(flash), l_(layout), turns_(turns) {}
 
   uint32_t slot_bytes() { return l_.slot_bytes; }
   bool erase(Slot slot, uint32_t bytes) {
@@ -49,8 +50,8 @@ class FlashMedium {
     return best;
   }
   bool append(const Record& r) {
-    const Record now = newest();
-    uint32_t at = place_ ? next_free(place_) : l_.records[0];
+    newest();
+    uint32_t at = place_ ? turns_ ? 0 : next_free(place_) : l_.records[0];
     if (place_ == 0 && !flash_.erase(l_.records[0])) return false;
     if (at == 0) {  // full: the other sector
       const uint32_t other = place_ - l_.records[0] < l_.sector ? l_.records[1] : l_.records[0];
@@ -59,9 +60,7 @@ class FlashMedium {
     }
     Raw raw = pack(r);
     if (!flash_.program(at, reinterpret_cast<const uint8_t*>(&raw), sizeof raw)) return false;
-    Record got = newest();
-    (void)now;
-    return got.sequence == r.sequence;
+    return newest().sequence == r.sequence;
   }
   bool burn_attempt() {
     const Record r = newest();
@@ -134,6 +133,7 @@ class FlashMedium {
 
   Flash& flash_;
   FlashLayout l_;
+  bool turns_;
   uint32_t place_ = 0;  // of the newest record
 };
 

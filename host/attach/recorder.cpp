@@ -1,6 +1,7 @@
 #include "attach/recorder.hpp"
 
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -41,7 +42,12 @@ bool send_with(int socket, const RecorderReply& reply, const std::vector<int>& d
 struct Recorder::Connection {
   Connection(boost::asio::io_context& context, int fd) : descriptor(context, fd) {}
   stream_descriptor descriptor;
+  ~Connection() {
+    if (window != nullptr) ::munmap(window, card::kRecorderWindow);
+  }
   bool ended = false;
+  std::byte* window = nullptr;        // what `read` answers with
+  std::vector<int> to_close;          // descriptors that the next reply takes along
 };
 
 struct Recorder::Sockets {
@@ -136,7 +142,9 @@ io::Task<void> Recorder::serve(ConnectionPtr c, RecorderRequest request) {
     reply.ring_state = h.state.load(), reply.slots_log2 = dma.ring().slots_log2(), reply.mode = h.mode;
   }
   disk_->describe(reply);
-  if (send_with(c->descriptor.native_handle(), reply, descriptors)) hear(c);
+  const bool sent = send_with(c->descriptor.native_handle(), reply, descriptors);
+  for (int fd : std::exchange(c->to_close, {})) ::close(fd);
+  if (sent) hear(c);
   else end(c);
 }
 
@@ -163,6 +171,8 @@ io::Task<Status> Recorder::perform(Connection& c, const RecorderRequest& request
       disk_->dma().throttle(request.value);
       co_return Status();
     case RecorderVerb::status: co_return Status();
+    case RecorderVerb::track: co_return track(c, request.value != 0, descriptors);
+    case RecorderVerb::read: co_return co_await read(c, request.value, request.mode);
     case RecorderVerb::memory:
       list_memory(reply, descriptors);
       co_return Status();
@@ -193,6 +203,38 @@ Status Recorder::start(Connection& c, const RecorderRequest& request, RecorderRe
   list_memory(reply, descriptors);
   logging::info("recorder {}: DMA writes are recorded, {} slots, {}", path_, 1u << request.slots_log2, request.mode == 0 ? "after completion" : "at scheduling");
   return Status();
+}
+
+// The bitmap, and a window for the bytes of `read`.
+Status Recorder::track(Connection& c, bool on, std::vector<int>& descriptors) {
+  if (tracking_ != nullptr && tracking_ != &c) return Status(Code::exists, "another connection has this disk's writes tracked");
+  if (!on) {
+    disk_->untrack_writes();
+    tracking_ = nullptr;
+    return Status();
+  }
+  const int window = ::memfd_create("luge-recorder-window", MFD_CLOEXEC);
+  void* p = window >= 0 && ::ftruncate(window, card::kRecorderWindow) == 0 ? ::mmap(nullptr, card::kRecorderWindow, PROT_READ | PROT_WRITE, MAP_SHARED, window, 0) : MAP_FAILED;
+  auto bitmap = p == MAP_FAILED ? Result<int>(Code::no_space, "no window") : disk_->track_writes();
+  if (!bitmap.ok()) {
+    if (p != MAP_FAILED) ::munmap(p, card::kRecorderWindow);
+    if (window >= 0) ::close(window);
+    return bitmap.status();
+  }
+  if (c.window != nullptr) ::munmap(c.window, card::kRecorderWindow);
+  c.window = static_cast<std::byte*>(p);
+  tracking_ = &c;
+  descriptors = c.to_close = {*bitmap, window};
+  return Status();
+}
+
+io::Task<Status> Recorder::read(Connection& c, std::uint64_t offset, std::uint32_t bytes) {
+  if (c.window == nullptr) co_return Status(Code::invalid, "there is no window: track first");
+  if (bytes == 0 || bytes > card::kRecorderWindow) co_return Status(Code::invalid, "a read has 1 byte to 1 MiB");
+  auto got = co_await disk_->read_volume(offset, bytes);
+  if (!got.ok()) co_return got.status();
+  std::memcpy(c.window, got->data(), got->size());
+  co_return Status();
 }
 
 void Recorder::wait_doorbell() {
@@ -228,6 +270,7 @@ void Recorder::end(const ConnectionPtr& c) {
   if (std::exchange(c->ended, true)) return;
   std::erase(connections_, c);
   if (recording_ == c.get()) stop();
+  if (tracking_ == c.get()) disk_->untrack_writes(), tracking_ = nullptr;
   if (throttled_ == c.get()) disk_->dma().throttle(0), throttled_ = nullptr;
   if (quiesced_ == c.get()) disk_->resume(), quiesced_ = nullptr;
   boost::system::error_code ignored;

@@ -25,6 +25,10 @@ class RecordedDisk {
   virtual std::uint32_t recorder_flags() const = 0;
   virtual std::uint32_t memory_generation() const = 0;
   virtual void describe(card::RecorderReply& reply) const = 0;
+  /// Notes which blocks the guest writes, in a bitmap whose descriptor is the caller's (written_blocks.hpp).
+  virtual Result<int> track_writes() = 0;
+  virtual void untrack_writes() = 0;
+  virtual io::Task<Result<Buffer>> read_volume(std::uint64_t offset, std::uint32_t bytes) = 0;
 };
 
 class Recorder : public std::enable_shared_from_this<Recorder> {
@@ -46,6 +50,8 @@ class Recorder : public std::enable_shared_from_this<Recorder> {
   Status start(Connection& c, const card::RecorderRequest& request, card::RecorderReply& reply, std::vector<int>& descriptors);
   void stop();
   void wait_doorbell();
+  Status track(Connection& c, bool on, std::vector<int>& descriptors);
+  io::Task<Status> read(Connection& c, std::uint64_t offset, std::uint32_t bytes);
   void list_memory(card::RecorderReply& reply, std::vector<int>& descriptors);
   void end(const ConnectionPtr& c);
 
@@ -58,6 +64,7 @@ class Recorder : public std::enable_shared_from_this<Recorder> {
   Connection* recording_ = nullptr;  // whose the recording is
   Connection* quiesced_ = nullptr;
   Connection* throttled_ = nullptr;
+  Connection* tracking_ = nullptr;
 };
 
 }  // namespace luge::attach

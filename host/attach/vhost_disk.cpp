@@ -85,7 +85,8 @@ io::Task<void> VhostDisk::hold_lease(std::shared_ptr<VhostDisk> self) {
     auto target = co_await self->lease_.take();
     if (target.ok()) {
       self->taken_ = true;
-      if (self->wanted_) self->device_.set_target(*target);
+      self->written_.set_target(*target);
+      if (self->wanted_) self->device_.set_target(&self->written_);
       break;
     }
     if (self->world_.now() >= complain_at) {
@@ -154,6 +155,13 @@ void VhostDisk::resume() {
 
 std::uint32_t VhostDisk::recorder_flags() const {
   return (session_ && dma_->memory() ? card::kDiskConnected : 0u) | (device_.any_started() ? card::kDiskRunning : 0u) | (quiesced_ ? card::kDiskQuiesced : 0u);
+}
+
+io::Task<Result<Buffer>> VhostDisk::read_volume(std::uint64_t offset, std::uint32_t bytes) {
+  auto self = shared_from_this();
+  if (!taken_ || written_.target() == nullptr) co_return Status(Code::unavailable, "the guest doesn't run: its volume isn't held here");
+  if (offset > options_.bytes || bytes > options_.bytes - offset) co_return Status(Code::invalid, "beyond the volume's end");
+  co_return co_await client::read(world_, *written_.target(), offset, bytes);
 }
 
 void VhostDisk::describe(card::RecorderReply& reply) const {

@@ -10,6 +10,7 @@
 
 #include "attach/recorder.hpp"
 #include "attach/vhost_session.hpp"
+#include "attach/written_blocks.hpp"
 
 namespace luge::attach {
 
@@ -57,6 +58,9 @@ class VhostDisk : public VhostOwner, public RecordedDisk, public std::enable_sha
   std::uint32_t recorder_flags() const override;
   std::uint32_t memory_generation() const override { return memory_generation_; }
   void describe(card::RecorderReply& reply) const override;
+  Result<int> track_writes() override { return written_.track(options_.bytes); }
+  void untrack_writes() override { written_.untrack(); }
+  io::Task<Result<Buffer>> read_volume(std::uint64_t offset, std::uint32_t bytes) override;
 
  private:
   VhostDisk(io::RealWorld& world, Options options, Lease lease, std::shared_ptr<card::DmaPath> dma);
@@ -68,6 +72,7 @@ class VhostDisk : public VhostOwner, public RecordedDisk, public std::enable_sha
   Lease lease_;
   std::shared_ptr<card::DmaPath> dma_;
   VirtioBlk device_;
+  WrittenBlocks written_;  // between device and volume
   struct Listener;
   std::unique_ptr<Listener> listener_;
   std::shared_ptr<VhostSession> session_;

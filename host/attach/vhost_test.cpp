@@ -145,7 +145,7 @@ TEST_F(VhostTest, EventIndexLosesNoKickAndNoInterrupt) {
   }
 }
 
-// Requirement: DWR-11, DWR-17
+// Requirement: DWR-11, DWR-17, DWR-21 switch=dma-unrecorded
 TEST_F(VhostTest, EveryByteWrittenIsInTheDirtyLog) {
   int log_fd = ::memfd_create("log", MFD_CLOEXEC);
   const std::uint64_t log_bytes = Driver::kMemory / 4096 / 8;
@@ -180,6 +180,19 @@ TEST_F(VhostTest, EveryByteWrittenIsInTheDirtyLog) {
   }
   ::munmap(bits, log_bytes);
   ::close(log_fd);
+}
+
+// The index was written, and the process ended before it could note that: those are not done again.
+TEST_F(VhostTest, ABatchThatWasPublishedIsNotDoneAgain) {
+  area = *Inflight::create(1, 16);
+  EXPECT_TRUE(area->recover(0, 7).empty());
+  for (std::uint16_t h : {3, 5, 9, 1}) area->taken(0, h);
+  area->ending(0, {5, 1});
+  EXPECT_EQ(area->recover(0, 7), (std::vector<std::uint16_t>{3, 5, 9, 1}));
+  EXPECT_EQ(area->recover(0, 9), (std::vector<std::uint16_t>{3, 9}));
+  area->ending(0, {9});
+  area->ended(0, {9}, 10);
+  EXPECT_EQ(area->recover(0, 10), (std::vector<std::uint16_t>{3}));
 }
 
 // A process that ends in the middle: the next one does what had not ended, in its order, and tells of each request once.
@@ -333,6 +346,22 @@ TEST_F(VhostTest, AReadableDescriptorBehindAWritableOne) {
   driver.put(driver.place.descriptors + 16, Driver::Descriptor{Driver::kData, 16, 0, 0});
   driver.available(0);
   expect_stopped();
+}
+
+TEST_F(VhostTest, MemoryThatIsTakenAway) {
+  start();
+  driver.submit(kIn, 0, {{Driver::kData, 4096}}, true);
+  device->kick(0);
+  settle();
+  EXPECT_EQ(driver.ended().size(), 1u);
+  driver.submit(kIn, 0, {{Driver::kData, 4096}}, true);
+  ASSERT_EQ(::ftruncate(driver.fd, Driver::kData), 0);
+  device->kick(0);  // this one is written where nobody sees it
+  settle();
+  driver.submit(kIn, 0, {{Driver::kData, 4096}}, true);
+  device->kick(0);
+  settle();
+  EXPECT_TRUE(device->broken());
 }
 
 TEST_F(VhostTest, AHeadThatIsInUse) {

@@ -205,6 +205,7 @@ bool VirtioBlk::arm(Queue& q) {
 }
 
 bool VirtioBlk::take(Queue& q, std::uint16_t head) {
+  if (dma_->memory()->lost()) return stop_for_good(Status(Code::invalid, "the file of the guest's memory has been made shorter")), false;
   if (q.taken[head]) return stop_for_good(Status(Code::invalid, "a descriptor is in use twice")), false;
   Request* r = new_request();
   r->queue = &q, r->queue_index = static_cast<std::size_t>(&q - queues_.data()), r->head = head;

@@ -1,6 +1,8 @@
 #include "card/card.hpp"
 
+#include "base/logging.hpp"
 #include "card/coder.hpp"
+#include "card/hold.hpp"
 #include "card/link.hpp"
 
 namespace luge::card {
@@ -18,6 +20,7 @@ class LinkCard final : public Card {
   Buffer allocate(std::size_t bytes) override { return coder_->allocate(bytes); }
   io::Task<Status> self_test() override { return self_test_on(link_); }
   io::Task<Result<CardCounters>> counters() override { return link_->ask_counters(); }
+  io::Task<Result<FirmwareReport>> firmware(int op, std::span<const std::uint32_t> arguments) override { return link_->ask_firmware(op, arguments); }
   Status status() const override { return link_->status(); }
   Fault fault() const override { return link_->fault(); }
   int process() const override { return link_->pid(); }
@@ -29,7 +32,7 @@ class LinkCard final : public Card {
 };
 
 // Opens its card anew on reset(). Counts over all the cards it has had.
-class ReopeningCoder final : public coding::ErasureCoder {
+class ReopeningCoder final : public coding::ErasureCoder, public std::enable_shared_from_this<ReopeningCoder> {
  public:
   ReopeningCoder(io::World& world, CardOptions options) : world_(world), options_(std::move(options)), name_("card-" + options_.kind) {}
   ~ReopeningCoder() override {
@@ -38,6 +41,8 @@ class ReopeningCoder final : public coding::ErasureCoder {
 
   io::Task<Status> reset() override {
     drop();
+    if (!std::exchange(watching_, true)) world_.spawn("card hold", watch_hold(weak_from_this()));
+    if (card_held(options_)) co_return Status(Code::unavailable, "the card is held for maintenance (luge card flash)");
     auto link = std::make_shared<Link>(dynamic_cast<io::RealWorld&>(world_), options_);
     link_ = link;
     ++opened_;
@@ -78,6 +83,27 @@ class ReopeningCoder final : public coding::ErasureCoder {
       {"busy_cycles", &CardCounters::busy_cycles}, {"beats_read", &CardCounters::beats_read}, {"beats_written", &CardCounters::beats_written},
       {"read_stalls", &CardCounters::read_stalls}, {"write_stalls", &CardCounters::write_stalls}};
 
+  // Who holds the card waits for its lock: this host lets go of it within kHoldEvery and what its jobs take. Later calls end `unavailable`, and
+  // whoever guards this coder codes by itself until reset() succeeds again.
+  static io::Task<void> watch_hold(std::weak_ptr<ReopeningCoder> weak) {
+    for (;;) {
+      auto self = weak.lock();
+      if (!self) co_return;
+      io::World& world = self->world_;
+      if (self->link_ && card_held(self->options_)) {
+        logging::info("{} is held for maintenance: given up when its jobs have ended", self->name_);
+        auto link = std::exchange(self->link_, nullptr);
+        const io::Time end = world.now() + 2 * self->options_.job_limit;
+        while (link->in_flight() != 0 && world.now() < end) co_await world.sleep(std::chrono::milliseconds(10));
+        self->link_ = std::move(link);
+        self->drop();
+      }
+      self.reset();
+      co_await world.sleep(kHoldEvery);
+    }
+  }
+  static constexpr io::Duration kHoldEvery = std::chrono::milliseconds(300);
+
   void drop() {
     if (!link_) return;
     link_->close(false);  // while a daemon works
@@ -92,6 +118,7 @@ class ReopeningCoder final : public coding::ErasureCoder {
   std::shared_ptr<Link> link_;
   std::uint64_t before_[std::size(kFields)] = {};
   std::uint64_t opened_ = 0;
+  bool watching_ = false;
 };
 
 }  // namespace

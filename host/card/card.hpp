@@ -28,10 +28,12 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 
 #include "base/buffer.hpp"
+#include "card/messages.hpp"
 #include "base/status.hpp"
 #include "coding/erasure_coder.hpp"
 #include "io/world.hpp"
@@ -89,6 +91,8 @@ class Card {
   virtual io::Task<Status> self_test() = 0;
 
   virtual io::Task<Result<CardCounters>> counters() = 0;
+  /// A command for the card's firmware (luge_card::Command; 0: none), and what it says of itself. `self_test` needs a card without jobs.
+  virtual io::Task<Result<FirmwareReport>> firmware(int op, std::span<const std::uint32_t> arguments) = 0;
 
   /// ok while the Card takes jobs; else why it does not any more.
   virtual Status status() const = 0;

@@ -2,6 +2,7 @@
 // atomic exchanges while bits are set here (hence atomic or). A bit is set after the byte it stands for has been written.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 
@@ -26,6 +27,7 @@ class DirtyLog {
   void* mapped_ = nullptr;
   std::uint64_t mapped_bytes_ = 0, bytes_ = 0;
   std::uint8_t* bits_ = nullptr;
+  std::atomic<bool> lost_{false};
 };
 
 }  // namespace luge::card

@@ -47,8 +47,10 @@ class DmaLogger {
   virtual ~DmaLogger() = default;
   virtual const char* kind() const = 0;  ///< "native" or "rtl"
   virtual void cycle(const In& in, Out& out) = 0;
-  /// As if so many cycles had gone by in which nothing was offered; what that makes due happens in the next ones.
-  virtual void pass_time(const In& in) = 0;
+  /// Cycles without a write until what waits for more to come has left. Natively a few, by skip_idle().
+  virtual int idle_cycles() const = 0;
+  /// As if the counters of idle time had run out; nothing, where they have to.
+  virtual void skip_idle() {}
 };
 
 std::unique_ptr<DmaLogger> make_native_dma_logger();

@@ -18,7 +18,6 @@ constexpr std::uint64_t kLine = 64;
 constexpr std::size_t kBurstsInKernel = 32;
 constexpr unsigned kStuckCycles = 400;   // without progress: the ring is full (a new head needs 72)
 constexpr unsigned kHeadCycles = 80;     // between two heads given to the kernel
-constexpr unsigned kSettleCycles = 16;   // from an idle counter's end to the record's beat
 constexpr std::uint32_t kOwnSlotsLog2 = 12;
 constexpr io::Duration kPoll = 1ms;      // of a full ring whose reader rings no doorbell
 constexpr io::Duration kLate = 100ms;    // of data behind its record, when that rule is broken on purpose
@@ -371,8 +370,8 @@ void DmaPath::settle_later() {
 void DmaPath::settle() {
   pumping_ = true;
   for (int round = 0; round < 2; ++round) {
-    logger_->pass_time(in_);
-    for (unsigned n = 0; n < kSettleCycles; ++n) cycle();
+    logger_->skip_idle();
+    for (int n = 0; n < logger_->idle_cycles(); ++n) cycle();
   }
   pumping_ = false;
   if (ring_) publish_state();
@@ -457,8 +456,8 @@ io::Task<bool> DmaPath::suspend() {
       in_.suspend = true;
       pumping_ = true;
       for (unsigned round = 0; round < 8 && !(out_.suspended && marker_seen_); ++round) {
-        logger_->pass_time(in_);
-        for (unsigned n = 0; n < kHeadCycles; ++n) cycle();
+        logger_->skip_idle();
+        for (int n = 0; n < std::max<int>(kHeadCycles, logger_->idle_cycles()); ++n) cycle();
       }
       pumping_ = false;
       suspended_ = out_.suspended && marker_seen_;

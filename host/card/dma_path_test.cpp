@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <random>
 #include <set>
 
@@ -31,7 +32,14 @@ class DmaPathTest : public ::testing::Test {
   DmaPathTest() {
     node = sim.add_node("host");
     make_memory();
-    path = std::make_shared<DmaPath>(world(), make_native_dma_logger(), 5);
+    // LUGE_DMA_LOG=rtl: the Verilated kernel, of the tree that LUGE_XRT names (a build with LUGE_HLS).
+    const char* kind = std::getenv("LUGE_DMA_LOG");
+    auto logger = make_dma_logger(kind != nullptr ? kind : "native", "");
+    if (!logger.ok()) {
+      ADD_FAILURE() << logger.status().to_string();
+      std::abort();
+    }
+    path = std::make_shared<DmaPath>(world(), std::move(*logger), 1);
     path->set_memory(memory);
     copy.assign(2 * kBytes, std::byte{0}), intended = copy;
     writer.assign(2 * kBytes, 0);
@@ -95,16 +103,16 @@ class DmaPathTest : public ::testing::Test {
     while (n < most && reader->next(r)) {
       ++n, ++records;
       if (r.kind == luge_card::DMA_WRITTEN) {
-        EXPECT_EQ(r.function, 5);
+        EXPECT_EQ(r.function, 1);
         EXPECT_FALSE(suspended) << "a record behind the suspended marker";
         if (reader->ring().header().mode == 1) pending.push_back(r);
         else take(r);
       } else if (r.kind == luge_card::DMA_COMPLETED) {
         while (!pending.empty() && pending.front().sequence < r.address) take(pending.front()), pending.pop_front();
       } else if (r.kind == luge_card::DMA_OVERFLOW) {
-        EXPECT_EQ(r.address, 1ull << 5);
+        EXPECT_EQ(r.address, 1ull << 1);
         overflowed = true;
-        for (std::uint64_t i = 0; i < kBytes; i += 4096) take({i, 4095, 5, 0, 0}), take({kHigh + i, 4095, 5, 0, 0});
+        for (std::uint64_t i = 0; i < kBytes; i += 4096) take({i, 4095, 1, 0, 0}), take({kHigh + i, 4095, 1, 0, 0});
       } else {
         EXPECT_EQ(r.kind, luge_card::DMA_SUSPENDED);
         EXPECT_TRUE(pending.empty());
@@ -185,7 +193,10 @@ TEST_F(DmaPathTest, AnOutsideAddressWritesNothing) {
   EXPECT_EQ(path->stats().outside, 1u);
 }
 
-// Requirement: DWR-03, DWR-04, DWR-05, DWR-09, DWR-10, DWR-11, DWR-19 switch=dma-records-lost
+// Requirement: DWR-03, DWR-04, DWR-05, DWR-11, DWR-19 switch=dma-records-lost
+// Requirement: DWR-02, DWR-10 switch=dma-unrecorded
+// Requirement: DWR-06, DWR-30 switch=dma-function-unrecorded
+// Requirement: DWR-12 switch=dma-record-before-data
 TEST_F(DmaPathTest, ACopyFromRecordsEqualsTheMemoryWhateverRingAndMode) {
   for (unsigned slots : {0u, 1u, 2u, 5u, 10u})
     for (RecordMode mode : {RecordMode::completed, RecordMode::scheduled}) {
@@ -294,6 +305,28 @@ TEST_F(DmaPathTest, ADirtyLogGetsEveryPageTouched) {
     EXPECT_EQ(marked, expected);
     path->resume();
   }
+  ::munmap(bits, log_bytes);
+  ::close(log_fd);
+}
+
+// Requirement: DWR-18 switch=dma-overflow-ignored
+TEST_F(DmaPathTest, AnOverflowMarksAllOfTheDirtyLog) {
+  int log_fd = ::memfd_create("log", MFD_CLOEXEC);
+  const std::uint64_t log_bytes = (kHigh + kBytes) / 4096 / 8;
+  ASSERT_EQ(::ftruncate(log_fd, static_cast<off_t>(log_bytes)), 0);
+  auto* bits = static_cast<std::uint8_t*>(::mmap(nullptr, log_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, log_fd, 0));
+  path->set_hold_limit(10ms);
+  start(RecordMode::completed, 1);
+  auto log = DirtyLog::map(log_fd, 0, log_bytes);
+  ASSERT_TRUE(log.ok());
+  path->set_dirty_log(std::move(*log));
+  write(30);
+  run_for(100ms);
+  EXPECT_EQ(done, 30);
+  quiesce();
+  EXPECT_TRUE(overflowed);
+  for (std::uint64_t page = 0; page < kBytes / 4096; ++page)
+    for (std::uint64_t p : {page, kHigh / 4096 + page}) ASSERT_TRUE(bits[p / 8] >> (p % 8) & 1) << "page " << p;
   ::munmap(bits, log_bytes);
   ::close(log_fd);
 }

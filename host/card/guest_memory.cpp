@@ -1,66 +1,18 @@
 #include "card/guest_memory.hpp"
 
 #include <fcntl.h>
-#include <signal.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <cstring>
-#include <mutex>
 #include <string>
 
+#include "card/lost_pages.hpp"
+
 namespace luge::card {
-
-// What the handler of SIGBUS knows: where guest memory is mapped. Slots are only ever filled and emptied, so that it can be read at
-// any moment.
-struct LostPages {
-  struct Slot {
-    std::atomic<std::uintptr_t> begin, end;
-    std::atomic<GuestMemory*> owner;
-  };
-  static constexpr std::size_t kSlots = 1024;
-  static std::array<Slot, kSlots> slots;
-  static struct sigaction before;
-
-  static bool add(GuestMemory* owner, std::byte* at, std::uint64_t bytes) {
-    static std::once_flag once;
-    std::call_once(once, [] {
-      struct sigaction a {};
-      a.sa_sigaction = &handle;
-      a.sa_flags = SA_SIGINFO | SA_NODEFER;
-      ::sigaction(SIGBUS, &a, &before);
-    });
-    for (Slot& s : slots)
-      if (s.owner.load() == nullptr) {
-        s.begin = reinterpret_cast<std::uintptr_t>(at), s.end = s.begin + bytes, s.owner = owner;
-        return true;
-      }
-    return false;
-  }
-  static void remove(GuestMemory* owner) {
-    for (Slot& s : slots)
-      if (s.owner.load() == owner) s.owner = nullptr;
-  }
-  static void handle(int, siginfo_t* info, void*) {
-    auto at = reinterpret_cast<std::uintptr_t>(info->si_addr);
-    for (Slot& s : slots) {
-      GuestMemory* owner = s.owner.load();
-      if (owner == nullptr || at < s.begin || at >= s.end) continue;
-      void* page = reinterpret_cast<void*>(at & ~(kGuestPage - 1));
-      if (::mmap(page, kGuestPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED) break;
-      owner->lost_.store(true, std::memory_order_relaxed);
-      return;
-    }
-    ::sigaction(SIGBUS, &before, nullptr);  // the access is done again, and ends the process as it would have
-  }
-};
-
-std::array<LostPages::Slot, LostPages::kSlots> LostPages::slots;
-struct sigaction LostPages::before;
 
 namespace {
 
@@ -101,13 +53,13 @@ Result<std::shared_ptr<GuestMemory>> GuestMemory::map(std::span<const GuestRegio
     r.fd = ::fcntl(r.fd, F_DUPFD_CLOEXEC, 3);
     m->regions_.push_back(r);
     m->mapped_.push_back(static_cast<std::byte*>(p));
-    if (r.fd < 0 || !LostPages::add(m.get(), m->mapped_.back(), r.bytes)) return Status(Code::unavailable, "too much guest memory is mapped");
+    if (r.fd < 0 || !LostPages::add(m->mapped_.back(), r.bytes, &m->lost_)) return Status(Code::unavailable, "too much guest memory is mapped");
   }
   return m;
 }
 
 GuestMemory::~GuestMemory() {
-  LostPages::remove(this);
+  LostPages::remove(&lost_);
   for (std::size_t i = 0; i < mapped_.size(); ++i) {
     ::munmap(mapped_[i], regions_[i].bytes);
     if (regions_[i].fd >= 0) ::close(regions_[i].fd);

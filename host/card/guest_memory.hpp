@@ -52,7 +52,6 @@ class GuestMemory {
 
  private:
   GuestMemory() = default;
-  friend struct LostPages;
   std::vector<GuestRegion> regions_;  // by address
   std::vector<std::byte*> mapped_;
   std::atomic<bool> lost_{false};

@@ -49,6 +49,7 @@ io::Task<Status> Link::open() {
       lose(Fault::hang, Status(Code::timed_out, "the card was not open after " + std::to_string(options_.start_limit / std::chrono::seconds(1)) + " s; " +
                                process_->last_words()));
   if (!status_.ok()) co_return status_;
+  process_->came_up();
   world_.spawn("card watch", watch(shared_from_this()));
   co_return Status();
 }
@@ -74,7 +75,7 @@ void Link::listen() {
 }
 
 void Link::hear() {
-  alignas(8) char data[1024];
+  alignas(8) char data[2048];
   alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))];
   for (;;) {
     iovec v{data, sizeof data};
@@ -115,6 +116,9 @@ void Link::hear_one(const char* data, std::size_t n, int descriptor) {
     finish(h.id, done.code == 0 ? Status() : Status(static_cast<Code>(done.code), done.text));
   } else if (h.say == Say::lost && read_as(done, data, n)) {
     lose(static_cast<Fault>(done.fault), Status(static_cast<Code>(done.code), done.text));
+  } else if (h.say == Say::firmware && read_as(report_, data, n)) {
+    if (auto it = questions_.find(h.id); it != questions_.end()) it->second = true;
+    changed_.notify_all();
   } else if (h.say == Say::counters && read_as(counters, data, n)) {
     std::uint64_t copied = counters_.copied_bytes;
     const std::uint64_t* v = counters.values;
@@ -208,21 +212,37 @@ io::Task<void> Link::ended(std::shared_ptr<Job> job) {
 
 io::Task<void> Link::any_ended() { co_await changed_.wait(); }
 
+// Waits for the answer to a question that was sent.
+io::Task<Status> Link::answered(std::uint32_t id, io::Duration limit, const char* what) {
+  questions_[id] = false;
+  const io::Time deadline = world_.now() + limit;
+  while (!questions_[id] && status_.ok())
+    if (!co_await changed_.wait_until(deadline)) break;
+  bool got = questions_[id];
+  questions_.erase(id);
+  if (got) co_return Status();
+  if (status_.ok() && sent_.empty()) lose(Fault::hang, Status(Code::timed_out, std::string("the card does not tell its ") + what));
+  co_return status_.ok() ? Status(Code::timed_out, "the card is busy") : status_;
+}
+
 io::Task<Result<CardCounters>> Link::ask_counters() {
   if (!status_.ok()) co_return status_;
   Header question{Say::counters, next_id_++};
-  std::uint32_t id = question.id;
   if (::send(process_->socket(), &question, sizeof question, MSG_DONTWAIT | MSG_NOSIGNAL) != sizeof question)
     co_return Status(Code::unavailable, "the card process does not listen");
-  questions_[id] = false;
-  const io::Time deadline = world_.now() + options_.job_limit;
-  while (!questions_[id] && status_.ok())
-    if (!co_await changed_.wait_until(deadline)) break;
-  bool answered = questions_[id];
-  questions_.erase(id);
-  if (answered) co_return counters_;
-  if (status_.ok() && sent_.empty()) lose(Fault::hang, Status(Code::timed_out, "the card does not tell its counters"));
-  co_return status_.ok() ? Status(Code::timed_out, "the card is busy") : status_;
+  if (Status s = co_await answered(question.id, options_.job_limit, "counters"); !s.ok()) co_return s;
+  co_return counters_;
+}
+
+io::Task<Result<FirmwareReport>> Link::ask_firmware(int op, std::span<const std::uint32_t> arguments) {
+  if (!status_.ok()) co_return status_;
+  FirmwareMessage question;
+  question.header.id = next_id_++, question.op = op;
+  std::copy_n(arguments.begin(), std::min<std::size_t>(arguments.size(), std::size(question.argument)), question.argument);
+  if (::send(process_->socket(), &question, sizeof question, MSG_DONTWAIT | MSG_NOSIGNAL) != sizeof question)
+    co_return Status(Code::unavailable, "the card process does not listen");
+  if (Status s = co_await answered(question.header.id, options_.start_limit, "firmware's state"); !s.ok()) co_return s;
+  co_return report_;
 }
 
 io::Task<void> Link::watch(std::shared_ptr<Link> self) {

@@ -7,6 +7,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -41,6 +42,8 @@ class Link : public std::enable_shared_from_this<Link> {
   /// Ends with the next job that ends, whichever; for who waits for memory.
   io::Task<void> any_ended();
   io::Task<Result<CardCounters>> ask_counters();
+  /// The firmware's answer to a command (0: none), and what it says of itself.
+  io::Task<Result<FirmwareReport>> ask_firmware(int op, std::span<const std::uint32_t> arguments);
 
   const CardCounters& counters() const { return counters_; }
   CardCounters& counters() { return counters_; }
@@ -58,6 +61,7 @@ class Link : public std::enable_shared_from_this<Link> {
   void hear_one(const char* data, std::size_t n, int descriptor);
   void send_waiting();
   void finish(std::uint32_t id, Status status);
+  io::Task<Status> answered(std::uint32_t question, io::Duration limit, const char* what);
   void lose(Fault fault, Status why);
   Status explain_end();
   static io::Task<void> watch(std::shared_ptr<Link> self);
@@ -76,6 +80,7 @@ class Link : public std::enable_shared_from_this<Link> {
   std::deque<std::shared_ptr<Job>> waiting_;
   std::map<std::uint32_t, bool> questions_;  // answered?
   CardCounters counters_;
+  FirmwareReport report_;
   io::Time progress_;
   io::Event changed_, started_;
 };

@@ -17,6 +17,7 @@ enum class Say : std::uint32_t {
   counters = 2,  ///< to the card: Header alone; from it: CountersMessage
   hello = 3,     ///< from the card, once, with the pool's descriptor: HelloMessage
   done = 4,      ///< from the card: DoneMessage, for every job
+  firmware = 6,  ///< to the card: FirmwareMessage; from it: FirmwareReport
   lost = 5,      ///< from the card, its last word: DoneMessage without a job
 };
 
@@ -44,6 +45,22 @@ struct DoneMessage {
 struct CountersMessage {
   Header header{Say::counters, 0};
   std::uint64_t values[18] = {};  ///< of CardCounters, in its order, without copied_bytes
+};
+
+/// A command for the card's firmware, 0 for none; REQUIRES for `self_test`: no job is on the card.
+struct FirmwareMessage {
+  Header header{Say::firmware, 0};
+  std::int32_t op = 0;
+  std::uint32_t argument[16] = {};
+};
+
+/// What the card's firmware says of itself, and its answer. There: shared words as docs/registers.md has them.
+struct FirmwareReport {
+  Header header{Say::firmware, 0};
+  std::uint32_t there = 0, answered = 0, status = 0;
+  std::uint32_t words[16] = {};                 ///< from `magic` on: version, state, boots, ...
+  std::uint32_t answer[16] = {}, telemetry[16] = {}, last_fault[16] = {};
+  std::uint32_t log[256] = {};
 };
 
 struct HelloMessage {

@@ -16,8 +16,10 @@
 #include <map>
 #include <vector>
 
+#include "base/logging.hpp"
 #include "card/environment.hpp"
 #include "card/messages.hpp"
+#include "image/card_store.hpp"
 
 extern char** environ;
 
@@ -55,10 +57,6 @@ Result<std::unique_ptr<Process>> Process::start(const CardOptions& o, Fault& fau
     if (wanted.code() == Code::invalid) fault = Fault::none;
     return wanted.status();
   }
-  if (o.kind == "hw" && o.xclbin.empty()) {
-    fault = Fault::none;
-    return Status(Code::invalid, "card hw: name the xclbin to load");
-  }
   std::map<std::string, std::string> env;
   for (char** e = environ; *e != nullptr; ++e)
     if (const char* equals = std::strchr(*e, '=')) env[std::string(*e, static_cast<std::size_t>(equals - *e))] = equals + 1;
@@ -82,6 +80,24 @@ Result<std::unique_ptr<Process>> Process::start(const CardOptions& o, Fault& fau
     fault = Fault::in_use;
     return Status(Code::exists, "another host has the card: " + card + ".lock is locked");
   }
+  // A card with slots boots what its records say.
+  std::string xclbin = o.xclbin;
+  p->device_ = o.device;
+  if (auto store = image::CardStore::open(p->directory_, o.device); store.ok()) {
+    auto boot = store->boot();
+    if (!boot.ok()) return boot.status();
+    p->slot_ = boot->slot;
+    if (!boot->xclbin.empty()) xclbin = boot->xclbin;
+    if (!boot->firmware.empty()) env["LUGE_CARD_FIRMWARE"] = boot->firmware;
+    env["LUGE_CARD_SLOT"] = std::to_string(boot->slot);
+    logging::info("card {} boots slot {}, version {}{}", o.device, image::slot_name(boot->slot), boot->version, boot->fell_back ? ": it fell back to it" : "");
+  } else if (store.code() != Code::not_found) {
+    return store.status();
+  }
+  if (o.kind == "hw" && xclbin.empty()) {
+    fault = Fault::none;
+    return Status(Code::invalid, "card hw: name the xclbin to load, or give the card slots (luge card create)");
+  }
   // What an earlier one left that was killed.
   std::error_code e;
   fs::remove_all(run, e);
@@ -89,7 +105,7 @@ Result<std::unique_ptr<Process>> Process::start(const CardOptions& o, Fault& fau
   p->log_ = card + ".log";
   env["SDACCEL_EM_RUN_DIR"] = run;
   std::vector<std::string> arguments{program, "--device", std::to_string(o.device), "--pool-bytes", std::to_string(o.pool_bytes)};
-  if (!o.xclbin.empty()) arguments.insert(arguments.end(), {"--xclbin", fs::absolute(o.xclbin).string()});
+  if (!xclbin.empty()) arguments.insert(arguments.end(), {"--xclbin", fs::absolute(xclbin).string()});
   if (!o.memory.empty()) arguments.insert(arguments.end(), {"--memory", o.memory});
   std::vector<std::string> environment;
   for (auto& [k, v] : env) environment.push_back(k + "=" + v);
@@ -140,6 +156,12 @@ void Process::close(int milliseconds) {
   socket_ = -1;
   int status;
   for (int i = 0; i < milliseconds && !ended(status); i += 2) ::usleep(2000);
+}
+
+void Process::came_up() {
+  if (slot_ == fw::kNoSlot) return;
+  auto store = image::CardStore::open(directory_, device_);
+  if (Status s = store.ok() ? store->mark_good(slot_) : store.status(); !s.ok()) logging::warn("card {}: {}", device_, s.to_string());
 }
 
 Process::~Process() {

@@ -7,6 +7,7 @@
 
 #include "base/status.hpp"
 #include "card/card.hpp"
+#include "firmware/update/slots.hpp"
 
 namespace luge::card {
 
@@ -22,6 +23,8 @@ class Process {
   void close(int milliseconds);
   /// It has ended, with this status of waitpid().
   bool ended(int& status);
+  /// The card is open: the image that it was booted from is good, if it was on trial.
+  void came_up();
   /// The last lines that it or the runtime wrote, for people.
   std::string last_words() const;
 
@@ -33,6 +36,8 @@ class Process {
   int status_ = 0;
   std::string directory_, log_;
   bool own_directory_ = false;
+  unsigned device_ = 0;
+  fw::Slot slot_ = fw::kNoSlot;
 };
 
 }  // namespace luge::card

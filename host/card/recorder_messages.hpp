@@ -13,6 +13,7 @@ inline constexpr std::uint32_t kRecorderMagic = 0x4352474c;  // "LGRC"
 inline constexpr std::uint16_t kRecorderVersion = 1;
 inline constexpr const char* kRecorderSuffix = ".recorder";
 inline constexpr std::uint32_t kRecorderMostRegions = 64;
+inline constexpr std::uint32_t kRecorderWindow = 1u << 20;
 
 enum class RecorderVerb : std::uint16_t {
   start = 1,     ///< mode, slots_log2, watermark. Reply with descriptors: ring, watermark eventfd, doorbell eventfd, then one a region
@@ -22,6 +23,9 @@ enum class RecorderVerb : std::uint16_t {
   throttle = 5,  ///< value: bytes of DMA per second; 0: as fast as it goes
   status = 6,
   memory = 7,    ///< the table of guest memory: regions, with one descriptor each
+  track = 8,     ///< value 1: from now on the blocks that the guest writes are noted. Reply with descriptors: bitmap (a bit for each 4 KiB, set
+                 ///< after the write has ended, cleared by the VMC with atomic exchanges of words), window. value 0: not any more
+  read = 9,      ///< `mode` bytes of the volume from `value` on, into the window
 };
 
 struct RecorderRequest {

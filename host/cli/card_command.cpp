@@ -149,6 +149,7 @@ void add_card_commands(CLI::App& app, Context& context) {
       return io::run_main(world, test_card(world, context, *o));
     };
   });
+  add_card_maintenance(*card, context);
 }
 
 }  // namespace luge::cli

@@ -38,8 +38,11 @@ void add_unit_commands(CLI::App& app, Context& context);
 /// `luge debug`: rooms with a format of their own add what prints it.
 void add_debug_commands(CLI::App& app, Context& context);
 
-/// `luge card`
+/// `luge card`: emulated and real cards by themselves, and what maintains them.
 void add_card_commands(CLI::App& app, Context& context);
+void add_card_maintenance(CLI::App& card, Context& context);
+/// `luge image`
+void add_image_commands(CLI::App& app, Context& context);
 /// `luge vm`
 void add_vm_commands(CLI::App& app, Context& context);
 

@@ -130,6 +130,7 @@ int main(int argc, char** argv) {
   add_control_commands(app, context);
   add_debug_commands(app, context);
   add_card_commands(app, context);
+  add_image_commands(app, context);
   add_vm_commands(app, context);
   app.add_subcommand("bench", "measure a unit of this machine against qemu-nbd on the same disk (luge bench --help)");
   app.add_subcommand("cosim", "run a co-simulation bench of the card or one of its kernels (luge cosim --help)");

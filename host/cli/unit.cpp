@@ -132,12 +132,12 @@ std::string Unit::config_of(const Daemon& d) const {
   c << "control = " << quoted(socket(daemons_.front())) << "\n";
   if (d.role == "head")
     c << "log-bytes = \"" << shape_.log_bytes << "\"\nmeta-bytes = \"" << shape_.meta_bytes
-      << "\"\nsegment-bytes = \"" << shape_.segment_bytes << "\"\n";
+      << "\"\nsegment-bytes = \"" << shape_.segment_bytes << "\"\ncoding = \"" << (shape_.coding == "head" ? "head" : "gateway") << "\"\n";
   if (d.role == "sled") {
     c << "devices = [";
     for (std::uint32_t i = 0; i < shape_.devices; ++i)
       c << (i ? ", " : "") << quoted(home + "/device-" + std::to_string(i) + ":" + std::to_string(shape_.device_bytes));
-    c << "]\ncolumn-bytes = \"" << shape_.column_bytes << "\"\ncard = " << quoted(shape_.card) << "\ncoding = " << quoted(shape_.coding)
+    c << "]\ncolumn-bytes = \"" << shape_.column_bytes << "\"\ncard = " << quoted(shape_.card) << "\ncoding = " << quoted(shape_.coding == "head" ? "isal" : shape_.coding)
       << "\nverify = " << quoted(shape_.verify) << "\n";
   }
   return c.str();

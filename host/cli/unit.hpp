@@ -25,7 +25,7 @@ struct UnitShape {
   std::uint64_t meta_bytes = 64ull << 20;
   std::uint64_t column_bytes = 16ull << 20;
   std::uint64_t segment_bytes = 16ull << 20;
-  std::string card = "none", coding = "isal", verify = "all";  ///< of every sled, as luge-sled's options of these names
+  std::string card = "none", coding = "isal", verify = "all";  ///< of every sled, as luge-sled's options of these names; coding = head: of every head
   bool operator==(const UnitShape&) const = default;
 };
 

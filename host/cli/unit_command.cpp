@@ -289,7 +289,7 @@ void add_unit_commands(CLI::App& app, Context& context) {
     sub->add_option("--meta-bytes", a->meta_bytes, "metadata portion of a head's log; default 64MiB");
     sub->add_option("--column-bytes", a->column_bytes, "allocation unit on a device; default 16MiB");
     sub->add_option("--card", a->card, "what codes on the sleds; default none")->check(CLI::IsMember({"none", "native", "rtl", "hw"}));
-    sub->add_option("--coding", a->coding, "without a card: isal, opencl or opencl:NAME; default isal");
+    sub->add_option("--coding", a->coding, "without a card: isal, opencl or opencl:NAME, on the sleds; or head: by the heads' processors; default isal");
     sub->add_option("--verify", a->verify, "parity of a card compared with software's; default all")->check(CLI::IsMember({"all", "sample"}));
     sub->add_option("--bin", a->bin, "directory of the daemons; default: that of this program");
     sub->add_option("--sabotage-bin", a->sabotage_bin, "the same, for builds that break rules on purpose (tests)");

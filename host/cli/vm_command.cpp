@@ -24,7 +24,7 @@ struct VmArguments {
   std::string socket, machine, qmp, to, from, every, writes, mode;
   std::vector<std::string> disks;
   std::uint64_t keep = 0, checkpoint = 0, slots = 0;
-  bool not_durable = false, no_throttle = false, stay_paused = false;
+  bool not_durable = false, no_throttle = false, stay_paused = false, with_disk = false;
 };
 
 Result<json::value> ask(const VmArguments& a, const json::object& request) {
@@ -83,6 +83,7 @@ Result<json::object> request_of(const char* what, const VmArguments& a) {
   }
   if (a.checkpoint != 0) r["checkpoint"] = a.checkpoint;
   if (a.not_durable) r["durable"] = false;
+  if (a.with_disk) r["with_disk"] = true;
   if (a.stay_paused) r["stay_paused"] = true;
   if (a.no_throttle) r["throttle"] = false;
   return r;
@@ -175,6 +176,7 @@ void add_vm_commands(CLI::App& app, Context& context) {
   };
   auto keep = [](CLI::App* sub, const std::shared_ptr<VmArguments>& a) {
     sub->add_option("--to", a->to, "a directory, or another host's luge-vmstated: tcp:HOST:PORT or unix:PATH");
+    sub->add_flag("--with-disk", a->with_disk, "the disk's blocks belong to the checkpoints: one consistent point of memory and disk");
     sub->add_option("--keep", a->keep, "checkpoints kept in a directory; default 4")->check(CLI::Range(1, 1000));
     sub->add_flag("--not-durable", a->not_durable, "checkpoints in a directory needn't survive this host");
   };

@@ -200,6 +200,32 @@ class ControlTest : public testing::Test {
   }
 
   /// What `daemon` hears when it asks what it is to export: names and addresses.
+  // As the attach daemon `by` asks for the volume "v".
+  Code attach(NodeId by, bool take_over, std::uint64_t* incarnation) {
+    Code code = Code::internal;
+    bool done = false;
+    struct Run {
+      static Task<void> go(Peer& p, bool take_over, std::uint64_t* incarnation, Code& code, bool& done) {
+        auto r = co_await p.link.call(wire::make_frame(wire::Kind::attach_volume, [&](auto& b) {
+          auto name = b.CreateString("v");
+          return fbs::CreateAttachVolume(b, name, p.setup.id, take_over);
+        }), 2s);
+        const auto* v = r->as<fbs::VolumeView>();
+        code = static_cast<Code>(v->code());
+        *incarnation = v->incarnation();
+        if (v->code() == 0) {
+          EXPECT_EQ(v->vps()->size(), 1u);
+          EXPECT_EQ(v->vps()->Get(0)->primary_address()->str(), "tcp:head-1:1");
+        } else {
+          EXPECT_NE(v->text()->str().find("attach-"), std::string::npos) << "it names the holder";
+        }
+        done = true;
+      }
+    };
+    sim_.world(sim_node_[by]).spawn("attach", Run::go(peer(by), take_over, incarnation, code, done));
+    EXPECT_TRUE(sim_.run_until([&] { return done; }, 10s));
+    return code;
+  }
   std::map<std::string, std::string> listed(NodeId daemon) {
     std::map<std::string, std::string> out;
     bool done = false;
@@ -624,31 +650,6 @@ TEST_F(ControlTest, OneWriterAttachmentAVolume) {
   add({902, "attach-2", "attach"});
   ASSERT_TRUE(sim_.run_until([&] { return peer(902).link.connected(); }, 5s));
   create("v");
-  auto attach = [&](NodeId by, bool take_over, std::uint64_t* incarnation) {
-    Code code = Code::internal;
-    bool done = false;
-    struct Run {
-      static Task<void> go(Peer& p, bool take_over, std::uint64_t* incarnation, Code& code, bool& done) {
-        auto r = co_await p.link.call(wire::make_frame(wire::Kind::attach_volume, [&](auto& b) {
-          auto name = b.CreateString("v");
-          return fbs::CreateAttachVolume(b, name, p.setup.id, take_over);
-        }), 2s);
-        const auto* v = r->template as<fbs::VolumeView>();
-        code = static_cast<Code>(v->code());
-        *incarnation = v->incarnation();
-        if (v->code() == 0) {
-          EXPECT_EQ(v->vps()->size(), 1u);
-          EXPECT_EQ(v->vps()->Get(0)->primary_address()->str(), "tcp:head-1:1");
-        } else {
-          EXPECT_NE(v->text()->str().find("attach-1"), std::string::npos) << "it names the holder";
-        }
-        done = true;
-      }
-    };
-    sim_.world(sim_node_[by]).spawn("attach", Run::go(peer(by), take_over, incarnation, code, done));
-    EXPECT_TRUE(sim_.run_until([&] { return done; }, 10s));
-    return code;
-  };
   std::uint64_t first = 0, again = 0, none = 0, taken = 0;
   EXPECT_EQ(attach(901, false, &first), Code::ok);
   EXPECT_EQ(attach(902, false, &none), Code::exists);
@@ -687,6 +688,41 @@ TEST_F(ControlTest, ExportsGoToAnAttachDaemonAndOutliveIt) {
   ASSERT_TRUE(sim_.run_until([&] { return peer(901).link.connected(); }, 5s));
   EXPECT_TRUE(listed(901).empty());
   EXPECT_EQ(error_code(http("POST", "/v1/volumes/v/detach")), "not_found");
+}
+
+// A guest's disk with two ends: the volume has one holder at any time, and the export goes where the guest has it attached.
+TEST_F(ControlTest, AGuestsDiskMovesToWhereItIsAttached) {
+  add_unit();
+  add({902, "attach-2", "attach"});
+  ASSERT_TRUE(sim_.run_until([&] { return peer(902).link.connected(); }, 5s));
+  create("v");
+  EXPECT_EQ(error_code(http("POST", "/v1/volumes/v/attach", R"({"nbd":"vhost-user:x"})")), "invalid");
+  EXPECT_EQ(error_code(http("POST", "/v1/volumes/v/attach", R"({"nbd":"vhost-user:/b","node":"attach-2","incoming":true})")), "invalid") << "nothing to move";
+  EXPECT_EQ(http("POST", "/v1/volumes/v/attach", R"({"nbd":"vhost-user:/a","node":"attach-1"})").status, 200u);
+  EXPECT_EQ(error_code(http("POST", "/v1/volumes/v/attach", R"({"nbd":"vhost-user:/b","node":"attach-2"})")), "exists");
+  EXPECT_EQ(error_code(http("POST", "/v1/volumes/v/attach", R"({"nbd":"vhost-user:/b","node":"attach-1","incoming":true})")), "invalid") << "the same daemon";
+  EXPECT_EQ(error_code(http("POST", "/v1/volumes/v/attach", R"({"nbd":"unix:/b","node":"attach-2","incoming":true})")), "invalid");
+  std::uint64_t first = 0, second = 0;
+  EXPECT_EQ(attach(901, false, &first), Code::ok);
+  EXPECT_EQ(http("POST", "/v1/volumes/v/attach", R"({"nbd":"vhost-user:/b","node":"attach-2","incoming":true})").status, 200u);
+  EXPECT_EQ(listed(901), (std::map<std::string, std::string>{{"v", "vhost-user:/a"}}));
+  EXPECT_EQ(listed(902), (std::map<std::string, std::string>{{"v", "vhost-user:/b"}}));
+  EXPECT_EQ(attach(902, false, &second), Code::exists) << "the first still has it";
+  EXPECT_EQ(attach(901, false, &first), Code::ok) << "a migration that was cancelled";
+  VolumeId id = image().volumes.begin()->first;
+  sim_.run(sim_node_[901], [](Peer& p, VolumeId id, std::uint64_t incarnation) -> Task<void> {
+    auto r = co_await p.link.call(wire::make_frame(wire::Kind::detach_volume, [&](auto& b) { return fbs::CreateDetachVolume(b, id, id, incarnation); }), 2s);
+    EXPECT_TRUE(r.ok() && wire::status_of(*r).ok());
+  }(peer(901), id, first));
+  EXPECT_EQ(attach(902, false, &second), Code::ok);
+  EXPECT_GT(second, first);
+  EXPECT_EQ(listed(902), (std::map<std::string, std::string>{{"v", "vhost-user:/b"}}));
+  EXPECT_TRUE(listed(901).empty());
+  EXPECT_EQ(peer(901).exports.back(), "-v");
+  EXPECT_EQ(attach(901, false, &first), Code::exists);
+  EXPECT_EQ(http("POST", "/v1/volumes/v/attach", R"({"nbd":"vhost-user:/a","node":"attach-1","incoming":true})").status, 200u) << "and back";
+  EXPECT_EQ(http("POST", "/v1/volumes/v/detach").status, 200u);
+  EXPECT_TRUE(listed(901).empty() && listed(902).empty());
 }
 
 TEST_F(ControlTest, AFlushFollowsThePrimary) {

@@ -38,7 +38,7 @@ struct Context {
 
   std::uint64_t next_stripe_counter = 1;
   std::size_t in_flight = 0;  ///< payload that this head's primaries have admitted and not committed yet
-  std::uint64_t coded_bytes = 0;  ///< source bytes that this head's own processor has coded: 0 while sleds can
+  std::uint64_t coded_bytes = 0;  ///< source bytes that this head's own processor has coded: 0 while sleds can and are to
   bool draining = false;
 
   Partition* partition(VpId vp);

@@ -20,6 +20,7 @@ class HeadDaemon {
         {"meta-bytes", T::bytes, "128MiB", "metadata portion of the log"},
         {"segment-bytes", T::bytes, "16MiB", "one segment of the volume-data portion"},
         {"chunk-bytes", T::bytes, "128KiB", "one chunk of new stripes"},
+        {"coding", T::text, "gateway", "who codes new stripes: gateway, a sled of the stripe with its card or processor, or head, this head's processor"},
         {"memory-bytes", T::bytes, "256MiB", "payloads kept in memory until they are flushed"},
         {"reads", T::text, "lease", "lease: reads are answered while no other head can have become primary (rates of CLOCK_BOOTTIME differ by less than 1 %); confirmed: after a round to the reserves, which rests on no clock"},
         {"flush-bytes", T::bytes, "64MiB", "a flush starts at this much unflushed data of a VP"},
@@ -65,6 +66,8 @@ class HeadDaemon {
       co_return Status(Code::invalid, "slow-factor is 0 or 2 to 1000, slow-back is 1 to slow-factor");
     if (o.latency.floor < 1ms || o.latency.gap < 1s) co_return Status(Code::invalid, "slow-floor is at least 1ms, slow-gap at least 1s");
     if (s.text("reads") != "lease" && s.text("reads") != "confirmed") co_return Status(Code::invalid, "reads is lease or confirmed");
+    if (s.text("coding") != "gateway" && s.text("coding") != "head") co_return Status(Code::invalid, "coding is gateway or head");
+    o.codes_itself = s.text("coding") == "head";
     o.lease_reads = s.text("reads") == "lease";
     if (Status c = checkpoint_options(s, o); !c.ok()) co_return c;
     if (o.segment_bytes < (4 << 20)) co_return Status(Code::invalid, "segment-bytes is at least 4MiB");
@@ -84,7 +87,7 @@ class HeadDaemon {
     o.checkpoints = mode == "all" ? Checkpoints::all : mode == "primary" ? Checkpoints::primary : Checkpoints::none;
     o.checkpoint_growth = s.bytes("checkpoint-growth");
     o.checkpoint_age = s.duration("checkpoint-age");
-    o.checkpoint_pages = static_cast<std::uint32_t>(std::min<std::uint64_t>(s.bytes("checkpoint-pages"), ~std::uint32_t{0}));
+    o.checkpoint_pages = static_cast<std::uint32_t>(std::min<std::uint64_t>(s.number("checkpoint-pages"), ~std::uint32_t{0}));
     return Status();
   }
 

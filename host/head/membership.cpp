@@ -72,6 +72,7 @@ io::Task<void> Primary::sync_member(std::shared_ptr<Primary> self, NodeId id) {
     ctx_.connections->to(id);
     if (ctx_.connections->connected(id)) {
       set_state(*m, MemberState::syncing);
+      m->data_fill = 0;  // known again by its first answer as a live member
       bool ok = co_await sync_once(id);
       partition_.replica.pin(id, 0);
       m = member(id);
@@ -79,10 +80,17 @@ io::Task<void> Primary::sync_member(std::shared_ptr<Primary> self, NodeId id) {
       if (ok && m->state == MemberState::live) break;
       if (m->state == MemberState::syncing) set_state(*m, MemberState::away);
     }
+    if (m && m->data_fill == kFull) co_await ctx_.world.sleep(500ms);
     co_await members_changed_.wait_for(50ms + io::Duration(ctx_.world.random_below(50'000'000)));
   }
   if (Member* m = member(id)) m->sync_running = false;
   members_changed_.notify_all();
+}
+
+// As if it had reported a full log: a flush makes what is to be sent less.
+void Primary::no_room_at(NodeId id) {
+  if (Member* m = member(id)) m->data_fill = kFull;
+  flush_wake_.notify_all();
 }
 
 namespace {
@@ -216,6 +224,7 @@ io::Task<bool> Primary::send_image(NodeId id, std::uint64_t turn, Partition::Syn
     f.payload = std::move(packed.payload);
     Status s = sync_status(co_await p.ctx_.connections->call(to, std::move(f), 10s));
     if (!s.ok()) logging::warn("VP {:x}: node {} does not take the image: {}", p.partition_.replica.vp(), to, s.to_string());
+    if (s.code() == Code::no_space) p.no_room_at(to);
     co_return s.ok() && !p.deposed_;
   };
   // Head first, records next, image_end last: an image is complete only with all it names.

@@ -24,6 +24,7 @@ struct Options {
   std::uint64_t segment_bytes = 16 << 20;
   std::uint64_t meta_segment_bytes = 4 << 20;
   std::uint32_t chunk_bytes = 128 << 10;
+  bool codes_itself = false;             ///< new stripes are coded by this head, not by a sled
   std::uint64_t memory_bytes = 256 << 20; ///< payloads kept in memory for reads and flushes
 
   std::uint64_t flush_bytes = 64 << 20;   ///< a flush starts at this much unflushed data per VP ...

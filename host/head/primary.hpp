@@ -145,6 +145,8 @@ class Primary : public std::enable_shared_from_this<Primary> {
   void start_sync(NodeId id);
   void set_state(Member& m, MemberState s);
   Member* member(NodeId id);
+  void no_room_at(NodeId id);
+  static constexpr std::uint32_t kFull = 1000;  // fill of a log
   void heartbeat();
   /// Heartbeats for as long as turn `turn` of tend() waits for something.
   io::Task<void> beat(std::shared_ptr<Primary> self, std::uint64_t turn);

@@ -259,7 +259,15 @@ io::Task<Status> Partition::image_record(const RecordPtr& record) {
 }
 
 // Held back until the image that names them is complete, then adopted below its point.
+// What there is no room for is refused: waiting, this replica might wait for itself, for what it has in the log is often given back by
+// the very synchronisation. The primary flushes and comes again.
 io::Task<Status> Partition::unflushed_records(std::vector<RecordPtr> records) {
+  std::uint64_t bytes = 0;
+  for (const RecordPtr& r : records) bytes += r->payload.size();
+  if (bytes != 0 && !ctx.data_log->has_room(bytes) && !broken(Switch::sync_waits_for_space)) {
+    reached(Path::sync_without_room);
+    co_return Status(Code::no_space, "the log has no room for " + std::to_string(bytes) + " bytes of unflushed data");
+  }
   for (const RecordPtr& r : records) {
     bool with_base = replica.loading_base() != 0;
     bool below = with_base && r->lsn() <= replica.loading_base() && stands_on_ == 0;

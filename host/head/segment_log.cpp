@@ -380,6 +380,11 @@ std::uint64_t SegmentLog::used_bytes() const {
   return full * options_.segment_bytes - unused;
 }
 
+bool SegmentLog::has_room(std::uint64_t bytes) const {
+  std::uint64_t there = free_.size() * options_.segment_bytes + (has_active_ ? options_.segment_bytes - active_offset_ : 0);
+  return queued_bytes_ + bytes + options_.segment_bytes <= there;  // a segment: what batches leave unused at the ends of others
+}
+
 std::uint32_t SegmentLog::fill() const {
   return static_cast<std::uint32_t>(std::min<std::uint64_t>(1000, (used_bytes() + queued_bytes_) * 1000 / options_.bytes));
 }

@@ -102,6 +102,8 @@ class SegmentLog {
   std::uint64_t used_bytes() const;
   /// 0..1000; counts whole segments that are not free, and the queue.
   std::uint32_t fill() const;
+  /// So much more payload would be written without waiting for space.
+  bool has_room(std::uint64_t bytes) const;
   std::size_t queued_bytes() const { return queued_bytes_; }
   std::uint64_t appended_bytes() const { return appended_bytes_; }
   std::uint64_t batches() const { return batches_; }

@@ -1,5 +1,6 @@
 #include "head/stripe_writer.hpp"
 
+#include "head/stripe_coder.hpp"
 #include "switches/paths.hpp"
 #include "wire/sled_generated.h"
 
@@ -31,6 +32,7 @@ wire::Frame stripe_frame(Context& ctx, StripeWrite& s) {
 }  // namespace
 
 io::Task<Status> write_stripe(Context& ctx, StripeWrite& stripe, NodeId gateway) {
+  if (ctx.options.codes_itself) co_return co_await code_and_send_stripe(ctx, stripe);
   std::string who = "gateway sled " + std::to_string(gateway);
   auto answer = co_await ctx.connections->call(gateway, stripe_frame(ctx, stripe), 10s);
   if (!answer.ok()) {

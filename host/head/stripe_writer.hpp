@@ -1,4 +1,4 @@
-// Hands a stripe to its gateway sled: new ones (flush) and chunks that an existing one lacks (widen).
+// Hands a stripe to its gateway sled, or codes it here (coding = head): new ones (flush) and chunks that an existing one lacks (widen).
 #pragma once
 
 #include <vector>

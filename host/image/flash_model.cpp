@@ -22,7 +22,8 @@ Result<FlashModel> FlashModel::open(const std::string& path, const fw::FlashLayo
   if (std::ifstream f(path, std::ios::binary); f) {
     std::vector<std::uint8_t> got{std::istreambuf_iterator<char>(f), std::istreambuf_iterator<char>()};
     if (got.size() != m.bytes_.size()) return Status(Code::invalid, path + " is no flash of " + std::to_string(m.bytes_.size()) + " bytes");
-    m.bytes_ = std::move(got);
+    m.bytes_ = std::move(got), m.path_ = path;
+    return m;
   }
   m.path_ = path;
   if (Status s = m.save(); !s.ok()) return s;

@@ -35,6 +35,8 @@ class FlashModel {
   void power_on() { off_ = false, cut_at_ = 0; }
   std::uint64_t operations() const { return operations_; }
   std::uint64_t erases() const { return erases_; }
+  /// The bytes themselves, for who copies them to and from a real flash.
+  std::vector<std::uint8_t>& bytes() { return bytes_; }
   /// Golden, at the factory: not through the updater.
   bool write_golden(const std::vector<std::uint8_t>& bytes);
   /// Whether anything of the golden slot was written or erased since.

@@ -123,5 +123,17 @@ TEST(OpenClDeathTest, NoDriverIsSaidInWords) {
       ::testing::ExitedWithCode(0), "finds no driver");
 }
 
+TEST(OpenClDeathTest, ADriverWithoutADeviceIsSaidInWords) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EXIT(
+      {
+        ::setenv("OCL_ICD_VENDORS", EMPTY_DRIVER, 1);
+        auto d = open_device("");
+        std::fprintf(stderr, "%s\n", d.status().to_string().c_str());
+        std::_Exit(d.code() == Code::not_found ? 0 : 1);
+      },
+      ::testing::ExitedWithCode(0), "there are 1 drivers and no device");
+}
+
 }  // namespace
 }  // namespace luge::opencl

@@ -12,17 +12,18 @@ std::string_view switch_name(Switch s) {
       "merge-without-block-lock", "ack-before-shrink", "join-before-acks", "acknowledges-one-copy", "union-forgotten", "replacement-joins-at-once",
       "latency-not-relative", "latency-floor-ignored", "slow-without-revision", "slow-never-restored", "slow-below-min-copies", "slow-member-cut-off", "slow-primary-kept",
       "longest-log-by-length",
-      "blank-promoted", "truncate-not-durable", "open-before-all-hold-tail", "restarted-primary-keeps-epoch", "silent-while-asking", "late-sync-taken", "history-unchecked", "reads-unconfirmed", "lease-from-receipt", "lease-of-any-one",
+      "blank-promoted", "truncate-not-durable", "open-before-all-hold-tail", "restarted-primary-keeps-epoch", "silent-while-asking", "sync-waits-for-space", "late-sync-taken", "history-unchecked", "reads-unconfirmed", "lease-from-receipt", "lease-of-any-one",
       "lease-forgotten-at-restart",
       "unconditional-index-record", "retry-on-same-slots", "free-without-generation", "no-sled-fence", "sled-forgets-fences",
       "segment-generation-unchecked", "suspect-promoted", "torn-end-forgotten", "reuse-before-image", "index-without-reserve",
       "store-loses-last-transaction", "restored-store-promotes", "checkpoint-covers-uncommitted", "checkpoint-of-another-history", "checkpoint-not-read-back",
-      "signatures-unchecked", "credentials-unchecked", "roles-unchecked", "epoch-not-raised", "sleds-word-ignored", "sandbox-is-a-limit", "flush-asks-for-space", "sandbox-not-sent", "no-tls-demand", "card-parity-unverified", "hung-card-waited-for", "head-decodes", "card-back-untested",
+      "signatures-unchecked", "credentials-unchecked", "roles-unchecked", "epoch-not-raised", "sleds-word-ignored", "sandbox-is-a-limit", "flush-asks-for-space", "sandbox-not-sent",
+      "no-tls-demand", "card-parity-unverified", "hung-card-waited-for", "head-decodes", "card-back-untested",
       "dma-unrecorded", "dma-records-lost", "dma-function-unrecorded", "dma-range-unrecorded", "dma-record-before-data", "dma-overflow-ignored",
       "record-gap-ignored", "record-counts-one-page", "records-ignored", "records-dropped", "records-of-function-lost", "records-of-range-dropped",
       "overflow-ignored", "processor-writes-ignored", "copied-at-scheduling", "bits-cleared-after-copy", "record-outside-ignored",
       "recording-after-first-pass", "one-pass-only", "final-drain-left-out", "recording-left-on", "device-never-slowed", "other-function-recorded",
-      "page-checksums-unchecked", "checkpoint-half-kept"};
+      "page-checksums-unchecked", "written-blocks-ignored", "checkpoint-half-kept"};
   return names[static_cast<std::size_t>(s)];
 }
 
@@ -32,7 +33,7 @@ std::string_view path_name(Path p) {
       "write-waits-for-merge", "proposal-answer-lost", "reserve-fuller-than-primary", "swaps-collide",
       "newer-than-store", "second-promotion-during-tail", "longer-tail-dropped", "index-record-dropped",
       "trim-during-flush", "sled-back-after-epochs", "decode-with-another-set",
-      "image-rebuild", "suspect-after-replay", "repaired-from-member", "narrow-stripe", "stranger", "blank-waits", "restarted-inside-lease", "late-sync-refused", "member-replaced", "replaced-came-back", "left-for-good", "attempt-of-unknown-end",
+      "image-rebuild", "suspect-after-replay", "repaired-from-member", "narrow-stripe", "stranger", "blank-waits", "restarted-inside-lease", "late-sync-refused", "sync-without-room", "member-replaced", "replaced-came-back", "left-for-good", "attempt-of-unknown-end",
       "epoch-start-appended", "truncate-logged", "proposal-sent", "image-sent", "index-record-appended",
       "segment-begun", "stripe-spread", "fence-persisted", "member-joined", "member-left", "primary-opened", "flush-gathered", "slow-left", "slow-back", "handed-over", "store-doubted",
       "tail-dropped", "store-rebuilt",

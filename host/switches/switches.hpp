@@ -38,6 +38,7 @@ enum class Switch {
   open_before_all_hold_tail,     // 4.4
   restarted_primary_keeps_epoch, // 4.5
   silent_while_asking,           // 4.8: a primary that asks the control plane something sends no heartbeat meanwhile
+  sync_waits_for_space,          // 3.4: a member whose log is full waits for space in the middle of a synchronisation
   late_sync_taken,               // 3.4: a synchronisation that was given up goes on
   history_unchecked,             // 4.6: a replica of a history given up is built upon
   reads_unconfirmed,             // 6
@@ -103,6 +104,7 @@ enum class Switch {
   device_never_slowed,       // DWR-25: whatever it dirties
   other_function_recorded,   // DWR-28: all functions, not those of the machine
   page_checksums_unchecked,  // of a checkpoint
+  written_blocks_ignored,    // of a disk that belongs to the checkpoint
   checkpoint_half_kept,      // DWR-32: one that was not committed counts
   count_
 };

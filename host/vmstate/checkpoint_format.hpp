@@ -44,7 +44,7 @@ static_assert(sizeof(CheckpointEntry) == 24);
 // and `commit`; what went wrong with `pages` it says at the commit.
 inline constexpr std::uint32_t kTransferMagic = 0x5254564c;  // "LVTR"
 inline constexpr std::uint16_t kTransferVersion = 1;
-inline constexpr std::uint32_t kMostFrame = 1u << 30;
+inline constexpr std::uint32_t kMostFrame = 64u << 20;
 
 enum class Transfer : std::uint16_t {
   begin = 1,   ///< BeginFrame

@@ -20,6 +20,9 @@ std::size_t DeviceWrites::drain(std::size_t most) {
   if (!reader_) return 0;
   std::size_t total = 0;
   const bool was_broken = reader_->gap();
+  // Asked once a call and not for each record, of which there may be tens of millions a second.
+  switched_ = broken(Switch::other_function_recorded) || broken(Switch::copied_at_scheduling) || broken(Switch::records_ignored) || broken(Switch::records_dropped) ||
+              broken(Switch::records_of_function_lost) || broken(Switch::records_of_range_dropped);
   while (total < most) {
     copies_.clear();
     const std::size_t n = reader_->read(copies_, std::min(kAtOnce, most - total));
@@ -43,11 +46,11 @@ void DeviceWrites::take(const card::dma_record& r) {
   suspended_ = false;
   switch (r.kind) {
     case luge_card::DMA_WRITTEN:
-      if (broken(Switch::other_function_recorded) || (functions_ >> r.function & 1) != 0) {
+      if ((switched_ && broken(Switch::other_function_recorded)) || (functions_ >> r.function & 1) != 0) {
         ++counters_.records;
         counters_.bytes += std::uint64_t{r.last} + 1;
-        if (dropped(r)) break;
-        if (at_scheduling_ && !broken(Switch::copied_at_scheduling)) pending_.push_back(r);
+        if (switched_ && dropped(r)) break;
+        if (at_scheduling_ && !(switched_ && broken(Switch::copied_at_scheduling))) pending_.push_back(r);
         else written(r);
       }
       break;

@@ -60,6 +60,7 @@ class DeviceWrites {
   std::deque<card::dma_record> pending_;  // recorded at scheduling, not known to be complete
   std::vector<card::dma_record> copies_;
   Counters counters_;
+  bool switched_ = false;
   std::uint64_t dropped_range_ = ~std::uint64_t{0};  // of Switch::records_of_range_dropped
 };
 

@@ -40,7 +40,17 @@ Status LiveTarget::begin(const Begin& b) {
   }
   ::close(fd);
   shape_ = b.shape, have_ = PageSet(shape_.memory_pages);
+  qmp_ = nullptr;
+  if (s.ok()) (void)meet_qemu(std::chrono::milliseconds(0));
   return s;
+}
+
+Status LiveTarget::meet_qemu(std::chrono::milliseconds patience) {
+  auto qmp = Qmp::open(directory_ + "/qmp.sock", patience);
+  if (!qmp.ok()) return qmp.status();
+  if (Status s = QemuMachine::prepare_to_load(**qmp); !s.ok()) return s;
+  qmp_ = std::move(*qmp);
+  return Status();
 }
 
 Status LiveTarget::put(const PageBatch& batch) {
@@ -60,10 +70,10 @@ Status LiveTarget::commit(const std::string& device_state, const std::string& de
   const std::string state = directory_ + "/state";
   std::ofstream(state, std::ios::binary | std::ios::trunc).write(device_state.data(), static_cast<std::streamsize>(device_state.size()));
   std::ofstream(directory_ + "/description.json", std::ios::trunc) << description;
-  auto qmp = Qmp::open(directory_ + "/qmp.sock");
-  if (!qmp.ok()) return qmp.status();
-  if (Status s = QemuMachine::load(**qmp, state); !s.ok()) return s;
-  return (*qmp)->run("cont").status();
+  if (!qmp_)
+    if (Status s = meet_qemu(std::chrono::seconds(5)); !s.ok()) return s;
+  if (Status s = QemuMachine::load(*qmp_, device_state, directory_); !s.ok()) return s;
+  return qmp_->run("cont").status();
 }
 
 }  // namespace luge::vmstate

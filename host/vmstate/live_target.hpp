@@ -6,6 +6,7 @@
 
 #include <string>
 
+#include "vmstate/qmp.hpp"
 #include "vmstate/target.hpp"
 
 namespace luge::vmstate {
@@ -22,10 +23,12 @@ class LiveTarget final : public Target {
   void abandon() override {}
 
  private:
+  Status meet_qemu(std::chrono::milliseconds patience);
   const std::string directory_;
   Shape shape_;
   std::byte* memory_ = nullptr;
   PageSet have_;
+  std::unique_ptr<Qmp> qmp_;  // from begin() on, if QEMU waits already
 };
 
 }  // namespace luge::vmstate

@@ -48,6 +48,8 @@ Result<ProtectionOptions> parse_protection(const json::object& r) {
   if (o.writes != "auto" && o.writes != "pagemap" && o.writes != "compare") return Status(Code::invalid, "--writes is auto, pagemap or compare, not '" + o.writes + "'");
   o.every = std::chrono::milliseconds(number(r, "every_ms", 0));
   o.keep = std::max<std::uint64_t>(1, number(r, "keep", 4));
+  o.with_disk = flag(r, "with_disk", false);
+  if (o.with_disk && o.disks.size() > 1) return Status(Code::invalid, "--with-disk: the machine has more than one disk");
   o.durable = flag(r, "durable", true);
   o.replication.at_scheduling = flag(r, "at_scheduling", false);
   o.replication.slots_log2 = static_cast<unsigned>(number(r, "slots_log2", o.replication.slots_log2));
@@ -64,7 +66,7 @@ json::object to_json(const Report& r) {
                                   {"again", p.again}, {"zero_pages", p.zero_pages}, {"bytes", p.bytes}, {"ms", ms(p.seconds)}});
     pages += p.pages, bytes += p.bytes;
   }
-  return {{"checkpoint", r.sequence}, {"passes", std::move(passes)}, {"pages", pages}, {"bytes", bytes}, {"records", r.records}, {"pause_ms", ms(r.pause_seconds)},
+  return {{"checkpoint", r.sequence}, {"passes", std::move(passes)}, {"pages", pages}, {"bytes", bytes}, {"records", r.records}, {"pause_ms", ms(r.pause_seconds)}, {"quiet_ms", ms(r.quiet_seconds)},
           {"device_state_ms", ms(r.state_seconds)}, {"commit_ms", ms(r.commit_seconds)}, {"device_state_bytes", r.state_bytes}, {"throttled_to", r.throttled_to}};
 }
 
@@ -80,6 +82,7 @@ Result<std::unique_ptr<Protection>> Protection::open(ProtectionOptions options, 
 }
 
 Status Protection::attach() {
+  if (Status s = machine_.prepare(); !s.ok()) return s;
   std::vector<Recorder*> recorders;
   for (const std::string& disk : options_.disks) {
     auto r = VhostRecorder::open(disk + card::kRecorderSuffix);
@@ -96,7 +99,7 @@ Status Protection::attach() {
   if (to.starts_with("dir:")) target_ = std::make_unique<StoreTarget>(to.substr(4), StoreTarget::Options{options_.keep, options_.durable});
   else if (!to.empty()) target_ = std::make_unique<RemoteTarget>(to, false);
   auto begin = [&](std::unique_ptr<ProcessorWrites> writes) {
-    replicator_ = std::make_unique<Replicator>(memory_, machine_, std::move(writes), recorders, nullptr, options_.replication);
+    replicator_ = std::make_unique<Replicator>(memory_, machine_, std::move(writes), recorders, options_.with_disk ? &recorders_[0]->disk() : nullptr, options_.replication);
     return replicator_->start();
   };
   Status s = begin(options_.writes == "compare" ? compare_writes(memory_) : pagemap_writes(qmp_->pid(), memory_));
@@ -152,6 +155,7 @@ Result<json::object> Protection::checkpoint(bool stay_paused) {
 Result<json::object> Protection::migrate(const std::string& address) {
   std::lock_guard lock(working_);
   if (!replicator_) return Status(Code::unavailable, options_.machine + " is not protected any more");
+  if (options_.with_disk) return Status(Code::invalid, options_.machine + " is protected with its disk, which a migration leaves where it is: release it first");
   {
     std::lock_guard noted(noted_);
     state_ = "migrating";

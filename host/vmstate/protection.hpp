@@ -23,6 +23,7 @@ struct ProtectionOptions {
   std::chrono::milliseconds every{0};  ///< a checkpoint each; 0: when asked
   std::size_t keep = 4;             ///< checkpoints; for dir:
   bool durable = true;              ///< for dir:
+  bool with_disk = false;           ///< the disk's blocks are in the checkpoints
   std::string writes = "auto";      ///< of the processors: pagemap, compare, auto
   ReplicationOptions replication;
 };

@@ -18,7 +18,7 @@ using Clock = std::chrono::steady_clock;
 using namespace std::chrono_literals;
 
 constexpr std::size_t kMostLine = 4u << 20;
-constexpr std::size_t kMostState = 256u << 20;
+constexpr std::size_t kMostState = 32u << 20;
 constexpr auto kStateLimit = 30s;
 
 Result<int> unix_socket(const std::string& path, bool listen) {
@@ -172,10 +172,28 @@ Result<std::string> QemuMachine::device_state() {
   return Status(Code::timed_out, "QEMU doesn't end saving its devices");
 }
 
-Status QemuMachine::load(Qmp& qmp, const std::string& state_file) {
-  if (auto r = set_up_migration(qmp); !r.ok()) return r.status();
-  auto begun = qmp.run("migrate-incoming", {{"uri", "exec:cat '" + state_file + "'"}});
-  if (!begun.ok()) return begun.status();
+Status QemuMachine::prepare_to_load(Qmp& qmp) { return set_up_migration(qmp).status(); }
+
+// QEMU listens, we send.
+Status QemuMachine::load(Qmp& qmp, const std::string& state, const std::string& directory) {
+  const std::string path = directory + "/incoming.sock";
+  ::unlink(path.c_str());
+  if (auto begun = qmp.run("migrate-incoming", {{"uri", "unix:" + path}}); !begun.ok()) return begun.status();
+  auto fd = unix_socket(path, false);
+  if (!fd.ok()) return fd.status();
+  timeval limit{30, 0};
+  ::setsockopt(*fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+  for (std::size_t sent = 0; sent < state.size();) {
+    const ssize_t n = ::send(*fd, state.data() + sent, state.size() - sent, MSG_NOSIGNAL);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) {
+      ::close(*fd);
+      return Status(Code::io_error, std::string("QEMU doesn't take the device state: ") + std::strerror(errno));
+    }
+    sent += static_cast<std::size_t>(n);
+  }
+  ::close(*fd);
+  ::unlink(path.c_str());
   const auto deadline = Clock::now() + kStateLimit;
   while (Clock::now() < deadline) {
     auto info = qmp.run("query-status");
@@ -183,7 +201,7 @@ Status QemuMachine::load(Qmp& qmp, const std::string& state_file) {
     const json::value* v = info->as_object().if_contains("status");
     const std::string_view word = v && v->is_string() ? std::string_view(v->as_string()) : "";
     if (word == "paused" || word == "running" || word == "prelaunch" || word == "postmigrate") return Status();
-    std::this_thread::sleep_for(1ms);
+    std::this_thread::sleep_for(300us);
   }
   return Status(Code::timed_out, "QEMU doesn't take the device state");
 }

@@ -37,11 +37,13 @@ class QemuMachine final : public Machine {
   Status pause() override;
   Status resume() override;
   Result<std::string> device_state() override;
-  /// Gives `state` to a QEMU that was started with `-incoming defer`; it is paused then. `state_file` is written for it.
-  static Status load(Qmp& qmp, const std::string& state_file);
+  /// What can be asked of QEMU before the pause.
+  Status prepare();
+  static Status prepare_to_load(Qmp& qmp);
+  /// Gives `state` to a QEMU that was started with `-incoming defer` and is prepared; it is paused then. `directory`: for a socket.
+  static Status load(Qmp& qmp, const std::string& state, const std::string& directory);
 
  private:
-  Status prepare();
   Qmp& qmp_;
   const std::string directory_;
   bool prepared_ = false;

@@ -37,7 +37,7 @@ Status Replicator::start() {
   fresh_ = true, recording_ = true, ending_ = false, throttle_ = 0;
   Status s = record();
   if (s.ok()) s = processor_->arm();
-  if (s.ok() && disk_) s = disk_->start();
+  if (s.ok() && disk_) s = disk_->start_tracking();
   if (!s.ok()) {
     (void)stop();
     return s;
@@ -71,7 +71,7 @@ Status Replicator::stop() {
   recording_ = false;
   Status first;
   auto note = [&](Status s) { if (!s.ok() && first.ok()) first = s; };
-  if (disk_) note(disk_->stop());
+  if (disk_) note(disk_->stop_tracking());
   if (broken(Switch::recording_left_on)) return first;
   for (Source& s : sources_) {
     if (!s.on) continue;
@@ -136,7 +136,7 @@ Result<PageSet> Replicator::take_dirty(PassReport& report) {
   if (disk_) {
     const std::uint64_t before = dirty.count();
     if (Status s = disk_->take(dirty, memory_->pages()); !s.ok()) return s;
-    report.disk = dirty.count() - before;
+    report.disk += dirty.count() - before;
   }
   PageSet again = dirty_again_.take();
   report.again = again.count();
@@ -216,7 +216,7 @@ Status Replicator::send_aside(Target& target, PassReport& report) {
 
 Status Replicator::pass(Target& target, Report& report, bool everything) {
   const auto begin = Clock::now();
-  PassReport p;
+  PassReport p = std::exchange(disk_rest_, PassReport());
   auto dirty = take_dirty(p);
   if (!dirty.ok()) return dirty.status();
   if (everything) dirty->add_all();
@@ -304,8 +304,21 @@ Status Replicator::quiesce() {
   }
 }
 
+// The device is quiet, so the disk stays as it is; the machine is paused next, before which its volume has to be read, since nobody holds a
+// volume whose guest doesn't run.
+Status Replicator::read_disk(Report& report, Target& target) {
+  if (!disk_) return Status();
+  PageSet blocks(shape().pages());
+  if (Status s = disk_->take(blocks, memory_->pages()); !s.ok()) return s;
+  PassReport p;
+  p.disk = blocks.count();
+  Status s = copy(blocks, target, p);
+  if (!s.ok()) dirty_again_.add(blocks);
+  disk_rest_ = p;
+  return s;
+}
+
 Status Replicator::rest(Target& target, Report& report, std::string& state) {
-  if (Status s = quiesce(); !s.ok()) return s;
   const auto begin = Clock::now();
   auto saved = machine_.device_state();
   if (!saved.ok()) return saved.status();
@@ -315,6 +328,7 @@ Status Replicator::rest(Target& target, Report& report, std::string& state) {
 }
 
 void Replicator::let_run(bool machine) {
+  const bool was_paused = std::exchange(paused_, false);
   for (Source& s : sources_) {
     if (throttle_ != 0) (void)s.recorder->throttle(0);
     if (Status e = s.recorder->resume(); !e.ok()) logging::error("{}: {}", s.recorder->name(), e.text());
@@ -322,8 +336,7 @@ void Replicator::let_run(bool machine) {
     s.writes->resumed();
   }
   throttle_ = 0;
-  paused_ = false;
-  if (!machine) return;
+  if (!machine || !was_paused) return;
   if (Status e = machine_.resume(); !e.ok()) logging::error("the machine doesn't run again: {}", e.text());
 }
 
@@ -338,12 +351,15 @@ Result<Report> Replicator::checkpoint(Target& target, Begin begin, const std::st
   const std::uint64_t records = device_counters().records;
   if (Status s = target.begin(begin); !s.ok()) return s;
   if (Status s = run_passes(target, report, everything); !s.ok()) return failed(target, s);
-  const auto pause = Clock::now();
-  if (Status s = machine_.pause(); !s.ok()) return failed(target, s);
-  paused_ = true;
-  std::string state;
   put_aside_ = then != Then::hand_over;
-  Status s = rest(target, report, state);
+  const auto quiet = Clock::now();
+  Status s = quiesce();
+  if (s.ok()) s = read_disk(report, target);
+  const auto pause = Clock::now();
+  if (s.ok()) s = machine_.pause();
+  paused_ = s.ok();
+  std::string state;
+  if (s.ok()) s = rest(target, report, state);
   put_aside_ = false;
   if (s.ok() && give_up_) s = Status(Code::unavailable, "given up");
   if (!s.ok()) {
@@ -352,14 +368,14 @@ Result<Report> Replicator::checkpoint(Target& target, Begin begin, const std::st
   }
   if (then != Then::hand_over) {
     let_run(then == Then::resume);
-    report.pause_seconds = seconds_since(pause);
+    report.pause_seconds = seconds_since(pause), report.quiet_seconds = seconds_since(quiet);
   }
   s = send_aside(target, report.passes.back());
   const auto commit = Clock::now();
   if (s.ok()) s = target.commit(state, description);
   report.commit_seconds = seconds_since(commit);
   if (then == Then::hand_over) {
-    report.pause_seconds = seconds_since(pause);
+    report.pause_seconds = seconds_since(pause), report.quiet_seconds = seconds_since(quiet);
     // The other side may run: then this one must not.
     if (!s.ok() && s.code() != Code::timed_out) let_run();
   }

@@ -4,8 +4,8 @@
 // Orders (each with the switch that breaks it)
 // - recording is on before the first page is read (recording-after-first-pass)
 // - a pass takes the dirty pages, of processor and device together, *before* it copies (bits-cleared-after-copy, processor-writes-ignored, ...)
-// - passes end when the rest is small, or are too many: then the machine is paused, the device quiet, every record examined
-//   (final-drain-left-out), and the rest is copied
+// - passes end when the rest is small, or are too many: then the device is made quiet and every record examined (final-drain-left-out), the
+//   disk's rest is read, the machine is paused, and the rest of its memory is copied
 // - pages of a checkpoint that came to nothing are dirty for the next one
 // - recording ends with stop(), and whatever happens with the destruction (recording-left-on)
 //
@@ -66,10 +66,10 @@ class Disk {
  public:
   virtual ~Disk() = default;
   virtual std::uint64_t pages() const = 0;
-  /// Blocks written since start() or the last take(), each noted once its data can be read.
-  virtual Status start() = 0;
+  /// Blocks written since start_tracking() or the last take(), each noted once its data can be read.
+  virtual Status start_tracking() = 0;
   virtual Status take(PageSet& to, std::uint64_t first_page) = 0;
-  virtual Status stop() = 0;
+  virtual Status stop_tracking() = 0;
   virtual Status read(std::uint64_t first, std::uint64_t count, std::byte* into) = 0;
 };
 
@@ -83,6 +83,7 @@ struct Report {
   std::uint64_t sequence = 0;
   std::vector<PassReport> passes;       ///< the last one with the machine paused
   double pause_seconds = 0;             ///< from the pause to the resumption
+  double quiet_seconds = 0;             ///< from the quiet device to the resumption: how long the disk waited
   double state_seconds = 0;             ///< of them, for the device state
   double commit_seconds = 0;            ///< of them, for the target's commit (migration)
   std::uint64_t records = 0;            ///< examined since the checkpoint before
@@ -148,6 +149,7 @@ class Replicator {
   Status run_passes(Target& target, Report& report, bool everything);
   Status rest(Target& target, Report& report, std::string& state);
   Status quiesce();
+  Status read_disk(Report& report, Target& target);
   void let_run(bool machine = true);
   bool small_enough();
   void slow_down(const Report& report, Report& out);
@@ -164,6 +166,7 @@ class Replicator {
   PageSet sent_;            // in the checkpoint under way
   PageBatch batch_;
   std::vector<std::byte> chunk_;
+  PassReport disk_rest_;                   // of the disk, after the device was quiet
   bool put_aside_ = false;                 // copies of a pause are sent after it
   std::vector<std::uint64_t> aside_;
   std::vector<std::byte> aside_content_;

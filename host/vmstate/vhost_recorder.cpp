@@ -1,6 +1,7 @@
 #include "vmstate/vhost_recorder.hpp"
 
 #include <poll.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -46,13 +47,14 @@ Result<std::unique_ptr<VhostRecorder>> VhostRecorder::open(const std::string& pa
   std::unique_ptr<VhostRecorder> r(new VhostRecorder(path, fd));
   auto status = r->status();
   if (!status.ok()) return status.status();
-  r->function_ = status->function;
+  r->function_ = status->function, r->volume_bytes_ = status->volume_bytes;
   if (r->function_ > 63) return Status(Code::wrong_version, path + ": function " + std::to_string(r->function_));
   return r;
 }
 
 VhostRecorder::~VhostRecorder() {
   forget_memory();
+  unmap();
   if (doorbell_ >= 0) ::close(doorbell_);
   ::close(socket_);
 }
@@ -149,6 +151,65 @@ void VhostRecorder::examined(std::uint32_t sequence) {
   if ((ring_.header().state.load(std::memory_order_seq_cst) & card::kRingHeld) == 0) return;
   const std::uint64_t one = 1;
   (void)!::write(doorbell_, &one, sizeof one);
+}
+
+// ---- the disk ----
+
+void VhostRecorder::unmap() {
+  if (bitmap_ != nullptr) ::munmap(bitmap_, bitmap_bytes_);
+  if (window_ != nullptr) ::munmap(const_cast<std::byte*>(window_), card::kRecorderWindow);
+  bitmap_ = nullptr, window_ = nullptr;
+}
+
+Status VhostRecorder::start_tracking() {
+  card::RecorderRequest request;
+  request.verb = card::RecorderVerb::track, request.value = 1;
+  std::vector<int> descriptors;
+  auto reply = ask(request, descriptors);
+  if (!reply.ok()) return reply.status();
+  struct stat st {};
+  unmap();
+  if (descriptors.size() == 2 && ::fstat(descriptors[0], &st) == 0 && static_cast<std::uint64_t>(st.st_size) * 8 >= pages() && st.st_size % 8 == 0) {
+    bitmap_bytes_ = static_cast<std::uint64_t>(st.st_size);
+    void* b = ::mmap(nullptr, bitmap_bytes_, PROT_READ | PROT_WRITE, MAP_SHARED, descriptors[0], 0);
+    void* w = ::mmap(nullptr, card::kRecorderWindow, PROT_READ, MAP_SHARED, descriptors[1], 0);
+    bitmap_ = b == MAP_FAILED ? nullptr : static_cast<std::uint64_t*>(b);
+    window_ = w == MAP_FAILED ? nullptr : static_cast<const std::byte*>(w);
+  }
+  close_all(descriptors);
+  return bitmap_ && window_ ? Status() : Status(Code::wrong_version, path_ + ": no bitmap of written blocks came with the answer");
+}
+
+Status VhostRecorder::stop_tracking() {
+  if (bitmap_ == nullptr) return Status();
+  unmap();
+  return ask(card::RecorderVerb::track, 0).status();
+}
+
+Status VhostRecorder::take(PageSet& to, std::uint64_t first_page) {
+  for (std::uint64_t i = 0; i < bitmap_bytes_ / 8; ++i) {
+    if (__atomic_load_n(&bitmap_[i], __ATOMIC_RELAXED) == 0) continue;
+    for (std::uint64_t w = __atomic_exchange_n(&bitmap_[i], 0, __ATOMIC_SEQ_CST); w != 0; w &= w - 1) {
+      const std::uint64_t page = i * 64 + static_cast<std::uint64_t>(__builtin_ctzll(w));
+      if (page < pages()) to.add(first_page + page);
+    }
+  }
+  return Status();
+}
+
+Status VhostRecorder::read(std::uint64_t first, std::uint64_t count, std::byte* into) {
+  for (constexpr std::uint64_t kMost = card::kRecorderWindow / kPage; count != 0;) {
+    const std::uint64_t n = std::min(count, kMost);
+    card::RecorderRequest request;
+    request.verb = card::RecorderVerb::read, request.value = first * kPage, request.mode = static_cast<std::uint32_t>(n * kPage);
+    std::vector<int> descriptors;
+    auto reply = ask(request, descriptors);
+    close_all(descriptors);
+    if (!reply.ok()) return reply.status();
+    std::memcpy(into, window_, n * kPage);
+    first += n, count -= n, into += n * kPage;
+  }
+  return Status();
 }
 
 // QEMU tells the table anew whenever the machine runs again; what counts is whether it is another one.

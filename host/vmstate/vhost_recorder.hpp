@@ -16,7 +16,8 @@
 
 namespace luge::vmstate {
 
-class VhostRecorder final : public Recorder {
+/// Also the machine's disk, for checkpoints that have it in them. REQUIRES then: the machine runs, so that the disk is held, from start() on.
+class VhostRecorder final : public Recorder, public Disk {
  public:
   /// `path`: PATH.recorder of a disk served at PATH. The machine is connected to it, else `unavailable`.
   static Result<std::unique_ptr<VhostRecorder>> open(const std::string& path);
@@ -36,7 +37,16 @@ class VhostRecorder final : public Recorder {
   void examined(std::uint32_t sequence) override;
   bool memory_changed() override;
 
+  Disk& disk() { return *this; }
+
  private:
+  // Disk
+  std::uint64_t pages() const override { return volume_bytes_ / kPage; }
+  Status start_tracking() override;
+  Status take(PageSet& to, std::uint64_t first_page) override;
+  Status stop_tracking() override;
+  Status read(std::uint64_t first, std::uint64_t count, std::byte* into) override;
+  void unmap();
   explicit VhostRecorder(std::string path, int fd) : path_(std::move(path)), socket_(fd) {}
   Result<card::RecorderReply> ask(card::RecorderRequest request, std::vector<int>& descriptors);
   Result<card::RecorderReply> ask(card::RecorderVerb verb, std::uint64_t value = 0);
@@ -48,6 +58,9 @@ class VhostRecorder final : public Recorder {
   std::uint32_t next_id_ = 1, function_ = 0;
   card::DmaRing ring_;
   int doorbell_ = -1;
+  std::uint64_t volume_bytes_ = 0, bitmap_bytes_ = 0;
+  std::uint64_t* bitmap_ = nullptr;
+  const std::byte* window_ = nullptr;
   std::vector<int> memory_;
   std::vector<std::array<std::uint64_t, 5>> at_start_;
   std::mutex asking_;

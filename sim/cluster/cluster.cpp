@@ -70,6 +70,7 @@ Unit::Shape shape_of(const ClusterOptions& o, Random r) {
   if (o.schedule == "trim-storm") h.meta_bytes = 8 * h.meta_segment_bytes;
   h.chunk_bytes = static_cast<std::uint32_t>(8192u << r.below(4));
   h.memory_bytes = r.chance(0.5) ? 1 << 20 : 64 << 20;
+  h.codes_itself = o.heads_code;
   h.lease_reads = r.chance(0.7);
   h.flush_bytes = r.spread(64 << 10, 4 << 20);
   h.flush_age = Duration(r.spread(200'000'000, 20'000'000'000));

@@ -21,6 +21,7 @@
 // Requirement: P-3.1 switch=ack-before-shrink
 // Requirement: P-3.2 switch=join-before-acks
 // Requirement: P-3.2 switch=union-forgotten
+// Requirement: P-3.4 switch=sync-waits-for-space
 // Requirement: P-3.3 switch=acknowledges-one-copy
 // Requirement: P-3.1, P-3.5, WR-08 switch=slow-without-revision
 // Requirement: P-4.3 switch=truncate-not-durable
@@ -61,6 +62,7 @@ struct ClusterOptions {
   bool calm = false;               ///< clients pause between requests
   std::string schedule;            ///< the directed fault that comes again and again (schedules.hpp); empty: none
   bool faults = true;
+  bool heads_code = false;         ///< stripes are coded by heads, not by sleds
   bool flush = true;               ///< ask for a flush and read from the sleds at the end
   bool trace = false;
 

@@ -24,6 +24,7 @@ ClusterOptions Overrides::options(std::uint64_t seed) const {
   if (!schedule.empty()) o.direct(schedule);
   if (no_faults) o.faults = false;
   if (no_flush) o.flush = false;
+  o.heads_code = heads_code;
   o.trace = trace;
   return o;
 }
@@ -37,6 +38,7 @@ std::string Overrides::arguments() const {
   if (sleds) s += " --sleds " + std::to_string(sleds);
   if (no_faults) s += " --no-faults";
   if (no_flush) s += " --no-flush";
+  if (heads_code) s += " --heads-code";
   if (!schedule.empty()) s += " --schedule " + schedule;
   if (!broken.empty()) s += " --break " + broken;
   return s;

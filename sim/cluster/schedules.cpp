@@ -172,24 +172,33 @@ void Schedules::two_views(Chaos& c) {
   c.undo_after(between(6s, 9s), [this, here, there] { mend(here, there); });
 }
 
-// 4.4: the new primary has a tail that the other reserve lacks; it opens, is read, and dies; so does the other for a moment.
+// 4.4: the new primary has a tail that the other reserve lacks and cannot give it to that one. Were it open, what clients repeat would be
+// answered from the tail. It dies; so does the other for a moment.
 void Schedules::opened_early(Chaos& c) {
   auto g = some_group();
   if (!g) return;
-  Node next = g->reserves[0];
+  Node control = unit_.control_node();
   std::vector<Node> lagging(g->reserves.begin() + 1, g->reserves.end());
   cut({g->primary}, lagging);
   slow_disks(c, lagging, 4s);
-  c.undo_after(between(100ms, 900ms), [this, &c, g, next, lagging] {
+  auto punctual = [this, lagging, control] { for (Node l : lagging) sim_.fabric().slow(l, control, 0ms); };
+  c.undo_after(between(100ms, 900ms), [this, &c, g, lagging, control, punctual] {
     power_off(c, {g->primary}, 7s, 9s);
     mend({g->primary}, lagging);
-    traps_.set(c, Path::primary_opened, between(1ms, 40ms), [this, &c, g, next, lagging](Node n) {
-      if (n != next) return;
-      power_off(c, {next}, 6s, 8s);
-      power_off(c, lagging, 50ms, 200ms);
-      power_off(c, g->clients, 50ms, 200ms);
-      for (Node l : lagging) sim_.disk(l).faults.slow = 1;
+    for (Node l : lagging) sim_.fabric().slow(l, control, 250ms);  // who has the tail stands first
+    traps_.set(c, Path::epoch_start_appended, Duration(0), [this, &c, g, lagging, punctual](Node next) {
+      punctual();
+      if (next != g->reserves[0]) return;
+      cut({next}, lagging);
+      c.undo_after(between(50ms, 600ms), [this, &c, g, next, lagging] {
+        mend({next}, lagging);
+        power_off(c, {next}, 6s, 8s);
+        power_off(c, lagging, 50ms, 200ms);
+        power_off(c, g->clients, 50ms, 200ms);
+        for (Node l : lagging) sim_.disk(l).faults.slow = 1;
+      });
     });
+    c.undo_after(2s, punctual);
   });
 }
 
@@ -348,7 +357,7 @@ void Schedules::rotten_log(Chaos& c) {
   Node bad = *damage_.bad_head();
   auto g = some_group(bad);
   if (!g) return;
-  if (random_.chance(0.6)) {
+  if (random_.chance(0.25)) {
     head::RecordPtr r = damage_.rot_header(bad);
     // Only with newer batches behind it can it be told from a torn end.
     if (r) c.undo_after(between(300ms, 900ms), [this, &c, g, bad, r] {

@@ -1,5 +1,6 @@
 #include "sim/controller/controller.hpp"
 
+#include <cstring>
 #include <fstream>
 #include <iterator>
 
@@ -69,6 +70,15 @@ void Controller::store(std::uint32_t a, std::uint32_t v) {
     if (v & kWatchdogState) unwatched_ = 0;
     watchdog_ = (watchdog_ & kWatchdogReset) | (v & kWatchdogEnable);
   }
+}
+
+std::string not_a_firmware(const std::vector<std::uint8_t>& image) {
+  constexpr std::uint32_t kMagic = 0x4957464C;  // "LFWI", behind the first instruction (firmware/hal/card/start.S)
+  std::uint32_t header[5];
+  if (image.size() < sizeof header) return "the firmware is not there, or cut";
+  std::memcpy(header, image.data(), sizeof header);
+  if (header[1] != kMagic || header[3] != image.size() || image.size() > MAP_LOCAL_BYTES) return "not a firmware of the controller's, or cut";
+  return "";
 }
 
 std::vector<std::uint8_t> read_image(const std::string& path) {

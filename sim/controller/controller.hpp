@@ -86,6 +86,8 @@ std::unique_ptr<Controller> make_native_controller(CardBus& bus, ControllerSetti
 /// Throws std::runtime_error: the image is not a firmware's.
 std::unique_ptr<Controller> make_rv32_controller(CardBus& bus, ControllerSettings settings);
 
+/// Why the bytes are no firmware of the controller's; empty: they are.
+std::string not_a_firmware(const std::vector<std::uint8_t>& image);
 /// The whole file; empty if it is not there.
 std::vector<std::uint8_t> read_image(const std::string& path);
 

@@ -135,7 +135,8 @@ TEST_P(ControllerTest, BootsTestsTheKernelsAndIsReady) {
   EXPECT_EQ(b.peek(SHARED_REVISION), 3u);
   EXPECT_EQ(b.peek(REG_COMPLETED), 8u);  // tables, encodes and decodes of two layouts went through the kernels
   EXPECT_EQ(b.peek(SHARED_LAST_FAULT), 0u);
-  std::printf("boot and self-test: %llu instructions\n", static_cast<unsigned long long>(b.machine.controller()->retired()));
+  std::printf("boot and self-test: %llu instructions, %llu cycles of the card\n", static_cast<unsigned long long>(b.machine.controller()->retired()),
+              static_cast<unsigned long long>(b.machine.cycles()));
 }
 
 TEST_P(ControllerTest, ATableOfTheFirmwareDecodesOnTheKernels) {

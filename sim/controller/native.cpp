@@ -1,5 +1,6 @@
 // The firmware's host build as the controller: one round of its loop a run; what it counts are its loads and stores.
 #include <cstring>
+#include <stdexcept>
 
 #include "firmware/firmware.hpp"
 #include "firmware/hal/host/world.hpp"
@@ -50,6 +51,8 @@ class Native final : public Controller, private fw::host::World {
 }  // namespace
 
 std::unique_ptr<Controller> make_native_controller(CardBus& bus, ControllerSettings settings) {
+  // It runs its own, but an image that the controller could not run does not start here either.
+  if (std::string why = settings.image.empty() ? "" : not_a_firmware(settings.image); !why.empty()) throw std::runtime_error(why);
   auto c = std::make_unique<Native>(bus, std::move(settings));
   c->power_on();
   return c;

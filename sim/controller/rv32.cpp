@@ -11,7 +11,6 @@ namespace {
 
 using namespace luge_card;
 
-constexpr std::uint32_t kImageMagic = 0x4957464C;  // "LFWI", behind the first instruction (firmware/hal/card/start.S)
 constexpr std::uint32_t kPeripherals = MAP_REGISTERS, kPeripheralBytes = 0x50000;
 constexpr std::uint32_t kLoadFault = 5, kStoreFault = 7, kIllegal = 2;
 
@@ -19,11 +18,8 @@ class Rv32 final : public Controller {
  public:
   Rv32(CardBus& bus, ControllerSettings settings) : Controller(bus, std::move(settings)) {
     const auto& image = settings_.image;
-    std::uint32_t header[5];
-    if (image.size() < sizeof header) throw std::runtime_error("the firmware is not there, or cut");
-    std::memcpy(header, image.data(), sizeof header);
-    if (header[1] != kImageMagic || header[3] != image.size() || image.size() > MAP_LOCAL_BYTES) throw std::runtime_error("not a firmware of the controller's, or cut");
-    sleep_ = header[4];
+    if (std::string why = not_a_firmware(image); !why.empty()) throw std::runtime_error(why);
+    std::memcpy(&sleep_, image.data() + 16, 4);
     must(uc_open(UC_ARCH_RISCV, UC_MODE_RISCV32, &uc_));
     must(uc_mem_map(uc_, MAP_LOCAL, MAP_LOCAL_BYTES, UC_PROT_ALL));
     must(uc_mem_map_ptr(uc_, MAP_SCRATCH, MAP_SCRATCH_BYTES, UC_PROT_READ | UC_PROT_WRITE, settings_.scratch));

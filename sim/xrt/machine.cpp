@@ -38,16 +38,22 @@ void Machine::cycle() {
   if (read_error_) read_.faults.error_beat = 0;
   if (write_error_) write_.faults.error_beat = 0;
   if (lost_) read_.faults.lose_beat = 0;
-  if (flip_in_ != 0 && write_.beats != beats_) {
-    beats_ = write_.beats;
-    if (random_() % flip_in_ == 0) write_.faults.flip_beat = 0;
-  }
+  if (write_.beats != beats_) flip_some();
   read_.present(in_.m_axi_read), job_read_.present(in_.m_axi_job_r), write_.present(in_.m_axi_write), job_write_.present(in_.m_axi_job_w);
   card::Out out = card_->cycle(in_);
   read_.observe(in_.m_axi_read, out.m_axi_read), job_read_.observe(in_.m_axi_job_r, out.m_axi_job_r);
   write_.observe(in_.m_axi_write, out.m_axi_write), job_write_.observe(in_.m_axi_job_w, out.m_axi_job_w);
   answer_ = out.s_axil;
   now_++;
+}
+
+// Once for every beat: what is armed hits the next one.
+void Machine::flip_some() {
+  beats_ = write_.beats;
+  if (flip_in_ != 0 && random_() % flip_in_ == 0) write_.faults.flip_beat = 0;
+  if (flip_each_ == 0 || beats_ % flip_each_ != 0) return;
+  write_.faults.flip_beat = 0;
+  std::ofstream(fault_file_ + ".flipped", std::ios::app) << beats_ << '\n';
 }
 
 bool Machine::write_register(std::uint32_t offset, std::uint32_t value) {
@@ -124,7 +130,7 @@ bool Machine::look_at_faults() {
   if (now - looked_at_ < kLookEveryMs) return hang_;
   looked_at_ = now;
   bool was_lost = std::exchange(lost_, false);
-  read_error_ = write_error_ = all_ones_ = hang_ = false, flip_in_ = 0;
+  read_error_ = write_error_ = all_ones_ = hang_ = false, flip_in_ = flip_each_ = 0;
   std::uint64_t reset_within = 0;
   bool controller_hangs = false;
   std::ifstream f(fault_file_);
@@ -135,6 +141,7 @@ bool Machine::look_at_faults() {
     else if (word == "all-ones") all_ones_ = true;
     else if (word == "hang") hang_ = true;
     else if (word == "flip") f >> flip_in_;
+    else if (word == "flip-each") f >> flip_each_;
     else if (word == "controller-hang") controller_hangs = true;
     else if (word == "controller-reset" || word == "controller-brown-out") brown_out_ = word == "controller-brown-out", f >> reset_within;
   }

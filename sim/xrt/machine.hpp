@@ -4,7 +4,8 @@
 // Faults are words in a file, looked at a few times a second (LUGE_CARD_FAULTS; docs/xrt.md):
 //   read-error | write-error   every read or write of data answers SLVERR
 //   lost                       reads of data are never answered
-//   flip N                     one data beat in N that the card writes has a wrong bit
+//   flip N                     one data beat in N that the card writes has a wrong bit, by chance
+//   flip-each N                every Nth data beat that the card writes, counted from its start; each adds a line to FILE.flipped
 //   all-ones                   registers read as all ones, as of a card that has fallen off its bus
 //   hang                       no call is answered
 //   controller-hang            the controller executes nothing (its watchdog resets it)
@@ -57,6 +58,7 @@ class Machine : private sim::CardBus {
 
  private:
   void cycle();
+  void flip_some();
   bool read(std::uint32_t offset, std::uint32_t& value) override;
   bool write(std::uint32_t offset, std::uint32_t value) override;
   void power_lost() override;
@@ -77,7 +79,7 @@ class Machine : private sim::CardBus {
   std::string fault_file_;
   std::int64_t looked_at_ = 0;
   bool read_error_ = false, write_error_ = false, lost_ = false, all_ones_ = false, hang_ = false;
-  std::uint64_t flip_in_ = 0, beats_ = 0;
+  std::uint64_t flip_in_ = 0, flip_each_ = 0, beats_ = 0;
   std::uint64_t reset_within_ = 0, resets_ = 0;
   bool brown_out_ = false;
 };

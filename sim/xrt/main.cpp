@@ -24,6 +24,7 @@ void add_controller(luge::xrt_sim::Machine& machine) {
   if (image == "none") return;
   luge::sim::ControllerSettings settings;
   settings.image = luge::sim::read_image(image), settings.board = kEmulatedBoard;
+  if (const char* slot = std::getenv("LUGE_CARD_SLOT")) settings.slot = static_cast<std::uint32_t>(std::strtoul(slot, nullptr, 10));
   machine.add_controller(luge::xrt_sim::make_controller, std::move(settings));
 }
 

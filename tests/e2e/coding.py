@@ -2,11 +2,12 @@
 """Who codes makes no difference: the same input gives the same stripes on the sleds, and a card that hangs, dies or lies under load costs
 no client an error.
 
-  tests/e2e/coding.py --bin build/bin --dir D [--only same|faults] [--rtl]
+  tests/e2e/coding.py --bin build/bin --dir D [--only same|faults|rare] [--rtl]
 
 `same`: the processor, the native card, an OpenCL device, the native card through XRT's OpenCL and, with --rtl, the verilated card both ways; chunks are read from the device files and
 compared with each other and with the code's definition (docs/formats.md), computed here.
 `faults`: fio writes and verifies while flushes go on and the sleds' simulators are stopped, killed, made to lie and to answer with bus errors.
+`rare`: one stripe in 1000 comes wrong from a card: found before it is stored with verify = all; with a sample, never read.
 """
 import argparse
 import hashlib
@@ -121,19 +122,24 @@ class Same:
             unit.run("volume", "create", "v", "--size", "64MiB", "--layout", "4+2")
             unit.wait("the volume opens", lambda: unit.volume("v")["state"] == "open", 60)
             unit.run("attach", "v", "--nbd", f"unix:{work}/v.s")
-            if name != "none":
+            device = name not in ("none", "head")
+            if device:
                 wait_open(unit)
             states = {c["state"] for c in coders(unit).values()}
-            if name != "none" and states != {"healthy"}:
+            if device and states != {"healthy"}:
                 raise CheckFailed("coders", f"{name}: {coders(unit)}")
             command(["nbdcopy", "--connections=1", "--requests=1", "--request-size=65536", image, f"nbd+unix:///v?socket={work}/v.s"], timeout=120)
             unit.run("volume", "flush", "v", "--wait", timeout=300)
             time.sleep(1.5)  # reports come with the pings
             seen = coders(unit)
+            heads = sum(n.get("coded_bytes", 0) for n in unit.json("status")["nodes"] if n["role"] == "head")
         finally:
             unit.run("unit", "down", check=False)
         stripes = stripes_of(unit.dir, self.SLEDS)
         self.judge_counters(name, seen, len(stripes))
+        by_heads = sum(k * len(c[0]) for (_, (k, _)), c in stripes.items()) if name == "head" else 0
+        if heads != by_heads:
+            raise CheckFailed("counters", f"{name}: the heads say that they coded {heads} bytes, the sleds have {by_heads} that they must have coded")
         result = {}
         for (stripe, (k, m)), chunks in stripes.items():
             if sorted(chunks) != list(range(k + m)):
@@ -150,7 +156,7 @@ class Same:
     def judge_counters(name, seen, stripes):
         jobs = sum(c["device_jobs"] for c in seen.values())
         software = sum(c["software_jobs"] for c in seen.values())
-        wanted = (0, stripes) if name == "none" else (stripes, 0)
+        wanted = {"none": (0, stripes), "head": (0, 0)}.get(name, (stripes, 0))
         if (jobs, software) != wanted or stripes < Same.BYTES // (512 << 10):
             raise CheckFailed("counters", f"{name}: {stripes} stripes on the sleds, {jobs} coded by the device, {software} by software: {seen}")
 
@@ -158,6 +164,7 @@ class Same:
     def run(self):
         on_card = ["--coding", "opencl:luge_emulation"]
         kinds = {"none": ([], {}), "native": (["--card", "native"], {}), "opencl": (["--coding", "opencl"], {}), "opencl-native": (on_card, self.card_environment("native"))}
+        kinds["head"] = (["--coding", "head"], {})
         if self.options.rtl:
             kinds["rtl"] = (["--card", "rtl"], {})
             kinds["opencl-rtl"] = (on_card, self.card_environment("rtl"))
@@ -302,11 +309,111 @@ class Faults:
         print(f"faults: read back with two sleds dead: the same bytes; coded by heads: {heads} bytes")
 
 
+class Rare:
+    """One stripe in a thousand comes wrong from its card. Stripes of 16 KiB, so that there are thousands of them."""
+    SLEDS, BYTES, CHUNK, STRIPES_EACH = 6, 112 * MIB, 4096, 1000
+
+    def __init__(self, options, verify):
+        self.options, self.verify = options, verify
+        self.work = os.path.join(options.dir, f"rare-{verify}")
+        os.makedirs(self.work)
+        self.unit = Unit(os.path.join(self.work, "u"), options.bin, ["--heads", "3", "--sleds", str(self.SLEDS), "--devices", "1", "--device-bytes", "512MiB",
+                                                                    "--log-bytes", "256MiB", "--card", options.card, "--verify", verify])
+        self.faults = os.path.join(self.work, "faults")
+        with open(self.faults, "w") as f:
+            f.write(f"flip-each {self.STRIPES_EACH * 2 * self.CHUNK // 64}")  # two rows of parity
+        self.unit.env["LUGE_CARD_FAULTS"] = self.faults
+        self.image = os.path.join(self.work, "image")
+
+    def uri(self):
+        return f"nbd+unix:///v?socket={self.work}/v.s"
+
+    def start(self):
+        self.unit.run("unit", "up", *self.unit.up_args, timeout=300)
+        for head in ("head-1", "head-2", "head-3"):
+            with open(os.path.join(self.unit.dir, head, "config.toml"), "a") as f:
+                f.write(f'chunk-bytes = "{self.CHUNK // 1024}KiB"\n')
+        self.unit.run("unit", "restart", "--role", "head", timeout=120)
+        self.unit.run("volume", "create", "v", "--size", f"{self.BYTES // MIB}MiB", "--layout", "4+2")
+        self.unit.wait("the volume opens", lambda: self.unit.volume("v")["state"] == "open", 60)
+        self.unit.run("attach", "v", "--nbd", f"unix:{self.work}/v.s")
+        wait_open(self.unit)
+        with open(self.image, "wb") as f:
+            f.write(random.Random(9).randbytes(self.BYTES))
+
+    def flipped(self):
+        try:
+            with open(self.faults + ".flipped") as f:
+                return len(f.readlines())
+        except FileNotFoundError:
+            return 0
+
+    def wrong_on_sleds(self):
+        """[(sleds with data chunks, row)] of each stored parity chunk that is not what the code says; and how many stripes there are."""
+        found, homes = {}, {}
+        for s in range(1, self.SLEDS + 1):
+            for stripe, layout, index, content in chunks_of(os.path.join(self.unit.dir, f"sled-{s}", "device-0")):
+                found.setdefault((stripe, layout), {})[index] = content
+                homes.setdefault((stripe, layout), {})[index] = f"sled-{s}"
+        wrong = []
+        for (stripe, (k, m)), chunks in found.items():
+            data = [chunks[i] for i in range(k)]
+            wrong += [([homes[(stripe, (k, m))][i] for i in range(k)], row) for row in range(k, k + m) if chunks[row] != parity_of(data, k, row)]
+        return wrong, len(found)
+
+    # Requirement: P-8.7
+    def run(self):
+        try:
+            self.start()
+            command(["nbdcopy", self.image, self.uri()], timeout=300)
+            self.unit.run("volume", "flush", "v", check=False)
+            self.unit.wait("flushed", lambda: self.unit.volume("v")["unflushed_bytes"] == 0, 400)
+            time.sleep(1.5)  # reports come with the pings
+            seen, flipped = coders(self.unit), self.flipped()
+            wrong, stripes = self.wrong_on_sleds()
+            told = {key: sum(c[key] for c in seen.values()) for key in ("device_jobs", "software_jobs", "compared", "wrong", "tests_failed", "hung", "refused")}
+            what = f"{flipped} stripes of {stripes} came wrong from a card; {told}; wrong on the sleds: {len(wrong)}"
+            if flipped < 3 or told["device_jobs"] < stripes // 2:
+                raise CheckFailed("rare", f"too little was coded on the cards to say anything: {what}")
+            if self.verify == "all":
+                self.judge_all(wrong, flipped, told, what)
+            else:
+                self.judge_sample(wrong, what)
+        finally:
+            self.unit.run("unit", "down", check=False)
+        shutil.rmtree(self.work)
+
+    def judge_all(self, wrong, flipped, told, what):
+        """Log space is freed when all chunks of a stripe are durable, and what was found wrong never became one."""
+        if wrong or told["wrong"] + told["tests_failed"] + told["hung"] < flipped:
+            raise CheckFailed("rare", f"not every one was found before it was stored: {what}")
+        print(f"rare, verify = all: {what}", flush=True)
+
+    def judge_sample(self, wrong, what):
+        """Wrong parity may be stored. With a sled gone whose blocks would be rebuilt from it, no wrong byte is read."""
+        if not wrong:
+            raise CheckFailed("rare", f"with a sample nothing wrong was stored, so that nothing is shown: {what}")
+        homes = [sled for sleds, _ in sorted(wrong, key=lambda w: w[1])[:1] for sled in sleds]
+        self.unit.run("unit", "restart", "--role", "head", timeout=120)
+        self.unit.wait("open again", lambda: self.unit.volume("v")["state"] == "open", 60)
+        self.unit.kill(homes[0])
+        time.sleep(1)
+        after = os.path.join(self.work, "after")
+        command(["nbdcopy", self.uri(), after], timeout=500)
+        with open(self.image, "rb") as a, open(after, "rb") as b:
+            if hashlib.sha256(a.read()).digest() != hashlib.sha256(b.read()).digest():
+                raise CheckFailed("rare", f"other bytes were read with {homes[0]} dead: {what}")
+        rebuilt = self.unit.volume("v")["read_bytes"]["reconstructed"]
+        if rebuilt < self.BYTES // 20:
+            raise CheckFailed("rare", f"only {rebuilt} bytes were rebuilt")
+        print(f"rare, verify = sample: {what}; {rebuilt} bytes rebuilt with {homes[0]} dead, every byte right", flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bin", required=True)
     parser.add_argument("--dir", required=True)
-    parser.add_argument("--only", choices=["same", "faults"])
+    parser.add_argument("--only", choices=["same", "faults", "rare"])
     parser.add_argument("--rtl", action="store_true", help="also the verilated card")
     parser.add_argument("--card", default="native", help="of the faults")
     parser.add_argument("--verify", default="all", help="of the faults")
@@ -320,6 +427,9 @@ def main():
             Same(options).run()
         if options.only in (None, "faults"):
             Faults(options).run()
+        if options.only in (None, "rare"):
+            for verify in ("all", "sample"):
+                Rare(options, verify).run()
     except CheckFailed as e:
         print(f"coding: FAILED: check '{e.name}': {e}")
         return 1

@@ -282,7 +282,10 @@ class Demo:
         self.report.setdefault("coders", {})[when] = seen
         decoded = 4 * self.report.get("read_bytes", {}).get("disk", {}).get("reconstructed", 0)
         # At the end some may be: a sled that has just died is asked in vain, and the verilated card is later than a head waits.
-        if when == "flush" and seen["head_bytes"] or when == "end" and self.options.card != "rtl" and seen["head_bytes"] > decoded / 4:
+        if self.options.coding == "head":
+            if when == "flush" and (not seen["head_bytes"] or seen["software_bytes"]):
+                raise CheckFailed("head-coded", f"the heads are to code: they coded {seen['head_bytes']} bytes, the sleds {seen['software_bytes']}")
+        elif when == "flush" and seen["head_bytes"] or when == "end" and self.options.card != "rtl" and seen["head_bytes"] > decoded / 4:
             raise CheckFailed("head-coded", f"the heads coded {seen['head_bytes']} bytes themselves, though sleds are there for it")
         if seen["device"] == "none":
             return

@@ -6,20 +6,23 @@ its attach daemon is killed again and again; and QEMU's own live migration betwe
 """
 import argparse
 import json
+import mmap
 import os
 import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "guest"))
 import build as guest_build  # noqa: E402
-from unit import CheckFailed, Unit, expect  # noqa: E402
+from unit import CheckFailed, Unit, command, expect  # noqa: E402
 
 MIB = 1 << 20
 # Not 192 MiB: with memory of a multiple of 256 KiB QEMU 7.2 loses writes of an emulated processor in a migration.
@@ -124,6 +127,7 @@ def kills(unit, work, a):
             before = guest.writes()
             name, pid = attach_daemon(unit)
             os.kill(pid, signal.SIGKILL)
+            unit.wait("the daemon's end", lambda: not os.path.exists(f"/proc/{pid}"), 30)
             unit.run("unit", "start", name)
             deadline = time.time() + 90
             while guest.writes() < before + 50:
@@ -140,20 +144,31 @@ def kills(unit, work, a):
         unit.run("detach", "vm", check=False)
 
 
-def second_daemon(unit, work):
-    """another attach daemon of the unit, as on another host: the process"""
-    config = open(os.path.join(unit.dir, "attach-1", "config.toml")).read()
-    number = re.search(r"unit = (\d+)", config).group(1)
-    control = re.search(r'control = "([^"]+)"', config).group(1)
-    program = os.path.join(os.path.dirname(unit.luge) if "LUGE_BREAK" not in unit.env else os.path.join(os.path.dirname(os.path.dirname(unit.luge)), "sabotage"), "luge-attach")
-    log = open(os.path.join(work, "attach-2.log"), "a")
-    return subprocess.Popen([program, "--name", "attach-2", "--id", "950", "--dir", os.path.join(work, "attach-2"), "--unit", number, "--control", control],
-                            stdout=log, stderr=log, env=unit.env)
+class Daemon:
+    """another attach daemon of the unit, as on another host; with `broken`, one that breaks a rule on purpose"""
+
+    def __init__(self, unit, work, name, number, broken=None, card="native"):
+        config = open(os.path.join(unit.dir, "attach-1", "config.toml")).read()
+        self.name = name
+        program = os.path.join(os.path.dirname(unit.luge), "luge-attach")
+        if broken:
+            program = os.path.join(os.path.dirname(os.path.dirname(unit.luge)), "sabotage", "luge-attach")
+        log = open(os.path.join(work, f"{name}.log"), "a")
+        self.process = subprocess.Popen([program, "--name", name, "--id", str(number), "--dir", os.path.join(work, name), "--unit", re.search(r"unit = (\d+)", config).group(1),
+                                         "--control", re.search(r'control = "([^"]+)"', config).group(1), "--card", card], stdout=log, stderr=log, env=dict(unit.env, LUGE_BREAK=broken or ""))
+        unit.wait(f"the daemon {name}", lambda: any(n["name"] == name for n in unit.json("status")["nodes"]), 30)
+
+    def end(self):
+        self.process.terminate()
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
 
 
 def migrate(source, target_socket, seconds):
     """QEMU's own live migration to its end: passes, downtime in ms, MiB sent"""
-    source.qmp("migrate-set-parameters", **{"max-bandwidth": 400 * MIB, "downtime-limit": 100})
+    source.qmp("migrate-set-parameters", **{"max-bandwidth": 400 * MIB, "downtime-limit": 40})
     source.qmp("migrate", uri=f"unix:{target_socket}")
     deadline = time.time() + seconds
     while True:
@@ -171,16 +186,15 @@ def attached_by(unit, volume):
 
 def migration(unit, work, a):
     """a guest under load moves between two attach daemons, there and back, with its disk; the volume has one holder at any time"""
-    daemon = second_daemon(unit, work)
+    daemon = Daemon(unit, work, "attach-2", 950, card=a.card)
     unit.run("volume", "create", "mv", "--size", "64MiB", "--layout", "2+1")
     sockets = {n: os.path.join(work, f"mv-{n}.sock") for n in ("attach-1", "attach-2")}
     here, there = "attach-1", "attach-2"
     guest, figures = None, []
     try:
-        unit.wait("the second daemon", lambda: any(n["name"] == "attach-2" for n in unit.json("status")["nodes"]), 30)
         unit.run("attach", "mv", "--vhost-user", f"unix:{sockets[here]}", "--node", here)
         seconds = 20 + 10 * a.migrations
-        load = f"{32 * MIB},{seconds},4"
+        load = f"{8 * MIB},{seconds},8"
         guest = Guest(work, a.guest, "mv0", sockets[here], load)
         guest.wait(r"LOAD reads=[1-9]", 120)
         for i in range(a.migrations):
@@ -205,11 +219,118 @@ def migration(unit, work, a):
         if guest:
             guest.kill()
         unit.run("detach", "mv", check=False)
-        daemon.terminate()
-        daemon.wait(30)
+        daemon.end()
 
 
-SCENARIOS = {"kills": kills, "migration": migration}
+def controls(unit, work, a):
+    """with a rule of the DMA write log broken where the guest comes from, a migration damages it, and the guest finds out"""
+    for i, broken in enumerate(a.controls):
+        volume, daemon, guests = f"ctl{i}", Daemon(unit, work, f"attach-{i + 3}", 960 + i, broken), []
+        unit.run("volume", "create", volume, "--size", "64MiB", "--layout", "2+1")
+        try:
+            ends = [os.path.join(work, f"{volume}-{e}.sock") for e in "ab"]
+            unit.run("attach", volume, "--vhost-user", f"unix:{ends[0]}", "--node", daemon.name)
+            load = f"{8 * MIB},40,8"
+            guests.append(Guest(work, a.guest, f"{volume}a", ends[0], load))
+            guests[0].wait(r"LOAD reads=[1-9]\d{4}", 120)
+            unit.run("attach", volume, "--vhost-user", f"unix:{ends[1]}", "--node", "attach-1", "--incoming")
+            wire = os.path.join(work, f"{volume}.migrate")
+            guests.append(Guest(work, a.guest, f"{volume}b", ends[1], load, incoming=wire))
+            unit.wait("the target QEMU", lambda: os.path.exists(wire), 30)
+            time.sleep(1)
+            migrate(guests[0], wire, 120)
+            guests[0].kill()
+            try:
+                result = guests[1].wait(r"RESULT reads=\d+ writes=\d+ bad=(\d+)", 200)
+                harm = f"{result} wrong blocks"
+                expect(int(result) > 0, f"with {broken} the guest found nothing wrong after its migration: this test cannot fail")
+            except CheckFailed as e:
+                if e.name != "guest":
+                    raise
+                harm = "the guest did not live"
+            print(f"control {broken}: {harm}", flush=True)
+        finally:
+            for g in guests:
+                g.kill()
+            unit.run("detach", volume, check=False)
+            daemon.end()
+
+
+def processor_seconds(pid):
+    fields = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class Recording:
+    """a VMC that does nothing but examine: records of a disk, thrown away"""
+
+    def __init__(self, path):
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.socket.connect(path + ".recorder")
+        self.socket.send(struct.pack("<IHHIIIIQ", 0x4352474c, 1, 1, 1, 0, 16, 0, 0))
+        data, descriptors, _, _ = socket.recv_fds(self.socket, 4096, 80)
+        expect(struct.unpack_from("<H", data, 12)[0] == 0, f"the recorder refuses: {data[168:360]}")
+        self.ring = mmap.mmap(descriptors[0], 0)
+        for d in descriptors:
+            os.close(d)
+        self.on, self.first = True, 0
+        self.thread = threading.Thread(target=self.examine)
+        self.thread.start()
+
+    def tail(self):
+        return struct.unpack_from("<I", self.ring, 128)[0]
+
+    def examine(self):
+        while self.on:
+            struct.pack_into("<I", self.ring, 64, self.tail())
+            time.sleep(0.002)
+
+    def end(self):
+        self.on = False
+        self.thread.join()
+        self.socket.close()
+        return self.tail() - 1
+
+
+def figures(unit, work, a):
+    """vhost-user against NBD: random 4 KiB at depth 32, requests a second and the attach daemon's processor time a request"""
+    seconds, size = 6, 64 * MIB
+    bench = os.path.join(os.path.dirname(os.path.dirname(unit.luge)), "tests", "vhost-bench")
+    unit.run("volume", "create", "fig", "--size", str(size), "--layout", "2+1")
+    table = {}
+    for front in ("vhost", "nbd"):
+        where = os.path.join(work, f"fig-{front}.sock")
+        unit.run("attach", "fig", *(["--vhost-user", f"unix:{where}"] if front == "vhost" else ["--nbd", f"unix:{where}"]))
+        pid = unit.pid("attach-1")
+        for kind in ("write", "read"):
+            if front == "nbd":
+                args = ["fio", "--name=f", "--ioengine=nbd", f"--uri=nbd+unix:///fig?socket={where}", f"--rw=rand{kind}", "--bs=4k", "--iodepth=32", f"--size={size}",
+                        "--time_based", f"--runtime={seconds}", "--output-format=json"]
+            else:
+                args = [bench, where, kind, str(seconds), "32", str(size)]
+            before = processor_seconds(pid)
+            said = command(args, timeout=120)
+            out = json.loads(said[said.index("{"):])
+            used = processor_seconds(pid) - before
+            n = out["jobs"][0][kind]["total_ios"] if front == "nbd" else out["requests"]
+            table[front, kind] = (n / seconds, used / n * 1e6)
+        if front == "vhost":  # in turns, so that a machine that changes its mind is the same to both
+            rates = {False: [], True: []}
+            for turn in range(8):
+                on = turn % 2 == 1
+                recording = Recording(where) if on else None
+                out = json.loads(command([bench, where, "read", "2", "32", str(size)], timeout=60))
+                rates[on].append(out["iops"])
+                if on:
+                    records = recording.end() / out["requests"]
+            print(f"reads at depth 32 with recording on: {sum(rates[True]) / sum(rates[False]):.3f}x those with it off; {records:.2f} records a read", flush=True)
+        unit.run("detach", "fig")
+    for kind in ("write", "read"):
+        (v, vc), (n, nc) = table["vhost", kind], table["nbd", kind]
+        print(f"{kind}s at depth 32: vhost-user {v:.0f}/s and {vc:.1f} us of attach each, NBD {n:.0f}/s and {nc:.1f} us: {v / n:.2f}x the requests, {vc / nc:.2f}x the processor time", flush=True)
+
+
+SCENARIOS = {"kills": kills, "migration": migration, "controls": controls, "figures": figures}
 
 
 def main():
@@ -219,6 +340,8 @@ def main():
     parser.add_argument("--guest", help="where the guest's kernel and initrd are, or are made; default: in --dir")
     parser.add_argument("--kills", type=int, default=3)
     parser.add_argument("--migrations", type=int, default=2)
+    parser.add_argument("--card", default="native", help="of one of the two attach daemons in the migrations: native, or rtl (LUGE_XRT names the tree)")
+    parser.add_argument("--controls", nargs="*", default=["dma-unrecorded"], help="switches that are each to be found")
     parser.add_argument("--only", nargs="*", choices=list(SCENARIOS))
     a = parser.parse_args()
     work = os.path.abspath(a.dir or tempfile.mkdtemp(prefix="luge-vhost-"))
@@ -228,7 +351,7 @@ def main():
     unit = Unit(os.path.join(work, "unit"), os.path.abspath(a.bin), SHAPE)
     try:
         unit.run("unit", "up", "--dir", unit.dir, *unit.up_args)
-        for name in a.only or SCENARIOS:
+        for name in a.only or [n for n in SCENARIOS if n != "figures"]:
             SCENARIOS[name](unit, work, a)
         return 0
     except CheckFailed as e:

@@ -17,6 +17,7 @@ import sys
 import time
 
 import vm
+from vhost import Daemon
 from unit import CheckFailed, Unit, command, expect
 
 SHAPE = ["--heads", "3", "--sleds", "6", "--devices", "1", "--log-bytes", "128MiB", "--device-bytes", "1GiB"]
@@ -34,13 +35,13 @@ class Scene:
     def __init__(self, build, work, broken_attach=None):
         self.bin, self.work = os.path.join(build, "bin"), work
         self.check = os.path.join(build, "tests", "guest-check")
-        self.images = os.path.join(build, "guest")
+        self.images = os.path.join(build, "vm-guest")  # not that of tests/e2e/vhost.py
         command([os.path.join(os.path.dirname(os.path.abspath(__file__)), "guest.sh"), self.images, self.check], timeout=600, name="guest")
         self.shm = os.path.join("/dev/shm", f"luge-vm-{os.getpid()}")
         os.makedirs(self.shm, exist_ok=True)
-        self.unit = Unit(os.path.join(work, "unit"), self.bin, SHAPE, broken_attach)
-        self.things = []
-        self.disks = 0
+        self.unit = Unit(os.path.join(work, "unit"), self.bin, SHAPE)
+        self.broken_attach = broken_attach
+        self.daemons, self.things = [], []
 
     def start(self):
         self.unit.run("unit", "up", "--dir", self.unit.dir, *self.unit.up_args, timeout=300)
@@ -52,10 +53,18 @@ class Scene:
         command(["nbdcopy", image, f"nbd+unix:///disk?socket={nbd}"], timeout=120)
         self.unit.run("detach", "disk")
 
-    def vhost(self):
+    def daemon(self, broken=None):
+        """Another attach daemon: a second host's, or one with a broken rule."""
+        name = f"attach-{len(self.daemons) + 2}"
+        self.daemons.append(Daemon(self.unit, self.work, name, 950 + len(self.daemons), broken))
+        return name
+
+    def vhost(self, volume="disk", node=None, *more):
         """A socket at which the volume is a guest's disk."""
-        path = os.path.join(self.work, "disk.vhost")
-        self.unit.run("attach", "disk", "--vhost-user", f"unix:{path}")
+        path = os.path.join(self.work, f"{volume}-{node or 'a'}.vhost")
+        if node is None and self.broken_attach:
+            node = self.daemon(self.broken_attach)
+        self.unit.run("attach", volume, "--vhost-user", f"unix:{path}", *(["--node", node] if node else []), *more)
         return path
 
     def guest(self, name, disk, **options):
@@ -71,6 +80,8 @@ class Scene:
     def end(self):
         for t in reversed(self.things):
             t.kill()
+        for d in self.daemons:
+            d.end()
         try:
             self.unit.run("unit", "down", "--dir", self.unit.dir, check=False)
         finally:
@@ -119,20 +130,78 @@ def checkpoints(scene, count):
     host.run("release", "vm")
 
 
+def migration_of(scene, guest, disk):
+    """(guest, luge-vmstated, disk) over there, and the report: `guest` moves to a QEMU behind another attach daemon."""
+    address = f"unix:{scene.work}/host2.sock"
+    host1, host2 = scene.vmstated("host1"), scene.vmstated("host2", listen=address)
+    live = os.path.join(host2.dir, "live", "vm")
+    there = scene.vhost("disk", scene.daemon(), "--incoming")
+    # The target's memory is a file that luge-vmstated of that host fills: on tmpfs, as the source's.
+    os.makedirs(live)
+    os.symlink(os.path.join(scene.shm, "target"), os.path.join(live, "memory"))
+    target = scene.guest(os.path.join("host2", "live", "vm"), there, memory=os.path.join(live, "memory"), waits=True)
+    report = host1.run("migrate", "vm", "--qmp", guest.qmp, "--disk", disk, "--to", address)
+    target.wait_counts(lambda c: c[0] >= 2, "the guest goes on")
+    return target, host2, there, report
+
+
 # Requirement: DWR-25
 def migration(scene):
     disk = scene.vhost()
     guest = scene.guest("source", disk)
     guest.wait_working()
-    host1, host2 = scene.vmstated("host1"), scene.vmstated("host2", listen=f"unix:{scene.work}/host2.sock")
-    live = os.path.join(host2.dir, "live", "vm")
-    target = scene.guest(os.path.join("host2", "live", "vm"), disk, memory=os.path.join(live, "memory"), waits=True)
-    report = host1.run("migrate", "vm", "--qmp", guest.qmp, "--disk", disk, "--to", f"unix:{scene.work}/host2.sock")
+    target, _, _, report = migration_of(scene, guest, disk)
     print("migrated: " + describe(report), flush=True)
-    counts = target.wait_counts(lambda c: c[0] >= 2, "the guest goes on")
     target.wait_passes(2)
     expect(target.counts()[4] == 0, f"the guest found {target.counts()[4]} bad blocks: {target.lines()[-3:]}")
-    print(f"the guest runs over there: {target.counts()[1]} reads, {target.counts()[2]} writes, none bad (at its arrival {counts[1]})", flush=True)
+    print(f"the guest runs over there: {target.counts()[1]} reads, {target.counts()[2]} writes, none bad", flush=True)
+
+
+def resume_elsewhere(scene, host2, guest, volume):
+    """The newest checkpoint that host2 has of `vm`, as a guest that runs there on a volume of its own."""
+    to = os.path.join(scene.shm, "resumed")
+    kept = host2.run("restore", "vm", "--to", to)
+    scene.unit.run("volume", "create", volume, "--size", str(vm.DISK), "--layout", "4+2")
+    nbd = os.path.join(scene.work, "nbd2.sock")
+    scene.unit.run("attach", volume, "--nbd", f"unix:{nbd}")
+    command(["nbdcopy", os.path.join(to, "disk"), f"nbd+unix:///{volume}?socket={nbd}"], timeout=120)
+    scene.unit.run("detach", volume)
+    path = scene.vhost(volume, "attach-1")
+    resumed = scene.guest("resumed", path, memory=os.path.join(to, "memory"), waits=True)
+    host2.run("restore", "vm", "--to", to, "--qmp", resumed.qmp)
+    return kept, resumed
+
+
+# Requirement: DWR-32
+def standby(scene, expect_bad=False):
+    disk = scene.vhost()
+    guest = scene.guest("source", disk)
+    guest.wait_working()
+    address = f"unix:{scene.work}/host2.sock"
+    host1, host2 = scene.vmstated("host1"), scene.vmstated("host2", listen=address, more=["--no-durable"])
+    host1.run("protect", "vm", "--qmp", guest.qmp, "--disk", disk, "--to", address, "--with-disk", "--every", "200ms")
+    deadline = time.time() + 120
+    while (state := host1.run("status")["protected"][0])["checkpoints"] < 25:
+        expect(time.time() < deadline and not state["failures"], f"25 checkpoints: {state}")
+        time.sleep(0.2)
+    last = state["last"]
+    print(f"{state['checkpoints']} checkpoints, pause median {state['pause_median_ms']} ms, worst {state['pause_worst_ms']} ms; the last: {last['pages']} pages, "
+          f"{sum(p['disk'] for p in last['passes'])} of the disk", flush=True)
+    before = guest.counts()
+    guest.kill()
+    host1.kill()
+    scene.unit.run("detach", "disk")
+    begin = time.time()
+    kept, resumed = resume_elsewhere(scene, host2, guest, "disk2")
+    resumed.wait_counts(lambda c: c[0] >= 2, "the guest goes on")
+    print(f"the first host was killed; checkpoint {kept['checkpoint']} runs on the second after {time.time() - begin:.1f} s", flush=True)
+    counts = resumed.wait_counts(lambda c: c[3] >= before[3] + 2 and c[2] > before[2] + 600, "the guest verifies memory and disk", 240)
+    if expect_bad:
+        expect(counts[4] > 0, "the guest found nothing wrong: it can't see a disk that doesn't match")
+        print(f"{counts[4]} blocks of the disk don't match memory, as it must be", flush=True)
+    else:
+        expect(counts[4] == 0, f"the guest found {counts[4]} bad blocks: {[line for line in resumed.lines() if line.startswith('bad')][:5]}")
+        print(f"the guest goes on there: {counts[1]} reads, {counts[2]} writes, none bad", flush=True)
 
 
 def control(scene, switch, where):
@@ -171,12 +240,15 @@ def main():
     runs = []
     for name in a.only.split(","):
         if name == "controls":
+            if a.switch in (None, "written-blocks-ignored"):
+                runs.append(("control written-blocks-ignored", lambda scene: standby(scene, True), "written-blocks-ignored"))
             runs += [(f"control {s}", lambda scene, s=s, w=w: control(scene, s, w), s if w == "attach" else None) for s, w in CONTROLS if a.switch in (None, s)]
         else:
-            runs.append((name, {"checkpoints": lambda scene: checkpoints(scene, a.checkpoints), "migration": migration}[name], None))
+            runs.append((name, {"checkpoints": lambda scene: checkpoints(scene, a.checkpoints), "migration": migration, "standby": standby}[name], None))
     failed = []
     for name, run, broken in runs:
         folder = os.path.join(work, name.replace(" ", "-"))
+        shutil.rmtree(folder, ignore_errors=True)
         os.makedirs(folder, exist_ok=True)
         scene = Scene(build, folder, broken)
         begin = time.time()

@@ -116,6 +116,17 @@ void Device::meet_firmware() {
   description_ += ", " + firmware_.describe();
 }
 
+// The test writes the registers that say where the ring is.
+std::optional<Firmware::Answer> Device::self_test(std::chrono::milliseconds limit) {
+  write(REG_CONTROL, 0);
+  firmware_.release();
+  auto answer = firmware_.command(Command::self_test, {}, limit);
+  if (!firmware_.claim(kFirmwareLimit)) return answer;  // failed: the card is left as it is
+  recent_.clear();
+  make_rings();
+  return answer;
+}
+
 void Device::make_pool(const DeviceOptions& options) {
   pool_bytes_ = options.pool_bytes;
   if (mapped_) {

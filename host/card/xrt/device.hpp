@@ -79,6 +79,8 @@ class Device {
   std::uint32_t read(std::uint32_t offset) { return ip_.read_register(offset); }
   void write(std::uint32_t offset, std::uint32_t value) { ip_.write_register(offset, value); }
   std::uint32_t submitted() const { return submitted_; }
+  /// Lets the firmware test the card: the ring is given up meanwhile. REQUIRES: outstanding() == 0.
+  std::optional<Firmware::Answer> self_test(std::chrono::milliseconds limit);
   /// The controller's, if the card has one. It makes the coefficients of decodes.
   Firmware& firmware() { return firmware_; }
 

@@ -2,7 +2,6 @@
 
 #include <unistd.h>
 
-#include <cstdio>
 #include <cstring>
 #include <thread>
 
@@ -15,31 +14,9 @@ using Clock = std::chrono::steady_clock;
 
 namespace {
 constexpr auto kPiece = std::chrono::microseconds(200);
-constexpr auto kTableLimit = std::chrono::milliseconds(100);
+constexpr auto kTableLimit = std::chrono::milliseconds(400);
 constexpr int kTries = 3;
-
-std::string hex(std::uint32_t v) {
-  char b[16];
-  std::snprintf(b, sizeof b, "0x%x", v);
-  return b;
-}
 }  // namespace
-
-std::string firmware_version_text(std::uint32_t v) { return std::to_string(v >> 16) + "." + std::to_string(v >> 8 & 255) + "." + std::to_string(v & 255); }
-
-std::string fault_text(std::span<const std::uint32_t> r) {
-  static constexpr const char* names[] = {"none", "identity", "memory", "coding", "timeout", "job status", "card", "watchdog", "trap"};
-  if (r.size() < SHARED_LAST_FAULT_WORDS || r[0] == 0 || r[1] == 0) return "";
-  std::uint32_t crc = ~0u;
-  for (int i = 0; i < 8; ++i)
-    for (int b = 0; b < 32; ++b) {
-      const bool bit = (crc ^ (r[static_cast<std::size_t>(i)] >> b)) & 1;
-      crc = crc >> 1 ^ (bit ? 0x82F63B78u : 0);
-    }
-  if (~crc != r[SHARED_LAST_FAULT_WORDS - 1]) return "";
-  return std::string(r[1] < std::size(names) ? names[r[1]] : "unknown") + ", " + hex(r[3]) + ", " + hex(r[4]) + " (start " + std::to_string(r[2]) + ", card status " +
-         hex(r[5]) + ", fault " + hex(r[6]) + ")";
-}
 
 bool Firmware::look() { return there_ = read_(SHARED_MAGIC) == SHARED_MAGIC_VALUE; }
 

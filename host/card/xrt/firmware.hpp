@@ -14,6 +14,8 @@
 #include <string>
 #include <vector>
 
+#include "card/firmware_text.hpp"
+
 namespace luge::card {
 
 class Firmware {
@@ -48,9 +50,5 @@ class Firmware {
   bool there_ = false, given_up_ = false;
   std::string why_;
 };
-
-/// "self-test failed: coding, 0x1004, 0x1": the last fault record's words. Empty: none, or the record is cut.
-std::string fault_text(std::span<const std::uint32_t> record);
-std::string firmware_version_text(std::uint32_t version);
 
 }  // namespace luge::card

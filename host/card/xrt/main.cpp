@@ -13,6 +13,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -82,6 +83,28 @@ void do_job(Device& d, const JobMessage& m) {
   }
 }
 
+void report_firmware(Device& d, const FirmwareMessage& m) {
+  using namespace luge_card;
+  FirmwareReport r;
+  r.header.id = m.header.id;
+  Firmware& f = d.firmware();
+  r.there = f.there();
+  constexpr std::chrono::seconds kLimit{10};
+  if (r.there != 0 && m.op != 0) {
+    auto a = m.op == Command::self_test ? d.self_test(kLimit) : f.command(m.op, m.argument, kLimit);
+    r.answered = a.has_value();
+    if (a) r.status = a->status, std::copy(a->words.begin(), a->words.end(), r.answer);
+  }
+  if (r.there != 0) {
+    auto fill = [&](auto& to, std::uint32_t offset) {
+      auto w = f.words(offset, std::size(to));
+      std::copy(w.begin(), w.end(), to);
+    };
+    fill(r.words, SHARED_MAGIC), fill(r.telemetry, SHARED_TELEMETRY), fill(r.last_fault, SHARED_LAST_FAULT), fill(r.log, SHARED_LOG);
+  }
+  say(r);
+}
+
 // False: the daemon has closed its end.
 bool hear(Device& d) {
   JobMessage m;
@@ -90,6 +113,10 @@ bool hear(Device& d) {
   if (n < static_cast<ssize_t>(sizeof m.header)) return false;
   if (m.header.say == Say::job && n == sizeof m) {
     do_job(d, m);
+  } else if (m.header.say == Say::firmware && n == sizeof(FirmwareMessage)) {
+    FirmwareMessage f;
+    std::memcpy(static_cast<void*>(&f), &m, sizeof f);
+    report_firmware(d, f);
   } else if (m.header.say == Say::counters) {
     CountersMessage c = d.counters();
     c.header.id = m.header.id;

@@ -1,6 +1,8 @@
 // The guest's load: self-describing 4 KiB blocks, written and read back past the page cache by several workers, each with blocks of its own.
 // checker DEVICE BYTES SECONDS WORKERS: a block read must be of the generation written last; neither an older one (a write lost, or done
-// again after a newer one) nor anything else. Prints one line a second, and RESULT at the end.
+// again after a newer one) nor anything else. Blocks are read into the slots of a pool that nothing but the device writes; what a slot
+// holds is checked again before the next read into it, long after: a page that a migration forgot is found there. Prints one line a second,
+// and RESULT at the end.
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdint.h>
@@ -12,7 +14,7 @@
 #include <unistd.h>
 #include <sys/wait.h>
 
-enum { BLOCK = 4096, WORDS = BLOCK / 8 };
+enum { BLOCK = 4096, WORDS = BLOCK / 8, SLOTS = 800 };
 struct totals { volatile uint64_t reads, writes, bad, errors; } *totals;
 
 static uint64_t mix(uint64_t x) { x ^= x >> 31, x *= 0x9e3779b97f4a7c15ull, x ^= x >> 29, x *= 0xbf58476d1ce4e5b9ull; return x ^ x >> 32; }
@@ -29,21 +31,32 @@ static int right(const uint64_t *b, uint64_t block, uint64_t generation) {
 }
 
 static void worker(int fd, int me, int workers, uint64_t blocks, time_t end) {
-  uint64_t *b = aligned_alloc(BLOCK, BLOCK), mine = blocks / (uint64_t)workers, state = (uint64_t)me * 77 + 1;
+  uint64_t *out = aligned_alloc(BLOCK, BLOCK), *pool = mmap(NULL, (size_t)SLOTS * BLOCK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  static struct { uint64_t block; uint32_t generation; } holds[SLOTS];
+  uint64_t mine = blocks / (uint64_t)workers, state = (uint64_t)me * 77 + 1;
   uint32_t *generation = calloc(mine, 4);
   while (time(NULL) < end) {
-    uint64_t n = mix(state++) % mine, block = n * (uint64_t)workers + (uint64_t)me;
+    uint64_t n = mix(state++) % mine, block = n * (uint64_t)workers + (uint64_t)me, slot = mix(state + 99) % SLOTS, *b = pool + slot * WORDS;
+    if (!right(b, holds[slot].block, holds[slot].generation)) {
+      __atomic_fetch_add(&totals->bad, 1, __ATOMIC_RELAXED);
+      printf("BAD slot: not generation %u of block %llu any more\n", holds[slot].generation, (unsigned long long)holds[slot].block);
+    }
+    holds[slot].generation = 0;
     if (pread(fd, b, BLOCK, (off_t)(block * BLOCK)) != BLOCK) { __atomic_fetch_add(&totals->errors, 1, __ATOMIC_RELAXED); continue; }
     __atomic_fetch_add(&totals->reads, 1, __ATOMIC_RELAXED);
     if (!right(b, block, generation[n])) {
       __atomic_fetch_add(&totals->bad, 1, __ATOMIC_RELAXED);
       printf("BAD block %llu: generation %llu of block %llu instead of %u\n", (unsigned long long)block, (unsigned long long)b[1], (unsigned long long)b[0], generation[n]);
     }
-    fill(b, block, generation[n] + 1);
-    if (pwrite(fd, b, BLOCK, (off_t)(block * BLOCK)) != BLOCK) { __atomic_fetch_add(&totals->errors, 1, __ATOMIC_RELAXED); continue; }
+    holds[slot].block = block, holds[slot].generation = generation[n];
+    if (generation[n] != 0 && state % 4 != 0) continue;
+    fill(out, block, generation[n] + 1);
+    if (pwrite(fd, out, BLOCK, (off_t)(block * BLOCK)) != BLOCK) { __atomic_fetch_add(&totals->errors, 1, __ATOMIC_RELAXED); continue; }
     generation[n]++;
     __atomic_fetch_add(&totals->writes, 1, __ATOMIC_RELAXED);
   }
+  for (int i = 0; i < SLOTS; i++) if (!right(pool + (uint64_t)i * WORDS, holds[i].block, holds[i].generation)) __atomic_fetch_add(&totals->bad, 1, __ATOMIC_RELAXED);
+  uint64_t *b = out;
   for (uint64_t n = 0; n < mine; n++) {
     uint64_t block = n * (uint64_t)workers + (uint64_t)me;
     if (generation[n] == 0) continue;
