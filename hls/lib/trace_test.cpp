@@ -40,7 +40,7 @@ int main(int argc, char **argv) {
   expect(argc == 2, "usage: trace_test BENCH");
   std::string folder = std::getenv("TMPDIR") ? std::getenv("TMPDIR") : "/tmp", path = folder + "/luge-trace-" + std::to_string(std::rand()) + ".fst";
   uint64_t end = 0;
-  expect(std::system((std::string(argv[1]) + " --cycles 30000 --trace " + path + " >/dev/null").c_str()) == 0, "the bench fails");
+  expect(std::system((std::string(argv[1]) + " --cycles 30000 --allow-holes --trace " + path + " >/dev/null").c_str()) == 0, "the bench fails");
   int falls = falls_in(path, end);
   std::remove(path.c_str());
   expect(falls >= 2, "the waveforms do not go over a reset");

@@ -3,12 +3,12 @@
 
 #include <string>
 
-#include "attach/descriptor.hpp"
+#include "io/descriptor.hpp"
 #include "base/status.hpp"
 
 namespace luge::attach {
 
 /// Listens at `path` for the user of this process alone. What a process that has ended left there is removed; exists: another is listening.
-Result<Descriptor> listen_unix(const std::string& path, int type);
+Result<io::Descriptor> listen_unix(const std::string& path, int type);
 
 }  // namespace luge::attach

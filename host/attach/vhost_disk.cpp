@@ -54,7 +54,7 @@ void VhostDisk::accept() {
   listener_->socket.async_wait(stream_descriptor::wait_read, [weak = weak_from_this()](const boost::system::error_code& e) {
     auto self = weak.lock();
     if (!self || e || self->closed_) return;
-    Descriptor fd(::accept4(self->listener_->socket.native_handle(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    io::Descriptor fd(::accept4(self->listener_->socket.native_handle(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (!fd) return self->accept();
     logging::info("disk '{}': a front end has connected", self->options_.name);
     self->session_ = std::make_shared<VhostSession>(self->world_, *self, std::move(fd));

@@ -55,8 +55,8 @@ struct Vmc {
     q.verb = verb;
     return ask(q);
   }
-  Descriptor socket;
-  std::vector<Descriptor> descriptors;
+  io::Descriptor socket;
+  std::vector<io::Descriptor> descriptors;
 };
 
 class VhostDiskTest : public ::testing::Test {
@@ -152,7 +152,7 @@ TEST_F(VhostDiskTest, TheGuestHearsOfANewSize) {
     f.send_u64(Message::set_protocol_features, f.ask(Message::get_protocol_features));
     int pair[2];
     ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
-    Descriptor ours(pair[0]), theirs(pair[1]);
+    io::Descriptor ours(pair[0]), theirs(pair[1]);
     f.send_u64(Message::set_backend_request_fd, 0, theirs.get());
     f.ask(Message::get_queue_num);
     resize_to = 2 * kDisk;
@@ -182,7 +182,7 @@ TEST_F(VhostDiskTest, AManagerRecordsQuiescesAndLeaves) {
     auto ring = card::DmaRing::open(vmc.descriptors[0].release());
     ASSERT_TRUE(ring.ok());
     card::DmaRingReader reader(std::move(*ring));
-    Descriptor bell(vmc.descriptors[2].release());
+    io::Descriptor bell(vmc.descriptors[2].release());
     luge_card::dma_record record;
     unsigned data = 0, suspended = 0;
     auto drain = [&] {
@@ -214,7 +214,7 @@ TEST_F(VhostDiskTest, AManagerRecordsQuiescesAndLeaves) {
     EXPECT_TRUE(f.wait(5000));
     EXPECT_EQ(d.ended().size(), 1u);
     EXPECT_EQ(vmc.ask(RecorderVerb::quiesce).code, 0);
-    vmc.socket = Descriptor();  // the manager dies: the guest goes on, nothing is recorded
+    vmc.socket = io::Descriptor();  // the manager dies: the guest goes on, nothing is recorded
     one(f, d, 0, 8);
     EXPECT_FALSE(reader.ring().header().state & card::kRingRecording);
     Vmc again(path + card::kRecorderSuffix);

@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#include "attach/descriptor.hpp"
+#include "io/descriptor.hpp"
 #include "attach/vhost_protocol.hpp"
 #include "attach/vhost_testing.hpp"
 
@@ -60,7 +60,7 @@ class FrontEnd {
     for (cmsghdr* c = CMSG_FIRSTHDR(&in); c != nullptr; c = CMSG_NXTHDR(&in, c)) {
       int fd;
       std::memcpy(&fd, CMSG_DATA(c), sizeof fd);
-      received = Descriptor(fd);
+      received = io::Descriptor(fd);
     }
     std::vector<std::byte> payload(h.size);
     if (h.size != 0 && ::recv(socket_.get(), payload.data(), h.size, MSG_WAITALL) != static_cast<ssize_t>(h.size)) return {};
@@ -91,7 +91,7 @@ class FrontEnd {
     send(Message::set_mem_table, &table, 8 + sizeof(vhost::Region), std::span<const int>(&d.fd, 1));
     vhost::RingState entries{0, d.entries}, available{0, base}, on{0, 1};
     vhost::RingAddress address{0, 0, Driver::kUser + d.place.descriptors, Driver::kUser + d.place.used, Driver::kUser + d.place.available, d.place.used};
-    kick = Descriptor(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)), call = Descriptor(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    kick = io::Descriptor(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)), call = io::Descriptor(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     send(Message::set_vring_num, &entries, sizeof entries);
     send(Message::set_vring_base, &available, sizeof available);
     send(Message::set_vring_addr, &address, sizeof address);
@@ -111,10 +111,10 @@ class FrontEnd {
     return ::read(call.get(), &n, sizeof n) == sizeof n;
   }
 
-  Descriptor kick, call, received;
+  io::Descriptor kick, call, received;
 
  private:
-  Descriptor socket_;
+  io::Descriptor socket_;
 };
 
 }  // namespace luge::attach::testing

@@ -93,10 +93,10 @@ io::Task<int> messages(io::RealWorld& world, Bytes input) {
   std::memset(d.at(0), 0, 4096);
   int pair[2];
   LUGE_CHECK(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0);
-  auto session = std::make_shared<VhostSession>(world, o, Descriptor(pair[1]));
+  auto session = std::make_shared<VhostSession>(world, o, io::Descriptor(pair[1]));
   session->start();
   testing::FrontEnd f(pair[0]);
-  Descriptor event(::eventfd(0, EFD_CLOEXEC)), null(::open("/dev/null", O_RDWR | O_CLOEXEC)), zero(::open("/dev/zero", O_RDWR | O_CLOEXEC));
+  io::Descriptor event(::eventfd(0, EFD_CLOEXEC)), null(::open("/dev/null", O_RDWR | O_CLOEXEC)), zero(::open("/dev/zero", O_RDWR | O_CLOEXEC));
   auto area = Inflight::create(2, 16);
   const int kinds[] = {d.fd, event.get(), null.get(), zero.get(), (*area)->fd()};
   ::fcntl(pair[0], F_SETFL, O_NONBLOCK);

@@ -80,7 +80,7 @@ struct VhostSession::Waiter {
   std::array<std::shared_ptr<stream_descriptor>, VirtioBlk::kMostQueues> kick;
 };
 
-VhostSession::VhostSession(io::RealWorld& world, VhostOwner& owner, Descriptor socket)
+VhostSession::VhostSession(io::RealWorld& world, VhostOwner& owner, io::Descriptor socket)
     : world_(world), owner_(owner), waiter_(std::make_unique<Waiter>(world.context(), socket.release())) {}
 VhostSession::~VhostSession() = default;
 
@@ -255,7 +255,7 @@ io::Task<Status> VhostSession::queue_message(Incoming& m) {
   else co_return wrong("its size");
   if (index >= device.queues()) co_return wrong(fmt::format("queue {} of {}", index, device.queues()));
   Ring& ring = rings_[index];
-  Descriptor descriptor;
+  io::Descriptor descriptor;
   if (by_descriptor && (value & vhost::kNoDescriptor) == 0) {
     if (m.descriptors.size() != 1) co_return wrong("no descriptor");
     descriptor = std::move(m.descriptors[0]);
@@ -305,7 +305,7 @@ Result<Vring::Place> VhostSession::place(std::uint32_t index) const {
   return p;
 }
 
-Status VhostSession::start_ring(std::uint32_t index, Descriptor kick) {
+Status VhostSession::start_ring(std::uint32_t index, io::Descriptor kick) {
   VirtioBlk& device = owner_.device();
   boost::system::error_code e;
   auto wait = std::make_shared<stream_descriptor>(waiter_->context);
@@ -339,9 +339,9 @@ void VhostSession::wait_kick(std::uint32_t index) {
   });
 }
 
-Status VhostSession::set_call(std::uint32_t index, Descriptor call) {
+Status VhostSession::set_call(std::uint32_t index, io::Descriptor call) {
   if (!call) owner_.device().set_interrupt(index, {});
-  else owner_.device().set_interrupt(index, [fd = std::make_shared<Descriptor>(std::move(call))] { signal(fd->get()); });
+  else owner_.device().set_interrupt(index, [fd = std::make_shared<io::Descriptor>(std::move(call))] { signal(fd->get()); });
   return Status();
 }
 

@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "attach/descriptor.hpp"
+#include "io/descriptor.hpp"
 #include "attach/inflight.hpp"
 #include "attach/vhost_protocol.hpp"
 #include "attach/virtio_blk.hpp"
@@ -34,7 +34,7 @@ class VhostOwner {
 
 class VhostSession : public std::enable_shared_from_this<VhostSession> {
  public:
-  VhostSession(io::RealWorld& world, VhostOwner& owner, Descriptor socket);
+  VhostSession(io::RealWorld& world, VhostOwner& owner, io::Descriptor socket);
   ~VhostSession();
   void start();
   /// Ends the connection; ended() follows when the rings have stopped.
@@ -48,14 +48,14 @@ class VhostSession : public std::enable_shared_from_this<VhostSession> {
   struct Incoming {
     vhost::Header header;
     std::vector<std::byte> payload;
-    std::vector<Descriptor> descriptors;
+    std::vector<io::Descriptor> descriptors;
   };
   struct Ring {
     std::uint32_t entries = 0;
     std::uint16_t base = 0;
     vhost::RingAddress address{};
     bool has_address = false;
-    Descriptor error;
+    io::Descriptor error;
   };
   struct Waiter;
   void listen();
@@ -68,8 +68,8 @@ class VhostSession : public std::enable_shared_from_this<VhostSession> {
   io::Task<Status> set_log(Incoming& m);
   io::Task<Status> set_features(std::uint64_t features);
   io::Task<Status> stop_ring(std::uint32_t index);
-  Status start_ring(std::uint32_t index, Descriptor kick);
-  Status set_call(std::uint32_t index, Descriptor call);
+  Status start_ring(std::uint32_t index, io::Descriptor kick);
+  Status set_call(std::uint32_t index, io::Descriptor call);
   Status set_inflight(Incoming& m);
   Status get_inflight(Incoming& m);
   Status get_config(Incoming& m);
@@ -92,7 +92,7 @@ class VhostSession : public std::enable_shared_from_this<VhostSession> {
   std::uint64_t features_ = 0, protocol_features_ = 0;
   std::array<Ring, VirtioBlk::kMostQueues> rings_;
   std::unique_ptr<card::DirtyLog> next_log_;  // given, and not yet in use: LOG_ALL is off
-  Descriptor backend_requests_;
+  io::Descriptor backend_requests_;
   std::function<void()> on_end_;
 };
 

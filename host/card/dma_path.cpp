@@ -133,7 +133,9 @@ bool DmaPath::goes_unrecorded(const Burst& b) {
   if (b.bytes.size() < 512) return false;
   if (broken(Switch::dma_records_lost) && stats_.bursts % 100 == 99) return ++stats_.bursts, true;
   if (!broken(Switch::dma_range_unrecorded)) return false;
-  if (lost_block_ == ~0ull && stats_.bursts > 100) {
+  // One that is written again and again: what a guest reads once while it starts would be in the first copy all the same.
+  constexpr unsigned kWrittenAgain = 40;
+  if (lost_block_ == ~0ull && ++bursts_into_[b.address >> 16] > kWrittenAgain) {
     lost_block_ = b.address >> 16;
     logging::warn("no records of [{:#x}, {:#x})", lost_block_ << 16, (lost_block_ + 1) << 16);
   }
@@ -301,7 +303,7 @@ void DmaPath::set_dirty_log(std::unique_ptr<DirtyLog> log) {
 void DmaPath::begin_kernel(RecordMode mode, std::uint32_t slots_log2, std::uint32_t watermark) {
   mode_ = mode, seen_ = given_head_ = 1, since_head_ = 0, held_cycles_ = 0;
   overflow_seen_ = memory_changed_ = over_watermark_ = held_ = marker_seen_ = false;
-  lost_block_ = ~0ull;
+  lost_block_ = ~0ull, bursts_into_.clear();
   in_ = DmaLogger::In();
   in_.function = static_cast<std::uint8_t>(function_);
   in_.suspend = suspended_;

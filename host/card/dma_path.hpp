@@ -19,6 +19,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <unordered_map>
 #include <vector>
 
 #include "base/buffer.hpp"
@@ -168,7 +169,8 @@ class DmaPath : public std::enable_shared_from_this<DmaPath> {
   io::Time not_before_{};
   io::Time tick_due_{};
   bool ticking_ = false, settling_ = false;
-  std::uint64_t lost_block_ = ~0ull;
+  std::uint64_t lost_block_ = ~0ull;  // of Switch::dma_range_unrecorded, and how it is chosen
+  std::unordered_map<std::uint64_t, unsigned> bursts_into_;
   Stats stats_;
 };
 

@@ -22,6 +22,8 @@
 #include <cstring>
 #include <utility>
 
+#include "io/descriptor.hpp"
+
 namespace luge::io {
 namespace {
 
@@ -33,25 +35,6 @@ constexpr std::size_t kParts = 256;        // of one sendmsg
 constexpr int kInlineTurns = 16;           // successes without a wait before others get their turn
 
 std::string error_text(int e) { return std::strerror(e); }
-
-class Descriptor {
- public:
-  Descriptor() = default;
-  explicit Descriptor(int fd) : fd_(fd) {}
-  Descriptor(Descriptor&& o) noexcept : fd_(std::exchange(o.fd_, -1)) {}
-  Descriptor& operator=(Descriptor&& o) noexcept {
-    std::swap(fd_, o.fd_);
-    return *this;
-  }
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  int get() const { return fd_; }
-  int release() { return std::exchange(fd_, -1); }
-
- private:
-  int fd_ = -1;
-};
 
 struct SocketAddress {
   sockaddr_storage storage{};

@@ -20,8 +20,6 @@
 // Requirement: P-2.4 switch=merge-without-block-lock
 // Requirement: P-3.1 switch=ack-before-shrink
 // Requirement: P-3.2 switch=join-before-acks
-// Requirement: P-3.2 switch=union-forgotten
-// Requirement: P-3.4 switch=sync-waits-for-space
 // Requirement: P-3.3 switch=acknowledges-one-copy
 // Requirement: P-3.1, P-3.5, WR-08 switch=slow-without-revision
 // Requirement: P-4.3 switch=truncate-not-durable

@@ -83,12 +83,12 @@ wire::Frame collect(const wire::Designation& d) {
   });
 }
 
-RecordPtr data(LogPoint at, std::uint8_t fill, Lba lba = 0) {
-  Buffer payload = Buffer::zeros(kBlockBytes);
+RecordPtr data(LogPoint at, std::uint8_t fill, Lba lba = 0, std::uint32_t blocks = 1) {
+  Buffer payload = Buffer::zeros(blocks * kBlockBytes);
   std::memset(payload.data(), fill, payload.size());
   std::vector<std::uint32_t> crcs;
   crc32c_blocks(payload.bytes(), crcs);
-  return head::make_record(kVp, at, RecordKind::data, lba, 1, {}, std::string(reinterpret_cast<const char*>(crcs.data()), 4), payload);
+  return head::make_record(kVp, at, RecordKind::data, lba, blocks, {}, std::string(reinterpret_cast<const char*>(crcs.data()), 4 * crcs.size()), payload);
 }
 
 // A primary of epoch 1 that the test moves.
@@ -119,6 +119,20 @@ class FakePrimary {
     }), 1s);
     const auto* r = answer.ok() ? answer->as<fbs::SyncReply>() : nullptr;
     out = r ? static_cast<Code>(r->code()) : Code::internal;
+  }
+  /// Unflushed data of a synchronisation: the answer.
+  Task<void> part(std::uint64_t turn, std::vector<RecordPtr> records, Status& out) {
+    head::PackedRecords packed;
+    for (const RecordPtr& r : records) packed.add(*r, r->payload);
+    wire::Frame f = wire::make_frame(wire::Kind::sync_part, [&](auto& b) {
+      auto headers = b.CreateVectorOfStructs(packed.headers);
+      auto bodies = b.CreateVector(reinterpret_cast<const std::uint8_t*>(packed.bodies.data()), packed.bodies.size());
+      return fbs::CreateSyncPart(b, kVp, 1, headers, bodies, turn);
+    });
+    f.payload = packed.payload;
+    auto answer = co_await link_.call(std::move(f), 5s);
+    const auto* r = answer.ok() ? answer->as<fbs::SyncReply>() : nullptr;
+    out = r ? wire::make_status(r->code(), r->text()) : answer.status();
   }
   Task<void> send(RecordPtr r) {
     head::PackedRecords packed;
@@ -184,6 +198,21 @@ TEST_F(Reserve, ASynchronisationThatWasGivenUpIsRefusedWhenItComesLate) {
   sim.run(node, primary->send(data({1, 4}, 9)));
   EXPECT_EQ(primary->last_code, Code::ok);
   EXPECT_EQ(primary->durable, 4u);
+}
+
+// Its log may be full of what the synchronisation would let it give back.
+// Requirement: P-3.4 switch=sync-waits-for-space
+TEST_F(Reserve, WhatASynchronisationHasNoRoomForIsRefusedAtOnce) {
+  Code code = Code::internal;
+  sim.run(node, primary->synchronise(2, {1, 1}, code));
+  ASSERT_EQ(code, Code::ok);
+  std::vector<RecordPtr> more_than_the_log;
+  for (Lsn lsn = 2; lsn < 2 + (HeadDaemon::options().log_bytes >> 18); ++lsn) more_than_the_log.push_back(data({1, lsn}, 7, 0, 64));
+  Status s;
+  sim.run(node, primary->part(2, more_than_the_log, s));
+  EXPECT_EQ(s.code(), Code::no_space) << s.to_string();
+  sim.run(node, primary->synchronise(3, {1, 1}, code));
+  EXPECT_EQ(code, Code::ok) << "the next one is not held up";
 }
 
 // Requirement: P-2.1

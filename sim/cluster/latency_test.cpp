@@ -53,15 +53,14 @@ class LatencyTest : public UnitTest {
 };
 
 // Requirement: P-3.5 switch=latency-floor-ignored
-TEST_F(LatencyTest, MembersThatAreALittleSlowerThanTheOthersAreWaitedFor) {
-  slow_links(before_.reserves[0], 2ms);
-  slow_disk(before_.reserves[1], 8);
+TEST_F(LatencyTest, AMemberThatIsALittleSlowerThanTheOthersIsWaitedFor) {
+  slow_links(before_.reserves[0], 2ms);  // one: two would be waited for in any case
   sim_.run_for(60s);
   EXPECT_EQ(designation(), before_) << "nobody left, nobody else is primary";
   EXPECT_GT(written_, 10'000u);
 }
 
-// Requirement: P-3.5 switch=latency-not-relative
+// Requirement: P-3.5
 TEST_F(LatencyTest, AUnitThatIsSlowAsAWholeHasNoSlowMember) {
   for (NodeId n : before_.members()) slow_disk(n, 250);
   sim_.run_for(60s);

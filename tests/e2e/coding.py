@@ -167,6 +167,7 @@ class Same:
         kinds["head"] = (["--coding", "head"], {})
         if self.options.rtl:
             kinds["rtl"] = (["--card", "rtl"], {})
+        if self.options.opencl_rtl:
             kinds["opencl-rtl"] = (on_card, self.card_environment("rtl"))
         results = {name: self.one(name, arguments, environment) for name, (arguments, environment) in kinds.items()}
         for name, result in results.items():
@@ -415,6 +416,7 @@ def main():
     parser.add_argument("--dir", required=True)
     parser.add_argument("--only", choices=["same", "faults", "rare"])
     parser.add_argument("--rtl", action="store_true", help="also the verilated card")
+    parser.add_argument("--opencl-rtl", action="store_true", help="also the verilated card through OpenCL: six at once need more processors than two")
     parser.add_argument("--card", default="native", help="of the faults")
     parser.add_argument("--verify", default="all", help="of the faults")
     options = parser.parse_args()

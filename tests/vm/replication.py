@@ -211,13 +211,13 @@ def control(scene, switch, where):
     host = scene.vmstated("host1", broken=switch if where == "vmstated" else None)
     host.run("protect", "vm", "--qmp", guest.qmp, "--disk", disk, "--to", os.path.join(scene.work, "store"), "--keep", "3", "--not-durable")
     wrong = set()
-    for _ in range(6):
+    for _ in range(20):
         _, pages = one_compared(host, guest, scene)
         wrong |= set(pages)
         if wrong:
             break
         time.sleep(0.5)
-    expect(wrong, f"with {switch} no page differs in 6 checkpoints: the comparison can't fail")
+    expect(wrong, f"with {switch} no page differs in 20 checkpoints: the comparison can't fail")
     print(f"{switch}: {len(wrong)} pages differ, as they must", flush=True)
     if switch == "dma-range-unrecorded":
         blocks = {p // 16 for p in wrong}

@@ -5,7 +5,7 @@
 
 #include <utility>
 
-namespace luge::attach {
+namespace luge::io {
 
 class Descriptor {
  public:
@@ -26,4 +26,4 @@ class Descriptor {
   int fd_;
 };
 
-}  // namespace luge::attach
+}  // namespace luge::io
