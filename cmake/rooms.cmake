@@ -59,8 +59,8 @@ function(luge_program name)
     target_link_libraries(${name} PRIVATE luge_${room})
     target_link_libraries(${name}-sabotage PRIVATE luge_${room})
   endforeach()
-  target_link_libraries(${name} PRIVATE luge_switches_off)
-  target_link_libraries(${name}-sabotage PRIVATE luge_switches_on)
+  target_link_libraries(${name} PRIVATE luge_switches_off luge_allocator)
+  target_link_libraries(${name}-sabotage PRIVATE luge_switches_on luge_allocator)
 endfunction()
 
 # luge_fuzz(NAME SOURCES a_fuzz.cpp ROOMS ...): a libFuzzer program under build/fuzz, only with -DLUGE_FUZZ=ON, which

@@ -1,7 +1,7 @@
 # Debian packages, by what needs them. Sourced by ./demo and ./check.
 LUGE_BUILD_PACKAGES="clang-19 lld-19 cmake ninja-build ccache pkg-config flatbuffers-compiler libflatbuffers-dev
  libboost1.81-dev libboost-json1.81-dev libboost-system1.81-dev libisal-dev libsqlite3-dev libtoml11-dev libcli11-dev
- libspdlog-dev libfmt-dev libabsl-dev liburing-dev libssl-dev libgtest-dev
+ libspdlog-dev libfmt-dev libabsl-dev libmimalloc-dev liburing-dev libssl-dev libgtest-dev
  libxrt-dev uuid-dev ocl-icd-opencl-dev opencl-headers"
 LUGE_RUN_PACKAGES="python3 jq fio libnbd-bin qemu-utils e2fsprogs libxrt1 unzip ocl-icd-libopencl1 pocl-opencl-icd"
 LUGE_TEST_PACKAGES="libclang-rt-19-dev libbenchmark-dev procps man-db libnbd-dev nbdkit nbdkit-plugin-python python3-libnbd gnutls-bin

@@ -64,6 +64,16 @@ struct Suite {
     }
   }
 
+  // What a network device writes: frames of 64 bytes to 4 KiB, each into another buffer, of several functions by turns, with pauses.
+  // Requirement: DWR-16 switch=mutant-23
+  void received_frames() {
+    for (int beats : {1, 24, 64}) {
+      Settings s = fast();
+      s.beats = beats, s.sequential = 0, s.gap = 40;
+      plain(s, 4000);
+    }
+  }
+
   // Requirement: DWR-19 switch=mutant-18
   void one_slot() {
     for (bool scheduling : {false, true}) {
@@ -368,7 +378,7 @@ struct Suite {
 
   void run() {
     struct Case { const char *name; void (Suite::*test)(); };
-    const Case cases[] = {{"recording_is_switched", &Suite::recording_is_switched}, {"every_ring_size", &Suite::every_ring_size}, {"one_slot", &Suite::one_slot},
+    const Case cases[] = {{"recording_is_switched", &Suite::recording_is_switched}, {"every_ring_size", &Suite::every_ring_size}, {"received_frames", &Suite::received_frames}, {"one_slot", &Suite::one_slot},
                           {"after_completion", &Suite::after_completion}, {"at_scheduling", &Suite::at_scheduling}, {"many_pages", &Suite::many_pages},
                           {"two_devices", &Suite::two_devices}, {"ring_is_configured", &Suite::ring_is_configured}, {"overflow", &Suite::overflow},
                           {"unlimited", &Suite::unlimited}, {"suspend_in_every_state", &Suite::suspend_in_every_state}, {"bad_input", &Suite::bad_input},

@@ -1,14 +1,10 @@
 // erasure_coder against ISA-L, native and RTL in lock-step: every k and m, both matrices, every erasure pattern of 4+2, 8+3
 // and 10+4, random stripes under random stalls, refused jobs, reset in mid-stripe; then rates.
-#include <isa-l/erasure_code.h>
-
-#include <algorithm>
 #include <chrono>
-#include <cstring>
 #include <vector>
 
 #include "erasure_coder_glue.hpp"
-#include "hls/lib/bench.hpp"
+#include "hls/erasure_coder/stripe_bench.hpp"
 #include "hls/lib/lockstep.hpp"
 
 HLS_LOCKSTEP(erasure_coder, Pair);
@@ -16,102 +12,32 @@ using namespace erasure_coder;
 
 namespace {
 
-hls::Bench *bench;
-[[noreturn]] void fail(const char *what, unsigned long long cycle) { bench->now = cycle, bench->fail("%s", what); }
+typedef StripeBench<Pair> Bench;
 
-struct Bench {
-  Pair pair;
-  std::mt19937_64 random;
-  int stall_in = 0, stall_out = 0;  // percent
-  unsigned select = 0;
-  unsigned long long stripes = 0;
-  hls::Handshake source{bench->coverage, "s_axis"}, result{bench->coverage, "m_axis"};
-  explicit Bench(uint64_t seed) : random(seed) { if (!bench->trace.empty()) pair.trace(bench->trace); }
-
-  Out cycle(In &in) {
-    HLS_SET_MUTANT(in, bench->mutant);
-    Out out = pair.cycle(in);
-    source.see(in.s_axis.tvalid, out.s_axis.tready), result.see(out.m_axis.tvalid, in.m_axis.tready);
+// The RTL alone: several times as fast as the pair.
+class Rtl {
+ public:
+  unsigned long long cycles = 0;
+  Rtl() { reset(), cycles = 0; }
+  ~Rtl() { model_->final(); }
+  void trace(const std::string &) {}  // of runs in lock-step
+  void reset() {
+    model_->ap_rst_n = 0;
+    cycle(In());
+    model_->ap_rst_n = 1;
+  }
+  Out cycle(const In &in) {
+    Out out = Out();
+    erasure_coder_glue::drive(*model_, in);
+    model_->ap_clk = 0, model_->eval();
+    erasure_coder_glue::sample(*model_, out);
+    model_->ap_clk = 1, model_->eval();
+    cycles++;
     return out;
   }
-  void cover(const char *group, int bin) { bench->coverage.hit(group, std::to_string(bin)); }
 
-  void load(unsigned table, const unsigned char *coefficients, int k, int rows) {
-    for (int r = 0; r < rows; r++)
-      for (int j = 0; j < k; j++) {
-        In in = In();
-        in.load.valid = true, in.load.select = table, in.load.row = r, in.load.source = j, in.load.value = coefficients[r * k + j];
-        cycle(in);
-      }
-  }
-
-  // Codes `columns` columns and compares with ISA-L. Gives the cycles from the first word offered to the last taken.
-  unsigned long long stripe(const unsigned char *coefficients, int k, int rows, int columns) {
-    size_t length = (size_t)columns * 64;
-    std::vector<std::vector<unsigned char>> data(k, std::vector<unsigned char>(length)), want(rows, std::vector<unsigned char>(length));
-    for (auto &d : data)
-      for (size_t i = 0; i < length; i += 8) { uint64_t v = random(); std::memcpy(&d[i], &v, 8); }
-    std::vector<unsigned char> tables(32 * k * rows), c(coefficients, coefficients + k * rows);
-    std::vector<unsigned char *> src, dst;
-    for (auto &d : data) src.push_back(d.data());
-    for (auto &w : want) dst.push_back(w.data());
-    cover("k", k), cover("rows", rows), cover("table", (int)select), cover("columns", columns < 5 ? columns : 5);
-    ec_init_tables(k, rows, c.data(), tables.data());
-    ec_encode_data((int)length, k, rows, tables.data(), src.data(), dst.data());
-
-    unsigned long long begin = pair.cycles;
-    int in_column = 0, in_source = 0, out_column = 0, out_row = 0;
-    bool offered = false, can_take = false;
-    while (out_column < columns) {
-      In in = In();
-      in.job.k = k, in.job.rows = rows, in.job.select = select;
-      offered = in_column < columns && (offered || (int)(random() % 100) >= stall_in);
-      can_take = (int)(random() % 100) >= stall_out;
-      in.s_axis.tvalid = offered;
-      if (offered)
-        for (int i = 0; i < 64; i++) in.s_axis.tdata.lane[i] = data[in_source][in_column * 64 + i];
-      in.m_axis.tready = can_take;
-      Out out = cycle(in);
-      if (offered && out.s_axis.tready) {
-        offered = false;
-        if (++in_source == k) in_source = 0, in_column++;
-      }
-      if (out.m_axis.tvalid && can_take) {
-        for (int i = 0; i < 64; i++)
-          if (out.m_axis.tdata.lane[i] != want[out_row][out_column * 64 + i]) fail("parity differs from ISA-L", pair.cycles);
-        if (out.m_axis.tlast != (out_row == rows - 1)) fail("tlast is wrong", pair.cycles);
-        if (++out_row == rows) out_row = 0, out_column++;
-      }
-      if (pair.cycles - begin > 100000 + 1000ull * columns * k) fail("no progress", pair.cycles);
-    }
-    stripes++;
-    return pair.cycles - begin;
-  }
-
-  void job(const unsigned char *coefficients, int k, int rows, int columns) {
-    select = (select + 1) % TABLES;
-    load(select, coefficients, k, rows);
-    stripe(coefficients, k, rows, columns);
-  }
-
-  // Rebuilds `lost` chunks of a k+m code with the kernel.
-  void decode(const unsigned char *matrix, int k, const std::vector<int> &lost, int m) {
-    cover(m == 2 ? "chunks lost of 4+2" : m == 3 ? "chunks lost of 8+3" : "chunks lost of 10+4", (int)lost.size());
-    for (int l : lost) cover(m == 2 ? "chunk of 4+2 rebuilt" : m == 3 ? "chunk of 8+3 rebuilt" : "chunk of 10+4 rebuilt", l);
-    std::vector<int> kept;
-    for (int i = 0; i < k + m && (int)kept.size() < k; i++)
-      if (std::find(lost.begin(), lost.end(), i) == lost.end()) kept.push_back(i);
-    std::vector<unsigned char> survivors(k * k), inverse(k * k), rows;
-    for (int i = 0; i < k; i++) std::memcpy(&survivors[i * k], &matrix[kept[i] * k], k);
-    if (gf_invert_matrix(survivors.data(), inverse.data(), k) != 0) fail("survivor matrix is singular", 0);
-    for (int chunk : lost)
-      for (int j = 0; j < k; j++) {  // row of the lost chunk in terms of the survivors
-        unsigned char v = 0;
-        for (int i = 0; i < k; i++) v ^= gf_mul(matrix[chunk * k + i], inverse[i * k + j]);
-        rows.push_back(v);
-      }
-    job(rows.data(), k, (int)lost.size(), 1);
-  }
+ private:
+  std::unique_ptr<erasure_coder_glue::Model> model_ = std::make_unique<erasure_coder_glue::Model>();
 };
 
 void every_pattern(Bench &b, int k, int m) {
@@ -136,7 +62,7 @@ void refusals(Bench &b) {
         In in = In();
         in.job.k = k, in.job.rows = rows, in.s_axis.tvalid = true, in.m_axis.tready = true;
         Out out = b.cycle(in);
-        if (out.s_axis.tready || !out.refused) fail("a bad job is not refused", b.pair.cycles);
+        if (out.s_axis.tready || !out.refused) b.fail("a bad job is not refused", b.core.cycles);
       }
     }
 }
@@ -151,7 +77,7 @@ void rates(Bench &b) {
     auto cycles = b.stripe(matrix + k * k, k, 4, 64);  // chunks of 4 KiB
     double used = 64.0 * k / (double)cycles;
     std::printf("k=%-2d m=4, 4 KiB chunks: %llu cycles, %.1f %% of 64 B a cycle\n", k, cycles, 100 * used);
-    if (k >= 4 && used < 0.95) fail("slower than 95 % of 64 B a cycle", b.pair.cycles);
+    if (k >= 4 && used < 0.95) b.fail("slower than 95 % of 64 B a cycle", b.core.cycles);
   }
   for (bool rtl : {false, true}) {
     In in = In();
@@ -176,10 +102,68 @@ void rates(Bench &b) {
   }
 }
 
+const int longest = 64;  // columns: chunks of 4 KiB
+const char *const lengths[] = {"1", "2-4", "5-16", "17-63", "64"};
+
+// Of ten: seven chunks of up to 4 columns, so that most of the time goes into jobs and not into one.
+int any_columns(std::mt19937_64 &random) {
+  auto dice = random() % 100;
+  return dice < 40 ? 1 : dice < 70 ? 2 + (int)(random() % 3) : dice < 92 ? 5 + (int)(random() % 12) : dice < 98 ? 17 + (int)(random() % 47) : longest;
+}
+
+// One stripe of any code: encoded (Cauchy, Vandermonde), decoded after losing any chunks, or with coefficients that are no code's.
+template <class B> void any_stripe(B &b, const char *&kind) {
+  int k = 1 + (int)(b.random() % 16), m = 1 + (int)(b.random() % 4);
+  unsigned char c[20 * 16];
+  auto dice = b.random() % 10;
+  if (dice < 4) {
+    kind = "encode, Cauchy", gf_gen_cauchy1_matrix(c, k + m, k);
+    b.job(c + k * k, k, m, any_columns(b.random));
+  } else if (dice < 6) {
+    kind = "encode, Vandermonde", gf_gen_rs_matrix(c, k + m, k);
+    b.job(c + k * k, k, m, any_columns(b.random));
+  } else if (dice < 9) {
+    kind = "decode, Cauchy", gf_gen_cauchy1_matrix(c, k + m, k);
+    std::vector<int> lost;
+    for (int left = 1 + (int)(b.random() % m), i = 0; i < k + m && left > 0; i++)
+      if (b.random() % (unsigned)(k + m - i) < (unsigned)left) lost.push_back(i), left--;
+    b.rebuild(c, k, lost, m, any_columns(b.random));
+  } else {
+    kind = "any coefficients";
+    for (int i = 0; i < k * m; i++) c[i] = (unsigned char)b.random();
+    b.job(c, k, m, any_columns(b.random));
+  }
+}
+
+// Many stripes on the RTL alone. That native code and RTL are the same in every cycle is what the other run shows.
+void many_stripes(hls::Bench &which) {
+  auto declare = [&](const char *group, int from, int to) { for (int i = from; i <= to; i++) which.coverage.declare(group, {std::to_string(i)}); };
+  declare("k", 1, 16), declare("rows", 1, 4), declare("table", 0, 3);
+  which.coverage.declare("columns", {lengths[0], lengths[1], lengths[2], lengths[3], lengths[4]});
+  which.coverage.declare("work", {"encode, Cauchy", "encode, Vandermonde", "decode, Cauchy", "any coefficients"});
+  StripeBench<Rtl> b(which);
+  b.column_class = [](int n) { return std::string(lengths[n == 1 ? 0 : n < 5 ? 1 : n < 17 ? 2 : n < longest ? 3 : 4]); };
+  const int stalls[] = {0, 0, 0, 10, 30, 60};
+  auto begin = std::chrono::steady_clock::now();
+  while (b.stripes < which.stripes) {
+    b.stall_in = stalls[b.random() % 6], b.stall_out = stalls[b.random() % 6];
+    if (which.stall >= 0) b.stall_in = b.stall_out = which.stall;
+    if (b.random() % 1000 == 0) b.stall_in = 0, b.stall_out = 98;  // a taker that sleeps
+    const char *kind = "";
+    any_stripe(b, kind);
+    which.coverage.hit("work", kind);
+    which.progress(b.stripes);
+  }
+  double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  which.figure("stripes of the RTL equal to ISA-L", "%llu", b.stripes);
+  which.figure("source bytes", "%llu", b.source_bytes);
+  which.figure("cycles of the RTL", "%llu, %.3f MHz", b.core.cycles, (double)b.core.cycles / seconds / 1e6);
+}
+
 }  // namespace
 
 void run(hls::Bench &which) {
-  bench = &which;
+  if (which.stripes) return many_stripes(which);
 #ifdef HLS_MUTANTS
   const bool shortened = true;
 #else
@@ -189,7 +173,7 @@ void run(hls::Bench &which) {
   declare("k", 1, 16), declare("rows", 1, 4), declare("table", 0, 3), declare("columns", 1, 5);
   declare("chunks lost of 4+2", 1, 2), declare("chunks lost of 8+3", 1, 3), declare("chunks lost of 10+4", 1, 4);
   declare("chunk of 4+2 rebuilt", 0, 5), declare("chunk of 8+3 rebuilt", 0, 10), declare("chunk of 10+4 rebuilt", 0, 13);
-  Bench b(which.seed);
+  Bench b(which);
   unsigned char matrix[20 * 16];
   for (int k = 1; k <= 16; k++)
     for (int m = 1; m <= 4; m++) {
@@ -206,7 +190,7 @@ void run(hls::Bench &which) {
     In in = In();
     in.job.k = 5, in.job.rows = 3, in.s_axis.tvalid = true;
     for (unsigned n = b.random() % 40; n > 0; n--) b.cycle(in);
-    b.pair.reset();
+    b.core.reset();
     gf_gen_cauchy1_matrix(matrix, 8, 5);
     b.job(matrix + 25, 5, 3, 2);
   }
@@ -216,8 +200,8 @@ void run(hls::Bench &which) {
     b.job(matrix + 16, 4, 4, 30);
   }
   int stalls[] = {0, 30, 60, 98};
-  for (long i = 0; shortened ? i < 300 : i < 10000 || b.pair.cycles < which.wanted(); i++) {  // at least 10^4 stripes
-    if (!which.full() && b.pair.cycles >= which.cycles) break;
+  for (long i = 0; shortened ? i < 300 : i < 10000 || b.core.cycles < which.wanted(); i++) {  // at least 10^4 stripes
+    if (!which.full() && b.core.cycles >= which.cycles) break;
     b.stall_in = stalls[b.random() % 4], b.stall_out = stalls[b.random() % 4];
     if (which.stall >= 0) b.stall_in = b.stall_out = which.stall;
     int k = 1 + (int)(b.random() % 16), m = 1 + (int)(b.random() % 4);
@@ -226,8 +210,8 @@ void run(hls::Bench &which) {
     b.job(c, k, m, 1 + (int)(b.random() % 4));
   }
   which.figure("stripes equal to ISA-L", "%llu", b.stripes);
-  which.figure("cycles in lock-step", "%llu, 0 differences", b.pair.cycles);
+  which.figure("cycles in lock-step", "%llu, 0 differences", b.core.cycles);
   if (!shortened) rates(b);
 }
 
-int main(int argc, char **argv) { return hls::bench_main(argc, argv, {"erasure_coder", 21, 1000000}, run); }
+int main(int argc, char **argv) { return hls::bench_main(argc, argv, {"erasure_coder", 21, 1000000, true}, run); }

@@ -89,6 +89,49 @@ static const uint32_t REG_LOG_FORGET = 0x148;
 static const uint32_t REG_LOG_CLEAR = 0x150;
 static const uint32_t LOG_CLEAR_GO = 0x1;
 
+// The controller's address map, and the words that it shares with the host.
+static const uint32_t MAP_LOCAL = 0x00000000;
+static const uint32_t MAP_LOCAL_BYTES = 0x20000;
+static const uint32_t MAP_REGISTERS = 0x40000000;
+static const uint32_t MAP_REGISTERS_BYTES = 0x8000;
+static const uint32_t MAP_SHARED = 0x40008000;
+static const uint32_t MAP_SHARED_BYTES = 0x1000;
+static const uint32_t MAP_FLASH = 0x40010000;
+static const uint32_t MAP_FLASH_BYTES = 0x1000;
+static const uint32_t MAP_WATCHDOG = 0x40020000;
+static const uint32_t MAP_WATCHDOG_BYTES = 0x1000;
+static const uint32_t MAP_SENSORS = 0x40030000;
+static const uint32_t MAP_SENSORS_BYTES = 0x1000;
+static const uint32_t MAP_BOARD = 0x40040000;
+static const uint32_t MAP_BOARD_BYTES = 0x1000;
+static const uint32_t MAP_SCRATCH = 0x80000000;
+static const uint32_t MAP_SCRATCH_BYTES = 0x10000;
+static const uint32_t SHARED_MAGIC = 0x8000;
+static const uint32_t SHARED_MAGIC_VALUE = 0x3157464c;
+static const uint32_t SHARED_FIRMWARE_VERSION = 0x8004;
+static const uint32_t SHARED_STATE = 0x8008;
+static const uint32_t SHARED_BOOTS = 0x800c;
+static const uint32_t SHARED_HEARTBEAT = 0x8010;
+static const uint32_t SHARED_OWNER = 0x8014;
+static const uint32_t SHARED_COMMAND = 0x8018;
+static const uint32_t SHARED_ANSWERED = 0x801c;
+static const uint32_t SHARED_OP = 0x8020;
+static const uint32_t SHARED_ANSWER_STATUS = 0x8024;
+static const uint32_t SHARED_SLOT = 0x8028;
+static const uint32_t SHARED_PROCESSOR = 0x802c;
+static const uint32_t SHARED_BOARD = 0x8030;
+static const uint32_t SHARED_REVISION = 0x8034;
+static const uint32_t SHARED_ARGUMENT = 0x8040;
+static const uint32_t SHARED_ARGUMENT_WORDS = 16;
+static const uint32_t SHARED_ANSWER = 0x8080;
+static const uint32_t SHARED_ANSWER_WORDS = 16;
+static const uint32_t SHARED_TELEMETRY = 0x80c0;
+static const uint32_t SHARED_TELEMETRY_WORDS = 16;
+static const uint32_t SHARED_LAST_FAULT = 0x8100;
+static const uint32_t SHARED_LAST_FAULT_WORDS = 16;
+static const uint32_t SHARED_LOG = 0x8200;
+static const uint32_t SHARED_LOG_WORDS = 256;
+
 static const uint32_t MAX_LENGTH = 16777216;  // Bytes of a chunk, at most
 static const uint32_t ROUND_BYTES = 4096;  // Bytes of each chunk that are read, coded and written before the next: a round
 static const uint32_t FLAG_CRC = 1;  // `flags` of a descriptor: write CRC-32C of every round of every chunk
@@ -123,6 +166,61 @@ struct JobStatus {
   static constexpr int write_decode = 25;  // with DECERR
   static constexpr int write_timeout = 27;  // not at all
   static constexpr int write_drained = 28;  // `drain` came first
+};
+
+// What the firmware is doing.
+struct FirmwareState {
+  static constexpr int off = 0;  // never started since power-up
+  static constexpr int booting = 1;
+  static constexpr int testing = 2;  // self-test
+  static constexpr int ready = 3;  // takes commands
+  static constexpr int failed = 4;  // the self-test failed: the card is not to be used
+};
+
+// What the host asks the firmware for.
+struct Command {
+  static constexpr int ping = 1;  // answer with the firmware's version
+  static constexpr int table = 2;  // coefficients of an erasure pattern: k, m, chunks that are there and chunks that are wanted as bits, volume partition (2 words), epoch (2 words)
+  static constexpr int self_test = 3;  // refused with `busy` while a host owns the ring
+  static constexpr int fence = 4;  // volume partition (2 words), epoch (2 words): commands under a lower epoch are refused from now on
+  static constexpr int forget_fault = 5;  // clear the last fault record
+  static constexpr int restart = 6;  // start again from the beginning
+};
+
+// How a command ended.
+struct AnswerStatus {
+  static constexpr int ok = 0;
+  static constexpr int unknown = 1;  // no such command
+  static constexpr int bad_argument = 2;
+  static constexpr int fenced = 3;  // the epoch is below the card's for that volume partition; `answer` has the card's
+  static constexpr int not_enough = 4;  // fewer than k chunks are there
+  static constexpr int busy = 5;  // a host owns the ring
+  static constexpr int failed = 6;  // the self-test failed; `answer` has its `FaultKind` and details
+  static constexpr int full = 7;  // no room for another fence
+};
+
+// What a fault record is about.
+struct FaultKind {
+  static constexpr int none = 0;
+  static constexpr int identity = 1;  // a register does not read as it should: offset, value
+  static constexpr int memory = 2;  // the memory march: offset, value read
+  static constexpr int coding = 3;  // a self-test's result is wrong: layout (k << 8 | m), step
+  static constexpr int timeout = 4;  // a job of the self-test did not end: its number, status register
+  static constexpr int job_status = 5;  // a job of the self-test failed: its number, status
+  static constexpr int card = 6;  // the card's `fault` register has a new bit: bits, status register
+  static constexpr int watchdog = 7;  // the controller was reset while it worked: where (its phase), boots
+  static constexpr int trap = 8;  // the firmware trapped: mcause, mepc
+};
+
+// Entries of the firmware's log.
+struct Event {
+  static constexpr int boot = 1;  // version, boots
+  static constexpr int self_test_passed = 2;  // jobs, 0
+  static constexpr int fault = 3;  // `FaultKind`, detail
+  static constexpr int fence = 4;  // volume partition (low word), epoch (low word)
+  static constexpr int fenced = 5;  // the same of a command that was refused
+  static constexpr int marked_good = 6;  // slot, 0
+  static constexpr int restart = 7;
 };
 
 struct Descriptor {

@@ -13,6 +13,7 @@
 //   io_error       bus_error            the card's memory answered a read or write of the job with an error     goes on
 //   timed_out      hang                 no completion within `job_limit`, or the card's own bus time-out        lost
 //   unavailable    died                 the card process ended, or its simulator or device did                  lost
+//   unavailable    died                 its firmware says that the card is not to be used: its self-test failed         (not opened)
 //   wrong_version  wrong_version        register map, descriptor or xclbin of a version not known here          (not opened)
 //   invalid        not_a_card           all-ones, or another identity, or a file that is not an xclbin          (not opened)
 //   not_found      no_runtime           XRT, the card program, the xclbin or the environment file is missing    (not opened)

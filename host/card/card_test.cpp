@@ -346,13 +346,31 @@ TEST_P(Trouble, BusErrorsFailTheirJobsOnly) {
 TEST_P(Trouble, WrongParityFailsTheSelfTest) {
   io::testing::run([&](io::World& world) -> io::Task<void> {
     std::string faults = directory / "faults";
-    std::ofstream(faults) << "flip 100";
     ::setenv("LUGE_CARD_FAULTS", faults.c_str(), 1);
     auto card = co_await open_ok(world, options());
     if (!card) co_return;
+    std::ofstream(faults) << "flip 100";
+    co_await world.sleep(std::chrono::milliseconds(100));
     Status s = co_await card->self_test();
     EXPECT_EQ(s.code(), Code::corrupt) << s.to_string();
     ::unsetenv("LUGE_CARD_FAULTS");
+  });
+}
+
+// The card's own firmware tests the kernels before anybody uses them.
+TEST_P(Trouble, TheFirmwareKeepsACardThatCodesWronglyFromBeingOpened) {
+  io::testing::run([&](io::World& world) -> io::Task<void> {
+    std::string faults = directory / "faults";
+    std::ofstream(faults) << "flip 20";
+    ::setenv("LUGE_CARD_FAULTS", faults.c_str(), 1);
+    Fault fault;
+    auto card = co_await open_card(world, options(), fault);
+    ::unsetenv("LUGE_CARD_FAULTS");
+    EXPECT_FALSE(card.ok());
+    if (card.ok()) co_return;
+    EXPECT_EQ(card.status().code(), Code::unavailable);
+    EXPECT_EQ(fault, Fault::died);
+    EXPECT_NE(card.status().to_string().find("self-test failed: coding"), std::string::npos) << card.status().to_string();
   });
 }
 

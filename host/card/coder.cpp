@@ -18,6 +18,7 @@ struct Work {
   std::vector<Bytes> from;
   std::vector<MutableBytes> to;
   std::vector<std::uint8_t> rows;  // to.size() x from.size()
+  std::uint32_t k = 0, m = 0, present = 0, wanted = 0;  // the pattern, as in JobMessage
 };
 
 // A piece of the work on its way, with the memory of the pool that stands in for the caller's where that is not of the pool.
@@ -69,6 +70,7 @@ void describe(const Work& work, Piece& p) {
   JobMessage& m = p.job->message;
   m.sources = static_cast<std::uint32_t>(work.from.size()), m.rows = static_cast<std::uint32_t>(work.to.size());
   m.length = static_cast<std::uint32_t>(p.bytes), m.decode = work.decode;
+  m.k = work.k, m.m = work.m, m.present = work.present, m.wanted = work.wanted;
   for (std::size_t r = 0; r < work.to.size(); ++r)
     for (std::size_t j = 0; j < work.from.size(); ++j) m.coefficients[16 * r + j] = work.rows[r * work.from.size() + j];
 }
@@ -173,6 +175,14 @@ io::Task<Status> encode_on(std::shared_ptr<Link> link, Layout l, std::span<const
   co_return co_await run(link, Work{false, {data.begin(), data.end()}, {parity.begin(), parity.end()}, std::move(*rows)});
 }
 
+// What a card's firmware needs to make the coefficients itself. It gives rows in the order of the chunks: another order it is not asked for.
+static void name_pattern(Work& work, Layout l, std::span<const std::uint32_t> sources, std::span<const std::uint32_t> wanted) {
+  if (!std::is_sorted(wanted.begin(), wanted.end(), std::less_equal<>())) return;
+  work.k = l.k, work.m = l.m;
+  for (std::uint32_t i : sources) work.present |= 1u << i;
+  for (std::uint32_t i : wanted) work.wanted |= 1u << i;
+}
+
 // The card makes as many chunks at once as it has rows; more are made in turns.
 io::Task<Status> reconstruct_on(std::shared_ptr<Link> link, Layout l, std::span<const Bytes> present, std::span<const std::uint32_t> wanted,
                                 std::span<const MutableBytes> out) {
@@ -190,7 +200,9 @@ io::Task<Status> reconstruct_on(std::shared_ptr<Link> link, Layout l, std::span<
     std::size_t n = std::min<std::size_t>(kMessageRows, wanted.size() - at);
     auto rows = coding::coefficients(l, *sources, wanted.subspan(at, n));
     if (!rows.ok()) co_return rows.status();
-    Status s = co_await run(link, Work{true, from, {out.begin() + static_cast<std::ptrdiff_t>(at), out.begin() + static_cast<std::ptrdiff_t>(at + n)}, std::move(*rows)});
+    Work work{true, from, {out.begin() + static_cast<std::ptrdiff_t>(at), out.begin() + static_cast<std::ptrdiff_t>(at + n)}, std::move(*rows)};
+    name_pattern(work, l, *sources, wanted.subspan(at, n));
+    Status s = co_await run(link, std::move(work));
     if (!s.ok()) co_return s;
   }
   co_return Status();

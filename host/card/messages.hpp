@@ -30,6 +30,8 @@ struct JobMessage {
   std::uint32_t sources = 0, rows = 0, length = 0, decode = 0;
   std::uint64_t source[kMessageSources] = {}, destination[kMessageRows] = {};
   std::uint8_t coefficients[64] = {};  ///< row r, source j at 16 r + j
+  /// The erasure pattern that they are of, for a card whose firmware makes them itself: bit i is chunk i of k + m. k 0: none that it could make.
+  std::uint32_t k = 0, m = 0, present = 0, wanted = 0;
 };
 
 struct DoneMessage {

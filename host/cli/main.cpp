@@ -83,7 +83,9 @@ int run_cosim(int argc, char** argv) {
   if (help) {
     std::printf(R"(usage: luge cosim KERNEL [OPTIONS]: native kernel and RTL in lock-step, against models and a mix of stalls and faults
   --seed N         what decides the run
-  --cycles N       a shorter or longer run; holes in the coverage are then only told
+  --cycles N       a shorter or longer run
+  --allow-holes    tell what the run has not covered, and do not fail for it
+  --stripes N      erasure_coder: so many stripes on the RTL alone, against ISA-L
   --stall PERCENT  how often either side of a port waits, instead of a mix
   --faults LIST    card: only these faults, by comma (docs/cosim.md)
   --trace FILE     waveforms of the RTL, FST

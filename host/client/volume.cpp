@@ -52,7 +52,7 @@ Status VolumeState::accept(const fbs::VolumeView& view) {
 
 Status VolumeState::check(std::uint64_t offset, std::uint64_t length) const {
   if (!failed.ok()) return failed;
-  if (closing) return Status(Code::unavailable, "volume '" + name + "' is being detached");
+  if (closing) return Status(Code::closed_session, "volume '" + name + "' is being detached");
   if (offset > bytes || length > bytes - offset)
     return Status(Code::invalid, "volume '" + name + "' ends at byte " + std::to_string(bytes) + "; " +
                                      std::to_string(length) + " bytes at " + std::to_string(offset) + " lie beyond");
@@ -297,7 +297,7 @@ io::Task<Status> Volume::detach() {
   while (state->open_requests != 0 && state->failed.ok())
     if (!co_await state->idle.wait_until(deadline)) break;
   bool lost = state->failed.code() == Code::closed_session;
-  state->fail(Status(Code::unavailable, "volume '" + state->name + "' has been detached"));
+  state->fail(Status(Code::closed_session, "volume '" + state->name + "' has been detached"));
   co_await state->world.yield();  // the callbacks of what was open have run when this returns
   if (lost) co_return Status();
   auto request = wire::make_frame(wire::Kind::detach_volume, [&](auto& b) {
@@ -310,7 +310,7 @@ io::Task<Status> Volume::detach() {
 
 void Volume::close() {
   state_->lost = nullptr;
-  state_->fail(Status(Code::unavailable, "volume '" + state_->name + "' has been closed"));
+  state_->fail(Status(Code::closed_session, "volume '" + state_->name + "' has been closed"));
 }
 
 void Volume::on_lost(std::function<void(const Status&)> f) { state_->lost = std::move(f); }

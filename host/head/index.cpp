@@ -41,16 +41,17 @@ Index::Node& Index::writable_node(std::uint64_t number) {
   return *node;
 }
 
+// A page is an allocation of its own: 4096 bytes are a size that allocators have, with a count in front they take 5120.
 Index::Page& Index::writable(std::uint64_t number, Lsn at) {
   Node& node = writable_node(number);
   node.changed[number % kFanOut] = at;
   auto& page = node.pages[number % kFanOut];
   if (!page) {
-    page = std::make_shared<Page>();
+    page = std::shared_ptr<Page>(new Page());
     ++node.used;
     ++page_count_;
   } else if (page.use_count() > 1) {
-    page = std::make_shared<Page>(*page);
+    page = std::shared_ptr<Page>(new Page(*page));
   }
   return *page;
 }
@@ -108,6 +109,11 @@ std::vector<std::uint64_t> Index::changed_since(Lsn base) const {
       if (root_[n]->changed[i] > base) out.push_back(n * kFanOut + i);
   }
   return out;
+}
+
+Lsn Index::changed(std::uint64_t number) const {
+  std::uint64_t n = number / kFanOut;
+  return n < root_.size() && root_[n] ? root_[n]->changed[number % kFanOut] : 0;
 }
 
 void Index::load_page(std::uint64_t number, const Page& page, Lsn at) {

@@ -63,7 +63,7 @@ io::Task<Status> Primary::widen(std::uint64_t number) {
 std::string Primary::row_record(std::uint64_t number, const StripeRow& row) const {
   flatbuffers::FlatBufferBuilder b;
   fbs::StripeId id(row.id.vp, row.id.epoch, row.id.counter);
-  auto places = b.CreateVectorOfStructs(row.places);
+  auto places = b.CreateVectorOfStructs(row.places.data(), row.places.size());
   std::vector<flatbuffers::Offset<fbs::Stripe>> stripes{fbs::CreateStripe(b, number, &id, static_cast<std::uint16_t>(row.layout.k),
                                                                          static_cast<std::uint16_t>(row.layout.m), row.chunk_bytes, places, 0)};
   auto list = b.CreateVector(stripes);

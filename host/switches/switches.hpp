@@ -37,6 +37,7 @@ enum class Switch {
   truncate_not_durable,          // 4.3
   open_before_all_hold_tail,     // 4.4
   restarted_primary_keeps_epoch, // 4.5
+  silent_while_asking,           // 4.8: a primary that asks the control plane something sends no heartbeat meanwhile
   late_sync_taken,               // 3.4: a synchronisation that was given up goes on
   history_unchecked,             // 4.6: a replica of a history given up is built upon
   reads_unconfirmed,             // 6
@@ -59,6 +60,19 @@ enum class Switch {
   checkpoint_covers_uncommitted, // 9.1: it claims to be complete up to the log's end
   checkpoint_of_another_history, // 9.1: used though it does not lie on the survivor's list of epoch starts
   checkpoint_not_read_back,      // 9.3: it counts as soon as it has been written
+  metadata_trimmed_to_newest_checkpoint,  // 9.3: to the newest, not to the one before
+  checkpoints_never_due,         // whatever has changed
+  reserves_write_no_checkpoint,  // though all replicas shall
+  checkpoints_unasked,           // reserves write some though the primary alone shall
+  checkpoint_waits_for_flush,    // none is begun or counts while anything is unflushed
+  checkpoint_not_asked_for,      // a replica is built anew from another alone
+  checkpoint_needs_author,       // what a head that is down has written is not found
+  unflushed_left_out,            // of what a replica is built from
+  // Survivors act (architecture A5)
+  no_survivor_stands,            // for a primary that is lost
+  no_spare_chosen,               // for a reserve that is lost
+  silent_head_unnoticed,         // pings that are not answered mean nothing
+  survivors_not_told,            // that a head has failed
   // Front ends
   no_tls_demand,                 // an address with TLS serves without it, too
   // Coders that are not trusted (8.7)
@@ -66,6 +80,33 @@ enum class Switch {
   hung_card_waited_for,    // for ten minutes
   head_decodes,            // itself, whatever the sleds could do (A9)
   card_back_untested,      // after a fault it is used again without a self-test
+  // DMA write records (A14)
+  dma_unrecorded,           // nothing is recorded
+  dma_records_lost,         // of 100 bursts of data one is not
+  dma_function_unrecorded,  // those of function 1 are not
+  dma_range_unrecorded,     // those into one block of 64 KiB are not
+  dma_record_before_data,   // by 100 ms
+  dma_overflow_ignored,     // the dirty log does not get all pages
+  // Replication of a virtual machine's state (docs/vm-replication.md)
+  record_gap_ignored,        // DWR-18: a record that is missing in the ring is not noticed
+  record_counts_one_page,    // DWR-21: only for the page where it begins
+  records_ignored,           // DWR-23: the device's records count for nothing
+  records_dropped,           // one in a hundred
+  records_of_function_lost,  // those of function 0
+  records_of_range_dropped,  // those of one 64 KiB range: the first of which a record comes
+  overflow_ignored,          // DWR-18
+  processor_writes_ignored,  // DWR-23
+  copied_at_scheduling,      // DWR-12: a record that came before its data counts at once, and once
+  bits_cleared_after_copy,   // DWR-22
+  record_outside_ignored,    // DWR-13: nothing is said of a record outside the machine's memory
+  recording_after_first_pass,// DWR-24
+  one_pass_only,             // DWR-25: the machine is paused after the first
+  final_drain_left_out,      // DWR-26
+  recording_left_on,         // DWR-27
+  device_never_slowed,       // DWR-25: whatever it dirties
+  other_function_recorded,   // DWR-28: all functions, not those of the machine
+  page_checksums_unchecked,  // of a checkpoint
+  checkpoint_half_kept,      // DWR-32: one that was not committed counts
   count_
 };
 

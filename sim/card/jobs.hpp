@@ -26,7 +26,7 @@ struct JobSpace {
 
 class Jobs {
  public:
-  static constexpr int BAD_KINDS = 20;
+  static constexpr int BAD_KINDS = 20, BAD_FORMS = 6;  // forms: after so many turns of all kinds each has been in every one
   unsigned functions = 64;     // that jobs name
   uint32_t longest = 13192;    // bytes of a chunk
 
@@ -73,20 +73,21 @@ class Jobs {
     for (int i = 0; i < 64; i++) reinterpret_cast<uint8_t *>(&j.d)[64 + i] = (uint8_t)random_();
     return j;
   }
-  // A descriptor that must be refused; each kind in turn.
+  // A descriptor that must be refused; each kind in turn, and of numbers of rows each.
   Job bad(uint32_t entry) {
     using luge_card::JobStatus;
     Job j = code(entry);
     auto &d = j.d;
     auto crc = [&] { d.flags = luge_card::FLAG_CRC, d.length = 4096, d.crc_address = space_.lines; };
-    unsigned kind = bads_++ % BAD_KINDS;
+    unsigned kind = bads_ % BAD_KINDS, form = bads_ / BAD_KINDS % BAD_FORMS;
+    bads_++;
     coverage_.hit("bad descriptor", bad_names[kind]);
     switch (kind) {
       case 0: d.version = (uint8_t)(below(2) ? 0 : 2 + below(200)), j.expected = JobStatus::bad_version; break;
       case 1: d.op = (uint8_t)(below(2) ? 0 : 4 + below(200)), j.expected = JobStatus::bad_op; break;
       case 2: d.flags = (uint8_t)(2 << below(7)), j.expected = JobStatus::bad_op; break;
       case 3: d.sources = (uint8_t)(below(2) ? 0 : 17 + below(200)), j.expected = JobStatus::bad_sources; break;
-      case 4: d.rows = (uint8_t)(below(3) ? 5 + below(4) : below(2) ? 0 : 9 + below(200)), j.expected = JobStatus::bad_rows; break;
+      case 4: d.rows = (uint8_t)(form < 4 ? 5 + form : form == 4 ? 0 : 9 + below(200)), j.expected = JobStatus::bad_rows; break;
       case 5: d.table = (uint8_t)(4 + below(252)), j.expected = JobStatus::bad_table; break;
       case 6: d.length = 0, j.expected = JobStatus::bad_length; break;
       case 7: d.length = luge_card::MAX_LENGTH + 1 + (uint32_t)below(1 << 30), j.expected = JobStatus::bad_length; break;

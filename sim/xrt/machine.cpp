@@ -13,6 +13,7 @@ constexpr std::uint64_t kSettle = 4096;  // cycles after the last sign of life; 
 constexpr int kLatency = 60;             // cycles, as DDR behind an interconnect
 constexpr int kStuck = 10000;            // cycles without an answer on the register bus: never with a sound card
 constexpr std::int64_t kLookEveryMs = 20;
+constexpr std::uint64_t kInstructions = 20000;  // of the controller at once
 }  // namespace
 
 Machine::Machine(std::unique_ptr<sim::Card> card, std::uint32_t version, unsigned mutant)
@@ -23,6 +24,14 @@ Machine::Machine(std::unique_ptr<sim::Card> card, std::uint32_t version, unsigne
 #ifdef HLS_MUTANTS
   in_.mutant = mutant_;
 #endif
+}
+
+void Machine::add_controller(MakeController make, sim::ControllerSettings settings) {
+  memory.allocate(kScratch, luge_card::MAP_SCRATCH_BYTES);
+  memory.holds(kScratch, luge_card::MAP_SCRATCH_BYTES);
+  settings.scratch_address = kScratch, settings.scratch = memory.at(kScratch);
+  controller_ = make(*this, std::move(settings));
+  controller_awake_ = true;
 }
 
 void Machine::cycle() {
@@ -43,6 +52,25 @@ void Machine::cycle() {
 
 bool Machine::write_register(std::uint32_t offset, std::uint32_t value) {
   if (all_ones_) return true;
+  if (controller_ && is_shared(offset)) {
+    controller_->set_shared(offset, value);
+    return true;
+  }
+  return write(offset, value);
+}
+
+bool Machine::read_register(std::uint32_t offset, std::uint32_t& value) {
+  value = 0xffffffff;
+  if (all_ones_) return true;
+  if (controller_ && is_shared(offset)) {
+    value = controller_->shared(offset);
+    return true;
+  }
+  return read(offset, value);
+}
+
+// One access over AXI-Lite, whoever makes it.
+bool Machine::write(std::uint32_t offset, std::uint32_t value) {
   auto& bus = in_.s_axil;
   bus.awvalid = bus.wvalid = true, bus.awaddr = offset, bus.wdata = value, bus.wstrb = 15, bus.bready = false;
   int left = kStuck;
@@ -54,9 +82,8 @@ bool Machine::write_register(std::uint32_t offset, std::uint32_t value) {
   return left > 0 && answer_.bresp == axi::OKAY;
 }
 
-bool Machine::read_register(std::uint32_t offset, std::uint32_t& value) {
+bool Machine::read(std::uint32_t offset, std::uint32_t& value) {
   value = 0xffffffff;
-  if (all_ones_) return true;
   auto& bus = in_.s_axil;
   bus.arvalid = true, bus.araddr = offset, bus.rready = false;
   int left = kStuck;
@@ -72,11 +99,23 @@ bool Machine::read_register(std::uint32_t offset, std::uint32_t& value) {
 void Machine::run(int cycles) {
   for (int i = 0; i < cycles; ++i) cycle();
   std::uint32_t status;
-  std::uint64_t until = awake_until_;
-  bool all_ones = std::exchange(all_ones_, false);  // what the host sees is nothing to the card
-  if (read_register(luge_card::REG_STATUS, status) && !(status & luge_card::STATUS_IDLE)) until = now_ + kSettle;
-  all_ones_ = all_ones;
-  awake_until_ = until;
+  if (read(luge_card::REG_STATUS, status) && !(status & luge_card::STATUS_IDLE)) awake_until_ = now_ + kSettle;
+}
+
+void Machine::power_lost() {
+  card_->reset();
+  in_ = card::In(), answer_ = axi::LiteIn();
+#ifdef HLS_MUTANTS
+  in_.mutant = mutant_;
+#endif
+  for (auto* p : {&read_, &job_read_}) p->reset();
+  for (auto* p : {&write_, &job_write_}) p->reset();
+}
+
+void Machine::run_controller() {
+  if (!controller_) return;
+  if (reset_within_ != 0 && controller_->resets() != resets_) resets_ = controller_->resets(), controller_->reset_in(1 + random_() % reset_within_, brown_out_);
+  controller_awake_ = controller_->run(kInstructions);
 }
 
 bool Machine::look_at_faults() {
@@ -86,6 +125,8 @@ bool Machine::look_at_faults() {
   looked_at_ = now;
   bool was_lost = std::exchange(lost_, false);
   read_error_ = write_error_ = all_ones_ = hang_ = false, flip_in_ = 0;
+  std::uint64_t reset_within = 0;
+  bool controller_hangs = false;
   std::ifstream f(fault_file_);
   for (std::string word; f >> word;) {
     if (word == "read-error") read_error_ = true;
@@ -94,6 +135,13 @@ bool Machine::look_at_faults() {
     else if (word == "all-ones") all_ones_ = true;
     else if (word == "hang") hang_ = true;
     else if (word == "flip") f >> flip_in_;
+    else if (word == "controller-hang") controller_hangs = true;
+    else if (word == "controller-reset" || word == "controller-brown-out") brown_out_ = word == "controller-brown-out", f >> reset_within;
+  }
+  if (controller_ && controller_hangs) controller_->hang();
+  if (controller_ && reset_within != reset_within_) {
+    reset_within_ = reset_within, resets_ = controller_->resets();
+    controller_->reset_in(reset_within ? 1 + random_() % reset_within : 0, brown_out_);
   }
   if (was_lost && !lost_) read_.release();
   if (!read_error_) read_.faults.error_beat = -1;

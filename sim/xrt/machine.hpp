@@ -7,6 +7,9 @@
 //   flip N                     one data beat in N that the card writes has a wrong bit
 //   all-ones                   registers read as all ones, as of a card that has fallen off its bus
 //   hang                       no call is answered
+//   controller-hang            the controller executes nothing (its watchdog resets it)
+//   controller-reset N         it is reset within every N instructions
+//   controller-brown-out N     it loses its power, and everything that power holds, within every N instructions
 // None when the file is gone or empty.
 #pragma once
 #include <cstdint>
@@ -16,24 +19,36 @@
 
 #include "sim/card/card.hpp"
 #include "sim/card/memory.hpp"
+#include "sim/controller/controller.hpp"
+#include "hls/registers/card.h"
 #include "sim/xrt/memory.hpp"
 
 namespace luge::xrt_sim {
 
-class Machine {
+class Machine : private sim::CardBus {
  public:
   Memory memory;
+  /// Where the card has memory that only its controller uses: behind every bank that XRT is told of.
+  static constexpr std::uint64_t kScratch = 0x200000000ull;
 
   /// `version`: what the version register reads, 0: the card's own. `mutant`: of a card built with mutants.
   Machine(std::unique_ptr<sim::Card> card, std::uint32_t version, unsigned mutant);
 
-  /// False: the bus answers with an error.
+  /// Gives the card a controller, which starts. `make` is make_native_controller or make_rv32_controller, whose exception passes.
+  using MakeController = std::unique_ptr<sim::Controller> (*)(sim::CardBus&, sim::ControllerSettings);
+  void add_controller(MakeController make, sim::ControllerSettings settings);
+  sim::Controller* controller() { return controller_.get(); }
+
+  /// As the host does it: registers, and the words shared with the controller behind them. False: the bus answers with an error.
   bool write_register(std::uint32_t offset, std::uint32_t value);
   bool read_register(std::uint32_t offset, std::uint32_t& value);
 
   /// Whether anything may still happen without a call.
   bool busy() const { return now_ < awake_until_; }
   void run(int cycles);
+  /// Lets the controller go on for a while, or look whether there is something to do.
+  void run_controller();
+  bool controller_busy() const { return controller_awake_; }
   std::uint64_t cycles() const { return now_; }
 
   void watch_faults(std::string path) { fault_file_ = std::move(path); }
@@ -42,9 +57,14 @@ class Machine {
 
  private:
   void cycle();
-  void stay_awake();
+  bool read(std::uint32_t offset, std::uint32_t& value) override;
+  bool write(std::uint32_t offset, std::uint32_t value) override;
+  void power_lost() override;
+  static bool is_shared(std::uint32_t offset) { return offset - luge_card::SHARED_MAGIC < luge_card::MAP_SHARED_BYTES; }
 
   std::unique_ptr<sim::Card> card_;
+  std::unique_ptr<sim::Controller> controller_;
+  bool controller_awake_ = false;
   std::mt19937_64 random_{1};
   sim::ReadPortOf<Memory> read_, job_read_;
   sim::WritePortOf<Memory> write_, job_write_;
@@ -58,6 +78,8 @@ class Machine {
   std::int64_t looked_at_ = 0;
   bool read_error_ = false, write_error_ = false, lost_ = false, all_ones_ = false, hang_ = false;
   std::uint64_t flip_in_ = 0, beats_ = 0;
+  std::uint64_t reset_within_ = 0, resets_ = 0;
+  bool brown_out_ = false;
 };
 
 }  // namespace luge::xrt_sim

@@ -1,7 +1,8 @@
 // A simulator as XRT's emulation shim starts one: connects to the shim's socket and is a card until the host closes.
 // Started by simulate.sh of an xclbin (make_xclbin.py), never by hand.
 //
-// Environment: EMULATION_SOCKETID and USER say where the shim listens; LUGE_CARD_FAULTS, LUGE_CARD_MUTANT, LUGE_CARD_TRACE: docs/xrt.md.
+// Environment: EMULATION_SOCKETID and USER say where the shim listens; LUGE_CARD_FAULTS, LUGE_CARD_MUTANT, LUGE_CARD_TRACE: docs/xrt.md. LUGE_CARD_FIRMWARE: image for
+// the controller instead of $XILINX_XRT/firmware.bin; "none": no controller.
 // Exit code: 0 closed, 2 the host went away or was never there, 1 anything else: then simulate.sh ends the host.
 #include <cstdio>
 #include <cstdlib>
@@ -10,6 +11,21 @@
 
 #include "sim/xrt/model.hpp"
 #include "sim/xrt/server.hpp"
+
+namespace {
+
+constexpr std::uint32_t kEmulatedBoard = 1;  // boards/emulated/board.toml
+
+void add_controller(luge::xrt_sim::Machine& machine) {
+  const char *named = std::getenv("LUGE_CARD_FIRMWARE"), *tree = std::getenv("XILINX_XRT");
+  const std::string image = named ? named : tree ? std::string(tree) + "/firmware.bin" : "";
+  if (image == "none") return;
+  luge::sim::ControllerSettings settings;
+  settings.image = luge::sim::read_image(image), settings.board = kEmulatedBoard;
+  machine.add_controller(luge::xrt_sim::make_controller, std::move(settings));
+}
+
+}  // namespace
 
 int main(int argc, char** argv) {
   using namespace luge::xrt_sim;
@@ -21,6 +37,7 @@ int main(int argc, char** argv) {
     auto card = make_model();
     if (trace && *trace) card->trace(trace);
     Machine machine(std::move(card), version, mutant ? static_cast<unsigned>(std::strtoul(mutant, nullptr, 10)) : 0);
+    add_controller(machine);
     if (faults) machine.watch_faults(faults);
     Connection connection;
     if (!connection.open(20)) {
@@ -28,8 +45,8 @@ int main(int argc, char** argv) {
       return 2;
     }
     return Server(connection, machine).run() ? 0 : 2;
-  } catch (const BadMessage& e) {
-    std::fprintf(stderr, "the host sent what is no message: %s\n", e.what());
+  } catch (const std::runtime_error& e) {
+    std::fprintf(stderr, "%s\n", e.what());
     return 1;
   }
 }

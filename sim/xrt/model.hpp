@@ -3,7 +3,10 @@
 #include <memory>
 
 #include "sim/card/card.hpp"
+#include "sim/controller/controller.hpp"
 
 namespace luge::xrt_sim {
 std::unique_ptr<sim::Card> make_model();
+/// Its controller: the firmware's host build for the native card, the image in Unicorn for the verilated one.
+std::unique_ptr<sim::Controller> make_controller(sim::CardBus& bus, sim::ControllerSettings settings);
 }

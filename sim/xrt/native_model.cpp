@@ -2,4 +2,7 @@
 
 namespace luge::xrt_sim {
 std::unique_ptr<sim::Card> make_model() { return sim::make_native_card(); }
+std::unique_ptr<sim::Controller> make_controller(sim::CardBus& bus, sim::ControllerSettings settings) {
+  return sim::make_native_controller(bus, std::move(settings));
+}
 }  // namespace luge::xrt_sim

@@ -21,15 +21,17 @@ bool Server::run() {
   Connection::Call call;
   while (!closed_) {
     while (machine_.look_at_faults()) ::usleep(10000);
-    switch (connection_.receive(call, machine_.busy() ? 0 : 1000)) {
+    switch (connection_.receive(call, machine_.busy() || machine_.controller_busy() ? 0 : 1000)) {
       case Connection::Got::closed: return false;
       case Connection::Got::call:
         while (machine_.look_at_faults()) ::usleep(10000);
         if (!answer(call)) return false;
+        machine_.run_controller();
         break;
       case Connection::Got::nothing: break;
     }
     if (machine_.busy()) machine_.run(kCyclesAtOnce);
+    if (machine_.controller_busy()) machine_.run_controller();
   }
   return true;
 }

@@ -168,6 +168,24 @@ def double_failures(f):
     f.settled()
 
 
+# Requirement: P-2.3
+@scenario()
+def front_ends_take_over(f):
+    """another front end takes the volume from one that is frozen with requests open, and is frozen when the first takes it back"""
+    for old, new in (("attach-1", "attach-2"), ("attach-2", "attach-1")):
+        f.unit.freeze(old)
+        socket = f"{f.unit.dir}/run/history.nbd"
+        os.rename(socket, socket + ".old")  # where clients find the other from now on
+        f.unit.attach("history", new, "--take-over")
+        f.pause(1.5)
+        f.unit.thaw(old)
+        f.pause(1.5)
+        holder = f.unit.volume("history")["attached_by"]
+        if holder != new:
+            raise CheckFailed("attachment", f"{new} took volume history, which {holder} has attached")
+    f.settled()
+
+
 @scenario()
 def random_walk(f):
     """whatever comes: daemons die, freeze, thaw and come back, a new misfortune every half second; then all of it heals"""

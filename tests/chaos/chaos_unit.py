@@ -182,7 +182,10 @@ class ChaosUnit:
     def make_volume(self, name, front_end, size="64MiB"):
         self.run("volume", "create", name, "--size", size, "--layout", "4+2")
         self.wait(f"volume {name} opens", lambda: self.volume(name)["state"] == "open", 30)
-        self.run("attach", name, "--nbd", f"unix:{self.dir}/run/{name}.nbd", "--node", front_end)
+        self.attach(name, front_end)
+
+    def attach(self, name, front_end, *how):
+        self.run("attach", name, "--nbd", f"unix:{self.dir}/run/{name}.nbd", "--node", front_end, *how)
 
     def uri(self, name):
         return f"nbd+unix:///{name}?socket={self.dir}/run/{name}.nbd"

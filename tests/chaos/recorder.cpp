@@ -1,6 +1,6 @@
 // luge-recorder: a client of an NBD export that records what it asks and is answered, on the clock of this machine, and then
-// asks the simulator's oracle (sim/cluster/history.hpp): is it linearizable, block by block? It rides over lost connections;
-// what was open on one that died has an unknown outcome. A front end that is another process than before has fenced the one
+// asks the simulator's oracle (sim/cluster/history.hpp): is it linearizable, block by block? It rides over lost connections
+// and front ends that shut down; what was open on one has an unknown outcome. A front end that is another process than before has fenced the one
 // before it off, once it has answered something (protocol 2.3).
 //
 // Exit code: 0 all held; 1 no order explains what was read; 2 usage; 3 the client saw an error; 4 requests stayed
@@ -196,9 +196,14 @@ void Recorder::note_answer(const Connection& c, const Pending& p) {
 
 void Recorder::collect(Connection& c) {
   bool alive = ::nbd_aio_is_ready(c.handle) == 1;
+  bool shut_down = false;  // the front end goes, or has lost the volume to another: no error, but nothing known of the request either
   for (auto p = c.open.begin(); p != c.open.end();) {
     int done = ::nbd_aio_command_completed(c.handle, static_cast<std::uint64_t>(p->cookie));
     if (done == 1) note_answer(c, *p);
+    if (done < 0 && alive && ::nbd_get_errno() == ESHUTDOWN) {
+      shut_down = true;
+      break;
+    }
     if (done < 0 && alive) {
       ++errors_;
       if (first_error_.empty()) first_error_ = history_.describe(p->op) + ": " + ::nbd_get_error();
@@ -206,7 +211,7 @@ void Recorder::collect(Connection& c) {
     bool settled = done == 1 || (done < 0 && alive);
     p = settled ? c.open.erase(p) : std::next(p);
   }
-  if (!alive) drop(c);
+  if (!alive || shut_down) drop(c);
 }
 
 // One look at all sockets. `ask`: also new requests. False: too long without an answer.

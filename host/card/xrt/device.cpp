@@ -18,6 +18,7 @@ using namespace luge_card;
 constexpr const char* kKernel = "luge_card";
 constexpr std::uint32_t kTimeoutCycles = 1u << 20;  // 4 ms at 250 MHz; a daemon gives up on its own after longer
 constexpr std::uint16_t kMajor = VERSION_VALUE >> 16;
+constexpr std::chrono::seconds kFirmwareLimit{10};  // boot and self-test; verilated they take some
 constexpr auto kShortest = std::chrono::microseconds(50), kLongest = std::chrono::microseconds(2000);
 
 // Places in CountersMessage::values.
@@ -39,6 +40,7 @@ std::string hex(std::uint32_t v) {
 Device::Device(const DeviceOptions& options) : mapped_(options.mapped) {
   load(options);
   identify();
+  meet_firmware();
   make_pool(options);
   make_rings();
   counters();  // so that the counts begin here
@@ -103,8 +105,15 @@ void Device::identify() {
   if (sources_ == 0 || rows_ == 0 || tables_ == 0 || slots_ == 0)
     throw Failure(Fault::wrong_version, Code::wrong_version, "the card says that it was built for nothing: build " + hex(build));
   std::string name = device_.get_info<xrt::info::device::name>();
-  description_ = name + ", register map " + std::to_string(version >> 16) + "." + std::to_string(version & VERSION_MINOR) + ", " +
+  bus_address_ = device_.get_info<xrt::info::device::bdf>();
+  description_ = name + " at " + bus_address_ + ", register map " + std::to_string(version >> 16) + "." + std::to_string(version & VERSION_MINOR) + ", " +
                  std::to_string(sources_) + "+" + std::to_string(rows_) + ", " + std::to_string(tables_) + " tables, memory " + (mapped_ ? "mapped" : "copied");
+}
+
+// The self-test of a card that has just got its power runs on the ring that is about to be taken.
+void Device::meet_firmware() {
+  if (!firmware_.claim(kFirmwareLimit)) throw Failure(Fault::died, Code::unavailable, firmware_.why());
+  description_ += ", " + firmware_.describe();
 }
 
 void Device::make_pool(const DeviceOptions& options) {
@@ -195,7 +204,8 @@ std::uint8_t Device::table_for(const JobMessage& job) {
     Descriptor d;
     std::memset(static_cast<void*>(&d), 0, sizeof d);
     d.version = 1, d.op = Op::load_table, d.table = it->number;
-    std::memcpy(d.destination, job.coefficients, sizeof job.coefficients);
+    const auto made = job.k != 0 ? firmware_.table(job.k, job.m, job.present, job.wanted) : std::nullopt;
+    std::memcpy(d.destination, made ? made->data() : job.coefficients, sizeof job.coefficients);
     put(d, Pending{});
     ++counters_.values[kTables];
   }

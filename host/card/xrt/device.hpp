@@ -27,6 +27,7 @@
 #include "base/status.hpp"
 #include "card/card.hpp"
 #include "card/messages.hpp"
+#include "card/xrt/firmware.hpp"
 #include "hls/registers/card.h"
 
 namespace luge::card {
@@ -53,6 +54,8 @@ class Device {
   std::uint8_t* pool() { return pool_data_; }
   std::uint64_t pool_bytes() const { return pool_bytes_; }
   std::string describe() const { return description_; }
+  /// Where the device is on the host's PCI Express bus, as XRT says: domain:bus:device.function.
+  std::string bus_address() const { return bus_address_; }
   std::uint32_t sources() const { return sources_; }
   std::uint32_t rows() const { return rows_; }
   std::uint32_t slots() const { return slots_; }
@@ -76,6 +79,8 @@ class Device {
   std::uint32_t read(std::uint32_t offset) { return ip_.read_register(offset); }
   void write(std::uint32_t offset, std::uint32_t value) { ip_.write_register(offset, value); }
   std::uint32_t submitted() const { return submitted_; }
+  /// The controller's, if the card has one. It makes the coefficients of decodes.
+  Firmware& firmware() { return firmware_; }
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -91,6 +96,7 @@ class Device {
 
   void load(const DeviceOptions& options);
   void identify();
+  void meet_firmware();
   void make_pool(const DeviceOptions& options);
   void make_rings();
   void write64(std::uint32_t offset, std::uint64_t value);
@@ -102,8 +108,9 @@ class Device {
   xrt::device device_;
   xrt::uuid uuid_;
   xrt::ip ip_;
+  Firmware firmware_{[this](std::uint32_t at) { return read(at); }, [this](std::uint32_t at, std::uint32_t v) { write(at, v); }};
   unsigned bank_ = 0;
-  std::string description_;
+  std::string description_, bus_address_;
   std::uint32_t sources_ = 0, rows_ = 0, slots_ = 0, tables_ = 0;
 
   bool mapped_ = false;

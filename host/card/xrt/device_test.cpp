@@ -8,8 +8,10 @@
 #include <cstring>
 #include <filesystem>
 #include <random>
+#include <regex>
 
 #include "card/environment.hpp"
+#include "coding/matrix.hpp"
 #include "card/xrt/device.hpp"
 
 namespace luge::card {
@@ -50,6 +52,61 @@ void expect_xor(Device& d, const JobMessage& m) {
   const std::uint8_t* p = d.pool();
   for (std::uint32_t i = 0; i < m.length; ++i)
     ASSERT_EQ(p[m.destination[0] + i], p[m.source[0] + i] ^ p[m.source[1] + i] ^ p[m.source[2] + i]) << i;
+}
+
+// A decode names its pattern: the card's firmware makes the coefficients (those in the message are wrong here, and are used only where there is no firmware).
+TEST(Device, TheFirmwareMakesTheTableOfADecode) {
+  auto d = open();
+  ASSERT_TRUE(d->firmware().there());
+  const Layout l{4, 2};
+  const std::uint32_t data[] = {0, 1, 2, 3}, parity[] = {4, 5}, sources[] = {1, 3, 4, 5}, lost[] = {0, 2};
+  std::mt19937_64 rng(5);
+  for (std::size_t i = 0; i < 8 * 65536; ++i) d->pool()[i] = static_cast<std::uint8_t>(rng());
+  JobMessage m;
+  m.header.id = 1, m.sources = 4, m.rows = 2, m.length = 4096;
+  auto rows = *coding::coefficients(l, data, parity);
+  for (std::size_t r = 0; r < 2; ++r) std::copy_n(rows.begin() + static_cast<long>(4 * r), 4, m.coefficients + 16 * r), m.destination[r] = (4 + r) * 65536;
+  for (std::size_t j = 0; j < 4; ++j) m.source[j] = j * 65536;
+  d->submit(m);
+  ASSERT_EQ(finish(*d, 1), JobStatus::ok);
+  JobMessage n;
+  n.header.id = 2, n.sources = 4, n.rows = 2, n.length = 4096, n.decode = 1, n.k = 4, n.m = 2, n.present = 0b111010, n.wanted = 0b000101;
+  for (std::size_t j = 0; j < 4; ++j) n.source[j] = sources[j] * 65536;
+  for (std::size_t r = 0; r < 2; ++r) n.destination[r] = (6 + r) * 65536;
+  n.coefficients[0] = 77;
+  d->submit(n);
+  ASSERT_EQ(finish(*d, 2), JobStatus::ok);
+  for (std::size_t r = 0; r < 2; ++r) EXPECT_EQ(std::memcmp(d->pool() + lost[r] * 65536, d->pool() + (6 + r) * 65536, 4096), 0) << r;
+  const auto counts = d->firmware().words(SHARED_TELEMETRY, 8);
+  EXPECT_EQ(counts[0] > 40000 && counts[0] < 50000, true) << counts[0];  // the emulated room is at 45 degrees
+}
+
+// A host that is killed leaves the owner's word; the next one has the ring all the same, and a restart of the firmware meanwhile disturbs no job.
+TEST(Device, ARestartOfTheControllerUnderJobsCostsNothing) {
+  auto d = open();
+  for (std::uint32_t id = 1; id <= 40; ++id) {
+    JobMessage m = xor_job(*d, id, 4096);
+    d->submit(m);
+    if (id % 8 == 0) d->firmware().command(Command::restart, {}, std::chrono::milliseconds(200));
+    ASSERT_EQ(finish(*d, id), JobStatus::ok);
+    expect_xor(*d, m);
+  }
+  EXPECT_GE(d->read(SHARED_BOOTS), 5u);
+  EXPECT_EQ(d->read(SHARED_OWNER), 1u);
+}
+
+// It has an address of the form of PCI and PCI Express, its registers are reached through its window on the bus (none answers there of a card
+// that is not on it: BadInput.AllOnes), and it is a master: what it writes is in memory that this process has mapped, without a call.
+// Requirement: DWR-14, DWR-15
+TEST(Device, IsOnTheHostsPcieBus) {
+  auto d = open();
+  EXPECT_TRUE(std::regex_match(d->bus_address(), std::regex("[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\\.[0-7]"))) << d->bus_address();
+  EXPECT_EQ(d->read(REG_ID), ID_VALUE);
+  JobMessage m = xor_job(*d, 1, 4096);
+  std::memset(d->pool(), 0x5a, 4 * 65536);
+  d->submit(m);
+  EXPECT_EQ(finish(*d, 1), JobStatus::ok);
+  expect_xor(*d, m);
 }
 
 TEST(Device, SurvivesARingOverrun) {

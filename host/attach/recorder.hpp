@@ -1,0 +1,63 @@
+// The recorder of one vhost disk: the socket at which a VMC switches recording of DMA writes on and off and quiesces the disk
+// (card/recorder_messages.hpp).
+//
+// Invariant: a recording, a quiesced disk and a throttle belong to one connection and end with it.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+
+#include "card/dma_path.hpp"
+#include "card/recorder_messages.hpp"
+#include "io/real_world.hpp"
+
+namespace luge::attach {
+
+/// What the recorder needs of the disk.
+class RecordedDisk {
+ public:
+  virtual ~RecordedDisk() = default;
+  virtual card::DmaPath& dma() = 0;
+  /// Takes no more descriptors; ends when all that were taken are done and recorded. False: resumed meanwhile.
+  virtual io::Task<bool> quiesce() = 0;
+  virtual void resume() = 0;
+  virtual std::uint32_t recorder_flags() const = 0;
+  virtual std::uint32_t memory_generation() const = 0;
+  virtual void describe(card::RecorderReply& reply) const = 0;
+};
+
+class Recorder : public std::enable_shared_from_this<Recorder> {
+ public:
+  /// Listens at `path`, only for the user of this process. The disk outlives close().
+  static Result<std::shared_ptr<Recorder>> listen(io::RealWorld& world, std::string path, RecordedDisk& disk);
+  ~Recorder();
+  void close();
+
+ private:
+  struct Connection;
+  using ConnectionPtr = std::shared_ptr<Connection>;
+  Recorder(io::RealWorld& world, std::string path, RecordedDisk& disk);
+  void accept();
+  void hear(ConnectionPtr c);
+  bool hear_one(const ConnectionPtr& c);
+  io::Task<void> serve(ConnectionPtr c, card::RecorderRequest request);
+  io::Task<Status> perform(Connection& c, const card::RecorderRequest& request, card::RecorderReply& reply, std::vector<int>& descriptors);
+  Status start(Connection& c, const card::RecorderRequest& request, card::RecorderReply& reply, std::vector<int>& descriptors);
+  void stop();
+  void wait_doorbell();
+  void list_memory(card::RecorderReply& reply, std::vector<int>& descriptors);
+  void end(const ConnectionPtr& c);
+
+  io::RealWorld& world_;
+  std::string path_;
+  RecordedDisk* disk_;
+  struct Sockets;
+  std::unique_ptr<Sockets> sockets_;
+  std::vector<ConnectionPtr> connections_;
+  Connection* recording_ = nullptr;  // whose the recording is
+  Connection* quiesced_ = nullptr;
+  Connection* throttled_ = nullptr;
+};
+
+}  // namespace luge::attach

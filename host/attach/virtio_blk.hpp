@@ -1,0 +1,149 @@
+// A guest's disk (virtio 1.2, 5.2) on a block target: requests come from split virtqueues, and every byte that goes back into guest
+// memory (data, status, used ring) goes through the DMA path, in this order: data, status, used element, used index, interrupt.
+//
+// Invariants
+// - A descriptor is read once. What the guest may not do stops the whole device, with one log line; a request that is merely impossible
+//   (beyond the end, unaligned, of an unknown type) fails with its status byte.
+// - Requests in flight are marked in the inflight area (if there is one) from before they are begun until after the used index that ends
+//   them is in memory: another process can take over at any moment, and does them again.
+// - At most kOutstanding bytes are in flight; beyond that no descriptor is taken.
+// - A ring whose queue was stopped (drain) touches guest memory no more.
+// Threads: one World. Ownership: target and memory outlive the requests: drain() first.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "attach/inflight.hpp"
+#include "attach/vring.hpp"
+#include "card/dma_path.hpp"
+#include "client/block_target.hpp"
+
+namespace luge::attach {
+
+/// struct virtio_blk_config, as the guest sees it.
+struct __attribute__((packed)) VirtioBlkConfig {
+  std::uint64_t capacity = 0;  // in sectors of 512 bytes
+  std::uint32_t size_max = 0, seg_max = 126;
+  std::uint16_t cylinders = 0;
+  std::uint8_t heads = 0, sectors = 0;
+  std::uint32_t blk_size = 512;
+  std::uint8_t physical_block_exp = 3, alignment_offset = 0;
+  std::uint16_t min_io_size = 8;
+  std::uint32_t opt_io_size = 256;
+  std::uint8_t wce = 1, unused = 0;
+  std::uint16_t num_queues = 1;
+  std::uint32_t max_discard_sectors = 0, max_discard_seg = 0, discard_sector_alignment = 8;
+  std::uint32_t max_write_zeroes_sectors = 0, max_write_zeroes_seg = 0;
+  std::uint8_t write_zeroes_may_unmap = 1, unused1[3] = {};
+};
+static_assert(sizeof(VirtioBlkConfig) == 60);
+
+class VirtioBlk {
+ public:
+  static constexpr std::size_t kMostQueues = 16;
+  static constexpr std::uint64_t kOutstanding = 64u << 20, kMostBytes = 32u << 20;
+  struct Stats {
+    std::uint64_t reads = 0, writes = 0, read_bytes = 0, written_bytes = 0, errors = 0, replayed = 0, interrupts = 0;
+  };
+
+  VirtioBlk(io::World& world, std::shared_ptr<card::DmaPath> dma, std::string name, std::size_t queues);
+  ~VirtioBlk();
+
+  // What the disk is. Null target: requests wait until there is one.
+  void set_target(client::BlockTarget* target);
+  void set_size(std::uint64_t bytes) { bytes_ = bytes; }
+  void set_read_only(bool on) { read_only_ = on; }
+  VirtioBlkConfig config() const;
+  /// Of virtio, without those of the transport.
+  std::uint64_t features() const;
+  void set_features(std::uint64_t features);
+
+  // Queues. REQUIRES: q < queues().
+  std::size_t queues() const { return queues_.size(); }
+  /// Begins at `available`, or with an inflight area where that says; what it has in flight is done again. `interrupt` is called when
+  /// the guest is to be told.
+  Status start(std::size_t q, const Vring::Place& place, std::uint16_t available, std::function<void()> interrupt);
+  void set_interrupt(std::size_t q, std::function<void()> interrupt);
+  void enable(std::size_t q, bool on);
+  bool started(std::size_t q) const { return queues_[q].ring.started(); }
+  bool any_started() const;
+  /// The guest has made requests available.
+  void kick(std::size_t q);
+  /// Takes no more from the queue and ends when nothing of it is in flight; it is stopped then. Its next available index.
+  io::Task<std::uint16_t> drain(std::size_t q);
+  /// Takes no more from any queue and ends when nothing is in flight. False: held(false) came first.
+  io::Task<bool> drain_all();
+  /// While held nothing is taken.
+  void hold(bool on);
+  void set_inflight(std::shared_ptr<Inflight> area) { inflight_ = std::move(area); }
+
+  /// The guest or its front end has broken the rules: the device does nothing any more. Says why, once.
+  void stop_for_good(const Status& why);
+  bool broken() const { return !broken_.ok(); }
+  void on_broken(std::function<void()> f) { on_broken_ = std::move(f); }
+  std::size_t in_flight() const { return in_flight_; }
+  const Stats& stats() const { return stats_; }
+
+ private:
+  struct Request;
+  struct Queue {
+    Vring ring;
+    bool enabled = false, stopping = false, publishing = false;
+    std::uint16_t available = 0, used = 0, published = 0;  // published: the used index in memory
+    std::size_t in_flight = 0;
+    std::vector<bool> taken;                               // by head
+    std::vector<std::uint16_t> ended;                      // heads whose used elements wait for the index
+    std::vector<std::uint16_t> replay;                     // heads of before, in their order
+    std::function<void()> interrupt;
+    // VIRTIO_F_EVENT_IDX: the index at which the guest is to kick, as it was written last.
+    bool arming = false, armed = false, submitting = false;
+    std::uint16_t event = 0;
+    card::DmaTransfer arm;
+  };
+  struct Publication;
+  void process(Queue& q);
+  bool arm(Queue& q);
+  bool idle(const Queue& q) const { return q.in_flight == 0 && !q.publishing && q.ended.empty() && !q.arming; }
+  bool take(Queue& q, std::uint16_t head);
+  Request* new_request();
+  void give_back(Request* r);
+  Status parse(Request& r);
+  void begin(Request& r);
+  void read(Request& r);
+  void write(Request& r);
+  void discard(Request& r);
+  void identify(Request& r);
+  void finish(Request& r, std::uint8_t status);
+  void finished(const Status& s, Request& r);
+  void scatter(Request& r, Bytes bytes, std::size_t& segment, std::uint32_t& inside);
+  void publish_later(Queue& q);
+  void publish(Queue& q);
+  void published(Publication& p);
+  bool sound(const Request& r, std::uint64_t bytes) const;
+
+  io::World& world_;
+  std::shared_ptr<card::DmaPath> dma_;
+  std::string name_;
+  client::BlockTarget* target_ = nullptr;
+  std::uint64_t bytes_ = 0, features_ = 0;
+  bool read_only_ = false, held_ = false;
+  std::vector<Queue> queues_;
+  std::vector<std::unique_ptr<Request>> requests_;
+  std::vector<Request*> free_;
+  std::vector<std::unique_ptr<Publication>> publications_;
+  std::vector<Publication*> free_publications_;
+  std::shared_ptr<Inflight> inflight_;
+  std::size_t in_flight_ = 0;
+  std::uint64_t outstanding_ = 0;
+  io::Event changed_;
+  Status broken_;
+  std::function<void()> on_broken_;
+  Stats stats_;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+};
+
+}  // namespace luge::attach

@@ -1,0 +1,119 @@
+#include "card/xrt/firmware.hpp"
+
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstring>
+#include <thread>
+
+#include "hls/registers/card.h"
+
+namespace luge::card {
+
+using namespace luge_card;
+using Clock = std::chrono::steady_clock;
+
+namespace {
+constexpr auto kPiece = std::chrono::microseconds(200);
+constexpr auto kTableLimit = std::chrono::milliseconds(100);
+constexpr int kTries = 3;
+
+std::string hex(std::uint32_t v) {
+  char b[16];
+  std::snprintf(b, sizeof b, "0x%x", v);
+  return b;
+}
+}  // namespace
+
+std::string firmware_version_text(std::uint32_t v) { return std::to_string(v >> 16) + "." + std::to_string(v >> 8 & 255) + "." + std::to_string(v & 255); }
+
+std::string fault_text(std::span<const std::uint32_t> r) {
+  static constexpr const char* names[] = {"none", "identity", "memory", "coding", "timeout", "job status", "card", "watchdog", "trap"};
+  if (r.size() < SHARED_LAST_FAULT_WORDS || r[0] == 0 || r[1] == 0) return "";
+  std::uint32_t crc = ~0u;
+  for (int i = 0; i < 8; ++i)
+    for (int b = 0; b < 32; ++b) {
+      const bool bit = (crc ^ (r[static_cast<std::size_t>(i)] >> b)) & 1;
+      crc = crc >> 1 ^ (bit ? 0x82F63B78u : 0);
+    }
+  if (~crc != r[SHARED_LAST_FAULT_WORDS - 1]) return "";
+  return std::string(r[1] < std::size(names) ? names[r[1]] : "unknown") + ", " + hex(r[3]) + ", " + hex(r[4]) + " (start " + std::to_string(r[2]) + ", card status " +
+         hex(r[5]) + ", fault " + hex(r[6]) + ")";
+}
+
+bool Firmware::look() { return there_ = read_(SHARED_MAGIC) == SHARED_MAGIC_VALUE; }
+
+// The owner's word first, then the state: whichever of host and firmware comes second sees the other.
+bool Firmware::claim(std::chrono::milliseconds limit) {
+  given_up_ = false, why_.clear();
+  if (!look()) {
+    std::this_thread::sleep_for(kPiece);  // powered up a moment ago: the magic is its first word
+    if (!look()) return true;
+  }
+  write_(SHARED_OWNER, 1);
+  for (auto end = Clock::now() + limit; Clock::now() < end; std::this_thread::sleep_for(kPiece)) {
+    const std::uint32_t state = read_(SHARED_STATE);
+    if (state == static_cast<std::uint32_t>(FirmwareState::ready)) return true;
+    if (state != static_cast<std::uint32_t>(FirmwareState::failed)) continue;
+    const auto record = words(SHARED_LAST_FAULT, SHARED_LAST_FAULT_WORDS);
+    why_ = "the firmware's self-test failed: " + fault_text(record);
+    return false;
+  }
+  why_ = "the firmware does not come to rest: state " + std::to_string(read_(SHARED_STATE));
+  return false;
+}
+
+void Firmware::release() {
+  if (there_) write_(SHARED_OWNER, 0);
+}
+
+std::string Firmware::describe() {
+  if (!there_) return "no controller";
+  static constexpr const char* slots[] = {"golden", "A", "B", "none"};
+  const std::uint32_t processor = read_(SHARED_PROCESSOR), slot = read_(SHARED_SLOT);
+  return "firmware " + firmware_version_text(read_(SHARED_FIRMWARE_VERSION)) + (processor == 1 ? " on its controller (RV32)" : " in a host process") +
+         (slot < 3 ? std::string(", slot ") + slots[slot] : "");
+}
+
+std::vector<std::uint32_t> Firmware::words(std::uint32_t offset, std::uint32_t count) {
+  std::vector<std::uint32_t> w(count);
+  for (std::uint32_t i = 0; i < count; ++i) w[i] = read_(offset + 4 * i);
+  return w;
+}
+
+std::optional<Firmware::Answer> Firmware::command(int op, std::span<const std::uint32_t> arguments, std::chrono::milliseconds limit) {
+  if (!there_ || given_up_) return std::nullopt;
+  for (int tries = 0; tries < kTries; ++tries) {
+    const std::uint32_t boots = read_(SHARED_BOOTS), number = read_(SHARED_COMMAND) + 1;
+    for (std::size_t i = 0; i < arguments.size() && i < SHARED_ARGUMENT_WORDS; ++i) write_(SHARED_ARGUMENT + 4 * static_cast<std::uint32_t>(i), arguments[i]);
+    write_(SHARED_OP, static_cast<std::uint32_t>(op));
+    write_(SHARED_COMMAND, number);
+    auto end = Clock::now() + limit;
+    if (op == Command::restart) {  // its answer is that it has started
+      while (read_(SHARED_BOOTS) == boots && Clock::now() < end) std::this_thread::sleep_for(kPiece);
+      if (read_(SHARED_BOOTS) != boots) return Answer{};
+      break;
+    }
+    while (read_(SHARED_ANSWERED) != number && Clock::now() < end) std::this_thread::sleep_for(kPiece);
+    Answer a;
+    const bool answered = read_(SHARED_ANSWERED) == number;
+    a.status = read_(SHARED_ANSWER_STATUS);
+    for (std::uint32_t i = 0; i < SHARED_ANSWER_WORDS; ++i) a.words[i] = read_(SHARED_ANSWER + 4 * i);
+    if (read_(SHARED_BOOTS) != boots) continue;  // lost, or answered by a firmware that has forgotten it
+    if (answered) return a;
+    break;
+  }
+  given_up_ = true;
+  return std::nullopt;
+}
+
+std::optional<std::array<std::uint8_t, 64>> Firmware::table(std::uint32_t k, std::uint32_t m, std::uint32_t present, std::uint32_t wanted) {
+  const std::uint32_t arguments[] = {k, m, present, wanted, 0, 0, 0, 0};
+  auto a = command(Command::table, arguments, kTableLimit);
+  if (!a || a->status != static_cast<std::uint32_t>(AnswerStatus::ok)) return std::nullopt;
+  std::array<std::uint8_t, 64> t;
+  std::memcpy(t.data(), a->words.data(), t.size());
+  return t;
+}
+
+}  // namespace luge::card

@@ -1,0 +1,191 @@
+#include "vmstate/qmp.hpp"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <thread>
+
+namespace luge::vmstate {
+namespace {
+
+namespace json = boost::json;
+using Clock = std::chrono::steady_clock;
+using namespace std::chrono_literals;
+
+constexpr std::size_t kMostLine = 4u << 20;
+constexpr std::size_t kMostState = 256u << 20;
+constexpr auto kStateLimit = 30s;
+
+Result<int> unix_socket(const std::string& path, bool listen) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.size() >= sizeof address.sun_path) return Status(Code::invalid, path + ": too long for the name of a socket");
+  std::memcpy(address.sun_path, path.data(), path.size());
+  const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (listen) ::unlink(path.c_str());
+  const auto* a = reinterpret_cast<sockaddr*>(&address);
+  if (fd >= 0 && (listen ? ::bind(fd, a, sizeof address) == 0 && ::listen(fd, 1) == 0 : ::connect(fd, a, sizeof address) == 0)) return fd;
+  Status why(Code::unavailable, path + ": " + std::strerror(errno));
+  if (fd >= 0) ::close(fd);
+  return why;
+}
+
+bool readable(int fd, Clock::time_point deadline) {
+  while (true) {
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now()).count();
+    pollfd p{fd, POLLIN, 0};
+    const int n = ::poll(&p, 1, left < 0 ? 0 : static_cast<int>(left) + 1);
+    if (n >= 0 || errno != EINTR) return n > 0;
+  }
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Qmp>> Qmp::open(const std::string& path, std::chrono::milliseconds patience) {
+  const auto deadline = Clock::now() + patience;
+  auto fd = unix_socket(path, false);
+  while (!fd.ok() && fd.code() != Code::invalid && Clock::now() < deadline) {  // QEMU may just be starting
+    std::this_thread::sleep_for(20ms);
+    fd = unix_socket(path, false);
+  }
+  if (!fd.ok()) return fd.status().with("QEMU's monitor");
+  ucred who{};
+  socklen_t length = sizeof who;
+  ::getsockopt(*fd, SOL_SOCKET, SO_PEERCRED, &who, &length);
+  std::unique_ptr<Qmp> q(new Qmp(path, *fd, who.pid));
+  auto greeting = q->next(Clock::now() + 10s);
+  if (!greeting.ok()) return greeting.status();
+  if (!greeting->contains("QMP")) return Status(Code::wrong_version, path + ": not a QMP monitor (-qmp unix:PATH,server=on,wait=off)");
+  auto ready = q->run("qmp_capabilities");
+  if (!ready.ok()) return ready.status();
+  return q;
+}
+
+Qmp::~Qmp() { ::close(fd_); }
+
+Result<json::object> Qmp::next(Clock::time_point deadline) {
+  while (true) {
+    if (std::size_t end = heard_.find('\n'); end != std::string::npos) {
+      boost::system::error_code e;
+      json::value v = json::parse(std::string_view(heard_).substr(0, end), e);
+      heard_.erase(0, end + 1);
+      if (e || !v.is_object()) return Status(Code::corrupt, path_ + ": QEMU's monitor said what is no JSON object");
+      return std::move(v.as_object());
+    }
+    if (heard_.size() > kMostLine) return Status(Code::corrupt, path_ + ": a line of QEMU's monitor has no end");
+    if (!readable(fd_, deadline)) return Status(Code::timed_out, path_ + ": QEMU doesn't answer");
+    char part[16384];
+    const ssize_t n = ::read(fd_, part, sizeof part);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return Status(Code::unavailable, path_ + ": QEMU has gone");
+    heard_.append(part, static_cast<std::size_t>(n));
+  }
+}
+
+Result<json::value> Qmp::run(std::string_view command, json::object arguments, std::chrono::milliseconds limit) {
+  json::object request{{"execute", command}};
+  if (!arguments.empty()) request["arguments"] = std::move(arguments);
+  const std::string line = json::serialize(request) + "\n";
+  for (std::size_t sent = 0; sent < line.size();) {
+    const ssize_t n = ::send(fd_, line.data() + sent, line.size() - sent, MSG_NOSIGNAL);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return Status(Code::unavailable, path_ + ": QEMU has gone");
+    sent += static_cast<std::size_t>(n);
+  }
+  const auto deadline = Clock::now() + limit;
+  while (true) {
+    auto answer = next(deadline);
+    if (!answer.ok()) return answer.status();
+    if (auto it = answer->find("return"); it != answer->end()) return it->value();
+    if (auto it = answer->find("error"); it != answer->end()) {
+      const json::value* text = it->value().is_object() ? it->value().as_object().if_contains("desc") : nullptr;
+      return Status(Code::invalid, "QEMU: " + std::string(command) + ": " + (text && text->is_string() ? std::string(text->as_string()) : "refused"));
+    }
+  }  // anything else is an event
+}
+
+Status QemuMachine::pause() { return qmp_.run("stop").status(); }
+Status QemuMachine::resume() { return qmp_.run("cont").status(); }
+
+namespace {
+Result<json::value> set_up_migration(Qmp& qmp) {
+  auto r = qmp.run("migrate-set-capabilities", {{"capabilities", json::array{json::object{{"capability", "x-ignore-shared"}, {"state", true}}}}});
+  if (!r.ok()) return r;
+  return qmp.run("migrate-set-parameters", {{"max-bandwidth", std::int64_t{1} << 40}});
+}
+}  // namespace
+
+Status QemuMachine::prepare() {
+  if (prepared_) return Status();
+  auto r = set_up_migration(qmp_);
+  prepared_ = r.ok();
+  return r.status();
+}
+
+// QEMU's own migration of a stopped machine whose memory it leaves out.
+Result<std::string> QemuMachine::device_state() {
+  if (Status s = prepare(); !s.ok()) return s;
+  const std::string path = directory_ + "/state-" + std::to_string(::getpid()) + "-" + std::to_string(qmp_.pid()) + ".sock";
+  auto listener = unix_socket(path, true);
+  if (!listener.ok()) return listener.status();
+  auto begun = qmp_.run("migrate", {{"uri", "unix:" + path}});
+  const auto deadline = Clock::now() + kStateLimit;
+  int fd = -1;
+  if (begun.ok() && readable(*listener, deadline)) fd = ::accept4(*listener, nullptr, nullptr, SOCK_CLOEXEC);
+  ::close(*listener);
+  ::unlink(path.c_str());
+  if (!begun.ok()) return begun.status();
+  if (fd < 0) return Status(Code::timed_out, "QEMU doesn't save its devices");
+  std::string state;
+  Status status;
+  while (state.size() < kMostState) {
+    const std::size_t at = state.size();
+    if (!readable(fd, deadline)) {
+      status = Status(Code::timed_out, "QEMU doesn't save its devices to the end");
+      break;
+    }
+    state.resize(at + 65536);
+    const ssize_t n = ::read(fd, state.data() + at, 65536);
+    state.resize(at + (n > 0 ? static_cast<std::size_t>(n) : 0));
+    if (n == 0) break;
+    if (n < 0 && errno != EINTR) {
+      status = Status(Code::io_error, std::string("QEMU's device state: ") + std::strerror(errno));
+      break;
+    }
+  }
+  ::close(fd);
+  if (!status.ok()) return status;
+  while (Clock::now() < deadline) {
+    auto info = qmp_.run("query-migrate");
+    if (!info.ok()) return info.status();
+    const json::value* v = info->as_object().if_contains("status");
+    const std::string_view word = v && v->is_string() ? std::string_view(v->as_string()) : "";
+    if (word == "completed") return state;
+    if (word == "failed" || word == "cancelled") return Status(Code::io_error, "QEMU could not save its devices: migration " + std::string(word));
+    std::this_thread::sleep_for(500us);
+  }
+  return Status(Code::timed_out, "QEMU doesn't end saving its devices");
+}
+
+Status QemuMachine::load(Qmp& qmp, const std::string& state_file) {
+  if (auto r = set_up_migration(qmp); !r.ok()) return r.status();
+  auto begun = qmp.run("migrate-incoming", {{"uri", "exec:cat '" + state_file + "'"}});
+  if (!begun.ok()) return begun.status();
+  const auto deadline = Clock::now() + kStateLimit;
+  while (Clock::now() < deadline) {
+    auto info = qmp.run("query-status");
+    if (!info.ok()) return info.status();
+    const json::value* v = info->as_object().if_contains("status");
+    const std::string_view word = v && v->is_string() ? std::string_view(v->as_string()) : "";
+    if (word == "paused" || word == "running" || word == "prelaunch" || word == "postmigrate") return Status();
+    std::this_thread::sleep_for(1ms);
+  }
+  return Status(Code::timed_out, "QEMU doesn't take the device state");
+}
+
+}  // namespace luge::vmstate

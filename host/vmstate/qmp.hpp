@@ -1,0 +1,50 @@
+// QEMU's monitor (QMP) over its unix socket: one command after the other, blocking, each within a limit.
+// Threads: one.
+#pragma once
+
+#include <boost/json.hpp>
+#include <chrono>
+#include <memory>
+#include <string>
+
+#include "base/status.hpp"
+#include "vmstate/replicator.hpp"
+
+namespace luge::vmstate {
+
+class Qmp {
+ public:
+  static Result<std::unique_ptr<Qmp>> open(const std::string& path, std::chrono::milliseconds patience = std::chrono::seconds(5));
+  ~Qmp();
+  /// The command's `return`. Errors of QEMU's: `invalid` with its words.
+  Result<boost::json::value> run(std::string_view command, boost::json::object arguments = {}, std::chrono::milliseconds limit = std::chrono::seconds(20));
+  /// Process id of the QEMU at the other end.
+  int pid() const { return pid_; }
+
+ private:
+  Qmp(std::string path, int fd, int pid) : path_(std::move(path)), fd_(fd), pid_(pid) {}
+  Result<boost::json::object> next(std::chrono::steady_clock::time_point deadline);
+  const std::string path_;
+  const int fd_, pid_;
+  std::string heard_;
+};
+
+/// The machine that a QEMU runs. Its memory must be a backend with share=on: device state is then all that QEMU saves (capability x-ignore-shared).
+class QemuMachine final : public Machine {
+ public:
+  /// `directory`: for the socket over which state comes.
+  QemuMachine(Qmp& qmp, std::string directory) : qmp_(qmp), directory_(std::move(directory)) {}
+  Status pause() override;
+  Status resume() override;
+  Result<std::string> device_state() override;
+  /// Gives `state` to a QEMU that was started with `-incoming defer`; it is paused then. `state_file` is written for it.
+  static Status load(Qmp& qmp, const std::string& state_file);
+
+ private:
+  Status prepare();
+  Qmp& qmp_;
+  const std::string directory_;
+  bool prepared_ = false;
+};
+
+}  // namespace luge::vmstate
