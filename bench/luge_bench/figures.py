@@ -49,6 +49,13 @@ def flush_ratio(case):
     return pick
 
 
+def checkpoint_cost(report):
+    r = report["checkpoint_cost"]
+    if r["fewest"] < 3:
+        raise ValueError(f"only {r['fewest']} checkpoints were written in a window: the ratio says nothing")
+    return r["ratio"]
+
+
 # One command each; several figures may come of it.
 GROUPS = {
     "qemu": "luge bench compare --cases all --rounds 3 --seconds 15",
@@ -57,6 +64,8 @@ GROUPS = {
     "kill": "luge bench pause --kills 20",
     "stop": "luge bench pause --kills 20 --signal STOP",
     "idle": "luge bench idle",
+    "replacement": "luge bench replacement --size 4GiB",
+    "checkpoints": "luge bench checkpoint-cost --rounds 2 --seconds 60",
     "steady": "luge bench steady --minutes 30",
     "simulator": "luge-sim many --heads 3 --sleds 6 --from 1 --count 20",
     "growth": "luge-sim growth",
@@ -80,6 +89,14 @@ FIGURES = [
     Figure("idle", "idle unit of 11 daemons with an attached volume, processor time over 60 s, of a core", "idle", lambda r: r["idle"]["percent_of_a_core"], 3, False, " %"),
     Figure("steady", "failovers and changes of the required set in 30 min of 4 KiB random writes at queue depth 32 without a fault", "steady",
            lambda r: r["steady"]["failovers"] + r["steady"]["revisions"], 0, False, "", 0),
+    Figure("replacement-pages", "index pages that a survivor gives to a head that takes a lost one's place; 4 GiB flushed, the author of all checkpoints killed first", "replacement", lambda r: r["replacement"]["index_pages"], 0, False, "", 0),
+    Figure("replacement-metadata", "metadata from a survivor beyond the records after the checkpoint", "replacement", lambda r: r["replacement"]["beyond_records"] / 1024, 64, False, " KiB", 1),
+    Figure("replacement-checkpoint", "checkpoint bytes read for it, of what is mapped", "replacement", lambda r: r["replacement"]["checkpoint_share"], 0.3, False, " %", 3),
+    Figure("replacement-without", "bytes from survivors with `--checkpoints none`, against with", "replacement", lambda r: r["replacement"]["without_checkpoints"], 20, True, "x", 1),
+    Figure("replacement-larger", "bytes from survivors when the partition is four times as large, same tail", "replacement", lambda r: max(r["replacement"]["larger"], 1 / r["replacement"]["larger"]), 1.2, False, "x"),
+    Figure("replacement-time", "time from the failure agent's word to the new replica in the required set, `--replace-after` not counted", "replacement", lambda r: r["replacement"]["seconds"], 1.5, False, " s"),
+    Figure("checkpoint-written", "checkpoint bytes written per byte of metadata records", "replacement", lambda r: r["replacement"]["written_per_metadata_byte"], 2, False, "x"),
+    Figure("checkpoint-cost", "4 KiB random write at queue depth 32 while checkpoints of all replicas run, against none", "checkpoints", checkpoint_cost, 0.95, True),
     Figure("simulator", "simulated time per second of processor time, 3 heads and 6 sleds", "simulator", lambda r: r["speed"], 50, True, "x", 0),
     Figure("growth-heads", "cost of a write, 9 heads and as many volumes against 3 heads, simulated unit", "growth", lambda r: r["9 heads against 3"], 1.15, False, "x"),
     Figure("growth-idle-volumes", "cost of a write to a volume beside 99 idle ones against one that is alone, simulated unit", "growth", lambda r: r["a volume beside 99 idle ones against alone"], 1.15, False, "x"),

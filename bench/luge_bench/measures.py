@@ -7,7 +7,7 @@ import subprocess
 import time
 
 from .counters import CallCounter, Usage, copied_bytes
-from .sides import BenchError, Ceph, Luge, QemuNbd, run
+from .sides import NEVER_FLUSHES, BenchError, Ceph, Luge, QemuNbd, run
 
 CASES = {
     "randwrite-qd32": {"rw": "randwrite", "bs": "4k", "depth": 32, "bar": {"qemu-nbd": 1.0, "ceph": 20}},
@@ -79,7 +79,7 @@ def mean_of(rounds):
 
 def compare(options, work, screen):
     """Every case in turns: Luge, peer, Luge, peer ..."""
-    makers = {"luge": lambda: Luge(options, work), "unflushed": lambda: Luge(options, work, name="unflushed", flush=False, log_bytes=options.log_bytes),
+    makers = {"luge": lambda: Luge(options, work), "unflushed": lambda: Luge(options, work, name="unflushed", head_config=NEVER_FLUSHES, log_bytes=options.log_bytes),
               "qemu-nbd": lambda: QemuNbd(options, work), "ceph": lambda: Ceph(options, work)}
     sides, results = {}, []
 
@@ -143,7 +143,7 @@ def flush_cost(options, work, screen):
     sides, results = [], []
     try:
         sides.append(Luge(options, work))
-        sides.append(Luge(options, work, name="unflushed", flush=False, log_bytes=options.log_bytes))
+        sides.append(Luge(options, work, name="unflushed", head_config=NEVER_FLUSHES, log_bytes=options.log_bytes))
         for side in sides:
             screen.say(f"filling {side.name}")
             fill(side, work, options.size)

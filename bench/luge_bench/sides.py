@@ -62,10 +62,14 @@ class QemuNbd:
         self.process.wait(10)
 
 
+NEVER_FLUSHES = 'flush-bytes = "1024T"\nflush-age = "1000h"\nflush-idle = "1000h"\n'
+
+
 class Luge:
     """A unit of its own, one volume, attached over a Unix socket."""
 
-    def __init__(self, options, work, heads=3, name="luge", flush=True, log_bytes=None, up=()):
+    def __init__(self, options, work, heads=3, name="luge", head_config="", log_bytes=None, up=(), size=None):
+        """`head_config`: lines for the heads' configuration. `size` of the volume, if it is not the options'."""
         self.name = name
         self.dir = os.path.join(work, name)
         self.socket = os.path.join(work, f"{name}.sock")
@@ -73,16 +77,16 @@ class Luge:
         self.env = dict(os.environ, LUGE_UNIT=self.dir)
         self.call("unit", "up", "--dir", self.dir, "--heads", str(heads), "--sleds", "6", "--devices", "1",
                   "--device-bytes", "8GiB", *(["--log-bytes", log_bytes] if log_bytes else []), *up)
-        if not flush:
-            self._never_flush(heads)
-        self.call("volume", "create", "bench", "--size", str(options.size), "--layout", "4+2")
+        if head_config:
+            self._configure_heads(heads, head_config)
+        self.call("volume", "create", "bench", "--size", str(size or options.size), "--layout", "4+2")
         self.wait_open()
         self.call("attach", "bench", "--nbd", f"unix:{self.socket}")
 
-    def _never_flush(self, heads):
+    def _configure_heads(self, heads, lines):
         for number in range(1, heads + 1):
             with open(os.path.join(self.dir, f"head-{number}", "config.toml"), "a") as f:
-                f.write('flush-bytes = "1024T"\nflush-age = "1000h"\nflush-idle = "1000h"\n')
+                f.write(lines)
         self.call("unit", "restart", "--dir", self.dir, "--role", "head")
 
     def call(self, *args, timeout=300):

@@ -60,6 +60,24 @@ void show_members(const json::value& v) {
   if (!table.empty()) std::cout << table.render();
 }
 
+// How far each replica's own checkpoint reaches, and what a replica that was built anew was built from.
+void show_replicas(const json::value& v) {
+  Table table({"  VP", "HEAD", "STATE", "LSN", "CHECKPOINT", "BUILT FROM"});
+  for (const json::value& vp : array_of(v, "vps"))
+    for (const json::value& m : array_of(vp, "members")) {
+      const json::value* own = m.get_object().if_contains("checkpoint");
+      const json::value* from = m.get_object().if_contains("put_together_from");
+      std::string built;
+      if (from && number_of(*from, "checkpoint") != 0)
+        built = human_bytes(number_of(*from, "checkpoint")) + " checkpoint of " + text_of(*from, "author") + " to LSN " + std::to_string(number_of(*from, "lsn")) + ", ";
+      if (from && number_of(*from, "checkpoint") + number_of(*from, "metadata") + number_of(*from, "unflushed") != 0)
+        built += human_bytes(number_of(*from, "metadata")) + " metadata, " + human_bytes(number_of(*from, "unflushed")) + " unflushed";
+      table.add({"  " + std::to_string(number_of(vp, "vp") & 0xffff), text_of(m, "head"), text_of(m, "state"), std::to_string(number_of(m, "lsn")),
+                 own && number_of(*own, "lsn") != 0 ? std::to_string(number_of(*own, "lsn")) : "none", built});
+    }
+  if (!table.empty()) std::cout << table.render();
+}
+
 int show(const json::value& v) {
   std::cout << text_of(v, "name") << ": " << human_bytes(number_of(v, "size")) << ", layout " << text_of(v, "layout")
             << ", " << text_of(v, "state");
@@ -77,6 +95,7 @@ int show(const json::value& v) {
     std::cout << "\n";
   }
   show_placement(v);
+  show_replicas(v);
   show_members(v);
   if (array_of(v, "vps").size() > 1) {
     Table table({"  VP", "STATE", "PRIMARY", "REQUIRED", "COPIES", "UNFLUSHED"});

@@ -289,7 +289,8 @@ TEST_F(ControlTest, ASecondDaemonUnderTheSameIdWaitsForTheFirst) {
   EXPECT_TRUE(sim_.run_until([&] { return control().registry().find(11)->incarnation != incarnation; }, 5s));
 }
 
-// Requirement: MC-18, MC-19
+// Requirement: MC-18 switch=silent-head-unnoticed
+// Requirement: MC-19 switch=survivors-not-told
 TEST_F(ControlTest, ASilentHeadIsFoundByPingsAndAllOthersAreTold) {
   add_unit();
   sim_.run_for(1s);

@@ -1,4 +1,5 @@
 #include "control/failure_agent.hpp"
+#include "switches/switches.hpp"
 
 namespace luge::control {
 namespace {
@@ -40,7 +41,7 @@ void FailureAgent::forgive(io::Duration lost) {
 }
 
 void FailureAgent::judge(NodeId id, const Node& n) {
-  if (!n.alive) return;
+  if (!n.alive || broken(Switch::silent_head_unnoticed)) return;
   io::Time now = world_.now();
   if (n.connected()) {
     if (now - n.last_heard > options_.suspicion)

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "control/reports.hpp"
+#include "switches/switches.hpp"
 
 namespace luge::control {
 namespace {
@@ -151,6 +152,7 @@ void Registry::set_alive(NodeId id, bool alive, const std::string& why) {
   if (n.alive == alive) return;
   n.alive = alive;
   events_.note(n.row.name + (alive ? " is back: " : " failed: ") + why);
+  if (!alive && broken(Switch::survivors_not_told)) return;
   push_directory();
 }
 

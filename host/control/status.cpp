@@ -31,6 +31,7 @@ struct VpState {
   std::map<NodeId, Lag> lags;
   std::vector<Reach> members;
   std::map<NodeId, json::object> metadata;  // of each member: its checkpoints, and what it was put together from
+  json::array replacements;                 // of heads that were lost, by the present primary
 };
 
 // Said of an open VP, too: it cannot lose a head until it is over.
@@ -57,6 +58,7 @@ VpState state_of(const Control& control, const Reports& reports, const Designati
     s.unflushed = report_number(e, "unflushed_bytes");
     s.degraded = report_number(e, "degraded_stripes");
     s.commit = report_number(e, "commit");
+    if (const json::value* list = report_member(e, "replacements"); list && list->is_array()) s.replacements = list->get_array();
     if (const json::value* list = report_member(e, "members"); list && list->is_array())
       for (const json::value& m : list->get_array()) {
         const json::value* slow = report_member(m, "slow");
@@ -80,6 +82,17 @@ json::array names(const Control& control, const std::vector<NodeId>& ids) {
   json::array out;
   for (NodeId n : ids) out.emplace_back(control.registry().name(n));
   return out;
+}
+
+// With names in place of ids; 0 is nobody.
+json::value named(const Control& control, json::value v, std::initializer_list<const char*> keys) {
+  if (json::object* o = v.if_object())
+    for (const char* key : keys)
+      if (json::value* id = o->if_contains(key)) {
+        auto node = static_cast<NodeId>(report_number(v, key));
+        *id = json::string(node == 0 ? std::string() : control.registry().name(node));
+      }
+  return v;
 }
 
 void add(json::object& sums, const json::value& entry, std::string_view group) {
@@ -110,7 +123,7 @@ json::object vp_json(const Control& control, const Designation& d, const VpState
                      {"state", !m.up ? "down" : m.state}, {"lsn", m.last}, {"commit", m.commit}};
     if (!m.reason.empty()) row["reason"] = m.reason;
     if (auto it = s.metadata.find(m.node); it != s.metadata.end())
-      for (const auto& [key, value] : it->second) row[key] = value;
+      for (const auto& [key, value] : it->second) row[key] = named(control, value, {"author"});
     if (auto it = s.lags.find(m.node); it != s.lags.end()) {
       row["lag"] = it->second.records;
       row["latency_us"] = it->second.latency_us;
@@ -119,6 +132,9 @@ json::object vp_json(const Control& control, const Designation& d, const VpState
     members.push_back(std::move(row));
   }
   o["members"] = std::move(members);
+  json::array replacements;
+  for (const json::value& r : s.replacements) replacements.push_back(named(control, r, {"lost", "by"}));
+  if (!replacements.empty()) o["replacements"] = std::move(replacements);
   return o;
 }
 

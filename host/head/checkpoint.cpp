@@ -50,17 +50,21 @@ bool Checkpoints::mine() const {
   if (partition_.replica.suspect || partition_.replica.blank() || partition_.replica.loading_image()) return false;
   if (partition_.is_primary()) return true;
   bool reserve = d.primary != ctx_.options.id && partition_.synced_epoch == d.epoch && d.has_member(ctx_.options.id);
-  return reserve && ctx_.options.checkpoints == Options::Checkpoints::all;
+  bool wanted = ctx_.options.checkpoints == Options::Checkpoints::all || broken(Switch::checkpoints_unasked);
+  return reserve && wanted && !broken(Switch::reserves_write_no_checkpoint);
 }
 
 bool Checkpoints::due() const {
   const Replica& r = partition_.replica;
   const Options& o = ctx_.options;
+  if (broken(Switch::checkpoints_never_due) || held_back_by_flush()) return false;
   if (r.commit() <= newest().lsn || r.metadata_logged() < wait_until_) return false;
   std::uint64_t grown = r.metadata_logged() - logged_;
-  if (grown == 0 || allowance() < stripe_bytes()) return false;
+  if (grown == 0 || allowance(Kind::whole) < stripe_bytes()) return false;
   return grown >= o.checkpoint_growth || ctx_.world.now() - written_at_ >= o.checkpoint_age || r.pages_since(newest().lsn) >= o.checkpoint_pages;
 }
+
+bool Checkpoints::held_back_by_flush() const { return broken(Switch::checkpoint_waits_for_flush) && partition_.replica.unflushed_blocks() != 0; }
 
 // One stripe on the sleds: k + m slots.
 std::uint64_t Checkpoints::stripe_bytes() const {
@@ -74,20 +78,30 @@ std::uint64_t Checkpoints::stored_size(std::uint64_t bytes) const {
   return (bytes + per_stripe - 1) / per_stripe * stripe_bytes();
 }
 
-std::uint64_t Checkpoints::allowance() const {
+std::uint64_t Checkpoints::allowance(Kind kind) const {
   std::uint64_t all = partition_.replica.metadata_logged() * ctx_.options.checkpoint_percent / 100;
-  return all > counters_.stored_bytes ? all - counters_.stored_bytes : 0;
+  std::uint64_t left = all > counters_.stored_bytes ? all - counters_.stored_bytes : 0;
+  std::uint64_t half = all / 2 > changes_stored_ ? all / 2 - changes_stored_ : 0;
+  return kind == Kind::whole ? left : std::min(left, half);
 }
 
-// What the next one stands on; 0: it is a whole one. When what stands on the whole one has grown as large as it, loading both
-// costs as much as two.
+// About as much as a whole one would have.
+std::uint64_t Checkpoints::whole_bytes() const {
+  const Replica& r = partition_.replica;
+  std::size_t row = 64 + partition_.designation().layout.width() * sizeof(fbs::ChunkPlace);
+  return r.index().page_count() * (sizeof(Index::Page) + 24) + r.stripes().size() * row + sizeof(CheckpointHead);
+}
+
+// What the next one stands on; 0: it is a whole one. It should be one when the chain is long, or when loading it costs noticeably more than a
+// whole one would: changes of the same blocks are in it several times then. Until that is affordable the chain goes on.
 Lsn Checkpoints::base() const {
   if (chain_.empty() || resets_ != partition_.resets() || chain_.back().head.history != partition_.designation().history) return 0;
-  std::uint64_t on_top = 0;
-  for (std::size_t i = 1; i < chain_.size(); ++i) on_top += chain_[i].bytes;
-  if (chain_.size() > std::min(ctx_.options.checkpoint_chain, kMaxCheckpointChain) || on_top > chain_.front().bytes) return 0;
   Lsn at = chain_.back().head.lsn;
-  return at < partition_.replica.lowest_base() ? 0 : at;
+  if (at < partition_.replica.lowest_base() || chain_.size() > kMaxCheckpointChain) return 0;
+  std::uint64_t bytes = 0, whole = whole_bytes();
+  for (const Kept& k : chain_) bytes += k.bytes;
+  bool renew = chain_.size() > ctx_.options.checkpoint_chain || bytes > whole + whole / 5;
+  return renew && stored_size(whole) <= allowance(Kind::whole) ? 0 : at;
 }
 
 io::Task<Status> Checkpoints::write_one() {
@@ -115,11 +129,17 @@ io::Task<Status> Checkpoints::write_one() {
   }
   std::string bytes = encode_checkpoint(head, image.bodies);
   std::uint64_t size = stored_size(bytes.size());
-  if (size > allowance()) {
-    wait_until_ = (counters_.stored_bytes + size) * 100 / ctx_.options.checkpoint_percent;
+  Kind kind = base_lsn == 0 ? Kind::whole : Kind::changes;
+  if (size > allowance(kind)) {
+    std::uint64_t needed = std::max(counters_.stored_bytes + size, kind == Kind::whole ? 0 : 2 * (changes_stored_ + size));
+    wait_until_ = needed * 100 / ctx_.options.checkpoint_percent + 1;
     co_return Status();
   }
-  if (Status s = co_await store(head, bytes); !s.ok()) co_return s;
+  std::uint64_t stored = counters_.stored_bytes;
+  Status written = co_await store(head, bytes);
+  if (kind == Kind::changes) changes_stored_ += counters_.stored_bytes - stored;
+  if (!written.ok()) co_return written;
+  while (held_back_by_flush() && !partition_.dropped) co_await ctx_.world.sleep(ctx_.options.checkpoint_poll);
   if (resets != partition_.resets() || replica.suspect) co_return Status(Code::unavailable, "the replica has been rebuilt meanwhile");
   if (resets_ != resets) chain_.clear(), chain_before_.clear(), others_ = true;
   resets_ = resets;
@@ -151,9 +171,9 @@ io::Task<Status> Checkpoints::store(CheckpointHead head, const std::string& byte
     stored.stripes.emplace(first, std::move(*row));
   }
   if (broken(Switch::checkpoint_not_read_back)) co_return Status();
-  auto read = co_await read_checkpoint(ctx_, head.vp, stored, true);
+  auto read = co_await read_checkpoint(ctx_, head.vp, stored, ReadChunks::all);
   if (!read.ok()) co_return read.status().with("read back");
-  bool same = encode_checkpoint(read->head, read->bodies) == bytes;
+  bool same = encode_checkpoint(read->checkpoint.head, read->checkpoint.bodies) == bytes;
   co_return same ? Status() : Status(Code::corrupt, "what is read back is not what was written");
 }
 
@@ -200,7 +220,8 @@ void Checkpoints::keep(Kept kept) {
     chain_before_.clear();
     others_ = true;
   }
-  partition_.replica.forget_changes(older());  // those since are remembered
+  // Those since are remembered: should the newest turn out to be damaged, the older one goes on from there.
+  partition_.replica.forget_changes(broken(Switch::metadata_trimmed_to_newest_checkpoint) ? newest().lsn : older());
 }
 
 // Of the two that count; 0: there is one at most.

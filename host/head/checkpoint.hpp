@@ -5,7 +5,8 @@
 // Invariants
 // - It counts when it has been read back from the sleds, all chunks of it, and is what was written.
 // - Two that count are kept, with all that they stand on; what else is in this node's columns is freed after that, and never before.
-// - No more is written than options.checkpoint_percent of the metadata records since this process started.
+// - No more is written than options.checkpoint_percent of the metadata records since this process started, and no more than half of that
+//   for those that say what has changed: else a whole one would never be affordable.
 #pragma once
 
 #include <memory>
@@ -41,8 +42,11 @@ class Checkpoints {
   io::Task<void> run();
   bool mine() const;
   bool due() const;
+  bool held_back_by_flush() const;
   Lsn base() const;
-  std::uint64_t allowance() const;
+  enum class Kind { whole, changes };
+  std::uint64_t allowance(Kind kind) const;
+  std::uint64_t whole_bytes() const;
   std::uint64_t stripe_bytes() const;
   std::uint64_t stored_size(std::uint64_t bytes) const;
   io::Task<Status> write_one();
@@ -63,6 +67,7 @@ class Checkpoints {
   std::vector<Kept> chain_;         // a whole one and what stands on it
   std::vector<Kept> chain_before_;  // kept until two of chain_ count
   std::uint64_t logged_ = 0;        // metadata records when the newest was begun
+  std::uint64_t changes_stored_ = 0;  // of counters_.stored_bytes, for those that say what has changed
   std::uint64_t wait_until_ = 0;    // ... and before so many nothing fits the allowance
   io::Time written_at_{};
   bool others_ = true;              // there may be something in this node's columns that is to be freed

@@ -18,6 +18,7 @@ namespace {
 
 // No other is tried after this: the survivor can give everything, too.
 constexpr io::Duration kPatience = 5s;
+constexpr std::size_t kStripesAtOnce = 8;  // read of one checkpoint
 
 bool possible(const fbs::CheckpointSlot& s, VpId vp) {
   Layout layout{s.k(), s.m()};
@@ -56,7 +57,7 @@ io::Task<void> list_sled(Context& ctx, VpId vp, NodeId sled, CheckpointCatalog& 
     if (!l || l->code() != 0) co_return;
     if (l->slots())
       for (const fbs::CheckpointSlot* s : *l->slots())
-        if (possible(*s, vp)) add(out, sled, *s);
+        if (possible(*s, vp) && (ctx.alive(s->author()) || !broken(Switch::checkpoint_needs_author))) add(out, sled, *s);
     std::pair<std::uint16_t, std::uint32_t> next{l->next_device(), l->next_column()};
     if (l->more() && next <= from) co_return;
     if (!l->more()) break;
@@ -65,32 +66,60 @@ io::Task<void> list_sled(Context& ctx, VpId vp, NodeId sled, CheckpointCatalog& 
   out.answered.push_back(sled);
 }
 
-// One stripe of it, from whichever attempt reads; its data, and how many of its blocks belong to the checkpoint.
-io::Task<Result<Buffer>> read_part(Context& ctx, const StoredCheckpoint& stored, std::uint32_t first, bool all_chunks) {
+struct Part {
+  Buffer data;
+  std::uint64_t read = 0;
+};
+
+// `blocks` of it from `first` on, which a stripe begins with, or as many as that stripe has; from whichever attempt reads.
+io::Task<Result<Part>> read_part(Context& ctx, const StoredCheckpoint& stored, std::uint32_t first, std::uint64_t blocks, ReadChunks which) {
   Status last(Code::not_found, "checkpoint: block " + std::to_string(first) + " is not there");
   auto [from, to] = stored.stripes.equal_range(first);
   for (auto it = from; it != to; ++it) {
     const StripeRow& row = it->second;
     StripeReader reader(ctx);
-    auto whole = co_await reader.read_whole(row);
+    std::uint64_t chunks = (blocks * kBlockBytes + row.chunk_bytes - 1) / row.chunk_bytes;
+    auto whole = co_await reader.read_whole(row, which == ReadChunks::all ? 0 : static_cast<std::uint32_t>(std::min<std::uint64_t>(chunks, row.layout.k)));
     if (!whole.ok()) {
       last = whole.status();
       continue;
     }
     std::size_t placed = static_cast<std::size_t>(std::count_if(row.places.begin(), row.places.end(), [](const fbs::ChunkPlace& p) { return p.sled() != 0; }));
-    if (all_chunks && whole->chunks < placed) {
+    if (which == ReadChunks::all && whole->chunks < placed) {
       last = Status(Code::corrupt, "checkpoint: " + std::to_string(placed - whole->chunks) + " chunks of a stripe cannot be read");
       continue;
     }
-    std::size_t blocks = 0;
-    while (blocks < whole->identities.size() && whole->identities[blocks].lba() == coding::checkpoint_lba(stored.id, first + static_cast<std::uint32_t>(blocks)) &&
-           whole->identities[blocks].lsn() == stored.lsn)
-      ++blocks;
-    if (blocks != 0) co_return whole->data.slice(0, blocks * kBlockBytes);
+    std::size_t its = 0;
+    while (its < whole->identities.size() && whole->identities[its].lba() == coding::checkpoint_lba(stored.id, first + static_cast<std::uint32_t>(its)) &&
+           whole->identities[its].lsn() == stored.lsn)
+      ++its;
+    if (its != 0) co_return Part{whole->data.slice(0, its * kBlockBytes), whole->bytes};
     last = Status(Code::corrupt, "checkpoint: a stripe holds other blocks than its chunks say");
   }
   co_return last;
 }
+
+// What of it lies behind its first stripe, several stripes at a time.
+struct Rest {
+  Rest(Context& c, const StoredCheckpoint& s, std::uint64_t blocks, ReadChunks which) : ctx(c), stored(s), end(blocks), which(which) {
+    for (const auto& [first, row] : stored.stripes)
+      if (first != 0 && first < end && (firsts.empty() || firsts.back() != first)) firsts.push_back(first);
+    parts.resize(firsts.size(), Status(Code::unavailable, "not read"));
+  }
+  io::Task<void> read_some() {
+    while (next < firsts.size()) {
+      std::size_t i = next++;
+      parts[i] = co_await read_part(ctx, stored, firsts[i], end - firsts[i], which);
+    }
+  }
+  Context& ctx;
+  const StoredCheckpoint& stored;
+  const std::uint64_t end;
+  const ReadChunks which;
+  std::vector<std::uint32_t> firsts;
+  std::vector<Result<Part>> parts;
+  std::size_t next = 0;
+};
 
 }  // namespace
 
@@ -105,25 +134,37 @@ io::Task<CheckpointCatalog> list_checkpoints(Context& ctx, VpId vp) {
   co_return out;
 }
 
-io::Task<Result<Checkpoint>> read_checkpoint(Context& ctx, VpId vp, const StoredCheckpoint& stored, bool all_chunks) {
-  std::string bytes;
-  std::size_t wanted = sizeof(CheckpointHead);
-  while (bytes.size() < wanted) {
-    auto part = co_await read_part(ctx, stored, static_cast<std::uint32_t>(bytes.size() / kBlockBytes), all_chunks);
-    if (!part.ok()) co_return part.status();
-    bool first = bytes.empty();
-    bytes.append(reinterpret_cast<const char*>(part->data()), part->size());
-    if (!first) continue;
-    auto head = parse_checkpoint_head(part->bytes());
-    if (!head.ok()) co_return head.status();
-    wanted += head->bodies_bytes;
+io::Task<Result<ReadCheckpoint>> read_checkpoint(Context& ctx, VpId vp, const StoredCheckpoint& stored, ReadChunks which) {
+  // Its first block says how long it is.
+  auto first = co_await read_part(ctx, stored, 0, 1, which);
+  if (!first.ok()) co_return first.status();
+  auto head = parse_checkpoint_head(first->data.bytes());
+  if (!head.ok()) co_return head.status();
+  std::uint64_t wanted = sizeof *head + head->bodies_bytes, blocks = (wanted + kBlockBytes - 1) / kBlockBytes;
+  std::uint64_t read = first->read;
+  if (first->data.size() < wanted && which == ReadChunks::enough) {
+    first = co_await read_part(ctx, stored, 0, blocks, which);
+    if (!first.ok()) co_return first.status();
+    read += first->read;
+  }
+  Rest rest(ctx, stored, blocks, which);
+  io::TaskGroup group(ctx.world);
+  for (std::size_t i = 0; i < kStripesAtOnce; ++i) group.spawn("read checkpoint", rest.read_some());
+  co_await group.join();
+  std::string bytes(reinterpret_cast<const char*>(first->data.data()), first->data.size());
+  for (std::size_t i = 0; i < rest.parts.size() && bytes.size() < wanted; ++i) {
+    if (!rest.parts[i].ok()) co_return rest.parts[i].status();
+    if (bytes.size() != std::size_t{rest.firsts[i]} * kBlockBytes) break;
+    const Part& part = *rest.parts[i];
+    bytes.append(reinterpret_cast<const char*>(part.data.data()), part.data.size());
+    read += part.read;
   }
   auto parsed = parse_checkpoint(Bytes(reinterpret_cast<const std::byte*>(bytes.data()), bytes.size()));
   if (!parsed.ok()) co_return parsed.status();
   const CheckpointHead& h = parsed->head;
   if (h.vp != vp) co_return Status(Code::invalid, "checkpoint: it is of another volume partition");
   if (h.id != stored.id || h.author != stored.author || h.lsn != stored.lsn) co_return Status(Code::corrupt, "checkpoint: its head is another's");
-  co_return parsed;
+  co_return ReadCheckpoint{std::move(*parsed), read};
 }
 
 Status check_history(const CheckpointQuery& query, const CheckpointHead& head) {
@@ -163,9 +204,9 @@ io::Task<Result<LoadedCheckpoint>> load_with_chain(Context& ctx, const Checkpoin
   std::uint32_t number = 0;
   std::vector<ImageBodies> backwards;
   while (true) {
-    auto one = co_await read_checkpoint(ctx, query.vp, *at);
+    auto one = co_await read_checkpoint(ctx, query.vp, *at, ReadChunks::enough);
     if (!one.ok()) co_return one.status();
-    const CheckpointHead head = one->head;
+    const CheckpointHead head = one->checkpoint.head;
     CheckpointQuery fits = query;
     if (!backwards.empty()) fits.lowest = 0;
     if (Status s = check_history(fits, head); !s.ok()) {
@@ -175,8 +216,8 @@ io::Task<Result<LoadedCheckpoint>> load_with_chain(Context& ctx, const Checkpoin
     if (backwards.empty()) out.point = head.point(), out.author = head.author;
     else if (head.number + 1 != number) co_return Status(Code::corrupt, "checkpoint: its chain is broken");
     number = head.number;
-    out.bytes += sizeof head + head.bodies_bytes;
-    backwards.push_back(std::move(one->bodies));
+    out.bytes += one->bytes;
+    backwards.push_back(std::move(one->checkpoint.bodies));
     if (head.base_id == 0) break;
     auto base = catalog.stored.find({head.author, head.base_id});
     if (base == catalog.stored.end()) co_return Status(Code::not_found, "checkpoint: what it stands on is not there");

@@ -28,8 +28,14 @@ struct CheckpointCatalog {
 /// Asks all sleds that are up.
 io::Task<CheckpointCatalog> list_checkpoints(Context& ctx, VpId vp);
 
-/// all_chunks: corrupt also if a chunk that has a place cannot be read, though the others are enough.
-io::Task<Result<Checkpoint>> read_checkpoint(Context& ctx, VpId vp, const StoredCheckpoint& stored, bool all_chunks = false);
+/// What there is to read of one: as little as it takes, or each chunk that has a place; corrupt then also if one of them cannot be
+/// read though the others are enough.
+enum class ReadChunks { enough, all };
+struct ReadCheckpoint {
+  Checkpoint checkpoint;
+  std::uint64_t bytes = 0;  ///< that the sleds have sent, padding included
+};
+io::Task<Result<ReadCheckpoint>> read_checkpoint(Context& ctx, VpId vp, const StoredCheckpoint& stored, ReadChunks which);
 
 /// Which checkpoints lie on a survivor's history.
 struct CheckpointQuery {
@@ -48,7 +54,7 @@ struct LoadedCheckpoint {
   LogPoint point;
   NodeId author = 0;
   std::vector<ImageBodies> chain;  ///< the whole one, then what changed; each verified, and loaded once for a try
-  std::uint64_t bytes = 0;
+  std::uint64_t bytes = 0;         ///< read for it
 };
 
 /// The newest that is complete, verifies with all of its chain and fits `query`; older ones if it does not. not_found: none.

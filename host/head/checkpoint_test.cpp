@@ -138,7 +138,25 @@ TEST_F(CheckpointFormat, AChainOfChangesGivesTheSameIndex) {
   EXPECT_FALSE(load_chain(other, {changes.bodies})) << "changes alone are no state";
 }
 
-// Requirement: P-9.1 switch=checkpoint-covers-uncommitted
+// A survivor that has started again from an image can still tell what is newer than a checkpoint from before it.
+TEST_F(CheckpointFormat, AnImageKeepsWhenEachPageHasChanged) {
+  for (Lba page = 0; page < 6; ++page) add(data(next(), page * Index::kFanOut, 1));
+  Lsn base = r.commit();
+  add(data(next(), 2 * Index::kFanOut + 7, 1));
+  add(make_record(kVp, next(), RecordKind::trim, 4 * Index::kFanOut, Index::kFanOut, {}, {}, {}));
+  Replica again(kVp);
+  again.designation.blocks = 1 << 20;
+  ASSERT_TRUE(load_chain(again, {r.save_image().bodies}));
+  EXPECT_EQ(again.index().digest(), r.index().digest());
+  EXPECT_EQ(again.logged(), r.logged());
+  EXPECT_EQ(again.lowest_base(), r.lowest_base());
+  Replica::Image newer = again.save_image(base, Replica::ImageFor::member);
+  EXPECT_EQ(newer.pages, 2u) << "one that has changed, one that has become a hole";
+  EXPECT_EQ(newer.entries, 0u) << "of single changes it knows nothing any more";
+  EXPECT_EQ(again.save_image(base - 3, Replica::ImageFor::member).pages, 4u);
+}
+
+// Requirement: MC-12, P-9.1 switch=checkpoint-covers-uncommitted
 TEST_F(CheckpointFormat, WhatIsNotCommittedIsNotCovered) {
   add(data(next(), 10, 1));
   Lsn committed = r.commit();

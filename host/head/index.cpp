@@ -111,6 +111,11 @@ std::vector<std::uint64_t> Index::changed_since(Lsn base) const {
   return out;
 }
 
+Lsn Index::changed(std::uint64_t number) const {
+  std::uint64_t n = number / kFanOut;
+  return n < root_.size() && root_[n] ? root_[n]->changed[number % kFanOut] : 0;
+}
+
 void Index::load_page(std::uint64_t number, const Page& page, Lsn at) {
   Page& p = writable(number, at);
   digest_ += page_digest(number, page) - page_digest(number, p);

@@ -62,6 +62,8 @@ class Index {
   /// Numbers of the pages that a change after `base` has touched, ascending; also of those that it has dropped.
   std::vector<std::uint64_t> changed_since(Lsn base) const;
   const Page* page(std::uint64_t number) const;
+  /// Last change of a page, or of the one that was dropped there; 0: never.
+  Lsn changed(std::uint64_t number) const;
   void load_page(std::uint64_t number, const Page& page, Lsn at);
   void drop_page(std::uint64_t number, Lsn at);
   std::size_t page_count() const { return page_count_; }

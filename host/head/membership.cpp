@@ -179,9 +179,10 @@ io::Task<bool> Primary::sync_once(NodeId id) {
 // The point of the newest checkpoint that the member has found, if it lies on this replica's history; else zeros.
 io::Task<LogPoint> Primary::ask_for_checkpoint(NodeId id) {
   const Replica& replica = partition_.replica;
-  if (ctx_.options.checkpoints == Options::Checkpoints::none) co_return LogPoint{};
+  if (ctx_.options.checkpoints == Options::Checkpoints::none || broken(Switch::checkpoint_not_asked_for)) co_return LogPoint{};
   std::vector<fbs::EpochStartEntry> starts;
   for (const EpochStart& s : replica.starts()) starts.emplace_back(s.epoch, s.lsn);
+  reached(Path::checkpoint_asked_for);
   auto answer = co_await ctx_.connections->call(id, wire::make_frame(wire::Kind::load_checkpoint, [&](auto& b) {
     auto list = b.CreateVectorOfStructs(starts);
     return fbs::CreateLoadCheckpoint(b, replica.vp(), epoch_, partition_.designation().history, list, replica.lowest_base(), replica.commit());
@@ -210,6 +211,7 @@ io::Task<bool> Primary::send_image(NodeId id, std::uint64_t turn, Partition::Syn
   std::vector<std::shared_ptr<void>> held;  // their log space, should they be flushed or overwritten before they are sent
   for (const auto& [lsn, r] : replica.records()) {
     if (lsn <= held_to || lsn > image.point.lsn || r->kind() != RecordKind::data || r->live == 0) continue;
+    if (broken(Switch::unflushed_left_out)) continue;
     unflushed.push_back(r);
     held.push_back(partition_.hold(*r));
   }
@@ -384,6 +386,7 @@ io::Task<void> Primary::tend(std::shared_ptr<Primary> self) {
       why = "how the last proposal has ended is not known";
       want = d.required;
     }
+    note_replacements();
     std::vector<NodeId> reserves = d.reserves;
     if (why.empty() && also_required_.empty()) {
       reserves = wanted_reserves(why);
@@ -464,6 +467,7 @@ io::Task<void> Primary::propose(std::vector<NodeId> required, std::vector<NodeId
   Status s = co_await partition_.adopt(std::move(result));
   if (deposed_ || !s.ok()) co_return;
   change_members(reserves_before);
+  note_replacements();
   std::size_t after = partition_.designation().required.size();
   if (after != before) reached(after > before ? Path::member_joined : Path::member_left);
   co_await inform_kept();

@@ -43,7 +43,7 @@ struct Options {
   io::Duration checkpoint_age = 60s;          ///< ... or when the last is this old and anything has changed ...
   std::uint32_t checkpoint_pages = 2048;      ///< ... or when so many index pages have changed
   std::uint32_t checkpoint_percent = 200;     ///< of the metadata records, so much is written at most (parity and headers counted)
-  std::uint32_t checkpoint_chain = 16;        ///< so many that say only what has changed stand on a whole one
+  std::uint32_t checkpoint_chain = 64;        ///< so many that say only what has changed stand on a whole one, if that can be written then
   std::uint32_t checkpoint_chunk_bytes = 16 << 10;
   io::Duration checkpoint_poll = 200ms;       ///< how often it is looked whether one is due
 

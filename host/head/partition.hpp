@@ -51,6 +51,9 @@ class Partition {
   struct Sources {
     std::uint64_t checkpoint = 0, metadata = 0, unflushed = 0;  ///< from the sleds; from another head
     std::uint32_t index_pages = 0;                              ///< whole ones, from another head; part of metadata
+    NodeId author = 0;                                          ///< of the checkpoint; 0: none was used
+    Lsn lsn = 0;                                                ///< that it is complete to
+    std::uint64_t records = 0;                                  ///< of all records behind it, up to the image's point: headers and bodies
   } sources;
   std::vector<fbs::SandboxColumn> sandbox;
   Reasons waits;            ///< why the VP does not serve, for status
@@ -153,6 +156,7 @@ class Partition {
   bool imaging_ = false;
   std::uint64_t resets_ = 0;     // of the replica: an image of what was before is not written on
   std::optional<LoadedCheckpoint> loaded_;  // counts once sync_begin() names its point
+  std::uint64_t stood_on_ = 0;   // Replica::logged() then
   Lsn stands_on_ = 0;            // this replica is what the checkpoint of that point says and no more; 0: it is not
   std::vector<std::uint32_t> incoming_image_segments_;
   SyncTurn sync_turn_;           // the greatest that has begun: what an earlier one began does not count any more

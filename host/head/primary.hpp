@@ -64,6 +64,9 @@ class Primary : public std::enable_shared_from_this<Primary> {
   bool lease_holds() const;
   /// JSON objects {node, state, acked, lag, awaited, slow, latency_us}, separated by commas: how far each member has confirmed.
   std::string members_report() const;
+  /// JSON objects {lost, by, waited_ms, took_ms}, separated by commas, of this epoch: from the failure agent's word to the choice of
+  /// another head, and from there until that one was in `required`. Whose is not there yet has no took_ms.
+  std::string replacements_report() const;
   /// Whom writes do not wait for although it is there, and why; empty: nobody.
   std::string slow_members() const;
   const Counters& counters() const { return counters_; }
@@ -97,6 +100,10 @@ class Primary : public std::enable_shared_from_this<Primary> {
     Lba first_lba() const { return offset / kBlockBytes; }
     Lba end_lba() const { return (offset + length + kBlockBytes - 1) / kBlockBytes; }
     bool aligned() const { return offset % kBlockBytes == 0 && length % kBlockBytes == 0; }
+  };
+  struct Replacement {
+    NodeId lost = 0, by = 0;
+    io::Time word{}, chosen{}, joined{};  // joined: 0 until it is in `required`
   };
   struct PendingAck {
     Lsn lsn = 0;
@@ -156,6 +163,7 @@ class Primary : public std::enable_shared_from_this<Primary> {
   bool lost(NodeId n) const;
   std::vector<NodeId> wanted_reserves(std::string& why);
   void change_members(const std::vector<NodeId>& before);
+  void note_replacements();
 
   // primary_write.cpp
   RecordPtr append(RecordKind kind, Lba lba, std::uint32_t blocks, const RequestId& request, std::string body, Buffer payload);
@@ -232,6 +240,7 @@ class Primary : public std::enable_shared_from_this<Primary> {
   std::optional<io::Time> alone_since_;
   std::map<NodeId, io::Time> lost_since_;  // reserves that the failure agent has given up
   std::map<NodeId, NodeId> replaced_;      // newcomer -> in whose place
+  std::vector<Replacement> replacements_;
   std::uint64_t sync_turns_ = 0;    // begun, of all members
   std::uint64_t beat_turn_ = 0;
   std::deque<Op> incoming_;         // admitted in order, waiting for space

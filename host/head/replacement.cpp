@@ -9,6 +9,7 @@
 #include "base/logging.hpp"
 #include "head/primary.hpp"
 #include "switches/paths.hpp"
+#include "switches/switches.hpp"
 
 namespace luge::head {
 
@@ -51,7 +52,7 @@ std::vector<NodeId> Primary::wanted_reserves(std::string& why) {
       continue;
     }
     io::Time since = lost_since_.try_emplace(n, now).first->second;
-    NodeId spare = now - since >= ctx_.options.replace_after ? spare_head() : 0;
+    NodeId spare = broken(Switch::no_spare_chosen) ? 0 : now - since >= ctx_.options.replace_after ? spare_head() : 0;
     if (spare == 0) continue;
     why = fmt::format("node {} replaces node {}, which is lost", spare, n);
     n = spare;
@@ -69,13 +70,36 @@ void Primary::change_members(const std::vector<NodeId>& before) {
     if (std::find(now.begin(), now.end(), gone) != now.end()) continue;
     members_.erase(gone);
     partition_.replica.pin(gone, 0);
+    bool newcomer = i < now.size() && std::find(before.begin(), before.end(), now[i]) == before.end();
+    auto word = lost_since_.find(gone);
+    if (newcomer && word != lost_since_.end()) replacements_.push_back({gone, now[i], word->second, ctx_.world.now(), {}});
     lost_since_.erase(gone);
-    if (i < now.size() && std::find(before.begin(), before.end(), now[i]) == before.end()) replaced_[now[i]] = gone;
+    if (newcomer) replaced_[now[i]] = gone;
     replaced_.erase(gone);
   }
   make_members();
   reached(Path::member_replaced);
   members_changed_.notify_all();
+}
+
+void Primary::note_replacements() {
+  for (Replacement& r : replacements_)
+    if (r.joined == io::Time{} && partition_.designation().requires_node(r.by)) {
+      r.joined = ctx_.world.now();
+      auto ms = [](io::Duration d) { return std::chrono::duration_cast<std::chrono::milliseconds>(d).count(); };
+      logging::info("VP {:x}: node {} has replaced node {}, {} ms after it was chosen, {} ms after the failure agent's word", partition_.replica.vp(), r.by, r.lost,
+                    ms(r.joined - r.chosen), ms(r.joined - r.word));
+    }
+}
+
+std::string Primary::replacements_report() const {
+  auto ms = [](io::Duration d) { return std::chrono::duration_cast<std::chrono::milliseconds>(d).count(); };
+  std::string s;
+  for (const Replacement& r : replacements_) {
+    s += fmt::format(R"({}{{"lost":{},"by":{},"waited_ms":{})", s.empty() ? "" : ",", r.lost, r.by, ms(r.chosen - r.word));
+    s += r.joined == io::Time{} ? std::string("}") : fmt::format(R"(,"took_ms":{}}})", ms(r.joined - r.chosen));
+  }
+  return s;
 }
 
 }  // namespace luge::head

@@ -119,6 +119,7 @@ void Replica::forget_changes(Lsn lsn) {
 
 void Replica::apply(Record& record) {
   const RecordHeader& h = record.header;
+  logged_ += sizeof h + record.body.size();
   switch (record.kind()) {
     case RecordKind::data:
       record.live = h.blocks();
@@ -295,7 +296,11 @@ struct Replica::Loading {
   std::vector<EpochStart> starts;
   std::uint64_t next_stripe = 1;
   Sessions sessions;
+  std::uint64_t logged = 0;
+  Lsn lowest = 0;
   std::uint32_t parts = 0;
+  /// LSN of the last change, as the image says it.
+  Lsn changed(Lsn said) const { return said == 0 ? point.lsn : std::min(said, point.lsn); }
 };
 
 flatbuffers::Offset<fbs::Page> Replica::save_page(flatbuffers::FlatBufferBuilder& b, std::uint64_t number) const {
@@ -303,7 +308,7 @@ flatbuffers::Offset<fbs::Page> Replica::save_page(flatbuffers::FlatBufferBuilder
   if (const Index::Page* page = index_.page(number))
     for (Entry e : *page) raw.push_back(e.raw());
   auto entries = b.CreateVector(raw);
-  return fbs::CreatePage(b, number, entries);
+  return fbs::CreatePage(b, number, entries, index_.changed(number));
 }
 
 flatbuffers::Offset<fbs::Stripe> Replica::save_row(flatbuffers::FlatBufferBuilder& b, std::uint64_t number) const {
@@ -311,7 +316,7 @@ flatbuffers::Offset<fbs::Stripe> Replica::save_row(flatbuffers::FlatBufferBuilde
   fbs::StripeId id(row.id.vp, row.id.epoch, row.id.counter);
   auto places = b.CreateVectorOfStructs(row.places.data(), row.places.size());
   return fbs::CreateStripe(b, number, &id, static_cast<std::uint16_t>(row.layout.k), static_cast<std::uint16_t>(row.layout.m),
-                           row.chunk_bytes, places, row.live_blocks);
+                           row.chunk_bytes, places, row.live_blocks, row.changed);
 }
 
 std::size_t Replica::Image::bytes() const {
@@ -330,7 +335,7 @@ std::vector<Lba> Replica::changed_blocks(Lsn base) const {
 }
 
 // Which way of telling takes less room: for a whole image, page by page; behind a base, all at once.
-void Replica::choose_form(Lsn base, std::vector<std::uint64_t>& pages, std::vector<fbs::ChangedEntry>& entries, std::vector<fbs::ClearedRange>& cleared) const {
+void Replica::choose_form(Lsn base, ImageFor whom, std::vector<std::uint64_t>& pages, std::vector<fbs::ChangedEntry>& entries, std::vector<fbs::ClearedRange>& cleared) const {
   constexpr std::size_t kEntryBytes = sizeof(fbs::ChangedEntry), kPageBytes = sizeof(Index::Page);
   if (base == 0) {
     std::erase_if(pages, [&](std::uint64_t number) {
@@ -345,7 +350,8 @@ void Replica::choose_form(Lsn base, std::vector<std::uint64_t>& pages, std::vect
   }
   if (!remembers_since(base)) return;
   std::vector<Lba> blocks = changed_blocks(base);
-  if (blocks.size() * kEntryBytes > pages.size() * kPageBytes) return;
+  // Another head is told no page that it need not be told: entries are less than the records that made them, whatever else is in the page.
+  if (whom == ImageFor::checkpoint && blocks.size() * kEntryBytes > pages.size() * kPageBytes) return;
   pages.clear();
   for (const Change& c : changes_)
     if (c.at > base && c.cleared != 0) cleared.emplace_back(c.lba, c.cleared);
@@ -367,7 +373,7 @@ Replica::Image Replica::save_image(Lsn base, ImageFor whom) const {
       if (s.lsn <= commit_) starts.emplace_back(s.epoch, s.lsn);
     auto starts_vector = b.CreateVectorOfStructs(starts);
     auto saved = b.CreateVector(sessions.save(b, commit_));
-    b.Finish(fbs::CreateImageBegin(b, &point, designation.history, starts_vector, next_stripe_, saved, base));
+    b.Finish(fbs::CreateImageBegin(b, &point, designation.history, starts_vector, next_stripe_, saved, base, logged_, lowest_base_ + 1));
     take(RecordKind::image_begin, b);
   }
   std::vector<std::uint64_t> pages = base == 0 ? index_.pages() : index_.changed_since(base);
@@ -376,7 +382,10 @@ Replica::Image Replica::save_image(Lsn base, ImageFor whom) const {
     if (row.changed > base || base == 0) rows.push_back(number);
   std::vector<fbs::ChangedEntry> entries;
   std::vector<fbs::ClearedRange> cleared;
-  if (whom != ImageFor::log) choose_form(base, pages, entries, cleared);
+  if (whom != ImageFor::log) choose_form(base, whom, pages, entries, cleared);
+  if (base == 0)  // whoever loads it can tell of these, too, that they have become holes
+    for (std::uint64_t number : index_.changed_since(lowest_base_))
+      if (!index_.page(number)) pages.push_back(number);
   std::uint32_t parts = 0;
   for (std::size_t p = 0, r = 0, e = 0, c = 0; p < pages.size() || r < rows.size() || e < entries.size() || c < cleared.size(); ++parts) {
     flatbuffers::FlatBufferBuilder b(160 << 10);
@@ -439,16 +448,18 @@ bool Replica::load_part(const std::string& body) {
   if (part->pages()) {
     for (const fbs::Page* p : *part->pages()) {
       if (p->number() > designation.blocks / Index::kFanOut) return false;
-      bool dropped = l.base != 0 && (!p->entries() || p->entries()->size() == 0);
+      bool dropped = !p->entries() || p->entries()->size() == 0;
+      if (dropped && l.base == 0 && p->changed() == 0) return false;
       if (dropped) {
-        l.dropped.push_back(p->number());
+        if (l.base != 0) l.dropped.push_back(p->number());
+        else l.index.drop_page(p->number(), l.changed(p->changed()));
         continue;
       }
       if (!p->entries() || p->entries()->size() != Index::kFanOut) return false;
       ++l.pages;
       Index::Page page;
       for (std::uint32_t i = 0; i < Index::kFanOut; ++i) page[i] = Entry::from_raw(p->entries()->Get(i));
-      l.index.load_page(p->number(), page, l.point.lsn);
+      l.index.load_page(p->number(), page, l.changed(p->changed()));
     }
   }
   if (part->stripes()) {
@@ -459,7 +470,7 @@ bool Replica::load_part(const std::string& body) {
       row.layout = {s->k(), s->m()};
       row.chunk_bytes = s->chunk_bytes();
       row.live_blocks = s->live_blocks();
-      row.changed = l.point.lsn;
+      row.changed = l.changed(s->changed());
       row.places = Places(*s->places());
       l.stripes[s->number()] = std::move(row);
     }
@@ -479,6 +490,8 @@ bool Replica::load_image(RecordKind kind, const std::string& body) {
     if (begin->starts())
       for (const auto* s : *begin->starts()) l.starts.push_back({s->epoch(), s->lsn()});
     l.next_stripe = begin->next_stripe();
+    l.logged = begin->logged();
+    l.lowest = begin->tells() == 0 ? l.point.lsn : std::min(begin->tells() - 1, l.point.lsn);
     l.sessions.merge(begin->sessions());
     return true;
   }
@@ -511,7 +524,9 @@ bool Replica::load_image(RecordKind kind, const std::string& body) {
     sessions.merge_from(newer);
   }
   window_ = std::max(window_, commit_ + 1);
-  image_point_ = lowest_base_ = changes_from_ = done->point.lsn;
+  image_point_ = changes_from_ = done->point.lsn;
+  lowest_base_ = done->lowest;
+  logged_ = done->logged;
   changes_.clear();
   return true;
 }
@@ -558,6 +573,7 @@ void Replica::apply_delta() {
     stripes_[number] = std::move(row);
   }
   next_stripe_ = done->next_stripe;
+  logged_ = done->logged;
   sessions = std::move(done->sessions);
   starts_ = std::move(done->starts);
   last_ = done->point;
@@ -666,6 +682,7 @@ void Replica::reset() {
   durable_ = commit_ = known_commit_ = 0;
   window_ = 1;
   lowest_base_ = changes_from_ = 0;
+  logged_ = 0;
   changes_.clear();
   abandon_loading();
 }

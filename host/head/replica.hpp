@@ -151,7 +151,9 @@ class Replica {
   std::size_t pages_since(Lsn base) const { return index_.changed_since(base).size(); }
   /// Bytes of metadata records appended so far, images not counted.
   std::uint64_t metadata_logged() const { return metadata_logged_; }
-  /// Lowest base that save_image() can tell all changes after: an image that was loaded says nothing of pages dropped before.
+  /// Bytes of all records up to commit(), headers and bodies: the same on every replica.
+  std::uint64_t logged() const { return logged_; }
+  /// Lowest base that save_image() can tell all changes after.
   Lsn lowest_base() const { return lowest_base_; }
   /// Feeds one record of an image; the state changes only when image_end completes it. False: not acceptable.
   bool load_image(RecordKind kind, const std::string& body);
@@ -205,7 +207,7 @@ class Replica {
   std::uint64_t missing_in(const Index& index, const std::map<Lsn, RecordPtr>* staged = nullptr) const;
   bool load_part(const std::string& body);
   bool load_entries(const fbs::ImagePart& part);
-  void choose_form(Lsn base, std::vector<std::uint64_t>& pages, std::vector<fbs::ChangedEntry>& entries,
+  void choose_form(Lsn base, ImageFor whom, std::vector<std::uint64_t>& pages, std::vector<fbs::ChangedEntry>& entries,
                    std::vector<fbs::ClearedRange>& cleared) const;
   flatbuffers::Offset<fbs::Page> save_page(flatbuffers::FlatBufferBuilder& b, std::uint64_t number) const;
   flatbuffers::Offset<fbs::Stripe> save_row(flatbuffers::FlatBufferBuilder& b, std::uint64_t number) const;
@@ -242,7 +244,7 @@ class Replica {
   };
   std::deque<Change> changes_;
   Lsn changes_from_ = 0;                // all behind it are there
-  std::uint64_t metadata_logged_ = 0;
+  std::uint64_t metadata_logged_ = 0, logged_ = 0;
   struct Loading;
   std::optional<std::shared_ptr<Loading>> loading_;
 };

@@ -41,16 +41,17 @@ std::string vp_report(const Partition& p) {
       p.replica.vp(), mine ? "primary" : "reserve", state_of(p), json_text(reason_of(p)), d.epoch, d.revision,
       p.replica.last().lsn, p.replica.durable(), p.replica.commit(), p.replica.index().digest(), p.replica.unflushed_blocks() * kBlockBytes, p.replica.stripes().size(),
       p.replica.index().page_count(), d.required.size());
-  s += fmt::format(R"(,"checkpoint":{},"put_together_from":{{"checkpoint":{},"metadata":{},"index_pages":{},"unflushed":{}}})",
-                   p.checkpoints->report(), p.sources.checkpoint, p.sources.metadata, p.sources.index_pages, p.sources.unflushed);
+  s += fmt::format(R"(,"checkpoint":{},"put_together_from":{{"checkpoint":{},"metadata":{},"index_pages":{},"unflushed":{},"author":{},"lsn":{},"records":{}}})",
+                   p.checkpoints->report(), p.sources.checkpoint, p.sources.metadata, p.sources.index_pages, p.sources.unflushed, p.sources.author, p.sources.lsn, p.sources.records);
   if (p.primary) {
     const Primary::Counters& c = p.primary->counters();
     const Columns::Counters& claims = p.primary->column_counters();
     s += fmt::format(
         R"(,"degraded_stripes":{},"read_bytes":{{"memory":{},"log":{},"sled":{},"reconstructed":{}}},)"
-        R"("written_bytes":{{"user":{},"log":{},"data_chunks":{},"parity_chunks":{}}},"duplicates":{},"merges":{},"sandbox":{{"columns":{},"requests":{},"outside_space":{},"outside_domain":{}}},"sleds":[{}],"members":[{}])",
+        R"("written_bytes":{{"user":{},"log":{},"data_chunks":{},"parity_chunks":{}}},"duplicates":{},"merges":{},"sandbox":{{"columns":{},"requests":{},"outside_space":{},"outside_domain":{}}},"sleds":[{}],"members":[{}],"replacements":[{}])",
         p.primary->degraded_stripes(), c.read_memory, c.read_log, c.read_sled, c.read_reconstructed, c.written_user,
-        c.written_log, c.data_chunks, c.parity_chunks, c.duplicates, c.merges, p.sandbox.size(), claims.requests, claims.outside_space, claims.outside_domain, sleds_report(p.replica), p.primary->members_report());
+        c.written_log, c.data_chunks, c.parity_chunks, c.duplicates, c.merges, p.sandbox.size(), claims.requests, claims.outside_space, claims.outside_domain, sleds_report(p.replica),
+        p.primary->members_report(), p.primary->replacements_report());
   }
   return s + "}";
 }

@@ -175,6 +175,9 @@ io::Task<Status> Partition::take_over_checkpoint(LogPoint point) {
   replica.image_not_in_log();
   stands_on_ = point.lsn;
   sources.checkpoint = checkpoint.bytes;
+  sources.author = checkpoint.author;
+  sources.lsn = point.lsn;
+  stood_on_ = replica.logged();
   logging::info("VP {:x}: stands on the checkpoint of node {} up to LSN {} ({} bytes)", replica.vp(), checkpoint.author, point.lsn, checkpoint.bytes);
   co_return Status();
 }
@@ -323,7 +326,10 @@ io::Task<Status> Partition::complete_delta() {
   } while (s.code() == Code::unavailable && !dropped);
   if (s.ok()) s = co_await sound_again();
   if (!s.ok()) co_return s;
-  if (std::exchange(stands_on_, 0) != 0) reached(Path::checkpoint_loaded);
+  if (std::exchange(stands_on_, 0) != 0) {
+    sources.records = replica.logged() - std::min(replica.logged(), stood_on_);
+    reached(Path::checkpoint_loaded);
+  }
   logging::info("VP {:x}: caught up from LSN {} to {}", replica.vp(), base, replica.commit());
   co_return s;
 }

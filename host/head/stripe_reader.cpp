@@ -84,7 +84,7 @@ bool next_combination(std::vector<std::uint32_t>& c, std::uint32_t n) {
 
 }  // namespace
 
-io::Task<void> StripeReader::gather(const StripeRow& row, std::uint32_t without, std::uint32_t first, std::uint32_t count, Gathered& got) {
+io::Task<void> StripeReader::gather(const StripeRow& row, std::uint32_t without, std::uint32_t end, std::uint32_t first, std::uint32_t count, Gathered& got) {
   std::uint32_t width = row.layout.width();
   got.pieces.resize(width);
   std::vector<std::string> why(width);
@@ -95,7 +95,7 @@ io::Task<void> StripeReader::gather(const StripeRow& row, std::uint32_t without,
     if (!p.ok()) why = "chunk " + std::to_string(i) + " on sled " + std::to_string(row.places[i].sled()) + ": " + p.status().text() + "; ";
   };
   io::TaskGroup group(ctx_.world);
-  for (std::uint32_t i = 0; i < width; ++i)
+  for (std::uint32_t i = 0; i < std::min(end, width); ++i)
     if (i != without) group.spawn("read chunk", fetch(*this, row, i, first, count, got, why[i]));
   co_await group.join();
   for (const std::string& w : why) got.missing += w;
@@ -147,21 +147,28 @@ io::Task<Status> StripeReader::decode(const StripeRow& row, std::span<const Byte
   co_return s;
 }
 
-io::Task<Result<StripeReader::Whole>> StripeReader::read_whole(StripeRow row) {
-  std::uint32_t per_chunk = row.chunk_bytes / kBlockBytes;
+io::Task<Result<StripeReader::Whole>> StripeReader::read_whole(StripeRow row, std::uint32_t front) {
+  std::uint32_t per_chunk = row.chunk_bytes / kBlockBytes, width = row.layout.width();
+  std::uint32_t wanted = front == 0 ? row.layout.k : std::min(front, row.layout.k);
   Gathered got;
-  co_await gather(row, row.layout.width(), 0, per_chunk, got);
-  std::vector<Bytes> present(row.layout.width());
+  if (front != 0) co_await gather(row, width, wanted, 0, per_chunk, got);
+  bool enough = front != 0 && got.header && std::all_of(got.pieces.begin(), got.pieces.begin() + wanted, [](const auto& p) { return p.has_value(); });
+  if (!enough) {
+    got = {};
+    co_await gather(row, width, width, 0, per_chunk, got);
+  }
+  std::vector<Bytes> present(width);
   std::size_t have = 0;
-  for (std::uint32_t i = 0; i < row.layout.width(); ++i)
+  for (std::uint32_t i = 0; i < width; ++i)
     if (got.pieces[i]) present[i] = got.pieces[i]->blocks.bytes(), ++have;
-  if (have < row.layout.k || !got.header)
+  if (!enough && (have < row.layout.k || !got.header))
     co_return Status(Code::degraded, "stripe " + std::to_string(row.id.counter) + " has " + std::to_string(have) + " of " +
                                          std::to_string(row.layout.k) + " chunks it needs: " + got.missing);
   Whole out;
   out.chunks = static_cast<std::uint32_t>(have);
-  out.data = Buffer::allocate(std::size_t{row.layout.k} * row.chunk_bytes);
-  for (std::uint32_t i = 0; i < row.layout.k; ++i) {
+  out.bytes = std::uint64_t{have} * row.chunk_bytes;
+  out.data = Buffer::allocate(std::size_t{wanted} * row.chunk_bytes);
+  for (std::uint32_t i = 0; i < wanted; ++i) {
     MutableBytes target[1] = {MutableBytes(out.data.data() + std::size_t{i} * row.chunk_bytes, row.chunk_bytes)};
     if (got.pieces[i]) {
       std::memcpy(target[0].data(), present[i].data(), row.chunk_bytes);
@@ -192,7 +199,7 @@ io::Task<Status> StripeReader::rebuild(const StripeRow& row, std::uint32_t chunk
   Gathered got;
   got.missing = "chunk " + std::to_string(chunk) + ": " + why.text() + "; ";
   got.may_come_back = !lost_for_good(why.code());
-  co_await gather(row, chunk, first, count, got);
+  co_await gather(row, chunk, width, first, count, got);
   const std::optional<coding::ChunkHeader>& header = got.header;
   std::vector<std::uint32_t> have;
   for (std::uint32_t i = 0; i < width; ++i)

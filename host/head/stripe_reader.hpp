@@ -19,13 +19,15 @@ class StripeReader {
   /// degraded: fewer than k chunks can be read now; the text names the sleds. corrupt: all that were written have been
   /// asked for, and no k of them give the blocks.
   io::Task<Status> read(StripeRow row, std::uint32_t block, std::uint32_t count, Lba lba, Buffer out, bool& reconstructed);
-  /// All data chunks of the stripe behind each other, and the identity of each block. Errors as read().
+  /// All data chunks of the stripe behind each other, and the identity of each block. Errors as read(). `front`: only so many data
+  /// chunks, the others and parity are asked for if one of these does not read; 0: all are, and parity too.
   struct Whole {
     Buffer data;
     std::vector<fbs::BlockIdentity> identities;
     std::uint32_t chunks = 0;  ///< that could be read, parity included
+    std::uint64_t bytes = 0;   ///< of them, as the sleds have sent them
   };
-  io::Task<Result<Whole>> read_whole(StripeRow row);
+  io::Task<Result<Whole>> read_whole(StripeRow row, std::uint32_t front = 0);
 
  private:
   struct Piece {
@@ -40,8 +42,8 @@ class StripeReader {
     std::string missing;
     bool may_come_back = false;                // some could not be asked for, or their device fails: they may be whole
   };
-  /// Blocks [first, first + count) of every chunk that can be read, but `without`, and a header of the stripe.
-  io::Task<void> gather(const StripeRow& row, std::uint32_t without, std::uint32_t first, std::uint32_t count, Gathered& got);
+  /// Blocks [first, first + count) of every chunk below `end` that can be read, but `without`, and a header of the stripe.
+  io::Task<void> gather(const StripeRow& row, std::uint32_t without, std::uint32_t end, std::uint32_t first, std::uint32_t count, Gathered& got);
   /// Blocks [first, first + count) of `chunk` as a sled rebuilds them. Not ok: whatever the reason, none has.
   struct Rebuilt {
     Buffer blocks;

@@ -13,6 +13,7 @@ using namespace std::chrono_literals;
 bool Partition::should_stand(io::Time now, io::Duration& wait) const {
   const Designation& d = designation();
   if (d.epoch == 0 || !d.requires_node(ctx.options.id)) return false;
+  if (broken(Switch::no_survivor_stands) && d.primary != ctx.options.id) return false;
   if (replica.suspect && !broken(Switch::suspect_promoted)) return false;
   if (!ctx.control->connected()) {
     wait = 200ms;

@@ -18,6 +18,9 @@ std::string_view switch_name(Switch s) {
       "segment-generation-unchecked", "suspect-promoted", "torn-end-forgotten", "reuse-before-image", "index-without-reserve",
       "store-loses-last-transaction", "restored-store-promotes", "checkpoint-covers-uncommitted", "checkpoint-of-another-history", "checkpoint-not-read-back",
       "signatures-unchecked", "credentials-unchecked", "roles-unchecked", "epoch-not-raised", "sleds-word-ignored", "sandbox-is-a-limit", "flush-asks-for-space", "sandbox-not-sent",
+      "metadata-trimmed-to-newest-checkpoint",
+      "checkpoints-never-due", "reserves-write-no-checkpoint", "checkpoints-unasked", "checkpoint-waits-for-flush", "checkpoint-not-asked-for", "checkpoint-needs-author",
+      "unflushed-left-out", "no-survivor-stands", "no-spare-chosen", "silent-head-unnoticed", "survivors-not-told",
       "no-tls-demand", "card-parity-unverified", "hung-card-waited-for", "head-decodes", "card-back-untested",
       "dma-unrecorded", "dma-records-lost", "dma-function-unrecorded", "dma-range-unrecorded", "dma-record-before-data", "dma-overflow-ignored",
       "record-gap-ignored", "record-counts-one-page", "records-ignored", "records-dropped", "records-of-function-lost", "records-of-range-dropped",
@@ -37,7 +40,7 @@ std::string_view path_name(Path p) {
       "epoch-start-appended", "truncate-logged", "proposal-sent", "image-sent", "index-record-appended",
       "segment-begun", "stripe-spread", "fence-persisted", "member-joined", "member-left", "primary-opened", "flush-gathered", "slow-left", "slow-back", "handed-over", "store-doubted",
       "tail-dropped", "store-rebuilt",
-      "checkpoint-refused", "fall-back-checkpoint", "checkpoint-written", "checkpoint-loaded", "checkpoint-slot-freed"};
+      "checkpoint-asked-for", "checkpoint-refused", "fall-back-checkpoint", "checkpoint-written", "checkpoint-loaded", "checkpoint-slot-freed"};
   return names[static_cast<std::size_t>(p)];
 }
 

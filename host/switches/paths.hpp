@@ -66,6 +66,7 @@ enum class Path {
   tail_dropped,                  // a truncation is done
   store_rebuilt,                 // 5.2  a store that was lost has been made anew of what heads hold
   // Checkpoints
+  checkpoint_asked_for,          // a member is to be rebuilt, and looks for one
   checkpoint_refused,            // 9.1  it does not lie on the survivor's history
   fall_back_checkpoint,          // 9.3  the newest is torn or corrupt: an older one is used, with its delta
   checkpoint_written,            // and read back

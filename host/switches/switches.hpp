@@ -71,6 +71,19 @@ enum class Switch {
   sandbox_is_a_limit,            // nothing outside it is used
   flush_asks_for_space,          // though the sandbox has some
   sandbox_not_sent,              // to the primary
+  metadata_trimmed_to_newest_checkpoint,  // 9.3: to the newest, not to the one before
+  checkpoints_never_due,         // whatever has changed
+  reserves_write_no_checkpoint,  // though all replicas shall
+  checkpoints_unasked,           // reserves write some though the primary alone shall
+  checkpoint_waits_for_flush,    // none is begun or counts while anything is unflushed
+  checkpoint_not_asked_for,      // a replica is built anew from another alone
+  checkpoint_needs_author,       // what a head that is down has written is not found
+  unflushed_left_out,            // of what a replica is built from
+  // Survivors act (architecture A5)
+  no_survivor_stands,            // for a primary that is lost
+  no_spare_chosen,               // for a reserve that is lost
+  silent_head_unnoticed,         // pings that are not answered mean nothing
+  survivors_not_told,            // that a head has failed
   // Front ends
   no_tls_demand,                 // an address with TLS serves without it, too
   // Coders that are not trusted (8.7)

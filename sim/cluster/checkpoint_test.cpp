@@ -20,7 +20,8 @@ class CheckpointTest : public UnitTest {
     h.checkpoint_growth = 1;
     h.checkpoint_percent = 1'000'000;  // so small a volume has few metadata records
   }
-  explicit CheckpointTest(Mode mode = Mode::all) : UnitTest(3, 4 << 20, [mode](head::Options& h) { small_checkpoints(h, mode); }) {
+  explicit CheckpointTest(Mode mode = Mode::all) : CheckpointTest([mode](head::Options& h) { small_checkpoints(h, mode); }) {}
+  explicit CheckpointTest(const std::function<void(head::Options&)>& tweak, std::uint32_t heads = 3) : UnitTest(3, 4 << 20, tweak, heads) {
     logging::setup("test", "off");
   }
 
@@ -69,7 +70,11 @@ class CheckpointTest : public UnitTest {
   std::uint64_t index(NodeId head) { return unit_->head(head)->digest(designation().vp)->index; }
 };
 
-// Requirement: MC-02, MC-03, MC-09, MC-10, MC-11, MC-12, MC-14, P-9.1
+// Requirement: MC-11, MC-12, MC-14, P-9.1
+// Requirement: MC-02 switch=checkpoints-never-due
+// Requirement: MC-03 switch=reserves-write-no-checkpoint
+// Requirement: MC-09 switch=checkpoint-not-asked-for
+// Requirement: FO-01, FO-11, MC-20 switch=no-survivor-stands
 TEST_F(CheckpointTest, AHeadThatHasLostItsDiskIsRebuiltFromACheckpointWhoseAuthorIsGone) {
   write(0, 16, 'A');
   NodeId first = designation().primary, second = designation().reserves[0], third = designation().reserves[1];
@@ -95,7 +100,7 @@ TEST_F(CheckpointTest, AHeadThatHasLostItsDiskIsRebuiltFromACheckpointWhoseAutho
   EXPECT_EQ(contents(), kept);
 }
 
-// Requirement: MC-11, P-3.4
+// Requirement: MC-11, P-3.4 switch=unflushed-left-out
 TEST_F(CheckpointTest, WhatIsNewerThanTheCheckpointComesFromASurvivor) {
   write(0, 16, 'A');
   ASSERT_TRUE(flushed() && all_checkpointed());
@@ -114,7 +119,7 @@ TEST_F(CheckpointTest, WhatIsNewerThanTheCheckpointComesFromASurvivor) {
   EXPECT_EQ(contents(), "AAAABBBBAAAAAAAA" + std::string(24, '0') + "CC" + std::string(22, '0'));
 }
 
-// Requirement: MC-13, P-9.3
+// Requirement: MC-13, MC-17, P-9.3 switch=metadata-trimmed-to-newest-checkpoint
 TEST_F(CheckpointTest, ADamagedNewestFallsBackToTheOneBefore) {
   write(0, 16, 'A');
   ASSERT_TRUE(flushed() && all_checkpointed());
@@ -139,6 +144,36 @@ TEST_F(CheckpointTest, ADamagedNewestFallsBackToTheOneBefore) {
   sim_.run_for(1s);
   EXPECT_EQ(index(primary), index(lost));
   EXPECT_EQ(contents(), "AAAABBBB" + std::string(8, 'A') + std::string(48, '0'));
+}
+
+TEST_F(CheckpointTest, OneOfWhichAChunkIsNotToBeHadIsUsedAllTheSame) {
+  write(0, 16, 'A');
+  ASSERT_TRUE(flushed() && all_checkpointed());
+  NodeId lost = designation().reserves[1], primary = designation().primary;
+  sim_.crash(unit_->sled_nodes()[0], Crash::power);
+  sim_.crash(node(lost), Crash::power);
+  write(4, 4, 'B');
+  come_back_empty(lost);
+  ASSERT_TRUE(all_required());
+  EXPECT_GT(source(lost, "checkpoint"), 0u);
+  EXPECT_EQ(source(lost, "index_pages"), 0u);
+  sim_.run_for(1s);
+  EXPECT_EQ(index(primary), index(lost));
+}
+
+// A survivor that has started again knows what has changed since a checkpoint only by its pages: what is not in its log any more.
+TEST_F(CheckpointTest, ASurvivorThatHasRestartedTellsWhatIsNewer) {
+  write(0, 16, 'A');
+  ASSERT_TRUE(flushed() && all_checkpointed());
+  NodeId lost = designation().reserves[1], first = designation().primary, second = designation().reserves[0];
+  sim_.crash(node(lost), Crash::power);
+  for (NodeId n : {first, second}) sim_.crash(node(n), Crash::power);
+  for (NodeId n : {first, second}) sim_.restart(node(n));
+  ASSERT_TRUE(wait_for_state("open", 30s));
+  come_back_empty(lost);
+  ASSERT_TRUE(all_required());
+  EXPECT_GT(source(lost, "checkpoint"), 0u);
+  EXPECT_EQ(contents(), std::string(16, 'A') + std::string(48, '0'));
 }
 
 // Requirement: P-9.3 switch=checkpoint-not-read-back
@@ -180,7 +215,29 @@ class PrimaryAlone : public CheckpointTest {
   PrimaryAlone() : CheckpointTest(Mode::primary) {}
 };
 
-// Requirement: MC-04
+// Requirement: MC-10 switch=checkpoint-needs-author
+TEST_F(PrimaryAlone, WhatADeadHeadHasWrittenIsFoundAndUsed) {
+  write(0, 16, 'A');
+  NodeId author = designation().primary, lost = designation().reserves[1];
+  ASSERT_TRUE(flushed() && sim_.run_until([&] { return newest_checkpoint(author) == unit_->head(author)->digest(designation().vp)->commit; }, 30s));
+  std::set<std::uint64_t> its;
+  each_checkpoint_chunk([&](Node, std::uint64_t, const coding::ChunkHeader& h) { its.insert(coding::checkpoint_id(h.identity(0, 0).lba())); });
+  sim_.crash(node(lost), Crash::power);
+  sim_.crash(node(author), Crash::power);
+  ASSERT_TRUE(sim_.run_until([&] { return designation().primary != author && newest_checkpoint(designation().primary) != 0; }, 30s));
+  sim_.run_for(2s);
+  // Its successor's own are not to be had.
+  each_checkpoint_chunk([&](Node n, std::uint64_t at, const coding::ChunkHeader& h) {
+    if (!its.contains(coding::checkpoint_id(h.identity(0, 0).lba()))) sim_.disk(n).rot(Unit::device_path(0), at + h.header_bytes() + 50);
+  });
+  come_back_empty(lost);
+  ASSERT_TRUE(sim_.run_until([&] { return designation().required.size() == 2; }, 30s));
+  EXPECT_EQ(source(lost, "author"), author);
+  EXPECT_EQ(source(lost, "index_pages"), 0u);
+  EXPECT_EQ(contents(), std::string(16, 'A') + std::string(48, '0'));
+}
+
+// Requirement: MC-04 switch=checkpoints-unasked
 TEST_F(PrimaryAlone, TheReservesWriteNoneAndAreRebuiltFromIts) {
   write(0, 16, 'A');
   NodeId primary = designation().primary, lost = designation().reserves[1];
@@ -192,6 +249,100 @@ TEST_F(PrimaryAlone, TheReservesWriteNoneAndAreRebuiltFromIts) {
   ASSERT_TRUE(all_required());
   EXPECT_GT(source(lost, "checkpoint"), 0u);
   EXPECT_EQ(contents(), "AAAABBBB" + std::string(8, 'A') + std::string(48, '0'));
+}
+
+// Each condition alone, the others out of reach.
+class Triggers : public CheckpointTest {
+ protected:
+  explicit Triggers(const std::function<void(head::Options&)>& condition)
+      : CheckpointTest([condition](head::Options& h) {
+          h.checkpoint_chunk_bytes = 4 << 10;
+          h.checkpoint_percent = 1'000'000;
+          h.checkpoint_growth = 1 << 30;
+          h.checkpoint_age = 3600s;
+          h.checkpoint_pages = 1 << 30;
+          condition(h);
+        }) {}
+  bool one_is_written() {
+    write(0, 4, 'A');
+    return sim_.run_until([&] { return newest_checkpoint(designation().primary) != 0; }, 10s);
+  }
+};
+struct ByGrowth : Triggers {
+  ByGrowth() : Triggers([](head::Options& h) { h.checkpoint_growth = 100; }) {}
+};
+struct ByAge : Triggers {
+  ByAge() : Triggers([](head::Options& h) { h.checkpoint_age = 5s; }) {}
+};
+struct ByPages : Triggers {
+  ByPages() : Triggers([](head::Options& h) { h.checkpoint_pages = 1; }) {}
+};
+struct ByNothing : Triggers {
+  ByNothing() : Triggers([](head::Options&) {}) {}
+};
+
+// Requirement: MC-16 switch=checkpoints-never-due
+TEST_F(ByGrowth, OneIsDue) { EXPECT_TRUE(one_is_written()); }
+// Requirement: MC-16 switch=checkpoints-never-due
+TEST_F(ByAge, OneIsDue) { EXPECT_TRUE(one_is_written()); }
+// Requirement: MC-16 switch=checkpoints-never-due
+TEST_F(ByPages, OneIsDue) { EXPECT_TRUE(one_is_written()); }
+TEST_F(ByNothing, NoneIsDue) { EXPECT_FALSE(one_is_written()); }
+
+// Requirement: MC-05 switch=checkpoint-waits-for-flush
+TEST_F(ByPages, UnflushedDataHoldsNothingBack) {
+  EXPECT_TRUE(one_is_written());
+  EXPECT_GT(unit_->head(designation().primary)->replica(designation().vp)->unflushed_blocks(), 0u) << "nothing is ever flushed here";
+}
+
+// Requirement: MC-06 switch=checkpoint-waits-for-flush
+TEST_F(CheckpointTest, OneIsFinishedWhileAFlushIsInProgress) {
+  bool flushing = false;
+  Node primary = node(designation().primary);
+  std::uint64_t within = 0;
+  on_reached([&](Path p) {
+    if (p == Path::flush_gathered) flushing = true;
+    else if (p == Path::index_record_appended) flushing = false;
+    else if (p == Path::checkpoint_written) within += flushing && sim_.current() == primary;
+  });
+  for (Node n : unit_->sled_nodes()) sim_.disk(n).faults.slow = 40;
+  for (char c = 'A'; c <= 'P' && within == 0; ++c) write(0, 32, c), sim_.run_for(300ms);
+  on_reached({});
+  EXPECT_GT(within, 0u);
+}
+
+// A head beside the three that hold the volume.
+class WithASpare : public CheckpointTest {
+ protected:
+  WithASpare()
+      : CheckpointTest([](head::Options& h) {
+          h.replace_after = 1s;
+          h.flush_idle = 300ms;
+          h.checkpoint_chunk_bytes = 4 << 10;
+          h.checkpoint_growth = 1;
+          h.checkpoint_percent = 1'000'000;
+        }, 4) {}
+};
+
+// Requirement: MC-08, FO-02 switch=no-spare-chosen
+TEST_F(WithASpare, AReserveThatIsLostIsMadeAnewOnAnotherHead) {
+  write(0, 16, 'A');
+  sim_.run_for(3s);
+  std::set<NodeId> before;
+  for (NodeId n : designation().members()) before.insert(n);
+  NodeId lost = designation().reserves[1];
+  sim_.crash(node(lost), Crash::power);
+  ASSERT_TRUE(sim_.run_until([&] { return designation().required.size() == 3 && !designation().has_member(lost); }, 20s));
+  NodeId came = 0;
+  for (NodeId n : designation().members()) came = before.contains(n) ? came : n;
+  NodeId primary = designation().primary;
+  EXPECT_GT(times_reached(Path::checkpoint_loaded), 0u);
+  // And it is as good as any other.
+  for (NodeId n : designation().members())
+    if (n != came && n != primary) sim_.crash(node(n), Crash::power);
+  sim_.crash(node(primary), Crash::power);
+  ASSERT_TRUE(sim_.run_until([&] { return designation().primary == came; }, 20s));
+  EXPECT_EQ(contents(), std::string(16, 'A') + std::string(48, '0'));
 }
 
 class WithoutCheckpoints : public CheckpointTest {

@@ -86,7 +86,8 @@ Unit::Shape shape_of(const ClusterOptions& o, Random r) {
   h.checkpoint_growth = r.spread(1, 256 << 10);
   h.checkpoint_age = Duration(r.spread(200'000'000, 20'000'000'000));
   h.checkpoint_chain = static_cast<std::uint32_t>(r.below(7));
-  h.checkpoint_percent = r.chance(0.3) ? 200 : 1'000'000;  // of the few metadata records that such a volume has
+  if (o.schedule == "lost-disk") h.checkpoints = Checkpoints::all, h.checkpoint_age = 300ms, h.checkpoint_growth = 4 << 10;
+  h.checkpoint_percent = o.schedule != "lost-disk" && r.chance(0.3) ? 200 : 1'000'000;  // of the few metadata records that such a volume has
   return s;
 }
 
@@ -336,7 +337,7 @@ ClusterResult Cluster::run() {
   if (sim_.random().chance(0.1)) full_.push_back(sim_.random().below(o_.heads));
   unit_.start(full_);
   make_tenants();
-  damage_ = std::make_unique<Damage>(sim_, unit_, media_, o_.layout, o_.schedule == "rotten-log");
+  damage_ = std::make_unique<Damage>(sim_, unit_, media_, o_.layout, o_.schedule == "rotten-log" || o_.schedule == "lost-disk");
   judge_ = std::make_unique<Judge>(sim_, unit_, media_, *damage_);
   make_chaos();
   make_volumes();
@@ -391,7 +392,9 @@ ClusterOptions ClusterOptions::from_seed(std::uint64_t seed, bool is_long) {
   o.rival = r.chance(0.25);
   if (r.chance(0.45)) {
     const auto& names = Schedules::names();
-    o.direct(names[r.below(names.size())]);
+    o.direct(names[r.below(Schedules::kDrawnAlike)]);
+  } else if (r.chance(0.08)) {
+    o.direct("lost-disk");
   }
   if (is_long) {
     o.volumes = static_cast<std::uint32_t>(r.between(1, 3));

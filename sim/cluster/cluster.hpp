@@ -9,7 +9,8 @@
 // What disks lose on the way is bounded (damage.hpp), so that all of this may be demanded.
 //
 // What these oracles prove; with a switch: one of the first 500 seeds fails when the rule is broken.
-// Requirement: FO-01, HN-07, MC-07, MC-23
+// Requirement: FO-01, HN-07, MC-23
+// Requirement: MC-07 switch=free-at-append
 // Requirement: WR-03 switch=lost-ack
 // Requirement: RD-02 switch=stale-read
 // Requirement: RD-03 switch=wrong-parity
@@ -36,7 +37,7 @@
 // Requirement: P-8.1 switch=retry-on-same-slots
 // Requirement: P-8.2 switch=no-sled-fence
 // Requirement: P-10.2 switch=segment-generation-unchecked
-// Requirement: P-10.3 switch=index-without-reserve
+// Requirement: MC-01, P-10.3 switch=index-without-reserve
 #pragma once
 
 #include <cstdint>

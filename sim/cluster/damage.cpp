@@ -1,6 +1,7 @@
 #include "sim/cluster/damage.hpp"
 
 #include <algorithm>
+#include <map>
 
 namespace luge::sim {
 
@@ -190,6 +191,25 @@ void Damage::new_disk(Chaos& chaos) {
   log(sim_.name(n) + ": its disk is replaced by an empty one");
   unit_.replace_disk(n);
   chaos.undo_later([this, &chaos, n] { if (!sim_.up(n) && !chaos.given_up(n)) sim_.restart(n); });
+}
+
+bool Damage::replace_bad_head(Chaos& chaos, io::Duration after) {
+  Node n = *bad_head_;
+  if (!sim_.up(n) || chaos.given_up(n) || !others_hold(n)) return false;
+  log(sim_.name(n) + ": its disk is replaced by an empty one");
+  chaos.down(n, Crash::power, after);
+  unit_.replace_disk(n);
+  return true;
+}
+
+void Damage::rot_checkpoints(std::size_t newest) {
+  std::vector<Media::CheckpointChunk> chunks = media_.checkpoint_chunks();
+  std::map<VpId, std::set<std::pair<Lsn, std::uint64_t>>> ids;  // by age
+  for (const auto& c : chunks) ids[c.vp].insert({c.lsn, c.id});
+  for (auto& [vp, all] : ids) all.erase(all.begin(), std::prev(all.end(), static_cast<std::ptrdiff_t>(std::min(newest, all.size()))));
+  for (const auto& c : chunks)
+    if (ids[c.vp].contains({c.lsn, c.id})) sim_.disk(c.blocks.node).rot(c.blocks.path, c.blocks.offset + random_.below(c.blocks.bytes));
+  log("the newest checkpoints go bad");
 }
 
 // One node of the two: with both gone the rest has no room for any other fault.

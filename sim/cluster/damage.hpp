@@ -30,6 +30,10 @@ class Damage {
   head::RecordPtr rot_header(Node bad_head);
   /// Payloads that only logs hold, a few of them.
   void rot_payloads(Node bad_head);
+  /// The bad head gets an empty disk and starts again after `after`. False: another head could not do without it.
+  bool replace_bad_head(Chaos& chaos, io::Duration after);
+  /// So many of the newest checkpoints of each VP on the sleds cannot be read any more.
+  void rot_checkpoints(std::size_t newest);
   bool reckless() const { return reckless_; }
   /// Its disk has been, or may have been, damaged.
   bool bad(Node n) const { return bad_head_ == n || bad_sled_ == n; }

@@ -1,6 +1,7 @@
 #include "sim/cluster/media.hpp"
 
 #include "base/crc32c.hpp"
+#include "coding/checkpoint_block.hpp"
 #include "coding/chunk_header.hpp"
 #include "sled/device_format.hpp"
 
@@ -40,6 +41,24 @@ std::optional<Buffer> Media::chunk(const head::StripeRow& row, std::uint32_t i) 
   for (std::uint32_t b = 0; b < header->blocks_per_chunk(); ++b)
     if (crc32c(chunk.bytes().subspan(std::size_t{b} * kBlockBytes, kBlockBytes)) != header->block_crc(i, b)) return std::nullopt;
   return chunk;
+}
+
+std::vector<Media::CheckpointChunk> Media::checkpoint_chunks() const {
+  std::vector<CheckpointChunk> out;
+  Buffer block = Buffer::allocate(kBlockBytes);
+  for (Node n : unit_.sled_nodes())
+    for (std::uint16_t device = 0; device < unit_.shape().devices; ++device) {
+      std::string path = Unit::device_path(device);
+      const FileState* file = sim_.disk(n).file(path);
+      for (std::uint64_t at = 0; file && at + kBlockBytes <= file->size; at += kBlockBytes) {
+        file->read(at, block.mutable_bytes());
+        auto header = coding::parse_chunk_header(block.bytes());
+        if (!header.ok() || !header->fields().written || !coding::is_checkpoint_lba(header->identity(0, 0).lba())) continue;
+        fbs::BlockIdentity first = header->identity(0, 0);
+        out.push_back({{n, path, at + header->header_bytes(), header->fields().chunk_bytes}, header->stripe().vp, coding::checkpoint_id(first.lba()), first.lsn()});
+      }
+    }
+  return out;
 }
 
 bool Media::forge_parity(const head::StripeRow& row, std::uint32_t i) {

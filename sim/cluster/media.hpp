@@ -32,6 +32,15 @@ class Media {
   /// not that of the data.
   std::optional<std::string> check(const head::StripeRow& row, bool may_lack) const;
 
+  /// Chunks of checkpoints, whoever wrote them.
+  struct CheckpointChunk {
+    Slot blocks;  ///< without the header
+    VpId vp = 0;
+    std::uint64_t id = 0;
+    Lsn lsn = 0;
+  };
+  std::vector<CheckpointChunk> checkpoint_chunks() const;
+
  private:
   Simulation& sim_;
   const Unit& unit_;

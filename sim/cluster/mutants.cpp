@@ -31,6 +31,15 @@ const std::map<Switch, const char*> kNotReached = {
     {Switch::checkpoint_covers_uncommitted, "no seed is known yet; checkpoint_test"},
     {Switch::checkpoint_of_another_history, "no operator accepts a loss in a seed; checkpoint_test"},
     {Switch::checkpoint_not_read_back, "others of the same metadata stand in for a bad one; sim_checkpoint_test"},
+    {Switch::metadata_trimmed_to_newest_checkpoint, "what cannot be told as changes is told as pages, with the same result; sim_checkpoint_test"},
+    {Switch::checkpoints_never_due, "all of it then comes from another replica; sim_checkpoint_test"},
+    {Switch::reserves_write_no_checkpoint, "the primary's are used; sim_checkpoint_test"},
+    {Switch::checkpoints_unasked, "one more does no harm; sim_checkpoint_test"},
+    {Switch::checkpoint_waits_for_flush, "a late one is no error; sim_checkpoint_test"},
+    {Switch::checkpoint_not_asked_for, "all of it then comes from another replica; sim_checkpoint_test"},
+    {Switch::checkpoint_needs_author, "all of it then comes from another replica; sim_checkpoint_test"},
+    {Switch::unflushed_left_out, "an image that names what has not been sent is refused; sim_checkpoint_test"},
+    {Switch::no_spare_chosen, "a smaller set is no error; sim_checkpoint_test"},
     {Switch::hung_card_waited_for, "a hung card only makes a flush late, and flushes have no limit in a seed; guarded_coder_test"},
     {Switch::card_back_untested, "all is compared after a return, so a card that is wrong does no harm; guarded_coder_test"},
     {Switch::head_decodes, "who decodes changes no byte; demo.py"},
@@ -53,7 +62,6 @@ const std::map<Switch, const char*> kNotReached = {
 
 // Mutants of the protocol without a switch, for want of what they would break.
 constexpr const char* kNotBuilt[][2] = {
-    {"metadata-trimmed-to-newest-checkpoint", "a head keeps its own metadata as images in its log: checkpoints trim nothing there"},
     {"sweep-without-low-water-mark", "the sweep"},
     {"snapshot-without-a-cut", "snapshots"},
 };

@@ -24,7 +24,7 @@ const std::vector<std::string>& Schedules::names() {
   static const std::vector<std::string> all = {
       "lost-reserve", "store-forgets", "joiner-alone", "dropped-tail", "seen-before-commit", "two-views", "opened-early",
       "late-flush", "index-record-lost", "two-promotions", "shrink-meets-promotion", "store-behind", "log-reused",
-      "volumes-come-and-go", "trim-storm", "slow-reserve", "slow-primary", "late-answers", "restart-in-lease", "rotten-log"};
+      "volumes-come-and-go", "trim-storm", "slow-reserve", "slow-primary", "late-answers", "restart-in-lease", "rotten-log", "lost-disk"};
   return all;
 }
 
@@ -37,7 +37,7 @@ Chaos::Fault Schedules::fault(const std::string& name) {
       &Schedules::opened_early, &Schedules::late_flush, &Schedules::index_record_lost, &Schedules::two_promotions,
       &Schedules::shrink_meets_promotion, &Schedules::store_behind, &Schedules::log_reused, &Schedules::volumes_come_and_go,
       &Schedules::trim_storm, &Schedules::slow_reserve, &Schedules::slow_primary, &Schedules::late_answers, &Schedules::restart_in_lease,
-      &Schedules::rotten_log};
+      &Schedules::rotten_log, &Schedules::lost_disk};
   auto at = std::find(names().begin(), names().end(), name);
   LUGE_CHECK(at != names().end() && run.size() == names().size());
   return {name, [this, f = run[static_cast<std::size_t>(at - names().begin())]](Chaos& c) { f(*this, c); }};
@@ -373,6 +373,24 @@ void Schedules::rotten_log(Chaos& c) {
   std::erase(others, bad);
   traps_.set(c, Path::primary_opened, between(1ms, 200ms), [this, bad](Node n) { if (n == bad) damage_.rot_payloads(bad); });
   power_off(c, {g->primary}, 3s, 5s);
+}
+
+// 9.1, 9.3: a head has lost what it held and is built anew from a checkpoint. Newest ones have gone bad on the sleds, now and then all
+// of them; now and then who gives the rest dies meanwhile, or who comes back does once more.
+void Schedules::lost_disk(Chaos& c) {
+  Node bad = *damage_.bad_head();
+  auto g = some_group(bad);
+  if (!g) return;
+  c.undo_after(between(1500ms, 2500ms), [this, &c, g, bad] {  // by then there are checkpoints
+    if (!damage_.replace_bad_head(c, between(200ms, 900ms))) return;
+    std::size_t newest = random_.chance(0.15) ? ~std::size_t{0} : random_.between(1, 3);
+    if (random_.chance(0.8)) traps_.set(c, Path::checkpoint_asked_for, Duration(0), [this, newest](Node) { damage_.rot_checkpoints(newest); });
+    if (random_.chance(0.6)) return;
+    traps_.set(c, random_.chance(0.5) ? Path::checkpoint_asked_for : Path::image_sent, between(0ms, 20ms), [this, &c, g, bad](Node n) {
+      if (random_.chance(0.4)) return c.down(bad, Crash::power, between(50ms, 400ms));
+      power_off(c, {n == bad ? g->primary : n}, 300ms, 3s);
+    });
+  });
 }
 
 // Volumes that nobody uses are made and removed while nodes go and come.

@@ -19,8 +19,10 @@ class Schedules {
   using Tenants = std::vector<std::unique_ptr<Tenant>>;
   Schedules(Simulation& sim, Unit& unit, Damage& damage, Traps& traps, const Tenants& tenants);
 
-  /// Names of all, in the order in which seeds draw them.
+  /// Names of all.
   static const std::vector<std::string>& names();
+  /// So many of them, from the first on, seeds draw alike.
+  static constexpr std::size_t kDrawnAlike = 20;
   /// One of its kind; again and again for as long as faults come. REQUIRES: `name` is one of names().
   Chaos::Fault fault(const std::string& name);
   /// Undoes what Chaos::heal() does not.
@@ -55,6 +57,7 @@ class Schedules {
   void late_answers(Chaos& c);
   void restart_in_lease(Chaos& c);
   void rotten_log(Chaos& c);
+  void lost_disk(Chaos& c);
 
   void cut(const std::vector<Node>& a, const std::vector<Node>& b);
   void mend(const std::vector<Node>& a, const std::vector<Node>& b);

@@ -1,4 +1,4 @@
-// For tests of a whole unit in virtual time: three heads, six sleds, a control plane and one client with the volume "v" attached.
+// For tests of a whole unit in virtual time: three heads or more, six sleds, a control plane and one client with the volume "v" attached.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -40,8 +40,9 @@ struct VolumeClient {
 class UnitTest : public testing::Test {
  protected:
   /// No flush by itself.
-  explicit UnitTest(std::uint32_t copies = 3, std::uint64_t log_bytes = 4 << 20, const std::function<void(head::Options&)>& tweak = {}) {
+  explicit UnitTest(std::uint32_t copies = 3, std::uint64_t log_bytes = 4 << 20, const std::function<void(head::Options&)>& tweak = {}, std::uint32_t heads = 3) {
     Unit::Shape shape;
+    shape.heads = heads;
     head::Options& h = shape.head;
     h.segment_bytes = h.meta_segment_bytes = 256 << 10;
     h.log_bytes = h.meta_bytes = log_bytes;
@@ -56,7 +57,7 @@ class UnitTest : public testing::Test {
       client_ = c.get();
       return c;
     });
-    EXPECT_TRUE(sim_.run_until([&] { return unit_->control() && unit_->control()->registry().alive("head").size() == 3 &&
+    EXPECT_TRUE(sim_.run_until([&] { return unit_->control() && unit_->control()->registry().alive("head").size() == heads &&
                                             unit_->control()->registry().alive("sled").size() == 6; }, 10s));
     EXPECT_TRUE(unit_->control()->volumes().create({"v", kBlocks * kBlockBytes, {2, 1}, copies}).ok());
     on_client([](VolumeClient& c) -> Task<Status> {

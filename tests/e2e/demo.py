@@ -138,6 +138,7 @@ class Demo:
     def start_unit(self):
         self.screen.step("start the unit: 1 control plane, 4 heads, 8 sleds with 2 devices each, 1 attach")
         self.unit.run("unit", "up", "--dir", self.unit.dir, *self.unit.up_args, timeout=300)
+        self.unit.configure_heads('checkpoint-growth = "128KiB"\n')  # so small a volume has little metadata
         for name, size in (("disk", self.volume.image), ("scratch", self.volume.scratch)):
             self.unit.run("volume", "create", name, "--size", f"{size // MIB}MiB", "--layout", "4+2")
             self.unit.wait(f"volume {name} opens", lambda: self.unit.volume(name)["state"] == "open", 30)
@@ -162,7 +163,8 @@ class Demo:
         self.screen.step("fio writes and verifies; the primary head dies in the middle (SIGKILL)")
         process, out = fio(self.uri("scratch"), self.work, "failover", self.volume.scratch, self.volume.failover_io, 1)
         self.children.append(process)
-        victim = self.unit.volume("scratch")["primary"]
+        victim = self.victim = self.unit.volume("scratch")["primary"]
+        self.before_loss = {name: self.unit.members(name) for name in ("disk", "scratch")}
         victim_pid = self.unit.pid(victim)
         # In the middle on a fast disk as well: as soon as writes are seen.
         self.unit.wait("fio writes", lambda: process.poll() is not None or self.unit.volume("scratch")["written_bytes"]["user"] > 0, 60)
@@ -178,6 +180,39 @@ class Demo:
         self.report["pause_ms"] = round(pause, 1)
         self.report["throughput"]["randwrite_4k_iops"] = round(job["write"]["iops"])
         self.screen.event(f"{now['primary']} took over in epoch {now['epoch']}; longest I/O {pause:.0f} ms, no error; verified")
+
+    # Requirement: MC-08, MC-09, MC-11, MC-14, FO-02
+    def replace_head(self):
+        self.screen.step("the dead head is gone for good: another one builds its replicas from checkpoints while fio writes; then a second head dies")
+        process, out = fio(self.uri("scratch"), self.work, "replacement", self.volume.scratch, self.volume.failover_io, 3)
+        self.children.append(process)
+        for name, before in self.before_loss.items():
+            if self.victim in before:
+                self.unit.wait(f"another head holds {name} instead of {self.victim}", lambda: self.whole_without(name, self.victim), 60 * self.volume.patience)
+        time.sleep(0.7)  # reports come with the pings
+        for name, before in self.before_loss.items():
+            for head, row in self.unit.members(name).items():
+                if head not in before:
+                    self.show_sources(name, head, row["put_together_from"])
+        second = self.unit.volume("disk")["primary"]
+        self.unit.kill(second)
+        for name in ("disk", "scratch"):
+            self.unit.wait(f"{name} is open without {second}", lambda: self.unit.volume(name)["primary"] != second and self.unit.volume(name)["state"] == "open", 60)
+        self.screen.event(f"killed {second}, primary of volume disk: {self.unit.volume('disk')['primary']} took over; two of four heads are left")
+        finish_fio(process, out, "replacement", 120 * self.volume.patience)
+        self.screen.event("fio saw no error and verified what it had written")
+
+    def whole_without(self, name, lost):
+        now = self.unit.volume(name)
+        return lost not in [now["primary"], *now["reserves"]] and now["copies"] == 3
+
+    def show_sources(self, name, head, row):
+        """Bytes that a newcomer was built from. The imported volume is flushed: its index must come from a checkpoint."""
+        self.report.setdefault("replacements", {})[name] = {"head": head, **row}
+        source = f"{row['checkpoint'] / 1024:.0f} KiB from a checkpoint of {row['author']}" if row["checkpoint"] else "no checkpoint"
+        self.screen.event(f"{head} holds {name}: {source}; from another head {row['metadata'] / 1024:.0f} KiB of newer metadata, {row['unflushed'] / 1024:.0f} KiB unflushed")
+        if name == "disk" and (row["checkpoint"] == 0 or row["index_pages"] or row["metadata"] > row["records"] + (64 << 10)):
+            raise CheckFailed("replacement", f"{head} was not built from a checkpoint and what is newer: {row}")
 
     def flush(self):
         self.screen.step("flush to the sleds, then restart the heads (cold caches)")
@@ -316,7 +351,7 @@ class Demo:
         r = self.report
         mib = lambda n: f"{n / MIB:.1f} MiB"
         print("\n" + "=" * 78)
-        print("Luge: one unit, one disk image, one head and two sleds lost")
+        print("Luge: one unit, one disk image, two heads and two sleds lost")
         print("timeline")
         for e in self.screen.events:
             print(f"  {e['seconds']:6.1f} s  {e['text']}")
@@ -324,6 +359,8 @@ class Demo:
             print("throughput      " + ", ".join(f"{k} {v}" for k, v in r["throughput"].items()))
         if "pause_ms" in r:
             print(f"longest pause   {r['pause_ms']} ms (largest completion time fio saw across the head's death)")
+        for name, w in r.get("replacements", {}).items():
+            print(f"replaced {name:7}{w['head']}: checkpoint {w['checkpoint']} B of {w['author'] or 'nobody'}, metadata {w['metadata']} B, unflushed {w['unflushed']} B, index pages {w['index_pages']}")
         for name, w in r["written_bytes"].items():
             print(f"written {name:8}" + ", ".join(f"{k} {mib(v)}" for k, v in w.items()))
         if "reconstructed_share" in r:
@@ -343,6 +380,7 @@ class Demo:
         self.start_unit()
         self.import_image()
         self.kill_primary()
+        self.replace_head()
         self.flush()
         self.kill_sleds()
         self.judge_mutant()

@@ -44,6 +44,17 @@ class Unit:
     def kill(self, node):
         os.kill(self.pid(node), signal.SIGKILL)
 
+    def configure_heads(self, lines):
+        """Lines for the configuration of every head, which starts anew with them."""
+        for name in (n["name"] for n in self.json("status")["nodes"] if n["role"] == "head"):
+            with open(os.path.join(self.dir, name, "config.toml"), "a") as f:
+                f.write(lines)
+        self.run("unit", "restart", "--role", "head")
+
+    def members(self, volume):
+        """The rows of the members of a volume of one partition, by head."""
+        return {m["head"]: m for m in self.volume(volume)["vps"][0]["members"]}
+
     def wait(self, what, predicate, seconds):
         deadline = time.time() + seconds
         while not predicate():
