@@ -284,7 +284,7 @@ TEST_F(VolumeTest, SilentPrimaryIsLookedUpAnew) {
   EXPECT_LT(volume().stats().longest_pause, 4s);
 }
 
-// Requirement: FO-10
+// Requirement: FO-10 switch=only-the-primary-asked
 TEST_F(VolumeTest, WithoutControlPlaneTheKnownMembersAreTriedInTurn) {
   expect_write(0, pattern(4096, 0));
   sim.crash(control_node, sim::Crash::process);

@@ -6,6 +6,7 @@
 #include "base/logging.hpp"
 #include "client/volume_state.hpp"
 #include "client/vp_session.hpp"
+#include "switches/switches.hpp"
 
 namespace luge::client {
 namespace {
@@ -62,7 +63,7 @@ io::Task<bool> VpSession::look_up() {
 
 // Leaves the address to try in address_; empty if none is known.
 io::Task<void> VpSession::find_primary() {
-  if (look_up_first_ && !co_await look_up() && !members_.empty()) {
+  if (look_up_first_ && !co_await look_up() && !members_.empty() && !broken(Switch::only_the_primary_asked)) {
     // Whoever is primary answers; the others say that they are not.
     NodeId n = members_[turn_++ % members_.size()];
     if (const wire::NodeRecord* r = v_.control.node(n); r != nullptr && !r->address.empty()) addresses_[n] = r->address;

@@ -210,7 +210,7 @@ io::Task<bool> Primary::send_image(NodeId id, std::uint64_t turn, Partition::Syn
   std::vector<RecordPtr> unflushed;
   std::vector<std::shared_ptr<void>> held;  // their log space, should they be flushed or overwritten before they are sent
   for (const auto& [lsn, r] : replica.records()) {
-    if (lsn <= held_to || lsn > image.point.lsn || r->kind() != RecordKind::data || r->live == 0) continue;
+    if (lsn <= held_to || lsn > image.point.lsn || r->kind() != RecordKind::data || (r->live == 0 && !broken(Switch::flushed_data_moves))) continue;
     if (broken(Switch::unflushed_left_out)) continue;
     unflushed.push_back(r);
     held.push_back(partition_.hold(*r));

@@ -34,7 +34,7 @@ io::Task<Status> Partition::adopt(Designation d) {
   if (dropped || (!d.newer_than(designation()) && !signed_anew)) co_return Status();
   bool new_history = designation().history != 0 && d.history != designation().history && !broken(Switch::history_unchecked);
   std::vector<io::MetaStore::Change> changes;
-  changes.emplace_back("designation/" + std::to_string(d.vp), d.serialize());
+  if (!broken(Switch::designations_not_kept)) changes.emplace_back("designation/" + std::to_string(d.vp), d.serialize());
   if (new_history) changes.emplace_back(unsound_key(d.vp), kGivenUp);
   Status s = co_await ctx.meta_store->put(std::move(changes));
   if (!s.ok()) co_return s;

@@ -182,6 +182,7 @@ void Replica::note_width(std::uint64_t number, const StripeRow& row) {
 void Replica::maybe_free(Record& record) {
   if (record.live != 0 || record.lsn() > commit_ || record.kind() != RecordKind::data) return;
   if (pin_ != 0 && record.lsn() >= pin_) return;
+  if (broken(Switch::flushed_data_moves)) return;
   Lsn lsn = record.lsn();
   if (record.durable && release) release(Portion::data, record.position.segment, commit_);
   window_ = std::max(window_, lsn + 1);

@@ -1,10 +1,12 @@
 #include "head/server.hpp"
 
+#include <algorithm>
 #include <set>
 
 #include "base/logging.hpp"
 #include "head/outbox.hpp"
 #include "head/primary.hpp"
+#include "switches/switches.hpp"
 #include "wire/sled_generated.h"
 
 namespace luge::head {
@@ -287,6 +289,10 @@ void HeadServer::on_confirm(const ChannelPtr& channel, const wire::Frame& frame)
   }));
 }
 
+bool HeadServer::primary_of_another(VpId vp) const {
+  return std::any_of(ctx_.partitions.begin(), ctx_.partitions.end(), [vp](const auto& p) { return p.first != vp && p.second->primary; });
+}
+
 io::Task<void> HeadServer::answer_peer(ChannelPtr channel, wire::Frame frame) {
   auto not_here = [&](VpId vp) {
     channel->reply(frame, wire::reply_frame(Status(Code::not_found, "VP " + std::to_string(vp) + " has no replica here")));
@@ -296,6 +302,7 @@ io::Task<void> HeadServer::answer_peer(ChannelPtr channel, wire::Frame frame) {
     const auto* m = frame.as<fbs::Collect>();
     if (!m || !m->designation()) co_return channel->close();
     if (!Designation::from(*m->designation()).has_member(ctx_.options.id)) co_return not_here(m->designation()->vp());
+    if (broken(Switch::one_role_per_head) && primary_of_another(m->designation()->vp())) co_return not_here(m->designation()->vp());
     answer = co_await make_partition(m->designation()->vp()).collect(*m);
   } else if (frame.kind == wire::Kind::fetch_tail) {
     const auto* m = frame.as<fbs::FetchTail>();

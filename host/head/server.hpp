@@ -44,6 +44,7 @@ class HeadServer {
   void bound_memory();
   io::Task<void> clean_metadata();
   Partition& make_partition(VpId vp);
+  bool primary_of_another(VpId vp) const;
   void on_log_durable(const std::vector<RecordPtr>& records);
   void want_ack(VpId vp, const ChannelPtr& channel);
   void send_acks();

@@ -79,11 +79,15 @@ enum class Switch {
   checkpoint_not_asked_for,      // a replica is built anew from another alone
   checkpoint_needs_author,       // what a head that is down has written is not found
   unflushed_left_out,            // of what a replica is built from
+  flushed_data_moves,            // it is kept in the logs, and sent to who builds a replica
   // Survivors act (architecture A5)
   no_survivor_stands,            // for a primary that is lost
   no_spare_chosen,               // for a reserve that is lost
   silent_head_unnoticed,         // pings that are not answered mean nothing
   survivors_not_told,            // that a head has failed
+  designations_not_kept,         // over a restart of a head
+  one_role_per_head,             // who is a primary takes no replica of another VP
+  only_the_primary_asked,        // by a client that hears nothing of it
   // Front ends
   no_tls_demand,                 // an address with TLS serves without it, too
   // Coders that are not trusted (8.7)

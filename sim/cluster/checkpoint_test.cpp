@@ -70,7 +70,8 @@ class CheckpointTest : public UnitTest {
   std::uint64_t index(NodeId head) { return unit_->head(head)->digest(designation().vp)->index; }
 };
 
-// Requirement: MC-11, MC-12, MC-14, P-9.1
+// Requirement: MC-11, MC-12, P-9.1
+// Requirement: MC-14 switch=flushed-data-moves
 // Requirement: MC-02 switch=checkpoints-never-due
 // Requirement: MC-03 switch=reserves-write-no-checkpoint
 // Requirement: MC-09 switch=checkpoint-not-asked-for

@@ -1,4 +1,6 @@
 // A control plane that is there and answers nothing (protocol 4.8): a whole unit in virtual time.
+#include <algorithm>
+
 #include "sim/cluster/unit_fixture.hpp"
 
 namespace luge::sim {
@@ -22,6 +24,46 @@ TEST_F(NoControlTest, LeasesLastWhileAProposalHasNoAnswer) {
   EXPECT_EQ(contents().substr(0, 2), "a0");
   sim_.resume(unit_->control_node());
   EXPECT_TRUE(all_required());
+}
+
+// Requirement: MC-21 switch=designations-not-kept
+TEST_F(NoControlTest, AHeadThatHasRestartedKnowsWhereTheReplicasOfItsVolumesAre) {
+  write(0, 1, 'a');
+  const control::Designation d = designation();
+  sim_.crash(unit_->control_node(), Crash::power);
+  for (NodeId n : d.members()) {
+    sim_.crash(node(n), Crash::power);
+    sim_.restart(node(n));
+  }
+  sim_.run_for(1s);
+  for (NodeId n : d.members()) {
+    const head::Replica* r = unit_->head(n) ? unit_->head(n)->replica(d.vp) : nullptr;
+    ASSERT_TRUE(r) << "node " << n << " has forgotten its replica";
+    EXPECT_EQ(r->designation.members(), d.members());
+    EXPECT_EQ(r->designation.required, d.required);
+  }
+}
+
+// Requirement: MC-23 switch=one-role-per-head
+TEST_F(NoControlTest, AHeadIsPrimaryOfOnePartitionAndReserveOfAnother) {
+  ASSERT_TRUE(unit_->control()->volumes().create({"w", kBlocks * kBlockBytes, {2, 1}, 3}).ok());
+  auto whole = [&] {
+    const auto& all = unit_->store().designations;
+    return std::all_of(all.begin(), all.end(), [&](const auto& d) {
+      const head::Head* h = unit_->head(d.second.primary);
+      return d.second.required.size() == 3 && h && h->digest(d.first) && h->digest(d.first)->primary_open;
+    });
+  };
+  sim_.run_for(3s);
+  ASSERT_TRUE(sim_.run_until(whole, 20s));
+  const control::Designation v = unit_->store().designations.begin()->second, w = unit_->store().designations.rbegin()->second;
+  ASSERT_NE(v.primary, w.primary);
+  EXPECT_TRUE(v.has_member(w.primary) && w.has_member(v.primary));
+  sim_.crash(unit_->control_node(), Crash::power);
+  write(0, 1, 'a');
+  sim_.run_for(1s);
+  EXPECT_EQ(unit_->head(w.primary)->replica(v.vp)->commit(), unit_->head(v.primary)->replica(v.vp)->commit());
+  EXPECT_EQ(contents().substr(0, 2), "a0");
 }
 
 }  // namespace
