@@ -87,7 +87,7 @@ void Replicator::examine() {
   std::unique_lock lock(examining_);
   while (!ending_) {
     for (Source& s : sources_)
-      if (s.on) examine_locked(s);
+      if (s.on && !broken(Switch::examiner_pauses)) examine_locked(s);
     end_.wait_for(lock, kExamineEvery);
   }
 }
@@ -283,9 +283,9 @@ Status Replicator::run_passes(Target& target, Report& report, bool everything) {
   return Status();
 }
 
-Status Replicator::quiesce() {
+Status Replicator::quiesce(bool stays) {
   for (Source& s : sources_)
-    if (Status e = s.recorder->quiesce(); !e.ok()) return e.with(s.recorder->name());
+    if (Status e = s.recorder->quiesce(stays); !e.ok()) return e.with(s.recorder->name());
   if (broken(Switch::final_drain_left_out)) return Status();
   // The device may wait for slots until its last write is recorded, so examining goes on while we wait for its marker.
   const auto begin = Clock::now();
@@ -348,15 +348,20 @@ Result<Report> Replicator::checkpoint(Target& target, Begin begin, const std::st
   const bool everything = begin.parent == 0;
   if (!everything && fresh_) return Status(Code::invalid, "the first checkpoint after a start has everything");
   sent_.clear();
+  {
+    std::lock_guard lock(reporting_);
+    passes_.clear();
+  }
   const std::uint64_t records = device_counters().records;
   if (Status s = target.begin(begin); !s.ok()) return s;
   if (Status s = run_passes(target, report, everything); !s.ok()) return failed(target, s);
   put_aside_ = then != Then::hand_over;
   const auto quiet = Clock::now();
-  Status s = quiesce();
+  Status s = quiesce(then != Then::hand_over);
   if (s.ok()) s = read_disk(report, target);
   const auto pause = Clock::now();
   if (s.ok()) s = machine_.pause();
+  report.stop_seconds = seconds_since(pause);
   paused_ = s.ok();
   std::string state;
   if (s.ok()) s = rest(target, report, state);

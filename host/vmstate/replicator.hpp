@@ -41,7 +41,8 @@ class Recorder {
   virtual Result<Ring> start(bool at_scheduling, unsigned slots_log2) = 0;
   virtual Status stop() = 0;
   /// No write is on its way, all are recorded, and the marker is the ring's last record. Begins it; the marker is the end of it.
-  virtual Status quiesce() = 0;
+  /// `stays`: the machine goes on here afterwards.
+  virtual Status quiesce(bool stays) = 0;
   virtual Status resume() = 0;
   /// Bytes per second that it may write from now on; 0: as fast as it can.
   virtual Status throttle(std::uint64_t bytes_per_second) = 0;
@@ -84,7 +85,8 @@ struct Report {
   std::vector<PassReport> passes;       ///< the last one with the machine paused
   double pause_seconds = 0;             ///< from the pause to the resumption
   double quiet_seconds = 0;             ///< from the quiet device to the resumption: how long the disk waited
-  double state_seconds = 0;             ///< of them, for the device state
+  double stop_seconds = 0;              ///< of the pause, until the machine stood still
+  double state_seconds = 0;             ///< of it, for the device state
   double commit_seconds = 0;            ///< of them, for the target's commit (migration)
   std::uint64_t records = 0;            ///< examined since the checkpoint before
   std::uint64_t throttled_to = 0;       ///< bytes per second; 0: never
@@ -148,7 +150,7 @@ class Replicator {
   Status pass(Target& target, Report& report, bool everything);
   Status run_passes(Target& target, Report& report, bool everything);
   Status rest(Target& target, Report& report, std::string& state);
-  Status quiesce();
+  Status quiesce(bool stays);
   Status read_disk(Report& report, Target& target);
   void let_run(bool machine = true);
   bool small_enough();
