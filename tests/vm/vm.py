@@ -120,11 +120,11 @@ class Guest:
             time.sleep(0.1)
         return self.counts()
 
-    def wait_working(self, seconds=180):
+    def wait_working(self, seconds=400):
         """Until the pool is full of what the disk wrote, and more."""
         return self.wait_counts(lambda c: c[1] > 3000 and c[2] > 200, "the guest reads and writes", seconds)
 
-    def wait_passes(self, more=2, seconds=180):
+    def wait_passes(self, more=2, seconds=400):
         """Until it has looked at all of its memory `more` times from now on."""
         begin = self.counts()[3]
         return self.wait_counts(lambda c: c[3] >= begin + more, "the guest verifies its memory", seconds)
