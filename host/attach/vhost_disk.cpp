@@ -110,6 +110,7 @@ io::Task<void> VhostDisk::rings_stopped() {
   auto given = std::make_shared<bool>(false);
   world_.spawn("vhost lease", give_lease(self, given));
   changed_.notify_all();
+  if (quiesced_) co_return;  // a manager moves the guest: the volume is given back while it saves and copies the rest
   const io::Time deadline = world_.now() + kGiveBack;
   while (!*given && world_.now() < deadline) co_await changed_.wait_until(deadline);
   if (!*given) logging::warn("disk '{}': the control plane doesn't answer; the volume is given back when it does", options_.name);

@@ -78,6 +78,11 @@ struct PassReport {
   std::uint64_t by_processor = 0, by_device = 0, by_both = 0, disk = 0, again = 0;  ///< pages; `again`: of a checkpoint that failed
   std::uint64_t pages = 0, zero_pages = 0, bytes = 0;  ///< copied
   double seconds = 0;
+  PassReport& operator+=(const PassReport& o) {
+    by_processor += o.by_processor, by_device += o.by_device, by_both += o.by_both, disk += o.disk, again += o.again;
+    pages += o.pages, zero_pages += o.zero_pages, bytes += o.bytes, seconds += o.seconds;
+    return *this;
+  }
 };
 
 struct Report {
@@ -97,7 +102,7 @@ struct ReplicationOptions {
   bool at_scheduling = false;     ///< recording mode (DWR-10, DWR-11)
   unsigned slots_log2 = 14;
   unsigned most_passes = 12;      ///< before the pause
-  double pause_goal = 0.020;      ///< seconds that copying the rest may take
+  double pause_goal = 0.020;      ///< seconds that copying the rest may take; half of it where it is sent within the pause
   double quiesce_limit = 10;      ///< seconds
   bool throttle = true;           ///< slow the device when it dirties faster than pages are copied
 };
@@ -172,7 +177,7 @@ class Replicator {
   bool put_aside_ = false;                 // copies of a pause are sent after it
   std::vector<std::uint64_t> aside_;
   std::vector<std::byte> aside_content_;
-  bool recording_ = false, fresh_ = true, paused_ = false;
+  bool recording_ = false, fresh_ = true, paused_ = false, handing_over_ = false;
   std::uint64_t throttle_ = 0;
   double copy_rate_ = 0;    // pages per second
   std::atomic<bool> give_up_{false};

@@ -41,7 +41,7 @@ class Guest:
                 "-machine", "q35,memory-backend=m", "-object", f"memory-backend-memfd,id=m,size={MEMORY}K,share=on",
                 "-chardev", f"socket,id=c,path={vhost},reconnect=1", "-device", f"vhost-user-blk-pci,chardev=c,num-queues={queues}",
                 "-kernel", os.path.join(guest, "vmlinuz"), "-initrd", os.path.join(guest, "initrd.gz"),
-                "-append", f"console=ttyS0 quiet panic=-1 load={load}", "-serial", f"file:{self.log}", "-no-reboot",
+                "-append", f"console=ttyS0 quiet no_timer_check panic=-1 load={load}", "-serial", f"file:{self.log}", "-no-reboot",
                 "-qmp", f"unix:{self.qmp_path},server=on,wait=off"]
         if incoming:
             args += ["-incoming", f"unix:{incoming}"]
