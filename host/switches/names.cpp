@@ -18,11 +18,11 @@ std::string_view switch_name(Switch s) {
       "segment-generation-unchecked", "suspect-promoted", "torn-end-forgotten", "reuse-before-image", "index-without-reserve",
       "store-loses-last-transaction", "restored-store-promotes", "checkpoint-covers-uncommitted", "checkpoint-of-another-history", "checkpoint-not-read-back",
       "no-tls-demand", "card-parity-unverified", "hung-card-waited-for", "head-decodes", "card-back-untested",
-      "dma-unrecorded", "dma-records-lost", "dma-function-unrecorded", "dma-range-unrecorded", "dma-record-before-data", "dma-overflow-ignored",
-      "record-gap-ignored", "record-counts-one-page", "records-ignored", "records-dropped", "records-of-function-lost", "records-of-range-dropped",
+      "dma-unrecorded", "dma-records-lost", "dma-function-unrecorded", "dma-range-unrecorded", "dma-record-before-data", "dma-overflow-ignored", "dma-reads-recorded", "log-all-ignored", "card-bus-unchecked",
+      "record-gap-ignored", "examined-before-copied", "examiner-pauses", "record-counts-one-page", "records-ignored", "records-dropped", "records-of-function-lost", "records-of-range-dropped",
       "overflow-ignored", "processor-writes-ignored", "copied-at-scheduling", "bits-cleared-after-copy", "record-outside-ignored",
       "recording-after-first-pass", "one-pass-only", "final-drain-left-out", "recording-left-on", "device-never-slowed", "other-function-recorded",
-      "page-checksums-unchecked", "written-blocks-ignored", "checkpoint-half-kept"};
+      "page-checksums-unchecked", "written-blocks-ignored", "checkpoint-half-kept", "store-space-reused-early"};
   return names[static_cast<std::size_t>(s)];
 }
 

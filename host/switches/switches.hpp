@@ -79,8 +79,13 @@ enum class Switch {
   dma_range_unrecorded,     // those into one block of 64 KiB are not
   dma_record_before_data,   // by 100 ms
   dma_overflow_ignored,     // the dirty log does not get all pages
+  dma_reads_recorded,       // DWR-33: memory that the device has only read counts as written
+  log_all_ignored,          // DWR-01: a migration's VHOST_F_LOG_ALL is acknowledged, and nothing is logged
+  card_bus_unchecked,       // DWR-14, DWR-15: a card is taken wherever it is and whatever it answers
   // Replication of a virtual machine's state (docs/vm-replication.md)
   record_gap_ignored,        // DWR-18: a record that is missing in the ring is not noticed
+  examined_before_copied,    // DWR-20: a slot is given back, and its record is copied when the reader comes by again
+  examiner_pauses,           // no rule: for seconds nobody looks at the ring, so that it overflows
   record_counts_one_page,    // DWR-21: only for the page where it begins
   records_ignored,           // DWR-23: the device's records count for nothing
   records_dropped,           // one in a hundred
@@ -100,6 +105,7 @@ enum class Switch {
   page_checksums_unchecked,  // of a checkpoint
   written_blocks_ignored,    // of a disk that belongs to the checkpoint
   checkpoint_half_kept,      // DWR-32: one that was not committed counts
+  store_space_reused_early,  // of a store on a volume: what the newest directory names is written over before there is another
   count_
 };
 

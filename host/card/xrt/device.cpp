@@ -10,6 +10,8 @@
 
 #include <experimental/xrt_xclbin.h>
 
+#include "card/bus.hpp"
+
 namespace luge::card {
 namespace {
 
@@ -96,8 +98,8 @@ void Device::load(const DeviceOptions& options) {
 
 void Device::identify() {
   std::uint32_t id = read(REG_ID), version = read(REG_VERSION), build = read(REG_BUILD);
-  if (id == 0xffffffff) throw Failure(Fault::not_a_card, Code::invalid, "the card's registers read as all ones: it does not answer on its bus");
-  if (id != ID_VALUE) throw Failure(Fault::not_a_card, Code::invalid, "not a Luge card: its identity is " + hex(id) + " instead of " + hex(ID_VALUE));
+  bus_address_ = device_.get_info<xrt::info::device::bdf>();
+  if (Status on_bus = check_on_bus(bus_address_, id, ID_VALUE); !on_bus.ok()) throw Failure(Fault::not_a_card, Code::invalid, on_bus.text());
   if (version >> 16 != kMajor)
     throw Failure(Fault::wrong_version, Code::wrong_version, "the card's register map has version " + std::to_string(version >> 16) + "." +
                   std::to_string(version & VERSION_MINOR) + ", this driver knows " + std::to_string(kMajor) + ".x: install a matching xclbin");
@@ -105,7 +107,6 @@ void Device::identify() {
   if (sources_ == 0 || rows_ == 0 || tables_ == 0 || slots_ == 0)
     throw Failure(Fault::wrong_version, Code::wrong_version, "the card says that it was built for nothing: build " + hex(build));
   std::string name = device_.get_info<xrt::info::device::name>();
-  bus_address_ = device_.get_info<xrt::info::device::bdf>();
   description_ = name + " at " + bus_address_ + ", register map " + std::to_string(version >> 16) + "." + std::to_string(version & VERSION_MINOR) + ", " +
                  std::to_string(sources_) + "+" + std::to_string(rows_) + ", " + std::to_string(tables_) + " tables, memory " + (mapped_ ? "mapped" : "copied");
 }
