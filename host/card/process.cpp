@@ -104,7 +104,8 @@ Result<std::unique_ptr<Process>> Process::start(const CardOptions& o, Fault& fau
   fs::create_directories(run, e);
   p->log_ = card + ".log";
   env["SDACCEL_EM_RUN_DIR"] = run;
-  std::vector<std::string> arguments{program, "--device", std::to_string(o.device), "--pool-bytes", std::to_string(o.pool_bytes)};
+  std::vector<std::string> arguments{program, "--device", std::to_string(o.device), "--pool-bytes", std::to_string(o.pool_bytes),
+                                     "--ask", "../card" + std::to_string(o.device) + ".ask"};  // of `run`, where it is started
   if (!xclbin.empty()) arguments.insert(arguments.end(), {"--xclbin", fs::absolute(xclbin).string()});
   if (!o.memory.empty()) arguments.insert(arguments.end(), {"--memory", o.memory});
   std::vector<std::string> environment;
