@@ -12,6 +12,7 @@
 #include "hls/registers/card.h"
 #include "sim/card/card.hpp"
 #include "sim/xrt/machine.hpp"
+#include "switches/switches.hpp"
 
 namespace {
 
@@ -34,7 +35,7 @@ class Bench {
   explicit Bench(Kind kind, std::vector<std::uint8_t> image = {}, bool owner_hidden = false) {
     machine.memory.allocate(kHost, kHostBytes);
     ControllerSettings s;
-    s.image = image.empty() ? luge::sim::read_image(LUGE_FIRMWARE_IMAGE) : image, s.board = 7, s.revision = 3, s.owner_hidden = owner_hidden;
+    s.image = image.empty() ? luge::sim::read_image(LUGE_FIRMWARE_IMAGE) : image, s.board = 7, s.revision = 3, s.owner_hidden = owner_hidden || luge::broken(luge::Switch::ring_owner_ignored);
     machine.add_controller(kind == Kind::rv32 ? luge::sim::make_rv32_controller : luge::sim::make_native_controller, std::move(s));
   }
   std::uint32_t peek(std::uint32_t offset) {
@@ -243,6 +244,7 @@ std::string under_resets(ResetBench& b, unsigned wanted) {
   return "";
 }
 
+// Requirement: CF-09 switch=ring-owner-ignored
 TEST_P(ControllerTest, ResetsUnderLoadCostNoByte) {
   ResetBench b(GetParam());
   EXPECT_EQ(under_resets(b, GetParam() == Kind::rv32 ? resets : 200), "");

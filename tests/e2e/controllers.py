@@ -204,7 +204,7 @@ class Controllers:
         recorded = json.loads(out)
         self.say(f"recorder: {recorded['answered']} reads and writes linearizable, 0 lost; fio: 0 errors; {rebuilt} bytes rebuilt in the last read")
 
-    # Requirement: P-8.7
+    # Requirement: CF-09, P-8.7
     def run(self):
         try:
             self.prepare()

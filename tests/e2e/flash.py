@@ -316,7 +316,7 @@ class UnitFlash(Bench):
     def back(self, sled):
         self.unit.wait(f"{sled} has its card again", lambda: self.states()[sled] in ("healthy", "suspect"), 90)
 
-    # Requirement: P-8.7
+    # Requirement: CF-12, P-8.7
     def run(self):
         self.keys("key")
         self.unit.run("unit", "up", *self.unit.up_args, timeout=300)
