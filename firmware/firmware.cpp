@@ -4,17 +4,18 @@
 #include "firmware/fences.hpp"
 #include "firmware/hal/hal.hpp"
 #include "firmware/bist.hpp"
+#include "firmware/images.hpp"
 #include "firmware/rules.hpp"
 #include "firmware/table.hpp"
 #include "firmware/telemetry.hpp"
+#include "firmware/update/slots.hpp"
+#include "firmware/watchdog.hpp"
 
 namespace fw {
 namespace {
 
 using namespace luge_card;
 
-constexpr uint32_t kWatchdog0 = MAP_WATCHDOG, kWatchdog1 = MAP_WATCHDOG + 4;
-constexpr uint32_t kWatchdogReset = 8, kWatchdogState = 4, kWatchdogEnable = 2;
 #ifdef __riscv
 constexpr uint32_t kProcessor = 1;
 #else
@@ -31,13 +32,11 @@ void set_answer(unsigned i, uint32_t v) { hal::set_shared(SHARED_ANSWER + 4 * i,
 
 bool quiet() { return hal::shared(SHARED_OWNER) == 0 || !kept(Rule::respect_owner); }
 
-void restart_watchdog() { hal::store(kWatchdog0, kWatchdogState | kWatchdogEnable); }
-
 bool tested() {
-  restart_watchdog();
+  watchdog::restart();
   hal::set_shared(SHARED_STATE, FirmwareState::testing);
   Failure f = self_test(quiet());
-  restart_watchdog();
+  watchdog::restart();
   seen_faults = hal::reg(REG_FAULT);
   if (f) {
     ++counts.tests_failed;
@@ -96,6 +95,21 @@ int answer() {
   return AnswerStatus::unknown;
 }
 
+// When power comes, not at a reset of the controller, which is no start of an image.
+void choose_slot() {
+  if (hal::shared(SHARED_SLOT) != kNoSlot) return;
+  bool fell_back;
+  const uint32_t slot = choose_image(fell_back);
+  if (slot == kNoSlot) return;
+  log_event(Event::slot_chosen, slot, fell_back);
+  hal::set_shared(SHARED_SLOT, slot);
+}
+
+void keep_image() {
+  const uint32_t slot = hal::shared(SHARED_SLOT);
+  if (!image_is_good(slot)) record_fault({FaultKind::flash, {slot, 0}});
+}
+
 void look_around() {
   const uint32_t bits = hal::reg(REG_FAULT), fresh = bits & ~seen_faults & ~FAULT_JOB_FAILED;
   seen_faults = bits;
@@ -118,12 +132,13 @@ void boot() {
   hal::set_shared(SHARED_MAGIC, SHARED_MAGIC_VALUE);
   load_fences();
   log_event(Event::boot, kVersion, hal::shared(SHARED_BOOTS));
-  if (hal::load(kWatchdog0) & kWatchdogReset) record_fault({FaultKind::watchdog, {hal::shared(SHARED_HEARTBEAT), hal::shared(SHARED_BOOTS)}});
-  hal::store(kWatchdog0, kWatchdogReset | kWatchdogState | kWatchdogEnable);
-  hal::store(kWatchdog1, 1);
+  if (watchdog::has_reset()) record_fault({FaultKind::watchdog, {hal::shared(SHARED_HEARTBEAT), hal::shared(SHARED_BOOTS)}});
+  watchdog::begin();
   // A command that was open is lost: its sender sees `boots` change.
   hal::set_shared(SHARED_ANSWERED, hal::shared(SHARED_COMMAND));
-  tested();
+  choose_slot();
+  const bool passed = tested();
+  if (passed || !kept(Rule::good_after_test)) keep_image();
   write_telemetry(counts);
 }
 
@@ -139,7 +154,7 @@ void poll() {
     }
   }
   hal::set_shared(SHARED_HEARTBEAT, hal::shared(SHARED_HEARTBEAT) + 1);
-  restart_watchdog();
+  watchdog::restart();
   if (++rounds % kLookEvery == 0) look_around();
 }
 

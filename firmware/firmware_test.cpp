@@ -23,7 +23,8 @@
 bool fw::kept(Rule rule) {
   using luge::Switch, luge::broken;
   switch (rule) {
-    case Rule::fail_closed: return !broken(Switch::failed_card_ready);
+    case Rule::fail_closed:
+    case Rule::good_after_test: return !broken(Switch::failed_card_ready);
     case Rule::respect_owner: return !broken(Switch::ring_owner_ignored);
     case Rule::refuse_old_epochs: return !broken(Switch::card_fence_ignored);
     case Rule::fences_outlive_reset: return !broken(Switch::card_fence_forgotten);

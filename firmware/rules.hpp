@@ -8,6 +8,7 @@ enum class Rule {
   verify_before_flip,   // a record names a slot only when that was read back and found whole
   count_attempts,       // an image on trial starts kAttempts times at most
   whole_before_boot,    // what boots has the digest that its record says
+  good_after_test,      // an image is good when its self-test has passed
   fail_closed,          // a card whose self-test failed is not ready
   respect_owner,        // registers of the kernels belong to the host that has the ring
   refuse_old_epochs,    // a command under an epoch below the fence is refused

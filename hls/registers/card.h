@@ -215,6 +215,7 @@ struct FaultKind {
   static constexpr int card = 6;  // the card's `fault` register has a new bit: bits, status register
   static constexpr int watchdog = 7;  // the controller was reset while it worked: where (its phase), boots
   static constexpr int trap = 8;  // the firmware trapped: mcause, mepc
+  static constexpr int flash = 9;  // the flash did not take that the image is good: slot
 };
 
 // Entries of the firmware's log.
@@ -226,6 +227,7 @@ struct Event {
   static constexpr int fenced = 5;  // the same of a command that was refused
   static constexpr int marked_good = 6;  // slot, 0
   static constexpr int restart = 7;
+  static constexpr int slot_chosen = 8;  // slot that boots, 1 if another was to boot
 };
 
 struct Descriptor {
