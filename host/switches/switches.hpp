@@ -37,6 +37,10 @@ enum class Switch {
   truncate_not_durable,          // 4.3
   open_before_all_hold_tail,     // 4.4
   restarted_primary_keeps_epoch, // 4.5
+  old_epoch_taken,               // WR-13: records under a designation older than the newest that a reserve knows
+  heard_primary_denied,          // 4.7: a survivor says nothing of the primary that it hears
+  writes_wait_for_flush,         // WR-05: a write is taken when all before it are coded
+  flush_triggers_ignored,        // FL-02, FL-03: a flush comes only when it is asked for
   silent_while_asking,           // 4.8: a primary that asks the control plane something sends no heartbeat meanwhile
   sync_waits_for_space,          // 3.4: a member whose log is full waits for space in the middle of a synchronisation
   late_sync_taken,               // 3.4: a synchronisation that was given up goes on

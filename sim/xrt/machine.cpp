@@ -51,7 +51,7 @@ void Machine::cycle() {
 void Machine::flip_some() {
   beats_ = write_.beats;
   if (flip_in_ != 0 && random_() % flip_in_ == 0) write_.faults.flip_beat = 0;
-  if (flip_each_ == 0 || beats_ % flip_each_ != 0) return;
+  if (flip_each_ == 0 || beats_ % flip_each_ != flip_each_ / 2) return;
   write_.faults.flip_beat = 0;
   std::ofstream(fault_file_ + ".flipped", std::ios::app) << beats_ << '\n';
 }

@@ -5,7 +5,7 @@
 //   read-error | write-error   every read or write of data answers SLVERR
 //   lost                       reads of data are never answered
 //   flip N                     one data beat in N that the card writes has a wrong bit, by chance
-//   flip-each N                every Nth data beat that the card writes, counted from its start; each adds a line to FILE.flipped
+//   flip-each N                every Nth data beat that the card writes from N/2 on, counted from its start; each adds a line to FILE.flipped
 //   all-ones                   registers read as all ones, as of a card that has fallen off its bus
 //   hang                       no call is answered
 //   controller-hang            the controller executes nothing (its watchdog resets it)
