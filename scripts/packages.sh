@@ -5,7 +5,7 @@ LUGE_BUILD_PACKAGES="clang-19 lld-19 cmake ninja-build ccache pkg-config flatbuf
  libxrt-dev uuid-dev ocl-icd-opencl-dev opencl-headers"
 LUGE_RUN_PACKAGES="python3 jq fio libnbd-bin qemu-utils e2fsprogs libxrt1 unzip ocl-icd-libopencl1 pocl-opencl-icd"
 LUGE_TEST_PACKAGES="libclang-rt-19-dev libbenchmark-dev procps man-db libnbd-dev nbdkit nbdkit-plugin-python python3-libnbd gnutls-bin
- openssl iproute2 qemu-system-x86 busybox-static cpio linux-perf"
+ openssl iproute2 qemu-system-x86 busybox-static cpio linux-perf libdpdk-dev"
 
 # Those of the arguments that are not installed.
 luge_missing() {

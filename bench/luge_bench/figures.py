@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 PAGE, RECORD = "docs/performance.md", "docs/figures.json"
@@ -71,6 +72,11 @@ GROUPS = {
     "growth": "luge-sim growth",
     "native": "luge card test native --seconds 10",
     "rtl": "luge card test rtl --seconds 20",
+    "drain": "drain_bench 400 --json",
+    "vhost": "tests/e2e/vhost.py --only figures",
+    "vhost-kills": "tests/e2e/vhost.py --only kills --kills 20",
+    "vhost-migrations": "tests/e2e/vhost.py --only migration --migrations 20",
+    "vm": "tests/vm/replication.py --only checkpoints,migration --checkpoints 20 --migrations 20",
 }
 
 FIGURES = [
@@ -105,13 +111,43 @@ FIGURES = [
     Figure("index-64g", "the same of 64 GiB", "growth", lambda r: r["index memory of 64 GiB mapped"], 0.25, False, " %", 3),
     Figure("card-native", "source data coded by the native card through XRT, stripes of 512 KiB, 4+2", "native", lambda r: r["bytes_per_second"] / 1e6, 150, True, " MB/s", 0),
     Figure("card-rtl", "the same by the verilated card (`build/hls`)", "rtl", lambda r: r["bytes_per_second"] / 1e6, 5, True, " MB/s", 1),
+    Figure("record-cost", "a DMA write record of a page: into its slot, and from there to the set of dirty pages", "drain", lambda r: r["pages"]["ring_ns"] + r["pages"]["drain_ns"], 15, False, " ns", 1),
+    Figure("vhost-writes", "vhost-user against NBD, the same volume, 4 KiB at queue depth 32: writes", "vhost", lambda r: r["writes"]["against_nbd"], 1.1, True),
+    Figure("vhost-reads", "the same: reads", "vhost", lambda r: r["reads"]["against_nbd"], 1.2, True),
+    Figure("vhost-writes-cpu", "the same: processor time of attach per write", "vhost", lambda r: r["writes"]["processor_time"], 0.6, False),
+    Figure("vhost-reads-cpu", "the same: processor time of attach per read", "vhost", lambda r: r["reads"]["processor_time"], 0.6, False),
+    Figure("vhost-recording", "4 KiB random reads of a guest at queue depth 32 with DMA writes recorded, against without", "vhost", lambda r: r["recording"]["ratio"], 0.97, True),
+    Figure("vhost-kills", "lost or doubled writes of a guest whose attach daemon is killed (SIGKILL) 20 times under load", "vhost-kills", lambda r: r["kills"]["wrong"], 0, False, "", 0),
+    Figure("qemu-migrations", "wrong blocks in a guest of 192 MiB after 20 of QEMU's live migrations under load", "vhost-migrations", lambda r: r["migrations"]["wrong"], 0, False, "", 0),
+    Figure("qemu-downtime", "downtime of those, median", "vhost-migrations", lambda r: r["migrations"]["downtime_ms"], 50, False, " ms", 0),
+    Figure("vm-copied", "pages copied in 20 checkpoints of a guest under load, after the first, against those dirty by records and processor; each checkpoint is compared by cmp", "vm",
+           lambda r: r["checkpoints"]["copied_to_dirty"], 1.1, False),
+    Figure("vm-pause", "pause of such a checkpoint without the saving of QEMU's devices, median", "vm", lambda r: r["checkpoints"]["pause_without_state_ms"], 20, False, " ms", 1),
+    Figure("vm-downtime", "downtime of `luge vm migrate` of that guest under load, loopback, median of 20, none with a wrong block", "vm", lambda r: r["migrations"]["downtime_ms"], 50, False, " ms", 1),
     Figure("card-driver", "processor time of the daemon for a MiB coded on the card, driver only", "native", lambda r: r["daemon_cpu_us_per_mib"], 150, False, " us", 0),
 ]
+
+
+def measure_script(words, build):
+    """Of a script of tests/, which writes its figures to a file."""
+    with tempfile.TemporaryDirectory(prefix="luge-figures-", dir="/var/tmp") as work:
+        out = os.path.join(work, "figures.json")
+        where = ["--bin", os.path.join(build, "bin"), "--guest", os.path.join(build, "guest")] if "vhost" in words[0] else ["--build", build]
+        done = subprocess.run([sys.executable, "-B", os.path.join(ROOT, words[0]), *where, "--dir", os.path.join(work, "run"), "--json", out, *words[1:]],
+                              capture_output=True, text=True, timeout=7200)
+        if done.returncode != 0:
+            raise ValueError((done.stdout + done.stderr).strip()[-400:])
+        with open(out) as f:
+            return json.load(f)
 
 
 def measure(command, build, charts):
     """The report of a group's command."""
     words = command.split()
+    if words[0].endswith(".py"):
+        return measure_script(words, build)
+    if words[0] == "drain_bench":
+        return json.loads(subprocess.run([os.path.join(build, "tests", words[0]), *words[1:]], capture_output=True, text=True, timeout=600, check=True).stdout)
     program = os.path.join(build, "bin", words[0])
     if words[0] == "luge-sim":
         done = subprocess.run([program, *words[1:]], capture_output=True, text=True, timeout=3600)

@@ -102,6 +102,13 @@ struct Writer {
 
   std::string ref(Id x) { return text[x]; }
 
+  // A word or nothing. Written as a mask it is the same gates, and to a simulator no branch on data: those of a multiplication in
+  // GF(2^8) cost it more than all else.
+  bool gates(const Node &n) {
+    const Node &word = dag[n.args[1]], &otherwise = dag[n.args[2]];
+    return n.width > 1 && n.width <= 64 && (word.op == Op::Name || word.op == Op::Slice) && otherwise.op == Op::Const && otherwise.value.isZero();
+  }
+
   std::string expression(Id x) {
     const Node &n = dag[x];
     auto a = [&](int i) { return ref(n.args[i]); };
@@ -130,7 +137,9 @@ struct Writer {
         return binary("+");
       case Op::Sub: return binary("-");
       case Op::Mul: return binary("*");
-      case Op::Mux: return "(" + a(0) + " ? " + a(1) + " : " + a(2) + ")";
+      case Op::Mux:
+        if (gates(n)) return "({" + std::to_string(n.width) + "{" + a(0) + "}} & " + a(1) + ")";
+        return "(" + a(0) + " ? " + a(1) + " : " + a(2) + ")";
       case Op::Eq: return binary("==");
       case Op::Ult: return binary("<");
       case Op::Slt: return "($signed(" + a(0) + ") < $signed(" + a(1) + "))";

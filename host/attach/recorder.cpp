@@ -158,7 +158,7 @@ io::Task<Status> Recorder::perform(Connection& c, const RecorderRequest& request
     case RecorderVerb::quiesce: {
       if (quiesced_ != nullptr) co_return quiesced_ == &c ? Status() : Status(Code::exists, "another connection has quiesced this disk");
       quiesced_ = &c;
-      bool whole = co_await disk_->quiesce();
+      bool whole = co_await disk_->quiesce(request.value == 1);
       co_return whole ? Status() : Status(Code::unavailable, "resumed before it was quiet");
     }
     case RecorderVerb::resume:

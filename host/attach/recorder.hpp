@@ -20,7 +20,8 @@ class RecordedDisk {
   virtual ~RecordedDisk() = default;
   virtual card::DmaPath& dma() = 0;
   /// Takes no more descriptors; ends when all that were taken are done and recorded. False: resumed meanwhile.
-  virtual io::Task<bool> quiesce() = 0;
+  /// `stays`: the guest goes on here, so its volume is kept while its rings are stopped, until a second after resume().
+  virtual io::Task<bool> quiesce(bool stays) = 0;
   virtual void resume() = 0;
   virtual std::uint32_t recorder_flags() const = 0;
   virtual std::uint32_t memory_generation() const = 0;

@@ -16,6 +16,8 @@ using namespace std::chrono_literals;
 using boost::asio::posix::stream_descriptor;
 
 constexpr io::Duration kLeaseRetry = 20ms, kLeaseComplaint = 5s;
+constexpr io::Duration kStay = 1s;
+constexpr io::Duration kGiveBack = 500ms;  // that a front end waits for the control plane when it stops its guest
 
 }  // namespace
 
@@ -74,6 +76,7 @@ void VhostDisk::accept() {
 // ---- the volume ----
 
 void VhostDisk::rings_started() {
+  if (!quiesced_) stays_ = false;
   if (std::exchange(wanted_, true)) return;
   world_.spawn("vhost lease", hold_lease(shared_from_this()));
 }
@@ -86,7 +89,6 @@ io::Task<void> VhostDisk::hold_lease(std::shared_ptr<VhostDisk> self) {
     if (target.ok()) {
       self->taken_ = true;
       self->written_.set_target(*target);
-      if (self->wanted_) self->device_.set_target(&self->written_);
       break;
     }
     if (self->world_.now() >= complain_at) {
@@ -95,14 +97,30 @@ io::Task<void> VhostDisk::hold_lease(std::shared_ptr<VhostDisk> self) {
     }
     co_await self->changed_.wait_for(kLeaseRetry);
   }
+  if (self->wanted_ && self->taken_) self->device_.set_target(&self->written_);
 }
 
+// From here on nothing of this guest goes to the volume. That it is given back is waited for, so that whoever runs the guest next has it at
+// once; but not for longer than the guest's stop can bear when the control plane is away: it stays attached here then, written by nobody.
 io::Task<void> VhostDisk::rings_stopped() {
+  auto self = shared_from_this();
   wanted_ = false;
-  changed_.notify_all();
-  auto guard = co_await leasing_.lock();
   device_.set_target(nullptr);
-  if (std::exchange(taken_, false)) co_await lease_.give();
+  if (stays_) co_return;
+  auto given = std::make_shared<bool>(false);
+  world_.spawn("vhost lease", give_lease(self, given));
+  changed_.notify_all();
+  if (quiesced_) co_return;  // a manager moves the guest: the volume is given back while it saves and copies the rest
+  const io::Time deadline = world_.now() + kGiveBack;
+  while (!*given && world_.now() < deadline) co_await changed_.wait_until(deadline);
+  if (!*given) logging::warn("disk '{}': the control plane doesn't answer; the volume is given back when it does", options_.name);
+}
+
+io::Task<void> VhostDisk::give_lease(std::shared_ptr<VhostDisk> self, std::shared_ptr<bool> given) {
+  auto guard = co_await self->leasing_.lock();
+  if (!self->wanted_ && std::exchange(self->taken_, false)) co_await self->lease_.give();
+  *given = true;
+  self->changed_.notify_all();
 }
 
 void VhostDisk::lost() {
@@ -140,8 +158,8 @@ void VhostDisk::resize(std::uint64_t bytes) {
 
 // ---- the recorder ----
 
-io::Task<bool> VhostDisk::quiesce() {
-  quiesced_ = true;
+io::Task<bool> VhostDisk::quiesce(bool stays) {
+  quiesced_ = true, stays_ = stays;
   device_.hold(true);
   if (!co_await device_.drain_all() || !quiesced_) co_return false;
   co_return co_await dma_->suspend() && quiesced_;
@@ -149,8 +167,17 @@ io::Task<bool> VhostDisk::quiesce() {
 
 void VhostDisk::resume() {
   if (!std::exchange(quiesced_, false)) return;
+  stays_ = stays_ && !wanted_;
+  if (stays_ && !closed_) world_.spawn("vhost stay", end_of_stay(shared_from_this()));
   dma_->resume();
   device_.hold(false);
+}
+
+// The guest's rings are started again soon after the manager has resumed its disk; if they are not, its volume is not kept for it.
+io::Task<void> VhostDisk::end_of_stay(std::shared_ptr<VhostDisk> self) {
+  co_await self->world_.sleep(kStay);
+  if (self->quiesced_ || self->closed_ || !std::exchange(self->stays_, false) || self->wanted_) co_return;
+  co_await give_lease(self, std::make_shared<bool>(false));
 }
 
 std::uint32_t VhostDisk::recorder_flags() const {

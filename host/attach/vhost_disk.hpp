@@ -53,7 +53,7 @@ class VhostDisk : public VhostOwner, public RecordedDisk, public std::enable_sha
   void memory_changed() override { ++memory_generation_; }
   // RecordedDisk
   card::DmaPath& dma() override { return *dma_; }
-  io::Task<bool> quiesce() override;
+  io::Task<bool> quiesce(bool stays) override;
   void resume() override;
   std::uint32_t recorder_flags() const override;
   std::uint32_t memory_generation() const override { return memory_generation_; }
@@ -66,6 +66,8 @@ class VhostDisk : public VhostOwner, public RecordedDisk, public std::enable_sha
   VhostDisk(io::RealWorld& world, Options options, Lease lease, std::shared_ptr<card::DmaPath> dma);
   void accept();
   static io::Task<void> hold_lease(std::shared_ptr<VhostDisk> self);
+  static io::Task<void> end_of_stay(std::shared_ptr<VhostDisk> self);
+  static io::Task<void> give_lease(std::shared_ptr<VhostDisk> self, std::shared_ptr<bool> given);
 
   io::RealWorld& world_;
   Options options_;
@@ -80,6 +82,7 @@ class VhostDisk : public VhostOwner, public RecordedDisk, public std::enable_sha
   io::Mutex leasing_;
   io::Event changed_;
   bool wanted_ = false, taken_ = false, quiesced_ = false, closed_ = false;
+  bool stays_ = false;  // the volume is kept while the guest's rings are stopped
   std::uint32_t memory_generation_ = 0;
 };
 

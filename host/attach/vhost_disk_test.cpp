@@ -163,6 +163,41 @@ TEST_F(VhostDiskTest, TheGuestHearsOfANewSize) {
   });
 }
 
+// A front end that migrates its machine says so by a log and VHOST_F_LOG_ALL: only then, and only as long, anything is logged.
+// Requirement: DWR-01, DWR-02 switch=log-all-ignored
+TEST_F(VhostDiskTest, AMigrationIsWhenTheFrontEndAsksForTheLog) {
+  run([&] {
+    Driver d;
+    testing::Log log(Driver::kMemory);
+    FrontEnd f(FrontEnd::connect(path));
+    ASSERT_TRUE(f.start(d, kFeatures));
+    constexpr std::uint64_t kPage = Driver::kData / 4096;
+    auto set = [&](std::uint64_t more) {
+      f.send_u64(Message::set_features, kFeatures | more | 1ull << vhost::kProtocolFeatures);
+      EXPECT_NE(f.ask(Message::get_queue_num), 0u);
+    };
+    vhost::Log area{log.bytes, 0};
+    f.send(Message::set_log_base, &area, sizeof area, std::span<const int>(&log.fd, 1));
+    f.receive();
+    one(f, d, 0, 8);
+    EXPECT_EQ(log.count(), 0u) << "nobody has asked for it";
+    for (int migration = 0; migration < 2; ++migration) {
+      f.send(Message::set_log_base, &area, sizeof area, std::span<const int>(&log.fd, 1));
+      f.receive();
+      set(1ull << vhost::kLogAll);
+      for (int i = 0; i < 10; ++i) {
+        log.clear();
+        one(f, d, 0, 8);
+        EXPECT_TRUE(log.has(kPage)) << "a page was written, and the request ended, before it was in the log";
+      }
+      set(0);  // it was cancelled, or has ended
+      log.clear();
+      one(f, d, 0, 8);
+      EXPECT_EQ(log.count(), 0u);
+    }
+  });
+}
+
 // Requirement: DWR-02, DWR-05, DWR-08, DWR-26, DWR-27, DWR-31
 TEST_F(VhostDiskTest, AManagerRecordsQuiescesAndLeaves) {
   run([&] {

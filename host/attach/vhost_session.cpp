@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "base/logging.hpp"
+#include "switches/switches.hpp"
 
 namespace luge::attach {
 namespace {
@@ -376,7 +377,7 @@ io::Task<Status> VhostSession::set_features(std::uint64_t features) {
   if (log != logged) co_await barrier();
   features_ = features;
   owner_.device().set_features(features);
-  if (log) use_dirty_log();
+  if (log && !broken(Switch::log_all_ignored)) use_dirty_log();
   else owner_.dma_path().set_dirty_log(nullptr);
   co_return Status();
 }
@@ -395,7 +396,7 @@ io::Task<Status> VhostSession::set_log(Incoming& m) {
   // The front end reads the old log once more when this is answered: all that belongs there must be in it.
   co_await barrier();
   next_log_ = std::move(*log);
-  if ((features_ >> vhost::kLogAll & 1) != 0) use_dirty_log();
+  if ((features_ >> vhost::kLogAll & 1) != 0 && !broken(Switch::log_all_ignored)) use_dirty_log();
   reply(m, nullptr, 0);
   co_return Status();
 }
@@ -412,6 +413,8 @@ io::Task<Status> VhostSession::set_memory(Incoming& m) {
   }
   auto memory = card::GuestMemory::map(regions);
   if (!memory.ok()) co_return memory.status();
+  // A front end tells the table anew whenever its guest runs again. The one that is mapped stays then: its pages are there already.
+  if (const auto& now = owner_.dma_path().memory(); now && !now->lost() && now->same_as(**memory)) co_return Status();
   VirtioBlk& device = owner_.device();
   device.hold(true);
   co_await device.drain_all();

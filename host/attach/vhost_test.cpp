@@ -182,6 +182,23 @@ TEST_F(VhostTest, EveryByteWrittenIsInTheDirtyLog) {
   ::close(log_fd);
 }
 
+// Requirement: DWR-33 switch=dma-reads-recorded
+TEST_F(VhostTest, WhatIsOnlyReadIsNotInTheDirtyLog) {
+  testing::Log log(Driver::kMemory);
+  start();
+  dma->set_dirty_log(log.map());
+  for (std::uint64_t i = 0; i < 100; ++i) {
+    fill(Driver::kData + 16384 * (i % 8), 16384, static_cast<unsigned>(i));
+    driver.submit(kOut, 32 * i, {{Driver::kData + 16384 * (i % 8), 16384}}, false, i % 2 != 0);
+    EXPECT_EQ(one(), 0);
+    ASSERT_EQ(std::memcmp(disk.at(16384 * i), driver.at(Driver::kData + 16384 * (i % 8)), 16384), 0);
+  }
+  EXPECT_TRUE(log.has(driver.place.used / 4096));
+  EXPECT_TRUE(log.has(Driver::kHeaders / 4096)) << "the status";
+  for (std::uint64_t page = Driver::kData / 4096; page < Driver::kMemory / 4096; ++page) EXPECT_FALSE(log.has(page)) << page;
+  EXPECT_FALSE(log.has(driver.place.descriptors / 4096));
+}
+
 // The index was written, and the process ended before it could note that: those are not done again.
 TEST_F(VhostTest, ABatchThatWasPublishedIsNotDoneAgain) {
   area = *Inflight::create(1, 16);

@@ -251,7 +251,7 @@ Status VirtioBlk::parse(Request& r) {
       continue;
     }
     std::uint32_t n = std::min(s.bytes, kHeaderBytes - got);
-    const std::byte* from = dma_->memory()->at(s.address, s.bytes);
+    const std::byte* from = dma_->fetch(s.address, s.bytes);
     if (from == nullptr) return Status(Code::invalid, "a descriptor outside guest memory");
     std::memcpy(header + got, from, n);
     got += n, s.address += n, s.bytes -= n;
@@ -313,7 +313,7 @@ void VirtioBlk::write(Request& r) {
   for (std::size_t i = 0; i < r.first_writable; ++i) {
     const Segment& s = r.segments[i];
     if (s.bytes == 0) continue;
-    const std::byte* from = dma_->memory()->at(s.address, s.bytes);
+    const std::byte* from = dma_->fetch(s.address, s.bytes);
     if (from == nullptr) return finish(r, kIoError);
     std::memcpy(to, from, s.bytes);
     to += s.bytes;
@@ -331,7 +331,7 @@ void VirtioBlk::discard(Request& r) {
   std::size_t got = 0;
   for (std::size_t i = 0; i < r.first_writable; ++i) {
     const Segment& s = r.segments[i];
-    const std::byte* from = s.bytes != 0 ? dma_->memory()->at(s.address, s.bytes) : nullptr;
+    const std::byte* from = s.bytes != 0 ? dma_->fetch(s.address, s.bytes) : nullptr;
     if (from != nullptr) std::memcpy(reinterpret_cast<std::byte*>(ranges) + got, from, s.bytes);
     got += s.bytes;
   }

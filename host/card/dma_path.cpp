@@ -42,6 +42,12 @@ void DmaPath::set_memory(std::shared_ptr<const GuestMemory> memory) {
   publish_state();
 }
 
+const std::byte* DmaPath::fetch(std::uint64_t address, std::uint64_t bytes) const {
+  const std::byte* from = memory_ ? memory_->at(address, bytes) : nullptr;
+  if (log_ && from != nullptr && broken(Switch::dma_reads_recorded)) log_->mark(address, bytes);
+  return from;
+}
+
 void DmaPath::submit(DmaTransfer& t) {
   queue_.push_back(&t);
   pump();

@@ -59,6 +59,8 @@ class DmaPath : public std::enable_shared_from_this<DmaPath> {
   void set_memory(std::shared_ptr<const GuestMemory> memory);
   const std::shared_ptr<const GuestMemory>& memory() const { return memory_; }
 
+  /// Where a function reads [address, address + bytes); null: not all of it is guest memory. What is only read needs no record (DWR-33).
+  const std::byte* fetch(std::uint64_t address, std::uint64_t bytes) const;
   void submit(DmaTransfer& t);
   bool idle() const { return queue_.empty() && bursts_.empty(); }
 

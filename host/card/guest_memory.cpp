@@ -93,4 +93,12 @@ bool GuestMemory::translate(std::uint64_t user, std::uint64_t bytes, std::uint64
   return false;
 }
 
+bool GuestMemory::same_as(const GuestMemory& other) const {
+  return std::equal(regions_.begin(), regions_.end(), other.regions_.begin(), other.regions_.end(), [](const GuestRegion& a, const GuestRegion& b) {
+    struct stat mine {}, theirs {};
+    return a.address == b.address && a.bytes == b.bytes && a.user == b.user && a.offset == b.offset && ::fstat(a.fd, &mine) == 0 && ::fstat(b.fd, &theirs) == 0 &&
+           mine.st_dev == theirs.st_dev && mine.st_ino == theirs.st_ino;
+  });
+}
+
 }  // namespace luge::card

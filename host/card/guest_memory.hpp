@@ -48,6 +48,8 @@ class GuestMemory {
   std::uint64_t lowest() const { return regions_.empty() ? 0 : regions_.front().address; }
   /// First address behind the highest region.
   std::uint64_t end() const { return regions_.empty() ? 0 : regions_.back().address + regions_.back().bytes; }
+  /// The same ranges of the same files, mapped by the front end at the same places.
+  bool same_as(const GuestMemory& other) const;
   bool lost() const { return lost_.load(std::memory_order_relaxed); }
 
  private:

@@ -18,7 +18,8 @@ inline constexpr std::uint32_t kRecorderWindow = 1u << 20;
 enum class RecorderVerb : std::uint16_t {
   start = 1,     ///< mode, slots_log2, watermark. Reply with descriptors: ring, watermark eventfd, doorbell eventfd, then one a region
   stop = 2,      ///< no record after the reply; the ring is the reader's
-  quiesce = 3,   ///< takes no more descriptors; answered when all DMA is done and recorded, the suspended marker last in the ring
+  quiesce = 3,   ///< takes no more descriptors; answered when all DMA is done and recorded, the suspended marker last in the ring. value 1: the
+                 ///< guest goes on here afterwards; its volume stays attached here though its rings stop meanwhile
   resume = 4,
   throttle = 5,  ///< value: bytes of DMA per second; 0: as fast as it goes
   status = 6,

@@ -38,6 +38,7 @@ class WriteRecordReader {
   std::uint64_t next_ = 1;  // counts on where `sequence` turns over
   bool gap_ = false;
   std::string why_;
+  std::vector<const dma_record*> uncopied_;  // of Switch::examined_before_copied
 };
 
 struct PageRange {

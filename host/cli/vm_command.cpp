@@ -59,11 +59,11 @@ Result<json::object> request_of(const char* what, const VmArguments& a) {
   auto absolute = [](const std::string& p) { return std::filesystem::absolute(p).string(); };
   if (!a.qmp.empty()) r["qmp"] = absolute(a.qmp);
   if (!a.to.empty()) {
-    const bool directory = a.to.starts_with("dir:") || !(a.to.starts_with("tcp:") || a.to.starts_with("unix:"));
+    const bool directory = a.to.starts_with("dir:") || !(a.to.starts_with("tcp:") || a.to.starts_with("unix:") || a.to.starts_with("nbd+unix:"));
     std::string path = a.to.starts_with("dir:") ? a.to.substr(4) : a.to;
     r["to"] = !directory ? a.to : std::string_view(what) == "restore" ? absolute(path) : "dir:" + absolute(path);
   }
-  if (!a.from.empty()) r["from"] = absolute(a.from);
+  if (!a.from.empty()) r["from"] = a.from.starts_with("nbd+unix:") ? a.from : absolute(a.from);
   if (!a.disks.empty()) {
     json::array disks;
     for (const std::string& d : a.disks) disks.push_back(json::value(absolute(d)));
@@ -124,6 +124,13 @@ void print_status_of(const json::value& s) {
               milliseconds(m, "pause_worst_ms"), milliseconds(m, "expected_pause_ms"), records ? std::to_string(number_of(*records, "count")) : "-"});
   }
   if (!here.empty()) std::cout << here.render();
+  for (const json::value& m : array_of(s, "protected")) {
+    if (!m.as_object().contains("under_way")) continue;
+    std::uint64_t pages = 0;
+    for (const json::value& p : array_of(m, "under_way")) pages += number_of(p, "pages");
+    std::cout << text_of(m, "machine") << ": a checkpoint is under way: pass " << array_of(m, "under_way").size() + 1 << ", " << pages << " pages so far; a pause now would take "
+              << milliseconds(m, "expected_pause_ms") << "\n";
+  }
   for (const json::value& m : array_of(s, "protected"))
     if (!text_of(m, "error").empty()) std::cout << text_of(m, "machine") << ": " << text_of(m, "error") << "\n";
   Table kept({"KEPT", "CHECKPOINT", "UPON", "PAGES", "FILE"});
@@ -175,7 +182,7 @@ void add_vm_commands(CLI::App& app, Context& context) {
     sub->add_flag("--no-throttle", a->no_throttle, "never slow the disk");
   };
   auto keep = [](CLI::App* sub, const std::shared_ptr<VmArguments>& a) {
-    sub->add_option("--to", a->to, "a directory, or another host's luge-vmstated: tcp:HOST:PORT or unix:PATH");
+    sub->add_option("--to", a->to, "a directory, a volume (nbd+unix:///NAME?socket=PATH), or another host's luge-vmstated (tcp:HOST:PORT, unix:PATH)");
     sub->add_flag("--with-disk", a->with_disk, "the disk's blocks belong to the checkpoints: one consistent point of memory and disk");
     sub->add_option("--keep", a->keep, "checkpoints kept in a directory; default 4")->check(CLI::Range(1, 1000));
     sub->add_flag("--not-durable", a->not_durable, "checkpoints in a directory needn't survive this host");
@@ -201,7 +208,7 @@ void add_vm_commands(CLI::App& app, Context& context) {
     auto [sub, a] = add("restore", "Write a checkpoint as files for QEMU; with --qmp, run the QEMU that was started on them");
     machine(sub, a);
     sub->add_option("--checkpoint", a->checkpoint, "its number; default: the newest")->check(CLI::PositiveNumber);
-    sub->add_option("--from", a->from, "directory of checkpoints; default: what other hosts have sent here");
+    sub->add_option("--from", a->from, "directory of checkpoints, or a volume (nbd+unix:///NAME?socket=PATH); default: what other hosts have sent here");
     sub->add_option("--to", a->to, "directory for the files; default: live/MACHINE in luge-vmstated's");
     sub->add_option("--qmp", a->qmp, "monitor of a QEMU that waits (-incoming defer)");
   }

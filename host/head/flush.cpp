@@ -63,7 +63,7 @@ std::uint32_t Primary::log_fill() const {
 bool Primary::flush_due(bool& partial) {
   const Replica& replica = partition_.replica;
   const Options& o = ctx_.options;
-  if (replica.unflushed_blocks() == 0) return false;
+  if (replica.unflushed_blocks() == 0 || (broken(Switch::flush_triggers_ignored) && flush_requests_ == 0)) return false;
   std::uint32_t fill = log_fill();
   if (fill >= o.flush_fill && ctx_.data_log->fill() < o.flush_fill) reached(Path::reserve_fuller_than_primary);
   io::Time now = ctx_.world.now();

@@ -186,6 +186,7 @@ void Primary::pump() {
       break;
     }
     if (too_much_in_flight()) break;
+    if (broken(Switch::writes_wait_for_flush) && partition_.replica.unflushed_blocks() != 0) break;
     if (!room_for_data(slow)) {
       partition_.waits.set(Wait::log_space, "the log is full: writes wait for the flush to the sleds");
       flush_wake_.notify_all();

@@ -10,7 +10,8 @@ namespace luge::head {
 using namespace std::chrono_literals;
 
 Code Partition::check_epoch(Epoch epoch) const {
-  if (epoch < designation().epoch) return Code::fenced;  // proves its sender is a primary of the past (WR-13)
+  bool taken = broken(Switch::old_epoch_taken) && synced_epoch == designation().epoch;
+  if (epoch < designation().epoch) return taken ? Code::ok : Code::fenced;  // proves its sender is a primary of the past (WR-13)
   if (epoch > designation().epoch || synced_epoch != epoch) return Code::unavailable;
   return Code::ok;
 }
@@ -360,6 +361,7 @@ io::Task<wire::Frame> Partition::sync_end(SyncTurn turn, LogPoint point) {
 wire::Frame Partition::alive_query(Epoch, Revision) const {
   bool primary_here = primary != nullptr && !primary->deposed();
   bool heard = primary_here || (synced_epoch == designation().epoch && ctx.world.now() - heard_primary < 3 * ctx.options.heartbeat);
+  if (broken(Switch::heard_primary_denied)) heard = primary_here;
   return wire::make_frame(wire::Kind::alive_reply, [&](auto& b) {
     auto d = designation().to(b);
     auto text = b.CreateString(replica.suspect ? "suspect" : "");

@@ -12,7 +12,7 @@ std::string_view switch_name(Switch s) {
       "merge-without-block-lock", "ack-before-shrink", "join-before-acks", "acknowledges-one-copy", "union-forgotten", "replacement-joins-at-once",
       "latency-not-relative", "latency-floor-ignored", "slow-without-revision", "slow-never-restored", "slow-below-min-copies", "slow-member-cut-off", "slow-primary-kept",
       "longest-log-by-length",
-      "blank-promoted", "truncate-not-durable", "open-before-all-hold-tail", "restarted-primary-keeps-epoch", "silent-while-asking", "sync-waits-for-space", "late-sync-taken", "history-unchecked", "reads-unconfirmed", "lease-from-receipt", "lease-of-any-one",
+      "blank-promoted", "truncate-not-durable", "open-before-all-hold-tail", "restarted-primary-keeps-epoch", "old-epoch-taken", "heard-primary-denied", "writes-wait-for-flush", "flush-triggers-ignored", "silent-while-asking", "sync-waits-for-space", "late-sync-taken", "history-unchecked", "reads-unconfirmed", "lease-from-receipt", "lease-of-any-one",
       "lease-forgotten-at-restart",
       "unconditional-index-record", "retry-on-same-slots", "free-without-generation", "no-sled-fence", "sled-forgets-fences",
       "segment-generation-unchecked", "suspect-promoted", "torn-end-forgotten", "reuse-before-image", "index-without-reserve",
@@ -22,11 +22,13 @@ std::string_view switch_name(Switch s) {
       "checkpoints-never-due", "reserves-write-no-checkpoint", "checkpoints-unasked", "checkpoint-waits-for-flush", "checkpoint-not-asked-for", "checkpoint-needs-author",
       "unflushed-left-out", "flushed-data-moves", "no-survivor-stands", "no-spare-chosen", "silent-head-unnoticed", "survivors-not-told", "designations-not-kept", "one-role-per-head", "only-the-primary-asked",
       "no-tls-demand", "card-parity-unverified", "hung-card-waited-for", "head-decodes", "card-back-untested",
-      "dma-unrecorded", "dma-records-lost", "dma-function-unrecorded", "dma-range-unrecorded", "dma-record-before-data", "dma-overflow-ignored",
-      "record-gap-ignored", "record-counts-one-page", "records-ignored", "records-dropped", "records-of-function-lost", "records-of-range-dropped",
+      "dma-unrecorded", "dma-records-lost", "dma-function-unrecorded", "dma-range-unrecorded", "dma-record-before-data", "dma-overflow-ignored", "dma-reads-recorded", "log-all-ignored", "card-bus-unchecked",
+      "record-gap-ignored", "examined-before-copied", "examiner-pauses", "record-counts-one-page", "records-ignored", "records-dropped", "records-of-function-lost", "records-of-range-dropped",
       "overflow-ignored", "processor-writes-ignored", "copied-at-scheduling", "bits-cleared-after-copy", "record-outside-ignored",
       "recording-after-first-pass", "one-pass-only", "final-drain-left-out", "recording-left-on", "device-never-slowed", "other-function-recorded",
-      "page-checksums-unchecked", "written-blocks-ignored", "checkpoint-half-kept"};
+      "page-checksums-unchecked", "written-blocks-ignored", "checkpoint-half-kept", "store-space-reused-early",
+      "flip-before-verify", "attempts-not-counted", "torn-image-booted", "image-signature-unchecked", "revoked-key-taken", "image-target-unchecked", "image-digests-unchecked",
+      "failed-card-ready", "ring-owner-ignored", "card-fence-ignored", "card-fence-forgotten", "card-fault-forgotten", "card-waits-long"};
   return names[static_cast<std::size_t>(s)];
 }
 

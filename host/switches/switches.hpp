@@ -37,6 +37,10 @@ enum class Switch {
   truncate_not_durable,          // 4.3
   open_before_all_hold_tail,     // 4.4
   restarted_primary_keeps_epoch, // 4.5
+  old_epoch_taken,               // WR-13: records under a designation older than the newest that a reserve knows
+  heard_primary_denied,          // 4.7: a survivor says nothing of the primary that it hears
+  writes_wait_for_flush,         // WR-05: a write is taken when all before it are coded
+  flush_triggers_ignored,        // FL-02, FL-03: a flush comes only when it is asked for
   silent_while_asking,           // 4.8: a primary that asks the control plane something sends no heartbeat meanwhile
   sync_waits_for_space,          // 3.4: a member whose log is full waits for space in the middle of a synchronisation
   late_sync_taken,               // 3.4: a synchronisation that was given up goes on
@@ -102,8 +106,13 @@ enum class Switch {
   dma_range_unrecorded,     // those into one block of 64 KiB are not
   dma_record_before_data,   // by 100 ms
   dma_overflow_ignored,     // the dirty log does not get all pages
+  dma_reads_recorded,       // DWR-33: memory that the device has only read counts as written
+  log_all_ignored,          // DWR-01: a migration's VHOST_F_LOG_ALL is acknowledged, and nothing is logged
+  card_bus_unchecked,       // DWR-14, DWR-15: a card is taken wherever it is and whatever it answers
   // Replication of a virtual machine's state (docs/vm-replication.md)
   record_gap_ignored,        // DWR-18: a record that is missing in the ring is not noticed
+  examined_before_copied,    // DWR-20: a slot is given back, and its record is copied when the reader comes by again
+  examiner_pauses,           // no rule: for seconds nobody looks at the ring, so that it overflows
   record_counts_one_page,    // DWR-21: only for the page where it begins
   records_ignored,           // DWR-23: the device's records count for nothing
   records_dropped,           // one in a hundred
@@ -123,6 +132,21 @@ enum class Switch {
   page_checksums_unchecked,  // of a checkpoint
   written_blocks_ignored,    // of a disk that belongs to the checkpoint
   checkpoint_half_kept,      // DWR-32: one that was not committed counts
+  store_space_reused_early,  // of a store on a volume: what the newest directory names is written over before there is another
+  // Flashing and firmware (CF)
+  flip_before_verify,         // a slot boots before it was verified
+  attempts_not_counted,       // an image that never passes its self-test starts for ever
+  torn_image_booted,          // whatever its digest is
+  image_signature_unchecked,
+  revoked_key_taken,
+  image_target_unchecked,     // board, revision, platform and version of an image count for nothing
+  image_digests_unchecked,    // of its parts
+  failed_card_ready,          // after a self-test that failed
+  ring_owner_ignored,         // the controller tests the kernels under a host's jobs
+  card_fence_ignored,         // a command under an old epoch is answered
+  card_fence_forgotten,       // at a reset of the controller
+  card_fault_forgotten,       // at a reset of the controller
+  card_waits_long,            // a job of the self-test may take a hundred times as long
   count_
 };
 

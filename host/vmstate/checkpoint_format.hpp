@@ -40,6 +40,35 @@ struct CheckpointEntry {
 };
 static_assert(sizeof(CheckpointEntry) == 24);
 
+// On a volume: two directories, which name what lies in the blocks behind them (volume_store.hpp). A table's entries are CheckpointEntry with
+// blocks of the volume for slots.
+inline constexpr std::uint32_t kDirectoryMagic = 0x4456564c;  // "LVVD"
+inline constexpr std::uint16_t kDirectoryVersion = 1;
+
+struct DirectoryHeader {
+  std::uint32_t magic = kDirectoryMagic;
+  std::uint16_t version = kDirectoryVersion;
+  std::uint16_t reserved = 0;
+  std::uint64_t generation = 0;    ///< from 1; odd ones lie in the second directory
+  std::uint64_t checkpoints = 0;   ///< DirectoryEntry each, behind this header
+  std::uint32_t entries_crc = 0;
+  std::uint32_t crc = 0;           ///< of this header with crc = 0
+};
+static_assert(sizeof(DirectoryHeader) == 32);
+
+struct ExtentOnVolume {
+  std::uint64_t block = 0, bytes = 0;
+  std::uint32_t crc = 0, reserved = 0;
+};
+
+struct DirectoryEntry {
+  char machine[64] = {};
+  std::uint64_t sequence = 0, parent = 0, memory_pages = 0, disk_pages = 0;
+  std::uint64_t created_ns = 0;
+  ExtentOnVolume table, state, description;
+};
+static_assert(sizeof(DirectoryEntry) == 176);
+
 // On the wire: frames of a header and `bytes` bytes. The receiver answers `newest`, `begin`
 // and `commit`; what went wrong with `pages` it says at the commit.
 inline constexpr std::uint32_t kTransferMagic = 0x5254564c;  // "LVTR"

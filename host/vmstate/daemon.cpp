@@ -12,6 +12,7 @@
 #include "vmstate/live_target.hpp"
 #include "vmstate/store.hpp"
 #include "vmstate/transfer.hpp"
+#include "vmstate/volume_store.hpp"
 
 namespace luge::vmstate {
 namespace {
@@ -27,6 +28,14 @@ std::string text(const json::object& o, std::string_view key) {
 json::object checkpoint_json(const StoredCheckpoint& c) {
   return {{"checkpoint", c.sequence}, {"parent", c.parent}, {"pages", c.entries}, {"bytes", c.bytes}, {"created_ns", c.created_ns},
           {"memory_bytes", c.shape.memory_pages * kPage}, {"disk_bytes", c.shape.disk_pages * kPage}};
+}
+
+Result<StoredCheckpoint> restore_from_volume(const std::string& address, const std::string& machine, std::uint64_t number, const Store::Files& files) {
+  auto file = open_nbd(address);
+  if (!file.ok()) return file.status();
+  auto store = VolumeStore::open(std::move(*file));
+  if (!store.ok()) return store.status();
+  return (*store)->restore(machine, number, files);
 }
 
 }  // namespace
@@ -286,7 +295,9 @@ Result<json::object> Daemon::restore(const json::object& request) {
   if (e) return Status(Code::io_error, to + ": " + e.message());
   const std::string from = text(request, "from").empty() ? directory_ + "/store" : text(request, "from");
   const json::value* n = request.if_contains("checkpoint");
-  auto r = Store(from).restore(name, n && n->is_number() ? n->to_number<std::uint64_t>() : 0, {to + "/memory", to + "/state", to + "/description.json", to + "/disk"});
+  const std::uint64_t number = n && n->is_number() ? n->to_number<std::uint64_t>() : 0;
+  const Store::Files files{to + "/memory", to + "/state", to + "/description.json", to + "/disk"};
+  auto r = is_nbd(from) ? restore_from_volume(from, name, number, files) : Store(from).restore(name, number, files);
   if (!r.ok()) return r.status();
   json::object o = checkpoint_json(*r);
   o["directory"] = to;

@@ -67,9 +67,14 @@ Status LiveTarget::put(const PageBatch& batch) {
 
 Status LiveTarget::commit(const std::string& device_state, const std::string& description) {
   if (have_.count() != shape_.memory_pages) return Status(Code::invalid, "pages are missing");
-  const std::string state = directory_ + "/state";
-  std::ofstream(state, std::ios::binary | std::ios::trunc).write(device_state.data(), static_cast<std::streamsize>(device_state.size()));
+  Status s = run(device_state);
+  // For people, and if they have to try again: not before, since the machine stands still.
+  std::ofstream(directory_ + "/state", std::ios::binary | std::ios::trunc).write(device_state.data(), static_cast<std::streamsize>(device_state.size()));
   std::ofstream(directory_ + "/description.json", std::ios::trunc) << description;
+  return s;
+}
+
+Status LiveTarget::run(const std::string& device_state) {
   if (!qmp_)
     if (Status s = meet_qemu(std::chrono::seconds(5)); !s.ok()) return s;
   if (Status s = QemuMachine::load(*qmp_, device_state, directory_); !s.ok()) return s;

@@ -23,6 +23,7 @@ class LiveTarget final : public Target {
   void abandon() override {}
 
  private:
+  Status run(const std::string& device_state);
   Status meet_qemu(std::chrono::milliseconds patience);
   const std::string directory_;
   Shape shape_;

@@ -6,6 +6,7 @@
 #include "base/logging.hpp"
 #include "vmstate/store.hpp"
 #include "vmstate/transfer.hpp"
+#include "vmstate/volume_store.hpp"
 
 namespace luge::vmstate {
 namespace {
@@ -58,16 +59,22 @@ Result<ProtectionOptions> parse_protection(const json::object& r) {
   return o;
 }
 
+namespace {
+json::array to_json(const std::vector<PassReport>& passes) {
+  json::array out;
+  for (const PassReport& p : passes)
+    out.push_back(json::object{{"pages", p.pages}, {"by_processor", p.by_processor}, {"by_device", p.by_device}, {"by_both", p.by_both}, {"disk", p.disk},
+                               {"again", p.again}, {"zero_pages", p.zero_pages}, {"bytes", p.bytes}, {"ms", ms(p.seconds)}});
+  return out;
+}
+}  // namespace
+
 json::object to_json(const Report& r) {
-  json::array passes;
+  json::array passes = to_json(r.passes);
   std::uint64_t pages = 0, bytes = 0;
-  for (const PassReport& p : r.passes) {
-    passes.push_back(json::object{{"pages", p.pages}, {"by_processor", p.by_processor}, {"by_device", p.by_device}, {"by_both", p.by_both}, {"disk", p.disk},
-                                  {"again", p.again}, {"zero_pages", p.zero_pages}, {"bytes", p.bytes}, {"ms", ms(p.seconds)}});
-    pages += p.pages, bytes += p.bytes;
-  }
+  for (const PassReport& p : r.passes) pages += p.pages, bytes += p.bytes;
   return {{"checkpoint", r.sequence}, {"passes", std::move(passes)}, {"pages", pages}, {"bytes", bytes}, {"records", r.records}, {"pause_ms", ms(r.pause_seconds)}, {"quiet_ms", ms(r.quiet_seconds)},
-          {"device_state_ms", ms(r.state_seconds)}, {"commit_ms", ms(r.commit_seconds)}, {"device_state_bytes", r.state_bytes}, {"throttled_to", r.throttled_to}};
+          {"stop_ms", ms(r.stop_seconds)}, {"device_state_ms", ms(r.state_seconds)}, {"commit_ms", ms(r.commit_seconds)}, {"device_state_bytes", r.state_bytes}, {"throttled_to", r.throttled_to}};
 }
 
 Protection::Protection(ProtectionOptions options, std::unique_ptr<Qmp> qmp, const std::string& directory)
@@ -97,6 +104,7 @@ Status Protection::attach() {
   memory_ = std::move(*memory);
   const std::string& to = options_.target;
   if (to.starts_with("dir:")) target_ = std::make_unique<StoreTarget>(to.substr(4), StoreTarget::Options{options_.keep, options_.durable});
+  else if (is_nbd(to)) target_ = std::make_unique<VolumeTarget>([to] { return open_nbd(to); }, options_.keep);
   else if (!to.empty()) target_ = std::make_unique<RemoteTarget>(to, false);
   auto begin = [&](std::unique_ptr<ProcessorWrites> writes) {
     replicator_ = std::make_unique<Replicator>(memory_, machine_, std::move(writes), recorders, options_.with_disk ? &recorders_[0]->disk() : nullptr, options_.replication);
@@ -126,7 +134,9 @@ Result<Report> Protection::one(Target& target, Replicator::Then then) {
   auto newest = target.newest(options_.machine);
   if (!newest.ok()) return newest.status();
   b.parent = parent_ != 0 && parent_ == *newest ? parent_ : 0, b.sequence = *newest + 1;
+  under_way_ = true;
   auto r = replicator_->checkpoint(target, b, description(), then);
+  under_way_ = false;
   if (r.ok()) parent_ = b.sequence;
   return r;
 }
@@ -161,8 +171,9 @@ Result<json::object> Protection::migrate(const std::string& address) {
     state_ = "migrating";
   }
   RemoteTarget target(address, true);
-  parent_ = 0;
+  parent_ = 0, under_way_ = true;
   auto r = replicator_->checkpoint(target, {options_.machine, 1, 0, {}}, description(), Replicator::Then::hand_over);
+  under_way_ = false;
   note(r);
   std::lock_guard noted(noted_);
   state_ = r.ok() ? "migrated" : r.code() == Code::timed_out ? "unknown" : "protected";
@@ -175,6 +186,7 @@ Result<json::object> Protection::migrate(const std::string& address) {
 }
 
 void Protection::give_up() {
+  std::lock_guard lock(noted_);
   if (replicator_) replicator_->give_up();
 }
 
@@ -206,6 +218,7 @@ Status Protection::stop() {
   if (thread_.joinable()) thread_.join();
   std::lock_guard lock(working_);
   Status s = replicator_ ? replicator_->stop() : Status();
+  std::lock_guard noted(noted_);
   replicator_.reset();
   return s;
 }
@@ -222,6 +235,7 @@ json::object Protection::status() const {
     o["writes"] = replicator_->processor_kind();
     o["memory_bytes"] = replicator_->shape().memory_pages * kPage;
     o["records"] = json::object{{"count", c.records}, {"bytes", c.bytes}, {"overflows", c.overflows}, {"gaps", c.gaps}, {"outside", c.outside}};
+    if (under_way_) o["under_way"] = to_json(replicator_->passes());  // of this checkpoint, so far
     o["expected_pause_ms"] = ms(replicator_->expected_pause());
   }
   return o;

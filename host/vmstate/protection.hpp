@@ -3,6 +3,7 @@
 // Threads: every call from any thread; one works at a time, give_up() and status() don't wait.
 #pragma once
 
+#include <atomic>
 #include <boost/json.hpp>
 #include <memory>
 #include <mutex>
@@ -19,9 +20,9 @@ struct ProtectionOptions {
   std::string machine;              ///< name
   std::string qmp;                  ///< socket of its monitor
   std::vector<std::string> disks;   ///< sockets of its vhost-user disks; the recorder's is beside each
-  std::string target;               ///< dir:PATH, or the address of another host's luge-vmstated
+  std::string target;               ///< dir:PATH, the NBD address of a volume, or the address of another host's luge-vmstated
   std::chrono::milliseconds every{0};  ///< a checkpoint each; 0: when asked
-  std::size_t keep = 4;             ///< checkpoints; for dir:
+  std::size_t keep = 4;             ///< checkpoints; for dir: and a volume
   bool durable = true;              ///< for dir:
   bool with_disk = false;           ///< the disk's blocks are in the checkpoints
   std::string writes = "auto";      ///< of the processors: pagemap, compare, auto
@@ -68,6 +69,7 @@ class Protection {
   std::condition_variable wake_;
   std::mutex sleeping_;
   bool ending_ = false;
+  std::atomic<bool> under_way_{false};
   // What status() says; guarded by noted_.
   mutable std::mutex noted_;
   std::string state_ = "protected", last_error_;

@@ -87,7 +87,7 @@ void Replicator::examine() {
   std::unique_lock lock(examining_);
   while (!ending_) {
     for (Source& s : sources_)
-      if (s.on) examine_locked(s);
+      if (s.on && !broken(Switch::examiner_pauses)) examine_locked(s);
     end_.wait_for(lock, kExamineEvery);
   }
 }
@@ -243,7 +243,8 @@ bool Replicator::small_enough() {
     for (Source& s : sources_)
       if (s.on) examine_locked(s);
   }
-  return expected_pause() <= options_.pause_goal;
+  // What is handed over is summed and sent within the pause; else it is only set aside.
+  return expected_pause() <= (handing_over_ ? options_.pause_goal / 2 : options_.pause_goal);
 }
 
 // What is known to be dirty now; processor writes not yet taken are estimated by those of the last pass.
@@ -283,9 +284,9 @@ Status Replicator::run_passes(Target& target, Report& report, bool everything) {
   return Status();
 }
 
-Status Replicator::quiesce() {
+Status Replicator::quiesce(bool stays) {
   for (Source& s : sources_)
-    if (Status e = s.recorder->quiesce(); !e.ok()) return e.with(s.recorder->name());
+    if (Status e = s.recorder->quiesce(stays); !e.ok()) return e.with(s.recorder->name());
   if (broken(Switch::final_drain_left_out)) return Status();
   // The device may wait for slots until its last write is recorded, so examining goes on while we wait for its marker.
   const auto begin = Clock::now();
@@ -318,13 +319,27 @@ Status Replicator::read_disk(Report& report, Target& target) {
   return s;
 }
 
+// While the hypervisor saves its devices, what is dirty is copied; then what the saving wrote. Both count as one pass.
 Status Replicator::rest(Target& target, Report& report, std::string& state) {
   const auto begin = Clock::now();
-  auto saved = machine_.device_state();
-  if (!saved.ok()) return saved.status();
-  report.state_seconds = seconds_since(begin), report.state_bytes = saved->size();
+  Result<std::string> saved = Status(Code::internal, "not saved");
+  std::thread saving([&] {
+    saved = machine_.device_state();
+    report.state_seconds = seconds_since(begin);
+  });
+  Status s = pass(target, report, false);
+  saving.join();
+  if (s.ok()) s = saved.status();
+  if (!s.ok()) return s;
+  report.state_bytes = saved->size();
   state = std::move(*saved);
-  return pass(target, report, false);  // after the state was saved: what that wrote is copied, too
+  s = pass(target, report, false);
+  const PassReport last = report.passes.back();
+  report.passes.pop_back();
+  report.passes.back() += last;
+  std::lock_guard lock(reporting_);
+  passes_ = report.passes;
+  return s;
 }
 
 void Replicator::let_run(bool machine) {
@@ -348,15 +363,21 @@ Result<Report> Replicator::checkpoint(Target& target, Begin begin, const std::st
   const bool everything = begin.parent == 0;
   if (!everything && fresh_) return Status(Code::invalid, "the first checkpoint after a start has everything");
   sent_.clear();
+  {
+    std::lock_guard lock(reporting_);
+    passes_.clear();
+  }
   const std::uint64_t records = device_counters().records;
   if (Status s = target.begin(begin); !s.ok()) return s;
+  handing_over_ = then == Then::hand_over;
   if (Status s = run_passes(target, report, everything); !s.ok()) return failed(target, s);
   put_aside_ = then != Then::hand_over;
   const auto quiet = Clock::now();
-  Status s = quiesce();
+  Status s = quiesce(then != Then::hand_over);
   if (s.ok()) s = read_disk(report, target);
   const auto pause = Clock::now();
   if (s.ok()) s = machine_.pause();
+  report.stop_seconds = seconds_since(pause);
   paused_ = s.ok();
   std::string state;
   if (s.ok()) s = rest(target, report, state);

@@ -41,7 +41,8 @@ class Recorder {
   virtual Result<Ring> start(bool at_scheduling, unsigned slots_log2) = 0;
   virtual Status stop() = 0;
   /// No write is on its way, all are recorded, and the marker is the ring's last record. Begins it; the marker is the end of it.
-  virtual Status quiesce() = 0;
+  /// `stays`: the machine goes on here afterwards.
+  virtual Status quiesce(bool stays) = 0;
   virtual Status resume() = 0;
   /// Bytes per second that it may write from now on; 0: as fast as it can.
   virtual Status throttle(std::uint64_t bytes_per_second) = 0;
@@ -77,6 +78,11 @@ struct PassReport {
   std::uint64_t by_processor = 0, by_device = 0, by_both = 0, disk = 0, again = 0;  ///< pages; `again`: of a checkpoint that failed
   std::uint64_t pages = 0, zero_pages = 0, bytes = 0;  ///< copied
   double seconds = 0;
+  PassReport& operator+=(const PassReport& o) {
+    by_processor += o.by_processor, by_device += o.by_device, by_both += o.by_both, disk += o.disk, again += o.again;
+    pages += o.pages, zero_pages += o.zero_pages, bytes += o.bytes, seconds += o.seconds;
+    return *this;
+  }
 };
 
 struct Report {
@@ -84,7 +90,8 @@ struct Report {
   std::vector<PassReport> passes;       ///< the last one with the machine paused
   double pause_seconds = 0;             ///< from the pause to the resumption
   double quiet_seconds = 0;             ///< from the quiet device to the resumption: how long the disk waited
-  double state_seconds = 0;             ///< of them, for the device state
+  double stop_seconds = 0;              ///< of the pause, until the machine stood still
+  double state_seconds = 0;             ///< of it, for the device state
   double commit_seconds = 0;            ///< of them, for the target's commit (migration)
   std::uint64_t records = 0;            ///< examined since the checkpoint before
   std::uint64_t throttled_to = 0;       ///< bytes per second; 0: never
@@ -95,7 +102,7 @@ struct ReplicationOptions {
   bool at_scheduling = false;     ///< recording mode (DWR-10, DWR-11)
   unsigned slots_log2 = 14;
   unsigned most_passes = 12;      ///< before the pause
-  double pause_goal = 0.020;      ///< seconds that copying the rest may take
+  double pause_goal = 0.020;      ///< seconds that copying the rest may take; half of it where it is sent within the pause
   double quiesce_limit = 10;      ///< seconds
   bool throttle = true;           ///< slow the device when it dirties faster than pages are copied
 };
@@ -148,7 +155,7 @@ class Replicator {
   Status pass(Target& target, Report& report, bool everything);
   Status run_passes(Target& target, Report& report, bool everything);
   Status rest(Target& target, Report& report, std::string& state);
-  Status quiesce();
+  Status quiesce(bool stays);
   Status read_disk(Report& report, Target& target);
   void let_run(bool machine = true);
   bool small_enough();
@@ -170,7 +177,7 @@ class Replicator {
   bool put_aside_ = false;                 // copies of a pause are sent after it
   std::vector<std::uint64_t> aside_;
   std::vector<std::byte> aside_content_;
-  bool recording_ = false, fresh_ = true, paused_ = false;
+  bool recording_ = false, fresh_ = true, paused_ = false, handing_over_ = false;
   std::uint64_t throttle_ = 0;
   double copy_rate_ = 0;    // pages per second
   std::atomic<bool> give_up_{false};

@@ -33,7 +33,7 @@ class FakeDevice final : public Recorder {
     return Status();
   }
   // Its last writes take their time; the marker is behind them.
-  Status quiesce() override {
+  Status quiesce(bool) override {
     finish();
     quiet_ = std::thread([this] {
       if (!in_flight.empty()) std::this_thread::sleep_for(std::chrono::milliseconds(200));

@@ -78,7 +78,7 @@ class StoreTest : public ::testing::Test {
       for (const auto& c : *list) out.push_back(c.sequence);
     return out;
   }
-  io::testing::TemporaryDirectory directory_;
+  io::testing::TemporaryDirectory directory_{"/dev/shm"};
   std::string image_;
   std::map<std::uint64_t, std::string> images_;
   std::mt19937_64 random_{7};

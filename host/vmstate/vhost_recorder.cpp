@@ -142,7 +142,7 @@ Result<Recorder::Ring> VhostRecorder::start(bool at_scheduling, unsigned slots_l
 }
 
 Status VhostRecorder::stop() { return ask(card::RecorderVerb::stop).status(); }
-Status VhostRecorder::quiesce() { return ask(card::RecorderVerb::quiesce).status(); }
+Status VhostRecorder::quiesce(bool stays) { return ask(card::RecorderVerb::quiesce, stays ? 1 : 0).status(); }
 Status VhostRecorder::resume() { return ask(card::RecorderVerb::resume).status(); }
 Status VhostRecorder::throttle(std::uint64_t bytes_per_second) { return ask(card::RecorderVerb::throttle, bytes_per_second).status(); }
 

@@ -31,7 +31,7 @@ class VhostRecorder final : public Recorder, public Disk {
   std::uint64_t functions() const override { return std::uint64_t{1} << function_; }
   Result<Ring> start(bool at_scheduling, unsigned slots_log2) override;
   Status stop() override;
-  Status quiesce() override;
+  Status quiesce(bool stays) override;
   Status resume() override;
   Status throttle(std::uint64_t bytes_per_second) override;
   void examined(std::uint32_t sequence) override;

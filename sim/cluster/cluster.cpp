@@ -320,6 +320,8 @@ void Cluster::lose_sleds() {
   auto narrow = [](head::Head* h) { return h && h->narrow_stripes() != 0; };
   if (std::count_if(unit_.sled_nodes().begin(), unit_.sled_nodes().end(), is_up) >= o_.layout.width())
     until([&] { return std::none_of(unit_.heads().begin(), unit_.heads().end(), narrow); }, 60s, "stripes stay narrow");
+  // What a sled holds that cannot start counts below until its disk has been replaced.
+  if (!failed()) until([&] { return !damage_->replacing(); }, 60s, "a disk is to be replaced");
   if (failed()) return;
   std::vector<Node> gone, candidates = unit_.sled_nodes();
   while (gone.size() < o_.layout.m && !candidates.empty()) {

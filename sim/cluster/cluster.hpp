@@ -15,7 +15,7 @@
 // Requirement: RD-02 switch=stale-read
 // Requirement: RD-03 switch=wrong-parity
 // Requirement: P-8.7 switch=card-parity-unverified
-// Requirement: FL-06 switch=skip-flush
+// Requirement: FL-06, FL-20 switch=skip-flush
 // Requirement: P-2.2 switch=read-at-append
 // Requirement: P-2.3 switch=no-duplicate-table
 // Requirement: P-2.4 switch=merge-without-block-lock

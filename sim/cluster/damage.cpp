@@ -228,10 +228,12 @@ bool Damage::others_hold(Node n) const {
 }
 
 void Damage::could_not_start(Node n) {
+  ++replacing_;
   sim_.after(Duration(random_.spread(100'000'000, 3'000'000'000)), [this, n] {
     if (sim_.up(n)) sim_.crash(n, Crash::power);
     log(sim_.name(n) + ": cannot be read, its disk is replaced by an empty one");
     unit_.replace_disk(n);
+    --replacing_;
     sim_.restart(n);
   });
 }

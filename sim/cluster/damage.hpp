@@ -39,6 +39,8 @@ class Damage {
   bool bad(Node n) const { return bad_head_ == n || bad_sled_ == n; }
   /// A bad node could not start from what its disk holds: it gets an empty one after a while.
   void could_not_start(Node n);
+  /// One that could not has what it held still, and is about to lose it.
+  bool replacing() const { return replacing_ != 0; }
   /// The node's disk has answered with errors: what its owner finds on it later is no measure of the owner.
   void excuse(Node n) { excused_.insert(n); }
   bool excused(Node n) const { return excused_.contains(n); }
@@ -69,6 +71,7 @@ class Damage {
   std::set<Node> excused_;
   bool reckless_ = false;
   bool ended_ = false;
+  std::uint64_t replacing_ = 0;
 };
 
 }  // namespace luge::sim

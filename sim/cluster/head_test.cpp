@@ -102,6 +102,23 @@ class FakePrimary {
         }) {
     link_.start();
   }
+  /// Another primary begins here, as far as the head is told.
+  Task<void> begin_as(Epoch epoch, NodeId primary) {
+    auto collected = co_await link_.call(collect(designation(epoch, primary, {kHead, kPrimary})), 1s);
+    EXPECT_TRUE(collected.ok());
+    auto begun = co_await link_.call(wire::make_frame(wire::Kind::sync_begin, [epoch](auto& b) {
+      fbs::LogPoint agreed(1, 2);
+      return fbs::CreateSyncBegin(b, kVp, epoch, &agreed, false);
+    }), 1s);
+    EXPECT_TRUE(begun.ok());
+  }
+  /// Whether the head says that it hears the primary of epoch 1.
+  Task<void> ask_alive(bool& heard) {
+    auto r = co_await link_.call(wire::make_frame(wire::Kind::alive_query, [](auto& b) { return fbs::CreateAliveQuery(b, kVp, 1, 1); }), 1s);
+    const auto* a = r.ok() && r->kind == wire::Kind::alive_reply ? r->as<fbs::AliveReply>() : nullptr;
+    EXPECT_TRUE(a);
+    heard = a && a->primary_alive();
+  }
   Task<void> begin() {
     auto collected = co_await link_.call(collect(designation(1, kPrimary, {kHead})), 1s);
     EXPECT_TRUE(collected.ok());
@@ -183,6 +200,27 @@ TEST_F(Reserve, ARecordOtherThanTheOneThatItHoldsIsRefused) {
   EXPECT_EQ(primary->last_code, Code::ok) << "the same again is a duplicate";
   sim.run(node, primary->send(data({1, 2}, 8)));
   EXPECT_EQ(primary->last_code, Code::diverged);
+}
+
+// Requirement: WR-13 switch=old-epoch-taken
+TEST_F(Reserve, ARecordOfAnOlderEpochIsRefusedOnceANewerIsKnown) {
+  sim.run(node, primary->send(data({1, 2}, 7)));
+  ASSERT_EQ(primary->last_code, Code::ok);
+  sim.run(node, primary->begin_as(2, kFirstFake));
+  sim.run(node, primary->send(data({1, 3}, 8)));
+  EXPECT_EQ(primary->last_code, Code::fenced);
+  EXPECT_EQ(primary->durable, 2u);
+}
+
+// Requirement: P-4.7 switch=heard-primary-denied
+TEST_F(Reserve, ASurvivorThatHearsThePrimarySaysSoUntilItHasBeenSilent) {
+  bool heard = false;
+  sim.run(node, primary->send(data({1, 2}, 7)));
+  sim.run(node, primary->ask_alive(heard));
+  EXPECT_TRUE(heard);
+  sim.run_for(2s);
+  sim.run(node, primary->ask_alive(heard));
+  EXPECT_FALSE(heard);
 }
 
 // Requirement: P-3.4 switch=late-sync-taken

@@ -416,7 +416,7 @@ def main():
     parser.add_argument("--dir", required=True)
     parser.add_argument("--only", choices=["same", "faults", "rare"])
     parser.add_argument("--rtl", action="store_true", help="also the verilated card")
-    parser.add_argument("--opencl-rtl", action="store_true", help="also the verilated card through OpenCL: six at once need more processors than two")
+    parser.add_argument("--opencl-rtl", action="store_true", help="also the verilated card through OpenCL")
     parser.add_argument("--card", default="native", help="of the faults")
     parser.add_argument("--verify", default="all", help="of the faults")
     options = parser.parse_args()

@@ -11,7 +11,7 @@ import tempfile
 import time
 
 import vm
-from replication import Scene, migration_of, resume_elsewhere
+from replication import Scene, migration_of, qemu_migration_of, resume_elsewhere
 from unit import CheckFailed, expect
 
 
@@ -27,7 +27,13 @@ def demo(scene):
     disk = scene.vhost()
     guest = scene.guest("host1-guest", disk)
     counts = guest.wait_working()
-    print(f"  {counts[1]} reads of 64 KiB, {counts[2]} writes, {counts[4]} bad\nit moves to a second QEMU while it works (luge vm migrate)", flush=True)
+    print(f"  {counts[1]} reads of 64 KiB, {counts[2]} writes, {counts[4]} bad\nit moves to a second QEMU while it works (QEMU's own live migration)", flush=True)
+    guest, disk, info = qemu_migration_of(scene, guest, disk)
+    ram = info["ram"]
+    print(f"    {ram['dirty-sync-count']} passes, {ram['transferred'] >> 20} MiB sent, paused {info['downtime']} ms", flush=True)
+    guest.wait_passes(1)
+    expect(guest.counts()[4] == 0, f"the guest found {guest.counts()[4]} bad blocks after QEMU's migration")
+    print("it moves to a third while it works (luge vm migrate)", flush=True)
     guest, host, disk, report = migration_of(scene, guest, disk)
     print(passes_of(report), flush=True)
     guest.wait_passes(1)

@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """A running guest on a Luge disk, replicated with DMA write records: checkpoints compared by cmp, migration, standby, and the controls that must fail.
 
-  tests/vm/replication.py --build build --dir D [--only NAME[,NAME]] [--checkpoints N]
+  tests/vm/replication.py --build build --dir D [--only NAME[,NAME]] [--checkpoints N] [--migrations N]
 
 checkpoints  N checkpoints under load; each file of memory is that of the paused machine, byte for byte, and a guest resumed from one of them is sound
-migration    to another QEMU under load; the guest goes on, nothing is wrong in it
+migration    to another QEMU under load, N times there and back; the guest goes on, nothing is wrong in it
 standby      a checkpoint every 200 ms to a second host; the first is killed; the guest resumes there, with the disk as it was then
+volume       the same as checkpoints, with a Luge volume as the store
+overflows    records are lost and the disk says so: every checkpoint is equal all the same
 controls     with one rule broken each, the comparison must find wrong pages
 """
 import argparse
@@ -21,11 +23,13 @@ from vhost import Daemon
 from unit import CheckFailed, Unit, command, expect
 
 SHAPE = ["--heads", "3", "--sleds", "6", "--devices", "1", "--log-bytes", "128MiB", "--device-bytes", "1GiB"]
-# Switch, which programs it is built into, which pages may differ.
+# Switch, and which program it is built into.
 CONTROLS = [
     ("dma-unrecorded", "attach"),
     ("dma-records-lost", "attach"),
     ("dma-range-unrecorded", "attach"),
+    ("dma-record-before-data", "attach"),
+    ("overflow-ignored", "vmstated"),
     ("records-of-function-lost", "vmstated"),
     ("processor-writes-ignored", "vmstated"),
 ]
@@ -88,32 +92,35 @@ class Scene:
             shutil.rmtree(self.shm, ignore_errors=True)
 
 
-def one_compared(host, guest, scene, name="vm"):
+def one_compared(host, guest, scene, store=None):
     """A checkpoint that leaves the machine paused; (report, pages that differ between it and the paused machine)."""
-    report = host.run("checkpoint", name, "--stay-paused")
+    report = host.run("checkpoint", "vm", "--stay-paused")
     to = os.path.join(scene.shm, "restored")
-    host.run("restore", name, "--from", os.path.join(scene.work, "store"), "--to", to)
+    host.run("restore", "vm", "--from", store or os.path.join(scene.work, "store"), "--to", to)
     pages = vm.differing_pages(guest.memory, os.path.join(to, "memory"))
     guest.monitor.run("cont")
     return report, pages
 
 
+FIGURES = {}  # what --json writes
+
+
 def describe(report):
     passes = "; ".join(f"{p['pages']} pages ({p['by_processor']} processor, {p['by_device']} device, {p['by_both']} both)" for p in report["passes"])
-    return f"checkpoint {report['checkpoint']}: {passes}; {report['records']} records; paused {report['pause_ms']} ms, of it {report['device_state_ms']} devices"
+    return f"checkpoint {report['checkpoint']}: {passes}; {report['records']} records; paused {report['pause_ms']} ms, of it {report['stop_ms']} to stop, {report['device_state_ms']} devices, {report['passes'][-1]['ms']} the last pass"
 
 
 # Requirement: DWR-01, DWR-17
-def checkpoints(scene, count):
+def checkpoints(scene, count, store=None):
     disk = scene.vhost()
     guest = scene.guest("source", disk)
     guest.wait_working()
     host = scene.vmstated("host1")
-    store = os.path.join(scene.work, "store")
+    store = store or os.path.join(scene.work, "store")
     host.run("protect", "vm", "--qmp", guest.qmp, "--disk", disk, "--to", store, "--keep", "3", "--not-durable")
     reports = []
     for i in range(count):
-        report, pages = one_compared(host, guest, scene)
+        report, pages = one_compared(host, guest, scene, store)
         print(describe(report) + f"; {len(pages)} pages differ", flush=True)
         expect(not pages, f"checkpoint {report['checkpoint']} differs from the machine in pages {pages[:10]}")
         reports.append(report)
@@ -124,10 +131,46 @@ def checkpoints(scene, count):
     print(f"{count} checkpoints, all equal; {sum(r['passes'][0]['pages'] for r in reports[:1])} pages in the full copy; then {copied} pages copied, "
           f"{united} dirty by records and processor; pause median {statistics.median(r['pause_ms'] for r in later):.1f} ms, of it devices' state "
           f"{statistics.median(r['device_state_ms'] for r in later):.1f} ms", flush=True)
+    FIGURES["checkpoints"] = {"count": count, "copied_to_dirty": copied / max(united, 1), "pause_ms": statistics.median(r["pause_ms"] for r in later),
+                              "pause_without_state_ms": statistics.median(r["pause_ms"] - r["device_state_ms"] for r in later)}
     expect(copied <= 1.1 * united, f"{copied} pages copied, {united} were dirty")
     guest.wait_passes(1)
     expect(guest.counts()[4] == 0, f"the guest found {guest.counts()[4]} bad blocks: {guest.lines()[-3:]}")
     host.run("release", "vm")
+
+
+# Requirement: DWR-32
+def volume(scene, count):
+    """The same with another Luge volume as the store; the checkpoints are there after luge-vmstated has been killed, and the oldest is whole, too."""
+    scene.unit.run("volume", "create", "ckpt", "--size", "1GiB", "--layout", "4+2")
+    nbd = os.path.join(scene.work, "ckpt.sock")
+    scene.unit.run("attach", "ckpt", "--nbd", f"unix:{nbd}")
+    store = f"nbd+unix:///ckpt?socket={nbd}"
+    checkpoints(scene, count, store)
+    scene.things[-1].kill()
+    reader = scene.vmstated("reader")
+    to = os.path.join(scene.shm, "restored")
+    for n in range(count - 2, count + 1):
+        kept = reader.run("restore", "vm", "--from", store, "--checkpoint", str(n), "--to", to)
+        expect(kept["checkpoint"] == n, f"checkpoint {n} was asked for: {kept}")
+    print(f"checkpoints {count - 2} to {count} are on the volume, each restored with the sums of its pages", flush=True)
+
+
+def qemu_migration_of(scene, guest, disk):
+    """(guest, disk) over there, and QEMU's own report: by its live migration, whose dirty log the disk's records feed."""
+    there = scene.vhost("disk", scene.daemon(), "--incoming")
+    target = scene.guest("qemu-target", there, waits=True)
+    wire = os.path.join(scene.work, "qemu.migrate")
+    target.monitor.run("migrate-incoming", uri=f"unix:{wire}")
+    guest.monitor.run("migrate-set-parameters", **{"max-bandwidth": 400 << 20, "downtime-limit": 40})
+    guest.monitor.run("migrate", uri=f"unix:{wire}")
+    deadline = time.time() + 120
+    while (info := guest.monitor.run("query-migrate"))["status"] != "completed":
+        expect(info["status"] not in ("failed", "cancelled") and time.time() < deadline, f"QEMU's migration: {info}")
+        time.sleep(0.05)
+    guest.kill()
+    target.wait_counts(lambda c: c[0] >= 2, "the guest goes on")
+    return target, there, info
 
 
 def migration_of(scene, guest, disk):
@@ -146,15 +189,37 @@ def migration_of(scene, guest, disk):
 
 
 # Requirement: DWR-25
-def migration(scene):
-    disk = scene.vhost()
+def migration(scene, count):
+    """There and back, `count` times, between two luge-vmstated and two attach daemons."""
+    nodes = ["attach-1", scene.daemon()]
+    addresses = [f"unix:{scene.work}/to-host{i}.sock" for i in (1, 2)]
+    hosts = [scene.vmstated(f"host{i + 1}", listen=address) for i, address in enumerate(addresses)]
+    disk = scene.vhost("disk", nodes[0])
     guest = scene.guest("source", disk)
     guest.wait_working()
-    target, _, _, report = migration_of(scene, guest, disk)
-    print("migrated: " + describe(report), flush=True)
-    target.wait_passes(2)
-    expect(target.counts()[4] == 0, f"the guest found {target.counts()[4]} bad blocks: {target.lines()[-3:]}")
-    print(f"the guest runs over there: {target.counts()[1]} reads, {target.counts()[2]} writes, none bad", flush=True)
+    reports = []
+    for i in range(count):
+        here, there = i % 2, 1 - i % 2
+        live, memory = os.path.join(hosts[there].dir, "live", "vm"), os.path.join(scene.shm, f"target{i}")
+        shutil.rmtree(live, ignore_errors=True)
+        os.makedirs(live)
+        os.symlink(memory, os.path.join(live, "memory"))
+        disk_there = scene.vhost("disk", nodes[there], "--incoming")
+        target = scene.guest(os.path.join(f"host{there + 1}", "live", "vm"), disk_there, memory=os.path.join(live, "memory"), waits=True)
+        report = hosts[here].run("migrate", "vm", "--qmp", guest.qmp, "--disk", disk, "--to", addresses[there])
+        print("migrated: " + describe(report), flush=True)
+        reports.append(report)
+        guest.kill()
+        os.unlink(guest.memory if not os.path.islink(guest.memory) else os.readlink(guest.memory))
+        guest, disk = target, disk_there
+        guest.wait_counts(lambda c: c[0] >= 2, "the guest goes on")
+    guest.wait_passes(2)
+    expect(guest.counts()[4] == 0, f"the guest found {guest.counts()[4]} bad blocks: {guest.lines()[-3:]}")
+    downtime = [r["pause_ms"] for r in reports]
+    FIGURES["migrations"] = {"count": count, "bad": guest.counts()[4], "downtime_ms": statistics.median(downtime)}
+    print(f"{count} migrations: {guest.counts()[1]} reads, {guest.counts()[2]} writes, none bad; downtime {statistics.median(downtime):.1f} ms in the median, "
+          f"{max(downtime):.1f} at most; of it devices' state {statistics.median(r['device_state_ms'] for r in reports):.1f}, to run over there "
+          f"{statistics.median(r['commit_ms'] for r in reports):.1f}", flush=True)
 
 
 def resume_elsewhere(scene, host2, guest, volume):
@@ -204,19 +269,45 @@ def standby(scene, expect_bad=False):
         print(f"the guest goes on there: {counts[1]} reads, {counts[2]} writes, none bad", flush=True)
 
 
-def control(scene, switch, where):
+def overflows(scene, rounds=3):
+    """Nobody looks at a small ring between checkpoints: the disk waits, then writes without records and says so; that is enough."""
+    host, guest, _ = overflowing(scene, None)
+    for i in range(rounds):
+        time.sleep(2.5)
+        report, pages = one_compared(host, guest, scene)
+        expect(not pages, f"checkpoint {report['checkpoint']} differs from the machine in pages {pages[:10]}")
+    said = host.run("status")["protected"][0]["records"]
+    print(f"{said['overflows']} overflows in {rounds + 1} checkpoints, all equal", flush=True)
+    expect(said["overflows"] > 0, f"the ring never overflowed: {said}")
+    guest.wait_passes(1)
+    expect(guest.counts()[4] == 0, f"the guest found {guest.counts()[4]} bad blocks: {guest.lines()[-3:]}")
+
+
+def overflowing(scene, switch):
+    """(host, guest, pages that differ already): a protected machine whose ring overflows between two checkpoints."""
     disk = scene.vhost()
     guest = scene.guest("source", disk)
     guest.wait_working()
-    host = scene.vmstated("host1", broken=switch if where == "vmstated" else None)
-    host.run("protect", "vm", "--qmp", guest.qmp, "--disk", disk, "--to", os.path.join(scene.work, "store"), "--keep", "3", "--not-durable")
-    wrong = set()
+    host = scene.vmstated("host1", broken=",".join(["examiner-pauses"] + ([switch] if switch else [])))
+    host.run("protect", "vm", "--qmp", guest.qmp, "--disk", disk, "--to", os.path.join(scene.work, "store"), "--keep", "3", "--not-durable", "--slots", "256")
+    return host, guest, set(one_compared(host, guest, scene)[1])
+
+
+def control(scene, switch, where):
+    if switch == "overflow-ignored":
+        host, guest, wrong = overflowing(scene, switch)
+    else:
+        disk = scene.vhost()
+        guest = scene.guest("source", disk)
+        guest.wait_working()
+        host = scene.vmstated("host1", broken=switch if where == "vmstated" else None)
+        host.run("protect", "vm", "--qmp", guest.qmp, "--disk", disk, "--to", os.path.join(scene.work, "store"), "--keep", "3", "--not-durable")
+        wrong = set()
     for _ in range(20):
-        _, pages = one_compared(host, guest, scene)
-        wrong |= set(pages)
         if wrong:
             break
-        time.sleep(0.5)
+        time.sleep(2.5 if switch == "overflow-ignored" else 0.5)
+        wrong |= set(one_compared(host, guest, scene)[1])
     expect(wrong, f"with {switch} no page differs in 20 checkpoints: the comparison can't fail")
     print(f"{switch}: {len(wrong)} pages differ, as they must", flush=True)
     if switch == "dma-range-unrecorded":
@@ -230,6 +321,8 @@ def main():
     p.add_argument("--dir", required=True)
     p.add_argument("--only", default="checkpoints,migration,controls")
     p.add_argument("--checkpoints", type=int, default=6)
+    p.add_argument("--migrations", type=int, default=2)
+    p.add_argument("--json", help="a file for the figures")
     p.add_argument("--switch", help="of controls: only this")
     a = p.parse_args()
     build, work = os.path.abspath(a.build), os.path.abspath(a.dir)
@@ -244,7 +337,7 @@ def main():
                 runs.append(("control written-blocks-ignored", lambda scene: standby(scene, True), "written-blocks-ignored"))
             runs += [(f"control {s}", lambda scene, s=s, w=w: control(scene, s, w), s if w == "attach" else None) for s, w in CONTROLS if a.switch in (None, s)]
         else:
-            runs.append((name, {"checkpoints": lambda scene: checkpoints(scene, a.checkpoints), "migration": migration, "standby": standby}[name], None))
+            runs.append((name, {"checkpoints": lambda scene: checkpoints(scene, a.checkpoints), "migration": lambda scene: migration(scene, a.migrations), "standby": standby, "overflows": overflows, "volume": lambda scene: volume(scene, max(a.checkpoints, 5))}[name], None))
     failed = []
     for name, run, broken in runs:
         folder = os.path.join(work, name.replace(" ", "-"))
@@ -264,6 +357,9 @@ def main():
         print(f"   {time.time() - begin:.0f} s", flush=True)
         if name not in failed:
             shutil.rmtree(folder, ignore_errors=True)
+    if a.json:
+        with open(a.json, "w") as f:
+            json.dump(FIGURES, f)
     return 1 if failed else 0
 
 

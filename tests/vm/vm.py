@@ -80,7 +80,7 @@ class Guest:
         args = [QEMU, "-accel", "tcg", "-m", f"{MEMORY_KIB}K", "-smp", "1", "-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35,memory-backend=m",
                 "-object", f"memory-backend-file,id=m,size={MEMORY_KIB}K,mem-path={memory},share=on", "-chardev", f"socket,id=c,path={disk},reconnect=1",
                 "-device", "vhost-user-blk-pci,chardev=c,num-queues=1", "-kernel", os.path.join(images, "vmlinuz"), "-initrd", os.path.join(images, "initrd.gz"),
-                "-append", f"console=ttyS0 quiet area={READ_AREA} pool={POOL_MIB}", "-serial", f"file:{self.console}",
+                "-append", f"console=ttyS0 quiet no_timer_check area={READ_AREA} pool={POOL_MIB}", "-serial", f"file:{self.console}",
                 "-qmp", f"unix:{self.qmp},server=on,wait=off", "-qmp", f"unix:{self.own_qmp},server=on,wait=off"]
         if waits:
             args += ["-incoming", "defer"]
@@ -115,16 +115,18 @@ class Guest:
         while not predicate(self.counts()):
             if not self.alive():
                 raise CheckFailed("guest", f"{what}: QEMU ended with {self.process.returncode}: {self.tail()}")
+            if any("Kernel panic" in line for line in self.lines()[-5:]):
+                raise CheckFailed("guest", f"{what}: its kernel has ended: {self.lines()[-3:]}")
             if time.time() > deadline:
                 raise CheckFailed("guest", f"{what}: not within {seconds} s; the guest said last: {self.lines()[-3:]}")
             time.sleep(0.1)
         return self.counts()
 
-    def wait_working(self, seconds=180):
+    def wait_working(self, seconds=400):
         """Until the pool is full of what the disk wrote, and more."""
         return self.wait_counts(lambda c: c[1] > 3000 and c[2] > 200, "the guest reads and writes", seconds)
 
-    def wait_passes(self, more=2, seconds=180):
+    def wait_passes(self, more=2, seconds=400):
         """Until it has looked at all of its memory `more` times from now on."""
         begin = self.counts()[3]
         return self.wait_counts(lambda c: c[3] >= begin + more, "the guest verifies its memory", seconds)
