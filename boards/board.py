@@ -108,7 +108,8 @@ def constraints(b):
 
 def rom(b):
     at = scratch_address(b)
-    return [b["id"], b["revisions"][-1], at & 0xFFFFFFFF, at >> 32]
+    own_flash = b["update"] if b["update"]["kind"] == "qspi" else {"slot_bytes": 0, "sector_bytes": 0}
+    return [b["id"], b["revisions"][-1], at & 0xFFFFFFFF, at >> 32, own_flash["slot_bytes"], own_flash["sector_bytes"]]
 
 
 CELLS = (  # name, IP, settings; the controller's side of the map

@@ -5,6 +5,7 @@
 #include "firmware/gf.hpp"
 #include "firmware/hal/hal.hpp"
 #include "firmware/known.hpp"
+#include "firmware/rules.hpp"
 #include "firmware/table.hpp"
 
 namespace fw {
@@ -103,7 +104,7 @@ Failure run(const Descriptor& d) {
   hal::set_reg(REG_SUBMITTED, number + 1);
   ++jobs;
   for (uint32_t i = 0; hal::reg(REG_COMPLETED) != number + 1; ++i)
-    if (i == kPolls) return {FaultKind::timeout, {number, hal::reg(REG_STATUS)}};
+    if (i == kPolls * (kept(Rule::bounded_waits) ? 1 : 100)) return {FaultKind::timeout, {number, hal::reg(REG_STATUS)}};
   const uint32_t at = MAP_SCRATCH + kCompletions + entry * sizeof(Completion);
   const uint32_t status = hal::load(at + offsetof(Completion, status)) & 0xffff;
   if (hal::load(at + offsetof(Completion, index)) != number || status != JobStatus::ok) return {FaultKind::job_status, {number, status}};

@@ -1,5 +1,6 @@
 #include "firmware/fences.hpp"
 
+#include "firmware/hal/hal.hpp"
 #include "firmware/hal/noinit.hpp"
 
 namespace fw {
@@ -18,15 +19,25 @@ Fence* find(uint64_t partition) {
   return nullptr;
 }
 
+uint32_t entry_of(const Fence* f) { return static_cast<uint32_t>(f - fences.at) + 1; }
+
+void load(const Fence& f) {
+  using namespace luge_card;
+  const uint64_t epoch = f.epoch[f.valid & 1];
+  hal::set_reg(REG_FENCE_EPOCH, static_cast<uint32_t>(epoch)), hal::set_reg(REG_FENCE_EPOCH + 4, static_cast<uint32_t>(epoch >> 32));
+  hal::set_reg(REG_FENCE_LOAD, entry_of(&f));
+}
+
 }  // namespace
 
 bool raise_fence(uint64_t partition, uint64_t epoch) {
   if (Fence* f = find(partition)) {
-    if (epoch <= f->epoch[f->valid & 1]) return true;
+    if (epoch <= f->epoch[f->valid & 1]) return load(*f), true;
     f->epoch[~f->valid & 1] = epoch;
     ordered();
     f->valid ^= 1;
     ordered();
+    load(*f);
     return true;
   }
   if (fences.count == kFences) return false;
@@ -35,12 +46,22 @@ bool raise_fence(uint64_t partition, uint64_t epoch) {
   ordered();
   ++fences.count;
   ordered();
+  load(f);
   return true;
 }
 
 uint64_t fence_of(uint64_t partition) {
   const Fence* f = find(partition);
   return f ? f->epoch[f->valid & 1] : 0;
+}
+
+uint32_t fence_entry(uint64_t partition) {
+  const Fence* f = find(partition);
+  return f ? entry_of(f) : 0;
+}
+
+void load_fences() {
+  for (uint32_t i = 0; i < fences.count; ++i) load(fences.at[i]);
 }
 
 void forget_fences() { fences.count = 0; }

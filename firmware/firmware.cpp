@@ -4,16 +4,18 @@
 #include "firmware/fences.hpp"
 #include "firmware/hal/hal.hpp"
 #include "firmware/bist.hpp"
+#include "firmware/images.hpp"
+#include "firmware/rules.hpp"
 #include "firmware/table.hpp"
 #include "firmware/telemetry.hpp"
+#include "firmware/update/slots.hpp"
+#include "firmware/watchdog.hpp"
 
 namespace fw {
 namespace {
 
 using namespace luge_card;
 
-constexpr uint32_t kWatchdog0 = MAP_WATCHDOG, kWatchdog1 = MAP_WATCHDOG + 4;
-constexpr uint32_t kWatchdogReset = 8, kWatchdogState = 4, kWatchdogEnable = 2;
 #ifdef __riscv
 constexpr uint32_t kProcessor = 1;
 #else
@@ -28,15 +30,13 @@ uint32_t argument(unsigned i) { return hal::shared(SHARED_ARGUMENT + 4 * i); }
 uint64_t argument64(unsigned i) { return argument(i) | static_cast<uint64_t>(argument(i + 1)) << 32; }
 void set_answer(unsigned i, uint32_t v) { hal::set_shared(SHARED_ANSWER + 4 * i, v); }
 
-bool quiet() { return hal::shared(SHARED_OWNER) == 0; }
-
-void restart_watchdog() { hal::store(kWatchdog0, kWatchdogState | kWatchdogEnable); }
+bool quiet() { return hal::shared(SHARED_OWNER) == 0 || !kept(Rule::respect_owner); }
 
 bool tested() {
-  restart_watchdog();
+  watchdog::restart();
   hal::set_shared(SHARED_STATE, FirmwareState::testing);
   Failure f = self_test(quiet());
-  restart_watchdog();
+  watchdog::restart();
   seen_faults = hal::reg(REG_FAULT);
   if (f) {
     ++counts.tests_failed;
@@ -46,14 +46,14 @@ bool tested() {
     ++counts.tests_passed;
     log_event(Event::self_test_passed, self_test_jobs(), 0);
   }
-  hal::set_shared(SHARED_STATE, f ? FirmwareState::failed : FirmwareState::ready);
+  hal::set_shared(SHARED_STATE, f && kept(Rule::fail_closed) ? FirmwareState::failed : FirmwareState::ready);
   return !f;
 }
 
 // Whether an epoch may ask for something of a partition; 0 is nobody's.
 bool admitted(uint64_t partition, uint64_t epoch) {
   const uint64_t fence = partition ? fence_of(partition) : 0;
-  if (epoch >= fence) return true;
+  if (epoch >= fence || !kept(Rule::refuse_old_epochs)) return true;
   ++counts.fenced;
   log_event(Event::fenced, static_cast<uint32_t>(partition), static_cast<uint32_t>(epoch));
   set_answer(0, static_cast<uint32_t>(fence)), set_answer(1, static_cast<uint32_t>(fence >> 32));
@@ -79,7 +79,7 @@ int answer_fence() {
   if (!raise_fence(partition, epoch)) return AnswerStatus::full;
   log_event(Event::fence, static_cast<uint32_t>(partition), static_cast<uint32_t>(epoch));
   const uint64_t now = fence_of(partition);
-  set_answer(0, static_cast<uint32_t>(now)), set_answer(1, static_cast<uint32_t>(now >> 32));
+  set_answer(0, static_cast<uint32_t>(now)), set_answer(1, static_cast<uint32_t>(now >> 32)), set_answer(2, fence_entry(partition));
   return AnswerStatus::ok;
 }
 
@@ -95,6 +95,21 @@ int answer() {
   return AnswerStatus::unknown;
 }
 
+// When power comes, not at a reset of the controller, which is no start of an image.
+void choose_slot() {
+  if (hal::shared(SHARED_SLOT) != kNoSlot) return;
+  bool fell_back;
+  const uint32_t slot = choose_image(fell_back);
+  if (slot == kNoSlot) return;
+  log_event(Event::slot_chosen, slot, fell_back);
+  hal::set_shared(SHARED_SLOT, slot);
+}
+
+void keep_image() {
+  const uint32_t slot = hal::shared(SHARED_SLOT);
+  if (!image_is_good(slot)) record_fault({FaultKind::flash, {slot, 0}});
+}
+
 void look_around() {
   const uint32_t bits = hal::reg(REG_FAULT), fresh = bits & ~seen_faults & ~FAULT_JOB_FAILED;
   seen_faults = bits;
@@ -108,18 +123,22 @@ void boot() {
   hal::set_shared(SHARED_STATE, FirmwareState::booting);
   counts = Counts{}, rounds = 0;
   forget_tables();
+  if (!kept(Rule::fences_outlive_reset)) forget_fences();
+  if (!kept(Rule::faults_outlive_reset)) forget_fault();
   hal::set_shared(SHARED_BOOTS, hal::shared(SHARED_BOOTS) + 1);
   hal::set_shared(SHARED_FIRMWARE_VERSION, kVersion);
   hal::set_shared(SHARED_PROCESSOR, kProcessor);
   hal::set_shared(SHARED_BOARD, hal::load(MAP_BOARD)), hal::set_shared(SHARED_REVISION, hal::load(MAP_BOARD + 4));
   hal::set_shared(SHARED_MAGIC, SHARED_MAGIC_VALUE);
+  load_fences();
   log_event(Event::boot, kVersion, hal::shared(SHARED_BOOTS));
-  if (hal::load(kWatchdog0) & kWatchdogReset) record_fault({FaultKind::watchdog, {hal::shared(SHARED_HEARTBEAT), hal::shared(SHARED_BOOTS)}});
-  hal::store(kWatchdog0, kWatchdogReset | kWatchdogState | kWatchdogEnable);
-  hal::store(kWatchdog1, 1);
+  if (watchdog::has_reset()) record_fault({FaultKind::watchdog, {hal::shared(SHARED_HEARTBEAT), hal::shared(SHARED_BOOTS)}});
+  watchdog::begin();
   // A command that was open is lost: its sender sees `boots` change.
   hal::set_shared(SHARED_ANSWERED, hal::shared(SHARED_COMMAND));
-  tested();
+  choose_slot();
+  const bool passed = tested();
+  if (passed || !kept(Rule::good_after_test)) keep_image();
   write_telemetry(counts);
 }
 
@@ -135,7 +154,7 @@ void poll() {
     }
   }
   hal::set_shared(SHARED_HEARTBEAT, hal::shared(SHARED_HEARTBEAT) + 1);
-  restart_watchdog();
+  watchdog::restart();
   if (++rounds % kLookEvery == 0) look_around();
 }
 

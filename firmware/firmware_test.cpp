@@ -16,7 +16,23 @@
 #include "firmware/known.hpp"
 #include "firmware/table.hpp"
 #include "firmware/telemetry.hpp"
+#include "firmware/rules.hpp"
 #include "hls/registers/card.h"
+#include "switches/switches.hpp"
+
+bool fw::kept(Rule rule) {
+  using luge::Switch, luge::broken;
+  switch (rule) {
+    case Rule::fail_closed:
+    case Rule::good_after_test: return !broken(Switch::failed_card_ready);
+    case Rule::respect_owner: return !broken(Switch::ring_owner_ignored);
+    case Rule::refuse_old_epochs: return !broken(Switch::card_fence_ignored);
+    case Rule::fences_outlive_reset: return !broken(Switch::card_fence_forgotten);
+    case Rule::faults_outlive_reset: return !broken(Switch::card_fault_forgotten);
+    case Rule::bounded_waits: return !broken(Switch::card_waits_long);
+    default: return true;
+  }
+}
 
 namespace {
 
@@ -100,20 +116,6 @@ TEST(FirmwareTable, TheCacheGivesWhatWasMadeAndForgets) {
   ASSERT_EQ(again, nullptr);
 }
 
-TEST(FirmwareFences, RiseOnlyAndAreBounded) {
-  fw::forget_fences();
-  EXPECT_EQ(fw::fence_of(5), 0u);
-  EXPECT_TRUE(fw::raise_fence(5, 7));
-  EXPECT_TRUE(fw::raise_fence(5, 3));
-  EXPECT_EQ(fw::fence_of(5), 7u);
-  EXPECT_TRUE(fw::raise_fence(5, 1ull << 40));
-  EXPECT_EQ(fw::fence_of(5), 1ull << 40);
-  for (uint64_t p = 100; p < 100 + fw::kFences - 1; ++p) EXPECT_TRUE(fw::raise_fence(p, p));
-  EXPECT_FALSE(fw::raise_fence(1000, 1));
-  EXPECT_TRUE(fw::raise_fence(100, 1000));
-  fw::forget_fences();
-}
-
 TEST(FirmwareTelemetry, SensorsInUnits) {
   EXPECT_NEAR(fw::celsius_1000(0), -279427, 1);
   EXPECT_NEAR(fw::celsius_1000(0x9770), 0x9770 * 507.5921310 / 65.536 - 279426.5768, 20);
@@ -128,6 +130,7 @@ class FakeCard : public fw::host::World {
   std::map<uint32_t, uint32_t> words;  // registers, shared words and peripherals, by address of the map
   Bytes scratch = Bytes(MAP_SCRATCH_BYTES);
   std::map<unsigned, Bytes> tables;
+  std::map<uint32_t, uint64_t> fences;
   uint32_t stuck_bit_at = ~0u;
   bool wrong_parity = false, hangs = false, never_rests = false, answers_zero = false, refuses = false;
   uint64_t accesses = 0;
@@ -156,6 +159,7 @@ class FakeCard : public fw::host::World {
     if (a >= MAP_SCRATCH) return void(std::memcpy(&scratch.at(a - MAP_SCRATCH), &v, 4));
     if (a == MAP_REGISTERS + REG_FAULT) return void(words[a] &= ~v);
     words[a] = v;
+    if (a == MAP_REGISTERS + REG_FENCE_LOAD) fences[v] = wide(REG_FENCE_EPOCH);
     if (a == MAP_REGISTERS + REG_CLEAR) words[MAP_REGISTERS + REG_COMPLETED] = words[MAP_REGISTERS + REG_SUBMITTED];
     if (a == MAP_REGISTERS + REG_SUBMITTED && !hangs) do_job(v - 1);
   }
@@ -242,6 +246,7 @@ TEST_F(FirmwareTest, KnownAnswersAreIsals) {
   }
 }
 
+// Requirement: CF-07 switch=failed-card-ready
 TEST_F(FirmwareTest, ACardThatIsWrongFailsAndTheRecordSaysHow) {
   card.answers_zero = true, fw::boot(), expect_fault(FaultKind::identity);
   card.answers_zero = false, card.stuck_bit_at = 0x1230, fw::boot(), expect_fault(FaultKind::memory);
@@ -253,6 +258,7 @@ TEST_F(FirmwareTest, ACardThatIsWrongFailsAndTheRecordSaysHow) {
   EXPECT_EQ(card.shared(SHARED_STATE), static_cast<uint32_t>(FirmwareState::ready));
 }
 
+// Requirement: CF-07 switch=card-waits-long
 TEST_F(FirmwareTest, AJobThatNeverEndsCostsABoundedTimeAndIsCleared) {
   card.hangs = true, fw::boot(), expect_fault(FaultKind::timeout);
   EXPECT_LT(card.accesses, 2000000u);
@@ -266,6 +272,7 @@ TEST_F(FirmwareTest, AJobThatNeverEndsCostsABoundedTimeAndIsCleared) {
   EXPECT_EQ(card.shared(SHARED_ANSWER), static_cast<uint32_t>(FaultKind::timeout));
 }
 
+// Requirement: CF-08 switch=ring-owner-ignored
 TEST_F(FirmwareTest, AHostsRingIsLeftAlone) {
   card.set_shared(SHARED_OWNER, 1);
   card.store(MAP_REGISTERS + REG_CONTROL, CONTROL_RUN), card.store(MAP_REGISTERS + REG_WINDOW_BASE, 0x1234);
@@ -277,6 +284,30 @@ TEST_F(FirmwareTest, AHostsRingIsLeftAlone) {
   EXPECT_EQ(card.command(Command::self_test), static_cast<uint32_t>(AnswerStatus::busy));
 }
 
+// What the card has of them is what its kernels hold jobs against (CF-10 of sim/card/card_test.cpp).
+TEST_F(FirmwareTest, FencesRiseOnlyAreBoundedAndAreOnTheCard) {
+  EXPECT_EQ(fw::fence_of(5), 0u);
+  EXPECT_TRUE(fw::raise_fence(5, 7));
+  EXPECT_TRUE(fw::raise_fence(5, 3));
+  EXPECT_EQ(fw::fence_of(5), 7u);
+  EXPECT_TRUE(fw::raise_fence(5, 1ull << 40));
+  EXPECT_EQ(fw::fence_of(5), 1ull << 40);
+  EXPECT_EQ(card.fences, (std::map<uint32_t, uint64_t>{{1, 1ull << 40}}));
+  for (uint64_t p = 100; p < 100 + fw::kFences - 1; ++p) EXPECT_TRUE(fw::raise_fence(p, p));
+  EXPECT_FALSE(fw::raise_fence(1000, 1));
+  EXPECT_TRUE(fw::raise_fence(100, 1000));
+  EXPECT_EQ(fw::fence_entry(100), 2u);
+  EXPECT_EQ(fw::fence_entry(1000), 0u);
+  const auto before = card.fences;
+  EXPECT_EQ(before.size(), fw::kFences);
+  EXPECT_EQ(before.at(2), 1000u);
+  card.fences.clear();  // a card that was configured anew
+  fw::boot();
+  EXPECT_EQ(card.fences, before);
+}
+
+// Requirement: CF-10 switch=card-fence-ignored
+// Requirement: CF-10 switch=card-fence-forgotten
 TEST_F(FirmwareTest, TablesByCommandUnderAFence) {
   fw::boot();
   const std::vector<uint32_t> pattern = {16, 4, 0xFFFF0, 0xF, 77, 0, 9, 0};
@@ -309,6 +340,7 @@ TEST_F(FirmwareTest, ARestartIsAnsweredFirstAndAnOpenCommandIsLost) {
   EXPECT_EQ(card.shared(SHARED_ANSWERED), 2u);
 }
 
+// Requirement: CF-11 switch=card-fault-forgotten
 TEST_F(FirmwareTest, AFaultOfTheCardIsRecordedOnceAndAWatchdogResetToo) {
   fw::boot();
   card.words[MAP_REGISTERS + REG_FAULT] = FAULT_READ_TIMEOUT | FAULT_JOB_FAILED;
@@ -316,6 +348,8 @@ TEST_F(FirmwareTest, AFaultOfTheCardIsRecordedOnceAndAWatchdogResetToo) {
   EXPECT_EQ(card.shared(SHARED_LAST_FAULT), 1u);
   EXPECT_EQ(card.shared(SHARED_LAST_FAULT + 4), static_cast<uint32_t>(FaultKind::card));
   EXPECT_EQ(card.shared(SHARED_LAST_FAULT + 12), FAULT_READ_TIMEOUT);
+  fw::boot();  // a reset of the controller forgets no fault
+  EXPECT_EQ(card.shared(SHARED_LAST_FAULT + 4), static_cast<uint32_t>(FaultKind::card));
   card.words[MAP_WATCHDOG] = 8;
   fw::boot();
   EXPECT_EQ(card.shared(SHARED_LAST_FAULT + 4), static_cast<uint32_t>(FaultKind::watchdog));

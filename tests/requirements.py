@@ -72,7 +72,7 @@ def switches():
 
 def sources():
     found = []
-    for place in ("host", "sim", "hls", "tests"):
+    for place in ("host", "sim", "hls", "firmware", "tests"):
         for folder, folders, files in os.walk(os.path.join(ROOT, place)):
             folders[:] = sorted(d for d in folders if not d.startswith((".", "__")))
             found += [os.path.relpath(os.path.join(folder, f), ROOT) for f in sorted(files)
@@ -169,11 +169,13 @@ def page():
 def binaries():
     """{source file: test program}, by the luge_test lines of the rooms."""
     found = {}
-    for folder, _, files in (step for room in ("host", "sim") for step in os.walk(os.path.join(ROOT, room))):
+    for folder, _, files in (step for room in ("host", "sim", "firmware") for step in os.walk(os.path.join(ROOT, room))):
         if "CMakeLists.txt" in files:
             room = os.path.relpath(folder, ROOT)
             for program, sources_of in re.findall(r"luge_test\((\w+) SOURCES ([\w. ]+?) ROOMS", read(f"{room}/CMakeLists.txt")):
                 found.update({f"{room}/{s}": program for s in sources_of.split()})
+            for program, source in re.findall(r"add_executable\((\w+_test) ([\w./]+_test\.cpp)", read(f"{room}/CMakeLists.txt")):
+                found[os.path.normpath(f"{room}/{source}")] = program
     return found
 
 
@@ -216,7 +218,7 @@ def turns_red(t, build, programs):
     if program is None:
         return f"{t.path} is not built by a luge_test line"
     name = f"*{t.test}/*" if t.parametrized else t.test
-    arguments = [os.path.join(build, "tests", program), f"--gtest_filter={name}"]
+    arguments = [test_program(program, build), f"--gtest_filter={name}"]
     code, out = run(arguments)
     if code != 0 or "[  PASSED  ]" not in out or "Running 0 tests" in out:
         return f"it does not pass with the rule kept: {out.strip()[-200:]}"
@@ -224,21 +226,31 @@ def turns_red(t, build, programs):
     return None if code != 0 else "it passes though the rule is broken"
 
 
+def test_program(program, build):
+    """What needs packages of the kernels may be built with those only."""
+    path = os.path.join(build, "tests", program)
+    return path if os.path.exists(path) else os.path.join(build, "hls", "tests", program)
+
+
 def bench_program(t, build):
     return os.path.join(build, "hls", "tests", f"hls_{t.bench['kernel']}_mutants_test")
 
 
 def show_switches(which, seed, build):
-    pairs = [t for t in tagged_tests() if t.switch and t.path != DEMO]
+    pairs, programs = [t for t in tagged_tests() if t.switch and t.path != DEMO], binaries()
     without = sorted({t.bench["kernel"] for t in pairs if t.mutant is not None and not os.path.exists(bench_program(t, build))})
     if without:
         print(f"not built, so not shown: benches with mutants of {', '.join(without)}")
         pairs = [t for t in pairs if t.mutant is None or t.bench["kernel"] not in without]
+    missing = sorted({programs[t.path] for t in pairs if t.path in programs and not os.path.exists(test_program(programs[t.path], build))})
+    if missing:
+        print(f"not built, so not shown: {', '.join(missing)}")
+        pairs = [t for t in pairs if programs.get(t.path) not in missing]
     unique = list({(t.path, t.test, t.switch): t for t in pairs}.values())
     seed = seed if seed is not None else random.SystemRandom().randrange(1_000_000)
     chosen = unique if which == "all" else random.Random(seed).sample(unique, max(1, len(unique) // 10))
     print(f"{len(chosen)} of {len(unique)} tests with their switches" + ("" if which == "all" else f" (--seed {seed} chooses the same)"))
-    programs, failed = binaries(), 0
+    failed = 0
     for t in chosen:
         why = turns_red(t, build, programs)
         failed += why is not None

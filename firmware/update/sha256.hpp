@@ -1,4 +1,4 @@
-// SHA-256 (FIPS 180-4), for the digests of images in slots.
+// SHA-256 (FIPS 180-4), for the digests of images in slots: of less than 4 GiB.
 #pragma once
 #include <stdint.h>
 
@@ -19,12 +19,12 @@ class Sha256 {
     total_ += bytes;
   }
   Digest end() {
-    const uint64_t bits = total_ * 8;
+    const uint32_t bits[] = {total_ << 3, total_ >> 29};  // the controller shifts 32 bits at a time
     const uint8_t one = 0x80, zero = 0;
     add(&one, 1);
     while (filled_ != 56) add(&zero, 1);
     for (int i = 7; i >= 0; --i) {
-      const uint8_t b = static_cast<uint8_t>(bits >> (8 * i));
+      const uint8_t b = static_cast<uint8_t>(bits[i / 4] >> (8 * (i % 4)));
       add(&b, 1);
     }
     Digest d;
@@ -56,7 +56,7 @@ class Sha256 {
   uint32_t h_[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
   uint8_t block_[64];
   uint32_t filled_ = 0;
-  uint64_t total_ = 0;
+  uint32_t total_ = 0;
 };
 
 }  // namespace fw

@@ -11,6 +11,7 @@
 #pragma once
 #include <stdint.h>
 
+#include "firmware/rules.hpp"
 #include "firmware/update/sha256.hpp"
 
 namespace fw {
@@ -37,7 +38,7 @@ enum class UpdateResult { done, erase_failed, write_failed, differs, record_fail
 /// Medium: uint32_t slot_bytes(); bool erase(Slot, uint32_t bytes); bool write(Slot, uint32_t at, const uint8_t*, uint32_t); bool read(Slot, uint32_t at,
 /// uint8_t*, uint32_t); bool seal(Slot): what was written stays; Record newest(); bool append(const Record&); bool burn_attempt(); bool set_good();
 /// static constexpr uint32_t kPiece: bytes that are written at once, at most 4096.
-template <class Medium>
+template <class Medium, class Rules = AllRules>
 class Slots {
  public:
   explicit Slots(Medium& medium) : medium_(medium) {}
@@ -50,9 +51,9 @@ class Slots {
   Choice choose() {
     const Record r = medium_.newest();
     if (r.sequence == 0) return {};
-    if ((r.good || r.attempts < kAttempts) && whole(r.slot, r.image)) {
+    if ((r.good || r.attempts < kAttempts || !Rules::kept(Rule::count_attempts)) && (whole(r.slot, r.image) || !Rules::kept(Rule::whole_before_boot))) {
       // An attempt that cannot be written down would be tried for ever.
-      if (r.good || medium_.burn_attempt()) return {r.slot, false};
+      if (r.good || !Rules::kept(Rule::count_attempts) || medium_.burn_attempt()) return {r.slot, false};
     }
     if (r.previous != kGolden && whole(r.previous, r.previous_image)) return {r.previous, true};
     return {kGolden, true};
@@ -70,9 +71,9 @@ class Slots {
     return last_good(r) == kSlotA ? kSlotB : kSlotA;
   }
 
-  /// `get(at, to, bytes)` gives the image's bytes; `tell(done, total)` is told of progress in bytes. Twin: flips before it verifies.
+  /// `get(at, to, bytes)` gives the image's bytes; `tell(done, total)` is told of progress in bytes.
   template <class Get, class Tell>
-  UpdateResult update(const Image& image, Get get, Tell tell, bool twin = false) {
+  UpdateResult update(const Image& image, Get get, Tell tell) {
     if (image.bytes > medium_.slot_bytes()) return UpdateResult::too_large;
     const Record now = medium_.newest();
     const Slot to = target();
@@ -80,7 +81,8 @@ class Slots {
     next.sequence = now.sequence + 1, next.slot = to, next.image = image;
     next.previous = last_good(now);
     if (next.previous != kGolden) next.previous_image = next.previous == now.slot ? now.image : now.previous_image;
-    if (twin && !medium_.append(next)) return UpdateResult::record_failed;
+    const bool flips_first = !Rules::kept(Rule::verify_before_flip);
+    if (flips_first && !medium_.append(next)) return UpdateResult::record_failed;
     if (!medium_.erase(to, image.bytes)) return UpdateResult::erase_failed;
     uint8_t piece[Medium::kPiece];
     for (uint32_t at = 0; at < image.bytes; at += Medium::kPiece) {
@@ -91,7 +93,7 @@ class Slots {
     }
     if (!medium_.seal(to)) return UpdateResult::write_failed;
     if (!whole(to, image)) return UpdateResult::differs;
-    if (!twin && !medium_.append(next)) return UpdateResult::record_failed;
+    if (!flips_first && !medium_.append(next)) return UpdateResult::record_failed;
     return UpdateResult::done;
   }
 

@@ -113,7 +113,7 @@ static inline void step(State &s, const In &in, Out &out) {
   gi.to_columns = true, gi.round.valid = s.gather_rounds.can_take(), gi.round.shape = s.gather_rounds.front();
   gi.s_axis.tvalid = s.arrived.can_take(), gi.s_axis.tdata = s.arrived.front(), gi.m_axis.tready = s.columns.can_put();
 #ifdef HLS_MUTANTS
-  gi.mutant = si.mutant = in.mutant > 25 ? ap_uint<6>(in.mutant - 25) : ap_uint<6>(0);
+  gi.mutant = si.mutant = in.mutant > 25 && in.mutant < 33 ? ap_uint<6>(in.mutant - 25) : ap_uint<6>(0);
 #endif
   transposer::step(s.gather, gi, go);
   si.to_columns = false, si.round.valid = s.scatter_rounds.can_take(), si.round.shape = s.scatter_rounds.front();
@@ -143,13 +143,14 @@ static inline void step(State &s, const In &in, Out &out) {
   qi.ring_base = ro.ring_base, qi.completion_base = ro.completion_base, qi.ring_size = ro.ring_size;
   qi.window_base = ro.window_base, qi.window_end = ro.window_end, qi.timeout = ro.timeout;
   qi.submitted.valid = ro.submitted.valid, qi.submitted.value = ro.submitted.value;
+  qi.fence.valid = ro.fence_load.valid, qi.fence.entry = ro.fence_load.value, qi.fence.epoch = ro.fence_epoch;
   qi.m_axi_r = in.m_axi_job_r, qi.m_axi_w = in.m_axi_job_w;
   qi.read_command.ready = s.read_commands.can_put(), qi.write_command.ready = s.write_commands.can_put();
   qi.gather.ready = s.gather_rounds.can_put(), qi.scatter.ready = s.scatter_rounds.can_put();
   qi.read_done.valid = mo.done.valid, qi.read_done.fail = mo.done.fail, qi.write_done.valid = wo.done.valid, qi.write_done.fail = wo.done.fail;
   qi.source_crc.valid = xo.crc.valid, qi.source_crc.value = xo.crc.value, qi.destination_crc.valid = yo.crc.valid, qi.destination_crc.value = yo.crc.value;
 #ifdef HLS_MUTANTS
-  qi.mutant = in.mutant <= 25 ? ap_uint<6>(in.mutant) : ap_uint<6>(0);
+  qi.mutant = in.mutant <= 25 ? ap_uint<6>(in.mutant) : in.mutant == 33 ? ap_uint<6>(26) : ap_uint<6>(0);
 #endif
   job_queue::step(s.queue, qi, qo);
   out.m_axi_job_r = qo.m_axi_r, out.m_axi_job_w = qo.m_axi_w;

@@ -22,6 +22,7 @@ static inline ap_uint<8> check_header(const State &s, const In &in, const axi::W
   if (version != 1) return JobStatus::bad_version;
   if ((!code && !load && op != Op::nothing) || (flags & (code ? 0xfe : 0xff)) != 0) return MUTANT(2) ? JobStatus::ok : JobStatus::bad_op;
   if ((ap_uint<8>(a >> 48) & 0xc0) != 0) return JobStatus::bad_function;
+  if (code && (ap_uint<8>(a >> 56) & 0xc0) != 0) return JobStatus::bad_fence;
   if (code && (sources == 0 || sources > SOURCES)) return JobStatus::bad_sources;
   if (code && (rows == 0 || rows > (MUTANT(3) ? 8 : ROWS))) return JobStatus::bad_rows;
   if ((code || load) && (table >= TABLES || (code && !s.tables[table.to_uint() & 3] && !MUTANT(4)))) return JobStatus::bad_table;
@@ -55,6 +56,9 @@ static inline void unpack(State &s, const In &in) {
     j.index = s.fetch_index, j.arrived = s.now;
     s.found = check_header(s, in, s.words);
     s.outside = s.overlap = false;
+    ap_uint<6> fence = a >> 56;
+    s.fenced = fence != 0, s.epoch = s.words.lane[4];
+    s.fences.read(fence);
     for (int r = 0; r < ROWS; r++) s.destination_set[r] = false;
   } else if (s.unpack_beat == 1) {
     s.place.write((s.fetch_slot, s.unpack_word), word);
@@ -73,7 +77,7 @@ static inline void unpack(State &s, const In &in) {
   s.unpacking = false;
   if (s.unpack_beat != 3) return;
   ap_uint<8> status = s.found;
-  if (status == JobStatus::ok && j.code) status = s.outside ? JobStatus::outside : s.overlap ? JobStatus::overlap : JobStatus::ok;
+  if (status == JobStatus::ok && j.code) status = s.outside ? JobStatus::outside : s.overlap ? JobStatus::overlap : s.fenced && s.epoch < s.fences.q && !MUTANT(26) ? JobStatus::fenced : JobStatus::ok;
   if (s.fetch_failed && !MUTANT(8)) status = JobStatus::fetch_error, j.cookie = 0;
   if (status == JobStatus::ok && j.load) s.tables[j.table.to_uint()] = true;
   if (status != JobStatus::ok) j.code = j.load = j.crc = false;

@@ -46,7 +46,7 @@ class Runner {
     b.coverage.declare("log2 of the ring", {"0", "1", "2", "3", "4", "5", "12", "13 and more"});
     b.coverage.declare("load of a table", {"free", "in use by a job in flight"});
     std::vector<std::string> statuses;
-    for (int s : {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 16, 17, 18, 19, 20, 24, 25, 27, 28}) statuses.push_back(std::to_string(s));
+    for (int s : {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 16, 17, 18, 19, 20, 24, 25, 27, 28}) statuses.push_back(std::to_string(s));
     b.coverage.declare("status of a job", statuses);
     if (!b.trace.empty()) pair.trace(b.trace);
   }
@@ -126,7 +126,23 @@ class Runner {
   }
   uint32_t entries() const { return 1u << std::min(12u, (unsigned)in.ring_size.to_uint()); }
   bool room() const { return submitted - reaped < entries(); }
-  Job code() { return jobs.code(submitted % std::min(entries(), PLACES)); }
+  Job code() {
+    Job j = jobs.code(submitted % std::min(entries(), PLACES));
+    unsigned entry = 1 + (unsigned)below(63);
+    return chance(30) ? jobs.fenced(j, entry, fences[entry]) : j;
+  }
+  uint64_t fences[64] = {};
+  bool fences_set = false;
+  // Some of them; at first all, as their memory holds anything.
+  void set_fences() {
+    for (unsigned e = 1; e < 64; e++) {
+      if (fences_set && !chance(10)) continue;
+      fences[e] = chance(50) ? 1 + below(1000) : random();
+      in.fence.valid = true, in.fence.entry = e, in.fence.epoch = fences[e];
+      cycle();
+    }
+    fences_set = true;
+  }
 
   // ---- a cycle ----
   void cycle() {
@@ -144,7 +160,7 @@ class Runner {
     if (out.m_axi_w.awvalid && in.m_axi_w.awready) kinds.push_back(out.m_axi_w.awaddr.to_uint64());
     read.observe(in.m_axi_r, out.m_axi_r), write.observe(in.m_axi_w, out.m_axi_w);
     faults |= out.set_fault.to_uint();
-    in.submitted.valid = false, in.clear = false;
+    in.submitted.valid = false, in.clear = false, in.fence.valid = false;
     if (!deaf) reap();
     const char *phases[] = {"idle", "round", "look", "give", "load look", "load wait", "load give"};
     bench.coverage.hit("read phase", phases[(int)pair.state.read_phase]), bench.coverage.hit("write phase", phases[(int)pair.state.write_phase]);
@@ -263,7 +279,7 @@ class Runner {
     f->job = posted.front(), f->index = submitted - (uint32_t)posted.size(), f->arrived = first_beat;
     posted.pop_front();
     f->status = f->job.expected;
-    if (f->status == JobStatus::ok && f->job.d.op == Op::code && !(tables >> f->job.d.table & 1)) f->status = JobStatus::bad_table;
+    if ((f->status == JobStatus::ok || f->status == JobStatus::fenced) && f->job.d.op == Op::code && !(tables >> f->job.d.table & 1)) f->status = JobStatus::bad_table;
     if (beat_failed) f->status = JobStatus::fetch_error;
     beat_failed = false;
     flying.push_back(f);
@@ -349,6 +365,7 @@ class Runner {
     in.window_base = WINDOW, in.window_end = END, in.timeout = 500;
     bench.coverage.hit("log2 of the ring", size > 12 ? "13 and more" : std::to_string(size));
     std::memset(memory.at(COMPLETIONS), 0, 64 * entries());
+    set_fences();
     post(code()), posted.back().with_crc = false, ring_doorbell(submitted), finish();  // no table is loaded
     load_tables();
   }
@@ -430,6 +447,7 @@ class Runner {
     unsigned usual = FAULT_JOB_FAILED;
     take_faults();
     if (name == "none") {
+      set_fences();
       feed(4 + (int)below(12), chance(30) ? 50 : 5), finish();
     } else if (name == "command fails") {
       for (int n = 0; n < 12; n++) {
@@ -536,7 +554,7 @@ class Runner {
       if (turn == 8) begin = pair.cycles, n = submitted;
       while (!room()) cycle();
       Job j = code();
-      j.d.sources = j.d.rows = 1, j.d.length = 64, j.d.flags = 0, j.with_crc = false;
+      j.d.sources = j.d.rows = 1, j.d.length = 64, j.d.flags = 0, j.d.fence = 0, j.expected = JobStatus::ok, j.with_crc = false;
       post(j), ring_doorbell(submitted);
     }
     finish();
@@ -547,5 +565,5 @@ class Runner {
 }  // namespace
 
 int main(int argc, char **argv) {
-  return hls::bench_main(argc, argv, {"job_queue", 25, 1000000}, [](hls::Bench &b) { std::make_unique<Runner>(b)->run(); });
+  return hls::bench_main(argc, argv, {"job_queue", 26, 1000000}, [](hls::Bench &b) { std::make_unique<Runner>(b)->run(); });
 }

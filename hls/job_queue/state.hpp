@@ -16,6 +16,7 @@ static const int SOURCES = 16, ROWS = 4, TABLES = 4;
 static const int PLACES = 8;        // destinations in a descriptor, and words of coefficients
 static const int OWNERS = 32;       // commands given and not ended, at most
 static const int LINES = 4;         // lines of CRCs on their way
+static const int FENCES = 64;       // entry 0: none
 typedef ap_uint<2> Slot;
 
 struct Move { ap_uint<64> address; ap_uint<24> length; ap_uint<6> function; };
@@ -26,6 +27,7 @@ struct In {
   ap_uint<4> ring_size;
   ap_uint<24> timeout;
   struct { bool valid; ap_uint<32> value; } submitted;
+  struct { bool valid; ap_uint<6> entry; ap_uint<64> epoch; } fence;  // from now on
   // the queue's own memory port
   axi::ReadInOf<axi::Words> m_axi_r;
   axi::WriteIn m_axi_w;
@@ -101,8 +103,10 @@ struct State {
   ap_uint<2> unpack_beat;
   ap_uint<3> unpack_word = 0;
   axi::Words words;
-  bool outside, overlap;
+  bool outside, overlap, fenced;
   ap_uint<8> found;             // status of the header
+  ap_uint<64> epoch;            // of the header
+  ram<ap_uint<64>, FENCES> fences;  // lowest epochs
   ap_uint<64> destination[ROWS], destination_end[ROWS];
   bool destination_set[ROWS];
   // reads

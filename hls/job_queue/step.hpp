@@ -5,6 +5,7 @@
 // with one write command a destination. Up to four jobs are in flight: the next one's sources are read while this one is coded.
 //
 // Invariants
+// - A job that names a fence is executed only if its epoch is not below what the fence was when its descriptor arrived.
 // - A job is complete when its last write is answered and its CRCs are in memory; its completion leaves after that.
 // - Whatever the movers say, every command ends, so every job ends: a failed one with the first reason.
 // - When the queue's own port does not answer within `timeout` it stops: jobs in flight run to their end, nothing more is fetched
@@ -77,6 +78,7 @@ static inline void step(State &s, const In &in, Out &out) {
   give_reads(s, in, out, place);
   if (place.wanted) s.place.read(place.address);
   fetch(s, in, arrived);
+  if (in.fence.valid) s.fences.write(in.fence.entry, in.fence.epoch);
   doorbell(s, in);
   watch_port(s, in, out, arrived || ar_taken || aw_taken || w_taken || answered);
 }

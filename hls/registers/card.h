@@ -12,7 +12,7 @@ static const uint32_t ID_VALUE = 0x4547554c;
 static const uint32_t REG_VERSION = 0x004;
 static const uint32_t VERSION_MINOR = 0xffff;
 static const uint32_t VERSION_MAJOR = 0xffff0000;
-static const uint32_t VERSION_VALUE = 0x00000001;
+static const uint32_t VERSION_VALUE = 0x00000002;
 static const uint32_t REG_BUILD = 0x008;
 static const uint32_t BUILD_SOURCES = 0xff;
 static const uint32_t BUILD_ROWS = 0xff00;
@@ -57,6 +57,9 @@ static const uint32_t REG_BEATS_WRITTEN = 0x06c;
 static const uint32_t REG_READ_STALLS = 0x070;
 static const uint32_t REG_WRITE_STALLS = 0x074;
 static const uint32_t REG_JOBS_FAILED = 0x078;
+static const uint32_t REG_FENCE_EPOCH = 0x080;
+static const uint32_t REG_FENCE_LOAD = 0x088;
+static const uint32_t FENCE_LOAD_ENTRY = 0x3f;
 static const uint32_t REG_LOG_CONTROL = 0x100;
 static const uint32_t LOG_CONTROL_ENABLE = 0x1;
 static const uint32_t LOG_CONTROL_SUSPEND = 0x2;
@@ -156,6 +159,8 @@ struct JobStatus {
   static constexpr int outside = 8;  // a chunk or the CRCs reach outside the window
   static constexpr int overlap = 9;  // a destination overlaps a source or another destination
   static constexpr int bad_function = 11;  // `function` is above 63
+  static constexpr int bad_fence = 12;  // `fence` is above 63
+  static constexpr int fenced = 13;  // `epoch` is below that of the fence
   static constexpr int fetch_error = 10;  // the descriptor could not be read; `cookie` is unknown and 0
   static constexpr int read_error = 16;  // the memory answered a read with SLVERR
   static constexpr int read_decode = 17;  // with DECERR
@@ -182,7 +187,7 @@ struct Command {
   static constexpr int ping = 1;  // answer with the firmware's version
   static constexpr int table = 2;  // coefficients of an erasure pattern: k, m, chunks that are there and chunks that are wanted as bits, volume partition (2 words), epoch (2 words)
   static constexpr int self_test = 3;  // refused with `busy` while a host owns the ring
-  static constexpr int fence = 4;  // volume partition (2 words), epoch (2 words): commands under a lower epoch are refused from now on
+  static constexpr int fence = 4;  // volume partition (2 words), epoch (2 words): commands and jobs under a lower epoch are refused from now on; `answer` has the fence's epoch (2 words) and its entry for descriptors
   static constexpr int forget_fault = 5;  // clear the last fault record
   static constexpr int restart = 6;  // start again from the beginning
 };
@@ -210,6 +215,7 @@ struct FaultKind {
   static constexpr int card = 6;  // the card's `fault` register has a new bit: bits, status register
   static constexpr int watchdog = 7;  // the controller was reset while it worked: where (its phase), boots
   static constexpr int trap = 8;  // the firmware trapped: mcause, mepc
+  static constexpr int flash = 9;  // the flash did not take that the image is good: slot
 };
 
 // Entries of the firmware's log.
@@ -221,6 +227,7 @@ struct Event {
   static constexpr int fenced = 5;  // the same of a command that was refused
   static constexpr int marked_good = 6;  // slot, 0
   static constexpr int restart = 7;
+  static constexpr int slot_chosen = 8;  // slot that boots, 1 if another was to boot
 };
 
 struct Descriptor {
@@ -231,12 +238,13 @@ struct Descriptor {
   uint8_t table;  // coefficient table
   uint8_t flags;
   uint8_t function;  // whose memory the destinations are, for the DMA write log: 0 to 63
-  uint8_t reserved0;
+  uint8_t fence;  // `code`: entry of the fence table that the job must pass; 0: none
   uint32_t length;  // bytes of each chunk
   uint32_t reserved1;
   uint64_t cookie;  // given back in the completion
   uint64_t crc_address;  // with `flag_crc`: where the CRCs go
-  uint64_t reserved2[4];
+  uint64_t epoch;  // with `fence`: under which the job is asked for
+  uint64_t reserved2[3];
   uint64_t destination[8];  // `code`: addresses of the rows' chunks, any alignment
   uint64_t source[16];  // `code`: addresses of the sources' chunks, any alignment
 };
@@ -248,12 +256,13 @@ static_assert(offsetof(Descriptor, rows) == 3, "");
 static_assert(offsetof(Descriptor, table) == 4, "");
 static_assert(offsetof(Descriptor, flags) == 5, "");
 static_assert(offsetof(Descriptor, function) == 6, "");
-static_assert(offsetof(Descriptor, reserved0) == 7, "");
+static_assert(offsetof(Descriptor, fence) == 7, "");
 static_assert(offsetof(Descriptor, length) == 8, "");
 static_assert(offsetof(Descriptor, reserved1) == 12, "");
 static_assert(offsetof(Descriptor, cookie) == 16, "");
 static_assert(offsetof(Descriptor, crc_address) == 24, "");
-static_assert(offsetof(Descriptor, reserved2) == 32, "");
+static_assert(offsetof(Descriptor, epoch) == 32, "");
+static_assert(offsetof(Descriptor, reserved2) == 40, "");
 static_assert(offsetof(Descriptor, destination) == 64, "");
 static_assert(offsetof(Descriptor, source) == 128, "");
 

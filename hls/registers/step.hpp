@@ -42,6 +42,8 @@ struct Out {
   struct { bool valid; ap_uint<32> value; } submitted;
   ap_uint<64> window_base;
   ap_uint<64> window_end;
+  ap_uint<64> fence_epoch;
+  struct { bool valid; ap_uint<6> value; } fence_load;
   ap_uint<3> log_control;
   ap_uint<64> log_base;
   ap_uint<5> log_size;
@@ -69,6 +71,9 @@ struct State {
   ap_uint<32> submitted;
   ap_uint<64> window_base = 0;
   ap_uint<64> window_end = 0;
+  ap_uint<64> fence_epoch = 0;
+  bool fence_load_valid = false;
+  ap_uint<6> fence_load;
   ap_uint<3> log_control = 0;
   ap_uint<64> log_base = 0;
   ap_uint<5> log_size = 0;
@@ -108,6 +113,8 @@ static inline void step(State &s, const In &in, Out &out) {
   out.submitted.valid = s.submitted_valid, out.submitted.value = s.submitted;
   out.window_base = s.window_base;
   out.window_end = s.window_end;
+  out.fence_epoch = s.fence_epoch;
+  out.fence_load.valid = s.fence_load_valid, out.fence_load.value = s.fence_load;
   out.log_control = s.log_control;
   out.log_base = s.log_base;
   out.log_size = s.log_size;
@@ -132,7 +139,7 @@ static inline void step(State &s, const In &in, Out &out) {
     ap_uint<2> resp = axi::OKAY;
     switch (in.s_axil.araddr.to_uint() & ~3u) {
       case 0x000: data = 0x4547554c; break;
-      case 0x004: data = 0x1; break;
+      case 0x004: data = 0x2; break;
       case 0x008: data = in.build; break;
       case 0x00c: data = s.seat; break;
       case 0x010: data = s.control; break;
@@ -159,6 +166,9 @@ static inline void step(State &s, const In &in, Out &out) {
       case 0x070: data = in.read_stalls; break;
       case 0x074: data = in.write_stalls; break;
       case 0x078: data = in.jobs_failed; break;
+      case 0x080: data = s.fence_epoch; break;
+      case 0x084: data = s.fence_epoch >> 32; break;
+      case 0x088: data = 0; break;
       case 0x100: data = s.log_control; break;
       case 0x104: data = in.log_status; break;
       case 0x108: data = s.log_base; break;
@@ -185,6 +195,7 @@ static inline void step(State &s, const In &in, Out &out) {
 
   if (!MUTANT(21)) s.clear_valid = false;
   if (!MUTANT(21)) s.submitted_valid = false;
+  if (!MUTANT(21)) s.fence_load_valid = false;
   if (!MUTANT(21)) s.log_examined_valid = false;
   if (!MUTANT(21)) s.log_load_valid = false;
   if (!MUTANT(21)) s.log_clear_valid = false;
@@ -224,6 +235,9 @@ static inline void step(State &s, const In &in, Out &out) {
       case 0x070: resp = MUTANT(7) ? axi::OKAY : axi::SLVERR; break;
       case 0x074: resp = MUTANT(7) ? axi::OKAY : axi::SLVERR; break;
       case 0x078: resp = MUTANT(7) ? axi::OKAY : axi::SLVERR; break;
+      case 0x080: s.fence_epoch(31, 0) = merge(s.fence_epoch, data, strobes); break;
+      case 0x084: s.fence_epoch(63, 32) = merge(s.fence_epoch >> 32, data, strobes); break;
+      case 0x088: s.fence_load_valid = true, s.fence_load = merge(0, data, strobes); break;
       case 0x100: s.log_control = merge(s.log_control, data, strobes); break;
       case 0x104: resp = MUTANT(7) ? axi::OKAY : axi::SLVERR; break;
       case 0x108: s.log_base(31, 0) = merge(s.log_base, data, strobes); break;

@@ -9,7 +9,7 @@ enum class Access { ro, constant, rw, w1c, push };
 struct RegisterWord { const char *name; uint32_t offset; Access access; uint32_t mask, reset; bool high; };  // high: the upper half of 64 bits
 static const RegisterWord REGISTER_WORDS[] = {
     {"id", 0x000, Access::constant, 0xffffffff, 0x4547554c, false},
-    {"version", 0x004, Access::constant, 0xffffffff, 0x1, false},
+    {"version", 0x004, Access::constant, 0xffffffff, 0x2, false},
     {"build", 0x008, Access::ro, 0xffffffff, 0x0, false},
     {"seat", 0x00c, Access::rw, 0x1, 0x0, false},
     {"control", 0x010, Access::rw, 0x7, 0x0, false},
@@ -36,6 +36,9 @@ static const RegisterWord REGISTER_WORDS[] = {
     {"read_stalls", 0x070, Access::ro, 0xffffffff, 0x0, false},
     {"write_stalls", 0x074, Access::ro, 0xffffffff, 0x0, false},
     {"jobs_failed", 0x078, Access::ro, 0xffffffff, 0x0, false},
+    {"fence_epoch", 0x080, Access::rw, 0xffffffff, 0x0, false},
+    {"fence_epoch", 0x084, Access::rw, 0xffffffff, 0x0, true},
+    {"fence_load", 0x088, Access::push, 0x3f, 0x0, false},
     {"log_control", 0x100, Access::rw, 0x7, 0x0, false},
     {"log_status", 0x104, Access::ro, 0x7ff, 0x0, false},
     {"log_base", 0x108, Access::rw, 0xffffffff, 0x0, false},

@@ -48,10 +48,11 @@ class ReopeningCoder final : public coding::ErasureCoder, public std::enable_sha
     ++opened_;
     co_return co_await link->open();
   }
-  io::Task<Status> encode(Layout l, std::span<const Bytes> data, std::span<const MutableBytes> parity) override {
+  io::Task<Status> encode(Layout l, std::span<const Bytes> data, std::span<const MutableBytes> parity) override { return encode_for({}, l, data, parity); }
+  io::Task<Status> encode_for(coding::Authority who, Layout l, std::span<const Bytes> data, std::span<const MutableBytes> parity) override {
     auto link = link_;
     if (!link) co_return closed();
-    co_return co_await encode_on(link, l, data, parity);
+    co_return co_await encode_on(link, l, data, parity, who);
   }
   io::Task<Status> reconstruct(Layout l, std::span<const Bytes> present, std::span<const std::uint32_t> wanted,
                                std::span<const MutableBytes> out) override {

@@ -19,6 +19,7 @@ struct Work {
   std::vector<MutableBytes> to;
   std::vector<std::uint8_t> rows;  // to.size() x from.size()
   std::uint32_t k = 0, m = 0, present = 0, wanted = 0;  // the pattern, as in JobMessage
+  coding::Authority who;
 };
 
 // A piece of the work on its way, with the memory of the pool that stands in for the caller's where that is not of the pool.
@@ -71,6 +72,7 @@ void describe(const Work& work, Piece& p) {
   m.sources = static_cast<std::uint32_t>(work.from.size()), m.rows = static_cast<std::uint32_t>(work.to.size());
   m.length = static_cast<std::uint32_t>(p.bytes), m.decode = work.decode;
   m.k = work.k, m.m = work.m, m.present = work.present, m.wanted = work.wanted;
+  m.partition = work.who.partition, m.epoch = work.who.epoch;
   for (std::size_t r = 0; r < work.to.size(); ++r)
     for (std::size_t j = 0; j < work.from.size(); ++j) m.coefficients[16 * r + j] = work.rows[r * work.from.size() + j];
 }
@@ -133,10 +135,11 @@ class LinkCoder final : public coding::ErasureCoder {
  public:
   LinkCoder(std::weak_ptr<Link> link, std::string name) : link_(std::move(link)), name_(std::move(name)) {}
 
-  io::Task<Status> encode(Layout l, std::span<const Bytes> data, std::span<const MutableBytes> parity) override {
+  io::Task<Status> encode(Layout l, std::span<const Bytes> data, std::span<const MutableBytes> parity) override { return encode_for({}, l, data, parity); }
+  io::Task<Status> encode_for(coding::Authority who, Layout l, std::span<const Bytes> data, std::span<const MutableBytes> parity) override {
     auto link = link_.lock();
     if (!link) co_return Status(Code::unavailable, "the card has been closed");
-    co_return co_await encode_on(link, l, data, parity);
+    co_return co_await encode_on(link, l, data, parity, who);
   }
   io::Task<Status> reconstruct(Layout l, std::span<const Bytes> present, std::span<const std::uint32_t> wanted,
                                std::span<const MutableBytes> out) override {
@@ -162,7 +165,8 @@ std::shared_ptr<coding::ErasureCoder> make_link_coder(std::weak_ptr<Link> link, 
   return std::make_shared<LinkCoder>(std::move(link), std::move(name));
 }
 
-io::Task<Status> encode_on(std::shared_ptr<Link> link, Layout l, std::span<const Bytes> data, std::span<const MutableBytes> parity) {
+io::Task<Status> encode_on(std::shared_ptr<Link> link, Layout l, std::span<const Bytes> data, std::span<const MutableBytes> parity,
+                           coding::Authority who) {
   if (Status s = coding::check_layout(l); !s.ok()) co_return s;
   if (data.size() != l.k || parity.size() != l.m) co_return Status(Code::invalid, "chunk count is not that of the layout");
   if (Status s = check_sizes(data[0].size(), data, parity); !s.ok()) co_return s;
@@ -172,7 +176,9 @@ io::Task<Status> encode_on(std::shared_ptr<Link> link, Layout l, std::span<const
   std::iota(wanted.begin(), wanted.end(), l.k);
   auto rows = coding::coefficients(l, sources, wanted);
   if (!rows.ok()) co_return rows.status();
-  co_return co_await run(link, Work{false, {data.begin(), data.end()}, {parity.begin(), parity.end()}, std::move(*rows)});
+  Work work{false, {data.begin(), data.end()}, {parity.begin(), parity.end()}, std::move(*rows)};
+  work.who = who;
+  co_return co_await run(link, std::move(work));
 }
 
 // What a card's firmware needs to make the coefficients itself. It gives rows in the order of the chunks: another order it is not asked for.

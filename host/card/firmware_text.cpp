@@ -27,12 +27,12 @@ std::string firmware_state_text(std::uint32_t state) {
 }
 
 std::string event_text(std::uint32_t event) {
-  static constexpr const char* names[] = {"none", "boot", "self-test passed", "fault", "fence", "fenced", "marked good", "restart"};
+  static constexpr const char* names[] = {"none", "boot", "self-test passed", "fault", "fence", "fenced", "marked good", "restart", "slot chosen"};
   return name_of(names, event);
 }
 
 std::string fault_text(std::span<const std::uint32_t> r) {
-  static constexpr const char* names[] = {"none", "identity", "memory", "coding", "timeout", "job status", "card", "watchdog", "trap"};
+  static constexpr const char* names[] = {"none", "identity", "memory", "coding", "timeout", "job status", "card", "watchdog", "trap", "flash"};
   constexpr std::size_t kCovered = 8;
   if (r.size() < luge_card::SHARED_LAST_FAULT_WORDS || r[0] == 0 || r[1] == 0) return "";
   if (crc32c(std::as_bytes(r.first(kCovered))) != r[luge_card::SHARED_LAST_FAULT_WORDS - 1]) return "";

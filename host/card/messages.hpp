@@ -6,7 +6,7 @@
 
 namespace luge::card {
 
-inline constexpr std::uint32_t kMessageVersion = 1;
+inline constexpr std::uint32_t kMessageVersion = 2;
 inline constexpr std::uint32_t kMessageSources = 16, kMessageRows = 4;
 inline constexpr int kCardSocket = 3;           ///< descriptor of the card process's end
 inline constexpr int kCardLock = 4;             ///< of a locked file: the card is this process's while it runs
@@ -33,6 +33,8 @@ struct JobMessage {
   std::uint8_t coefficients[64] = {};  ///< row r, source j at 16 r + j
   /// The erasure pattern that they are of, for a card whose firmware makes them itself: bit i is chunk i of k + m. k 0: none that it could make.
   std::uint32_t k = 0, m = 0, present = 0, wanted = 0;
+  /// In whose name: the card refuses it if it has seen a greater epoch of the partition. epoch 0: nobody's.
+  std::uint64_t partition = 0, epoch = 0;
 };
 
 struct DoneMessage {

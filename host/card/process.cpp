@@ -76,7 +76,10 @@ Result<std::unique_ptr<Process>> Process::start(const CardOptions& o, Fault& fau
   const std::string card = p->directory_ + "/card" + std::to_string(o.device), run = card + ".run";
   Descriptor lock(::open((card + ".lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
   if (lock.fd < 0) return Status(Code::io_error, "cannot open " + card + ".lock: " + std::strerror(errno));
-  if (::flock(lock.fd, LOCK_EX | LOCK_NB) != 0) {
+  // Whoever looks whether the card is in use locks it for a moment: that is not a host.
+  int locked = ::flock(lock.fd, LOCK_EX | LOCK_NB);
+  for (int tries = 0; locked != 0 && tries < 5; ++tries) ::usleep(1000), locked = ::flock(lock.fd, LOCK_EX | LOCK_NB);
+  if (locked != 0) {
     fault = Fault::in_use;
     return Status(Code::exists, "another host has the card: " + card + ".lock is locked");
   }
@@ -104,7 +107,8 @@ Result<std::unique_ptr<Process>> Process::start(const CardOptions& o, Fault& fau
   fs::create_directories(run, e);
   p->log_ = card + ".log";
   env["SDACCEL_EM_RUN_DIR"] = run;
-  std::vector<std::string> arguments{program, "--device", std::to_string(o.device), "--pool-bytes", std::to_string(o.pool_bytes)};
+  std::vector<std::string> arguments{program, "--device", std::to_string(o.device), "--pool-bytes", std::to_string(o.pool_bytes),
+                                     "--ask", "../card" + std::to_string(o.device) + ".ask"};  // of `run`, where it is started
   if (!xclbin.empty()) arguments.insert(arguments.end(), {"--xclbin", fs::absolute(xclbin).string()});
   if (!o.memory.empty()) arguments.insert(arguments.end(), {"--memory", o.memory});
   std::vector<std::string> environment;

@@ -15,6 +15,7 @@
 #include "base/logging.hpp"
 #include "card/card.hpp"
 #include "card/hold.hpp"
+#include "card/inquiry.hpp"
 #include "card/firmware_text.hpp"
 #include "cli/commands.hpp"
 #include "cli/format.hpp"
@@ -30,7 +31,7 @@ namespace fs = std::filesystem;
 namespace json = boost::json;
 using image::CardStore;
 
-constexpr std::chrono::seconds kDrainLimit{30};
+constexpr std::chrono::seconds kDrainLimit{30}, kInquiryLimit{10};
 
 struct CardPlace {
   std::string sled, directory, kind, xclbin, pci, board, golden, file;
@@ -157,44 +158,49 @@ void print_object(const json::object& o) {
     std::string name(k);
     for (char& c : name)
       if (c == '_') c = ' ';
-    std::printf("%-22s %s\n", name.c_str(), v.is_string() ? v.as_string().c_str() : json::serialize(v).c_str());
+    if (v.is_double()) std::printf("%-22s %g\n", name.c_str(), v.as_double());
+    else std::printf("%-22s %s\n", name.c_str(), v.is_string() ? v.as_string().c_str() : json::serialize(v).c_str());
   }
 }
 
-// Opens a card that nobody has, for `what` to be asked of it.
-io::Task<Result<std::unique_ptr<card::Card>>> open_idle(io::World& world, const card::CardOptions& o) {
-  if (card::card_in_use(o)) co_return Status(Code::exists, "a sled uses the card; `luge status` has its counters, and `luge card selftest` takes it out of use first");
-  co_return co_await card::open_card(world, o);
+// What a card says: by its host, if it has one, else opened for the purpose.
+io::Task<Result<card::Said>> heard(io::World& world, const card::CardOptions& o) {
+  if (card::card_in_use(o)) co_return card::inquire(o, kInquiryLimit);
+  auto opened = co_await card::open_card(world, o);
+  if (!opened.ok()) co_return opened.status();
+  auto report = co_await (*opened)->firmware(0, {});
+  if (!report.ok()) co_return report.status();
+  card::Said said;
+  said.firmware = *report;
+  std::snprintf(said.hello.text, sizeof said.hello.text, "%s", (*opened)->describe().c_str());
+  co_return said;
 }
 
 enum class Ask { info, telemetry, log };
 
+void print_log(const json::array& log) {
+  for (const json::value& e : log)
+    std::printf("%5llu  %-18s %s\n", static_cast<unsigned long long>(number_of(e, "number")), text_of(e, "event").c_str(), json::serialize(e.at("detail")).c_str());
+}
+
 io::Task<int> ask(io::World& world, const Context& context, Named c, Ask what) {
-  auto store = CardStore::open(c.options.directory, c.options.device);
-  if (what == Ask::info && card::card_in_use(c.options)) {  // what can be said from outside
-    json::object o{{"card", c.name}, {"kind", c.options.kind}, {"state", state_of(c.options)}};
-    if (store.ok()) o["board"] = store->board().name, o["revision"] = store->revision(), o["slots"] = slots_json(*store);
-    context.json ? print_json(o) : print_object(o);
-    co_return kOk;
-  }
-  auto opened = co_await open_idle(world, c.options);
-  if (!opened.ok()) co_return complain(opened.status());
-  auto r = co_await (*opened)->firmware(0, {});
-  if (!r.ok()) co_return complain(r.status());
-  if (r->there == 0 && what != Ask::info) co_return complain(Status(Code::not_found, "the card has no controller"));
+  const std::string use = state_of(c.options);
+  auto said = co_await heard(world, c.options);
+  if (!said.ok()) co_return complain(said.status());
+  const card::FirmwareReport& r = said->firmware;
+  if (r.there == 0 && what != Ask::info) co_return complain(Status(Code::not_found, "the card has no controller"));
   if (what == Ask::log) {
-    const json::array log = log_json(*r);
-    if (context.json) print_json(json::object{{"log", log}});
-    else
-      for (const json::value& e : log) std::printf("%5llu  %-18s %s\n", static_cast<unsigned long long>(number_of(e, "number")), text_of(e, "event").c_str(), json::serialize(e.at("detail")).c_str());
+    const json::array log = log_json(r);
+    context.json ? print_json(json::object{{"log", log}}) : print_log(log);
     co_return kOk;
   }
   json::object o;
   if (what == Ask::telemetry) {
-    o = telemetry_json(*r);
+    o = telemetry_json(r);
   } else {
-    o = json::object{{"card", c.name}, {"kind", c.options.kind}, {"state", "free"}, {"description", (*opened)->describe()}};
-    for (auto& [k, v] : report_json(*r)) o[k] = v;
+    o = json::object{{"card", c.name}, {"kind", c.options.kind}, {"use", use}, {"description", said->hello.text}};
+    for (auto& [k, v] : report_json(r)) o[k] = v;
+    auto store = CardStore::open(c.options.directory, c.options.device);
     if (store.ok()) o["board"] = store->board().name, o["revision"] = store->revision(), o["slots"] = slots_json(*store);
   }
   context.json ? print_json(o) : print_object(o);

@@ -24,6 +24,12 @@ namespace luge::coding {
 inline constexpr std::uint32_t kMaxData = 16;
 inline constexpr std::uint32_t kMaxParity = 4;
 
+/// In whose name something is coded. epoch 0: nobody's.
+struct Authority {
+  VpId partition = 0;
+  Epoch epoch = 0;
+};
+
 class ErasureCoder {
  public:
   virtual ~ErasureCoder() = default;
@@ -31,6 +37,9 @@ class ErasureCoder {
   /// data: k chunks, parity: m chunks to fill; all of one size, a multiple of 64.
   /// invalid: sizes or layout are not possible.
   virtual io::Task<Status> encode(Layout layout, std::span<const Bytes> data, std::span<const MutableBytes> parity) = 0;
+
+  /// The same for a partition's primary. A device that keeps fences refuses (fenced) what comes under an epoch below one that it has seen; others do not look.
+  virtual io::Task<Status> encode_for(Authority, Layout layout, std::span<const Bytes> data, std::span<const MutableBytes> parity) { return encode(layout, data, parity); }
 
   /// Rebuilds the chunks `wanted` (indices 0 .. k + m - 1) into `out` from the first k chunks of `present` that are not
   /// empty; present has k + m entries. degraded: fewer than k are there.

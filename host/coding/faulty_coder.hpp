@@ -1,8 +1,9 @@
-// For tests: a coder that codes right, or is wrong, refuses, hangs, answers late or is gone, as it is told.
+// For tests: a coder that codes right, or is wrong, refuses, hangs, answers late or is gone, as it is told. It keeps fences, as a card does.
 #pragma once
 
 #include <algorithm>
 #include <functional>
+#include <map>
 #include <memory>
 
 #include "coding/erasure_coder.hpp"
@@ -19,6 +20,12 @@ class FaultyCoder final : public ErasureCoder {
 
   io::Task<Status> encode(Layout l, std::span<const Bytes> data, std::span<const MutableBytes> parity) override {
     return run(parity, software_->encode(l, data, parity));
+  }
+  io::Task<Status> encode_for(Authority who, Layout l, std::span<const Bytes> data, std::span<const MutableBytes> parity) override {
+    Epoch& fence = fences[who.partition];
+    if (who.epoch != 0 && who.epoch < fence) return refused();
+    fence = std::max(fence, who.epoch);
+    return encode(l, data, parity);
   }
   io::Task<Status> reconstruct(Layout l, std::span<const Bytes> present, std::span<const std::uint32_t> wanted, std::span<const MutableBytes> out) override {
     return run(out, software_->reconstruct(l, present, wanted, out));
@@ -39,10 +46,12 @@ class FaultyCoder final : public ErasureCoder {
   Mood mood = Mood::right;   ///< if there is no `choice`
   bool broken_down = false;  ///< reset() fails
   io::Duration latency{};
+  std::map<VpId, Epoch> fences;
   std::uint64_t jobs = 0, resets = 0;
   unsigned at_once = 0, most_at_once = 0;
 
  private:
+  static io::Task<Status> refused() { co_return Status(Code::fenced, "an older epoch"); }
   io::Task<Status> run(std::span<const MutableBytes> out, io::Task<Status> real) {
     Mood m = choice_ ? choice_(++jobs) : (++jobs, mood);
     most_at_once = std::max(most_at_once, ++at_once);

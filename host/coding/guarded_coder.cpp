@@ -41,10 +41,12 @@ struct GuardedCoder::Job {
   Layout layout;
   std::vector<Buffer> from;             // encode: k; reconstruct: k + m, empty where there is none
   std::vector<std::uint32_t> wanted;    // empty: encode
+  Authority who;
   std::vector<Buffer> out;
   std::uint64_t outage = 0;
   Fault fault = Fault::refused;         // why by_device() failed, and its words
   std::string words;
+  Status fenced;                        // by the device: not ok
 
   bool decodes() const { return !wanted.empty(); }
   std::size_t chunk_bytes() const {
@@ -59,7 +61,7 @@ struct GuardedCoder::Job {
     std::vector<MutableBytes> targets;
     for (const Buffer& b : from) sources.push_back(b.empty() ? Bytes() : b.bytes().subspan(at, bytes));
     for (Buffer& b : to) targets.push_back(b.mutable_bytes().subspan(at, bytes));
-    Status s = decodes() ? co_await coder.reconstruct(layout, sources, wanted, targets) : co_await coder.encode(layout, sources, targets);
+    Status s = decodes() ? co_await coder.reconstruct(layout, sources, wanted, targets) : co_await coder.encode_for(who, layout, sources, targets);
     co_return s;
   }
 };
@@ -90,11 +92,14 @@ std::shared_ptr<GuardedCoder::Job> GuardedCoder::make_job(Layout layout, std::ve
   return job;
 }
 
-io::Task<Result<GuardedCoder::Coded>> GuardedCoder::encode(Layout layout, std::vector<Buffer> data) {
+io::Task<Result<GuardedCoder::Coded>> GuardedCoder::encode(Layout layout, std::vector<Buffer> data, Authority who) {
   if (data.size() != layout.k || layout.k == 0) co_return Status(Code::invalid, "chunk count is not that of the layout");
   if (layout.m == 0) co_return Coded{};
   std::shared_ptr<Job> job = make_job(layout, std::move(data), {});
-  if (!co_await by_device(job)) co_return co_await by_software(*job);
+  job->who = who;
+  const bool made = co_await by_device(job);
+  if (!job->fenced.ok()) co_return job->fenced;
+  if (!made) co_return co_await by_software(*job);
   if (compare_due() || job->outage != outage_) co_return co_await compared(job);
   co_return taken_from_device(*job);
 }
@@ -131,6 +136,10 @@ io::Task<bool> GuardedCoder::by_device(std::shared_ptr<Job> job) {
   io::Time begin = world_.now();
   std::optional<Status> ended = co_await io::within(world_, deadline, attempt(device_, job));
   if (ended && ended->ok()) co_return true;
+  if (ended && ended->code() == Code::fenced && job->who.epoch != 0 && !broken(Switch::card_fence_ignored)) {
+    job->fenced = *ended;
+    co_return false;
+  }
   counters_.longest_wait = std::max(counters_.longest_wait, world_.now() - begin);
   if (job->outage == outage_) {
     if (!ended) fault(Fault::hung, "no answer within " + std::to_string(options_.deadline / std::chrono::milliseconds(1)) + " ms");

@@ -57,7 +57,8 @@ class GuardedCoder {
   /// Opens the device and tests it. Not ok: it is out, why, and will be tried again. Everything is coded meanwhile.
   io::Task<Status> start();
   /// The m parity chunks of k data chunks; all of one size, a multiple of 64. invalid: sizes or layout are not possible.
-  io::Task<Result<Coded>> encode(Layout layout, std::vector<Buffer> data);
+  /// fenced: the device has seen a greater epoch of the partition; that is no fault of its, and nothing is coded.
+  io::Task<Result<Coded>> encode(Layout layout, std::vector<Buffer> data, Authority who = {});
   /// Rebuilds the chunks `wanted` from the first k of `present` that are not empty. `right` says whether what was rebuilt
   /// matches its checksums: if it does not, software decides whose fault that is, and its result is returned.
   using Right = std::function<bool(const std::vector<Buffer>&)>;

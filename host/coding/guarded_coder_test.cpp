@@ -304,6 +304,21 @@ TEST_F(GuardedCoderTest, ManyAtOnceThroughAFault) {
   }
 }
 
+// What the device refuses under an old epoch software does not do in its place, and it is no fault of the device's.
+// Requirement: CF-10 switch=card-fence-ignored
+TEST_F(GuardedCoderTest, WhatTheDeviceFencesOffIsNotCoded) {
+  make();
+  std::vector<Code> codes;
+  sim.run(node, [](GuardedCoderTest& t, std::vector<Code>& codes) -> io::Task<void> {
+    for (Epoch epoch : {5u, 4u, 5u, 6u, 5u}) codes.push_back((co_await t.guard->encode(kLayout, t.random_chunks(kLayout.k), {77, epoch})).code());
+    codes.push_back((co_await t.guard->encode(kLayout, t.random_chunks(kLayout.k), {78, 1})).code());
+  }(*this, codes));
+  EXPECT_EQ(codes, (std::vector{Code::ok, Code::fenced, Code::ok, Code::ok, Code::fenced, Code::ok}));
+  EXPECT_EQ(guard->state(), State::healthy);
+  EXPECT_EQ(guard->counters().refused + guard->counters().software.jobs, 0u);
+  EXPECT_EQ(guard->counters().device.jobs, 4u);
+}
+
 TEST_F(GuardedCoderTest, RefusesWhatCannotBe) {
   make();
   sim.run(node, [](GuardedCoderTest& t) -> io::Task<void> {

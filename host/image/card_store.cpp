@@ -6,6 +6,7 @@
 
 #include "image/directory_medium.hpp"
 #include "image/flash_model.hpp"
+#include "image/slot_rules.hpp"
 
 namespace luge::image {
 namespace {
@@ -155,12 +156,12 @@ std::vector<CardStore::Slot> CardStore::slots() {
 }
 
 fw::Slot CardStore::next_slot() {
-  return with_medium([](auto& m) { return fw::Slots<std::decay_t<decltype(m)>>(m).target(); });
+  return with_medium([](auto& m) { return Slots<std::decay_t<decltype(m)>>(m).target(); });
 }
 
 Result<CardStore::Boot> CardStore::boot() {
   const auto choice = with_medium([](auto& m) {
-    auto c = fw::Slots<std::decay_t<decltype(m)>>(m).choose();
+    auto c = Slots<std::decay_t<decltype(m)>>(m).choose();
     return std::pair(c.slot, c.fell_back);
   });
   auto bytes = image_in(choice.first);
@@ -181,7 +182,7 @@ Result<CardStore::Boot> CardStore::boot() {
 }
 
 Status CardStore::mark_good(fw::Slot slot) {
-  const bool ok = with_medium([&](auto& m) { return fw::Slots<std::decay_t<decltype(m)>>(m).mark_good(slot); });
+  const bool ok = with_medium([&](auto& m) { return Slots<std::decay_t<decltype(m)>>(m).mark_good(slot); });
   return ok ? Status() : Status(Code::io_error, "slot " + std::string(slot_name(slot)) + " cannot be marked good");
 }
 
@@ -190,12 +191,12 @@ Status CardStore::update(const ByteVector& file, const File& parsed, const Tell&
   sha.add(file.data(), static_cast<std::uint32_t>(file.size()));
   const fw::Image image{static_cast<std::uint32_t>(file.size()), parsed.manifest.version, sha.end()};
   auto get = [&](std::uint32_t at, std::uint8_t* to, std::uint32_t n) { std::memcpy(to, &file[at], n); };
-  const auto r = with_medium([&](auto& m) { return fw::Slots<std::decay_t<decltype(m)>>(m).update(image, get, tell); });
+  const auto r = with_medium([&](auto& m) { return Slots<std::decay_t<decltype(m)>>(m).update(image, get, tell); });
   return r == fw::UpdateResult::done ? Status() : Status(r == fw::UpdateResult::too_large ? Code::no_space : Code::io_error, std::string(result_text(r)));
 }
 
 Status CardStore::roll_back() {
-  const bool ok = with_medium([](auto& m) { return fw::Slots<std::decay_t<decltype(m)>>(m).roll_back(); });
+  const bool ok = with_medium([](auto& m) { return Slots<std::decay_t<decltype(m)>>(m).roll_back(); });
   return ok ? Status() : Status(Code::conflict, "there is no image before this one that is whole");
 }
 

@@ -54,6 +54,7 @@ TEST_F(ImageTest, WhatIsSignedIsAdmittedAndSaysWhatItWasBuiltOf) {
   EXPECT_EQ(part_of(*f, "bitstream"), nullptr);
 }
 
+// Requirement: CF-05 switch=image-target-unchecked
 TEST_F(ImageTest, WrongBoardRevisionPlatformKeyAndVersionAreRefused) {
   Manifest m = manifest;
   m.board = "u55c", refused(made(m, key), "is for board 'u55c'");
@@ -77,6 +78,7 @@ TEST_F(ImageTest, TheDevelopmentKeyIsForDevelopmentOnly) {
   EXPECT_TRUE(admit(f, target).ok());
 }
 
+// Requirement: CF-05 switch=revoked-key-taken
 TEST_F(ImageTest, KeysAreAddedAndRevokedByImagesAndStayRevoked) {
   PrivateKey second = *PrivateKey::generate();
   Manifest keys;
@@ -96,6 +98,7 @@ TEST_F(ImageTest, KeysAreAddedAndRevokedByImagesAndStayRevoked) {
   EXPECT_TRUE(admit(made(manifest, second), target).ok());
 }
 
+// Requirement: CF-06 switch=image-signature-unchecked
 TEST_F(ImageTest, EveryFlippedByteOfHeaderAndManifestIsRefused) {
   const ByteVector good = made(manifest, key);
   const std::size_t end = kHeaderBytes + to_text(parse_file(good)->manifest).size();
@@ -115,6 +118,7 @@ TEST_F(ImageTest, EveryFlippedByteOfHeaderAndManifestIsRefused) {
   std::printf("%zu bytes of header and manifest, %u flips: all refused\n", end, flipped);
 }
 
+// Requirement: CF-06 switch=image-digests-unchecked
 TEST_F(ImageTest, TenThousandFlipsOfThePartsAreRefused) {
   const ByteVector good = made(manifest, key);
   const std::size_t begin = kHeaderBytes + to_text(parse_file(good)->manifest).size();

@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "switches/switches.hpp"
+
 namespace luge::image {
 namespace {
 
@@ -110,14 +112,15 @@ Status Keyring::apply(const Manifest& m) {
 Status check_signature(const File& f, const Keyring& ring, bool development) {
   const std::string id = hex(f.key_id), dev = PrivateKey::development().public_hex();
   for (const std::string& k : ring.revoked)
-    if (id_of(k) == id) return Status(Code::fenced, "the image is signed by a key that was revoked: " + k.substr(0, 16) + "...");
+    if (id_of(k) == id && !broken(Switch::revoked_key_taken)) return Status(Code::fenced, "the image is signed by a key that was revoked: " + k.substr(0, 16) + "...");
   std::vector<std::string> keys = ring.trusted;
+  if (broken(Switch::revoked_key_taken)) keys.insert(keys.end(), ring.revoked.begin(), ring.revoked.end());
   if (id_of(dev) == id && !development)
     return Status(Code::fenced, "the image is signed by the development key, and the board is not one for development (board.toml: development)");
   if (development) keys.push_back(dev);
   for (const std::string& k : keys)
     if (id_of(k) == id)
-      return verifies(k, f.signed_bytes, f.signature) ? Status() : Status(Code::fenced, "the image's signature is wrong: it was changed after it was signed");
+      return verifies(k, f.signed_bytes, f.signature) || broken(Switch::image_signature_unchecked) ? Status() : Status(Code::fenced, "the image's signature is wrong: it was changed after it was signed");
   return Status(Code::fenced, "the image is signed by a key that the card does not trust: " + id.substr(0, 16) + "...");
 }
 
@@ -126,6 +129,7 @@ Result<File> admit(std::span<const std::uint8_t> bytes, const Target& t) {
   if (!f.ok()) return f.status();
   if (Status s = check_signature(*f, t.keys, t.development); !s.ok()) return s;
   const Manifest& m = f->manifest;
+  if (broken(Switch::image_target_unchecked)) return f;
   if (m.board != t.board) return Status(Code::fenced, "the image is for board '" + m.board + "', this is '" + t.board + "'");
   if (std::find(m.revisions.begin(), m.revisions.end(), t.revision) == m.revisions.end())
     return Status(Code::fenced, "the image is not for revision " + std::to_string(t.revision) + " of the board");

@@ -11,6 +11,8 @@
 #include <fstream>
 #include <iterator>
 
+#include "switches/switches.hpp"
+
 namespace luge::image {
 namespace {
 
@@ -137,7 +139,7 @@ Result<File> parse_file(std::span<const std::uint8_t> b) {
     if (p.bytes > b.size() - at) return Status(Code::invalid, "the image's parts are larger than it is");
     f.parts.emplace_back(b.begin() + static_cast<long>(at), b.begin() + static_cast<long>(at + p.bytes));
     at += p.bytes;
-    if (sha256_hex(f.parts.back()) != p.sha256) return Status(Code::corrupt, "the image's " + p.name + " is not what its manifest says");
+    if (sha256_hex(f.parts.back()) != p.sha256 && !broken(Switch::image_digests_unchecked)) return Status(Code::corrupt, "the image's " + p.name + " is not what its manifest says");
   }
   if (at != b.size()) return Status(Code::invalid, "the image has more bytes than its manifest says");
   return f;

@@ -8,6 +8,8 @@
 #include <cstring>
 #include <filesystem>
 
+#include "image/slot_rules.hpp"
+
 extern char** environ;
 
 namespace luge::image {
@@ -87,7 +89,7 @@ Result<fw::Slot> ToolFlash::next_slot() {
   auto model = records();
   if (!model.ok()) return model.status();
   fw::FlashMedium<FlashModel> medium(*model, layout_, true);
-  return fw::Slots<fw::FlashMedium<FlashModel>>(medium).target();
+  return Slots<fw::FlashMedium<FlashModel>>(medium).target();
 }
 
 // The rules of slots.hpp run on the model; what they change there is written to the card in their order, each part read back before the next.
@@ -96,7 +98,7 @@ Status ToolFlash::update(const ByteVector& file, std::uint32_t version, const st
   if (!model.ok()) return model.status();
   const std::vector<std::uint8_t> before = model->bytes();
   fw::FlashMedium<FlashModel> medium(*model, layout_, true);
-  fw::Slots<fw::FlashMedium<FlashModel>> slots(medium);
+  Slots<fw::FlashMedium<FlashModel>> slots(medium);
   const fw::Slot to = slots.target();
   fw::Sha256 sha;
   sha.add(file.data(), static_cast<std::uint32_t>(file.size()));

@@ -11,6 +11,7 @@
 #include "image/directory_medium.hpp"
 #include "image/flash_model.hpp"
 #include "image/manifest.hpp"
+#include "image/slot_rules.hpp"
 
 namespace luge::image {
 namespace {
@@ -33,16 +34,16 @@ fw::Image describe(const ByteVector& b, std::uint32_t version) {
 }
 
 template <class Medium>
-fw::UpdateResult update(Medium& medium, std::uint32_t version, bool twin = false) {
+fw::UpdateResult update(Medium& medium, std::uint32_t version) {
   const ByteVector bytes = image_of(version);
   auto get = [&](std::uint32_t at, std::uint8_t* to, std::uint32_t n) { std::copy_n(bytes.begin() + at, n, to); };
-  return fw::Slots<Medium>(medium).update(describe(bytes, version), get, [](std::uint32_t, std::uint32_t) {}, twin);
+  return Slots<Medium>(medium).update(describe(bytes, version), get, [](std::uint32_t, std::uint32_t) {});
 }
 
 // The version that boots, 0 for golden; nothing if what is chosen is not whole. Marks it good, if `good`.
 template <class Medium>
 std::optional<std::uint32_t> boot(Medium& medium, bool good) {
-  fw::Slots<Medium> slots(medium);
+  Slots<Medium> slots(medium);
   const auto choice = slots.choose();
   if (choice.slot == fw::kGolden) return 0;
   const fw::Record r = medium.newest();
@@ -56,6 +57,7 @@ std::optional<std::uint32_t> boot(Medium& medium, bool good) {
 
 using Flash = fw::FlashMedium<FlashModel>;
 
+// Requirement: CF-04
 TEST(FlashUpdate, UpdatesTakeTurnsAndGoldenIsNeverTouched) {
   FlashModel flash(flash_layout(kSlotBytes));
   ASSERT_TRUE(flash.write_golden(image_of(999)));
@@ -63,7 +65,7 @@ TEST(FlashUpdate, UpdatesTakeTurnsAndGoldenIsNeverTouched) {
   EXPECT_EQ(boot(medium, true), 0u);
   std::map<Slot, int> slots;
   for (std::uint32_t v = 1; v <= 100; ++v) {  // the record sectors go round, too
-    ++slots[fw::Slots<Flash>(medium).target()];
+    ++slots[Slots<Flash>(medium).target()];
     ASSERT_EQ(update(medium, v), fw::UpdateResult::done) << v;
     ASSERT_EQ(boot(medium, true), v);
     ASSERT_EQ(boot(medium, true), v);
@@ -85,12 +87,13 @@ void expect_fall_back(Medium& medium) {
   for (int i = 0; i < 5; ++i) EXPECT_EQ(boot(medium, true), 2u);  // and it does not try again
   ASSERT_EQ(update(medium, 4), fw::UpdateResult::done);
   EXPECT_EQ(boot(medium, true), 4u);
-  EXPECT_TRUE(fw::Slots<Medium>(medium).roll_back());
+  EXPECT_TRUE(Slots<Medium>(medium).roll_back());
   EXPECT_EQ(boot(medium, true), 2u);
-  EXPECT_TRUE(fw::Slots<Medium>(medium).roll_back());
+  EXPECT_TRUE(Slots<Medium>(medium).roll_back());
   EXPECT_EQ(boot(medium, true), 0u);
 }
 
+// Requirement: CF-03 switch=attempts-not-counted
 TEST(FlashUpdate, AnImageThatIsNeverGoodFallsBack) {
   FlashModel flash(flash_layout(kSlotBytes));
   Flash medium(flash, flash.layout());
@@ -105,23 +108,31 @@ TEST(FlashUpdate, WhatIsTooLargeOrMiscopiedIsNotNamed) {
   Flash m(large, large.layout());
   const ByteVector bytes = image_of(1);
   auto wrong = [&](std::uint32_t at, std::uint8_t* to, std::uint32_t n) { std::copy_n(bytes.begin() + at, n, to), to[n - 1] ^= 1; };
-  EXPECT_EQ(fw::Slots<Flash>(m).update(describe(bytes, 1), wrong, [](std::uint32_t, std::uint32_t) {}), fw::UpdateResult::differs);
+  EXPECT_EQ(Slots<Flash>(m).update(describe(bytes, 1), wrong, [](std::uint32_t, std::uint32_t) {}), fw::UpdateResult::differs);
   EXPECT_EQ(boot(m, true), 0u);
 }
 
+// Whatever was cut, the newest record names a slot that was read back: else the card has lost what was good for what nobody has checked.
+template <class Medium>
+bool names_unverified(Medium& medium) {
+  const fw::Record r = medium.newest();
+  return r.sequence != 0 && !Slots<Medium>(medium).whole(r.slot, r.image);
+}
+
 // How a card that was cut at operation n of an update from `old` to `next` goes on. Empty: as it should.
-std::string flash_after_cut(const FlashModel& before, std::uint64_t n, std::uint64_t seed, std::uint32_t old, std::uint32_t next, bool twin, bool& done) {
+std::string flash_after_cut(const FlashModel& before, std::uint64_t n, std::uint64_t seed, std::uint32_t old, std::uint32_t next, bool& done) {
   FlashModel flash = before;
   Flash medium(flash, flash.layout());
   flash.cut_at(n, seed);
   done = false;
   try {
-    update(medium, next, twin);
+    update(medium, next);
     boot(medium, true);  // the cut may be in an attempt or in the good mark
     done = true;
   } catch (const PowerLost&) {
   }
   flash.power_on();
+  if (names_unverified(medium)) return "a slot is named that is not whole";
   for (int i = 0; i < 3; ++i) {
     auto v = boot(medium, i > 0);
     if (!v) return "boots what is not whole";
@@ -143,6 +154,7 @@ FlashModel used_flash(std::uint32_t history) {
   return flash;
 }
 
+// Requirement: CF-01, CF-02 switch=flip-before-verify
 TEST(FlashUpdate, CutAtEveryPageAndSectorItBootsAGoodImage) {
   unsigned cuts = 0;
   for (std::uint32_t history : {0u, 1u, 2u, 31u, 32u, 63u}) {  // with 32 records a sector: also where the records change theirs
@@ -150,7 +162,7 @@ TEST(FlashUpdate, CutAtEveryPageAndSectorItBootsAGoodImage) {
     for (std::uint64_t n = 1;; ++n) {
       bool done = false;
       for (std::uint64_t seed = 0; seed < 4; ++seed, ++cuts) {
-        const std::string wrong = flash_after_cut(flash, n, 1000 * n + seed, history, history + 100, false, done);
+        const std::string wrong = flash_after_cut(flash, n, 1000 * n + seed, history, history + 100, done);
         ASSERT_EQ(wrong, "") << "history " << history << ", cut at " << n << ", seed " << seed;
       }
       if (done) break;
@@ -159,10 +171,35 @@ TEST(FlashUpdate, CutAtEveryPageAndSectorItBootsAGoodImage) {
   std::printf("%u cuts of updates in flash: all boot a good image\n", cuts);
 }
 
+// The slot that an update writes may be one that the newest record names: an image on trial that has not been good. What a cut leaves there is not booted.
+// Requirement: CF-02 switch=torn-image-booted
+TEST(FlashUpdate, AnImageOnTrialThatIsOverwrittenAndCutIsNotBooted) {
+  FlashModel flash = used_flash(1);
+  Flash first(flash, flash.layout());
+  ASSERT_EQ(update(first, 2), fw::UpdateResult::done);
+  bool done = false;
+  unsigned n = 1;
+  for (; !done; ++n) {
+    FlashModel f = flash;
+    Flash medium(f, f.layout());
+    f.cut_at(n, n);
+    try {
+      done = update(medium, 3) == fw::UpdateResult::done;
+    } catch (const PowerLost&) {
+    }
+    f.power_on();
+    const auto v = boot(medium, false);
+    ASSERT_TRUE(v) << "cut at " << n << ": boots what is not whole";
+    ASSERT_TRUE(*v == 1 || *v == 2 || *v == 3) << "cut at " << n << ": boots " << *v;
+  }
+  EXPECT_GT(n, 30u);
+}
+
 TEST(FlashUpdate, TheTwinThatFlipsBeforeItVerifiesIsCaught) {
   // Nothing good would boot but golden: a card that had a good image before must not fall behind it, and what was not verified must not be named.
   const FlashModel flash = used_flash(2);
   auto unverified_named = [&](bool flips_first) {
+    set_broken(Switch::flip_before_verify, flips_first);
     unsigned named = 0;
     bool done = false;
     for (std::uint64_t n = 1; !done; ++n) {
@@ -171,14 +208,14 @@ TEST(FlashUpdate, TheTwinThatFlipsBeforeItVerifiesIsCaught) {
       f.cut_at(n, n);
       done = true;
       try {
-        update(medium, 100, flips_first);
+        update(medium, 100);
       } catch (const PowerLost&) {
         done = false;
       }
       f.power_on();
-      const fw::Record r = medium.newest();
-      named += r.sequence != 0 && !fw::Slots<Flash>(medium).whole(r.slot, r.image);
+      named += names_unverified(medium);
     }
+    set_broken(Switch::flip_before_verify, false);
     return named;
   };
   EXPECT_GT(unverified_named(true), 20u);
@@ -220,7 +257,7 @@ class DirectoryUpdate : public ::testing::Test {
   // `records` is renamed over whole files only: what is not synced of it is old or new, never a part. The model must not tear it.
   static constexpr const char* kRecords = "records";
 
-  std::string after_cut(unsigned n, unsigned seed, std::uint32_t old, std::uint32_t next, bool twin, bool& done, unsigned& named) {
+  std::string after_cut(unsigned n, unsigned seed, std::uint32_t old, std::uint32_t next, bool& done, unsigned& named) {
     fs::path dir = folder + "/cut";
     fs::remove_all(dir);
     fs::copy(folder + "/base", dir);
@@ -238,7 +275,7 @@ class DirectoryUpdate : public ::testing::Test {
     done = false;
     try {
       DirectoryMedium medium(dir, before);
-      update(medium, next, twin);
+      update(medium, next);
       boot(medium, true);
       done = true;
     } catch (const Cut&) {
@@ -255,8 +292,7 @@ class DirectoryUpdate : public ::testing::Test {
       }
     }
     DirectoryMedium medium(dir);
-    const fw::Record r = medium.newest();
-    named += r.sequence != 0 && !fw::Slots<DirectoryMedium>(medium).whole(r.slot, r.image);
+    named += names_unverified(medium);
     for (int i = 0; i < 3; ++i) {
       auto v = boot(medium, i > 0);
       if (!v) return "boots what is not whole";
@@ -276,11 +312,13 @@ class DirectoryUpdate : public ::testing::Test {
   }
 };
 
+// Requirement: CF-03 switch=attempts-not-counted
 TEST_F(DirectoryUpdate, AnImageThatIsNeverGoodFallsBack) {
   DirectoryMedium medium(folder);
   expect_fall_back(medium);
 }
 
+// Requirement: CF-01, CF-02 switch=flip-before-verify
 TEST_F(DirectoryUpdate, CutAtEveryWriteItBootsAGoodImage) {
   unsigned cuts = 0, named = 0;
   for (std::uint32_t history : {0u, 1u, 2u}) {
@@ -288,7 +326,7 @@ TEST_F(DirectoryUpdate, CutAtEveryWriteItBootsAGoodImage) {
     bool done = false;
     for (unsigned n = 1; !done; ++n)
       for (unsigned seed = 0; seed < 6; ++seed, ++cuts) {
-        const std::string wrong = after_cut(n, 100 * n + seed, history, history + 100, false, done, named);
+        const std::string wrong = after_cut(n, 100 * n + seed, history, history + 100, done, named);
         ASSERT_EQ(wrong, "") << "history " << history << ", cut at " << n << ", seed " << seed;
       }
   }
@@ -300,7 +338,9 @@ TEST_F(DirectoryUpdate, TheTwinThatFlipsBeforeItVerifiesIsCaught) {
   make_base(2);
   unsigned named = 0;
   bool done = false;
-  for (unsigned n = 1; !done; ++n) after_cut(n, n, 2, 102, true, done, named);
+  set_broken(Switch::flip_before_verify, true);
+  for (unsigned n = 1; !done; ++n) after_cut(n, n, 2, 102, done, named);
+  set_broken(Switch::flip_before_verify, false);
   EXPECT_GT(named, 3u);
 }
 

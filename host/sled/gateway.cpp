@@ -93,7 +93,7 @@ io::Task<Status> Gateway::check_blocks(const Job& job) {
 
 io::Task<Status> Gateway::code(Job& job) {
   const Layout l = job.layout;
-  auto coded = co_await coder_.encode(l, job.chunks);
+  auto coded = co_await coder_.encode(l, job.chunks, {job.vp, job.epoch});
   if (!coded.ok()) co_return coded.status();
   job.coder = coded->by_device ? coder_.device_name() : coder_.software_name();
   std::vector<std::uint32_t> crcs;

@@ -106,6 +106,20 @@ enum class Switch {
   written_blocks_ignored,    // of a disk that belongs to the checkpoint
   checkpoint_half_kept,      // DWR-32: one that was not committed counts
   store_space_reused_early,  // of a store on a volume: what the newest directory names is written over before there is another
+  // Flashing and firmware (CF)
+  flip_before_verify,         // a slot boots before it was verified
+  attempts_not_counted,       // an image that never passes its self-test starts for ever
+  torn_image_booted,          // whatever its digest is
+  image_signature_unchecked,
+  revoked_key_taken,
+  image_target_unchecked,     // board, revision, platform and version of an image count for nothing
+  image_digests_unchecked,    // of its parts
+  failed_card_ready,          // after a self-test that failed
+  ring_owner_ignored,         // the controller tests the kernels under a host's jobs
+  card_fence_ignored,         // a command under an old epoch is answered
+  card_fence_forgotten,       // at a reset of the controller
+  card_fault_forgotten,       // at a reset of the controller
+  card_waits_long,            // a job of the self-test may take a hundred times as long
   count_
 };
 

@@ -4,6 +4,7 @@
 #include <isa-l/erasure_code.h>
 
 #include <ctime>
+#include <map>
 #include <set>
 
 #include "hls/dma_write_log/record.h"
@@ -41,6 +42,7 @@ class Runner {
     if (bench.wants("storage_writes_are_recorded")) storage_writes_are_recorded();
     if (bench.wants("errors_at_every_beat")) errors_at_every_beat();
     if (bench.wants("bad_descriptors")) bad_descriptors();
+    if (bench.wants("fenced_jobs")) fenced_jobs(), power_up(), fenced_jobs();
     if (bench.wants("stopped_queues")) stopped_queues();
     while (bench.wants("episodes") && rig.now < bench.wanted()) {
       episode();
@@ -77,7 +79,7 @@ class Runner {
     c.declare("fault", fault_names);
     for (auto *port : {"source", "destination", "descriptor", "line of CRCs", "completion"}) c.declare(std::string("error response to every beat of a ") + port, {"SLVERR", "DECERR"});
     c.declare("jobs in flight", {"1", "2", "3", "4", "more submitted"});
-    for (int s : {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 16, 17, 18, 19, 20, 24, 25, 27}) statuses.push_back(std::to_string(s));
+    for (int s : {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 16, 17, 18, 19, 20, 24, 25, 27}) statuses.push_back(std::to_string(s));
     c.declare("status of a job", statuses);
   }
 
@@ -378,6 +380,28 @@ class Runner {
     finish(), expect_all(), quiet(), take_faults(), rig.poke(REG_INTERRUPTS, 1);
   }
 
+  // Fences stand until they are set anew, also over a reset of the card; a job's results under an old epoch are never written.
+  std::map<unsigned, uint64_t> fences;
+  // Requirement: CF-10 switch=mutant-33
+  void fenced_jobs() {
+    rig.behave(20, 0);
+    auto jobs_of_all = [&] {
+      for (auto &[e, epoch] : fences)
+        for (int n = 0; n < 4; n++) {
+          if (!driver.room()) finish();
+          submit(jobs.fenced(code(), e, epoch)), driver.ring_doorbell();
+        }
+      finish(), expect_all();
+    };
+    jobs_of_all();
+    for (unsigned e : {1u, 63u, 2 + (unsigned)below(61)}) {
+      fences[e] = chance(50) ? 1 + below(1000) : random();
+      rig.poke64(REG_FENCE_EPOCH, fences[e]), rig.poke(REG_FENCE_LOAD, e);
+    }
+    jobs_of_all();
+    quiet(), take_faults(), rig.poke(REG_INTERRUPTS, 1);
+  }
+
   void episode() {
     rig.behave((int)below(80), bench.stall >= 0 ? bench.stall : (int)below(4) * 20);
     rig.read.faults = rig.write.faults = rig.job_read.faults = rig.job_write.faults = Faults();  // one that nothing has met
@@ -597,5 +621,5 @@ class Runner {
 }  // namespace
 
 int main(int argc, char **argv) {
-  return hls::bench_main(argc, argv, {"card", 32, 1000000}  /* the queue's, then the transposers' */, [](hls::Bench &b) { std::make_unique<Runner>(b)->run(); });
+  return hls::bench_main(argc, argv, {"card", 33, 1000000}  /* the queue's, the transposers', and the queue's 26th */, [](hls::Bench &b) { std::make_unique<Runner>(b)->run(); });
 }

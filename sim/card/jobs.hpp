@@ -26,7 +26,7 @@ struct JobSpace {
 
 class Jobs {
  public:
-  static constexpr int BAD_KINDS = 20, BAD_FORMS = 6;  // forms: after so many turns of all kinds each has been in every one
+  static constexpr int BAD_KINDS = 21, BAD_FORMS = 6;  // forms: after so many turns of all kinds each has been in every one
   unsigned functions = 64;     // that jobs name
   uint32_t longest = 13192;    // bytes of a chunk
 
@@ -39,7 +39,7 @@ class Jobs {
     coverage.declare("CRC", {"with", "without"});
     std::vector<std::string> kinds;
     for (auto *n : bad_names) kinds.push_back(n);
-    coverage.declare("bad descriptor", kinds);
+    coverage.declare("bad descriptor", kinds), coverage.declare("fence of a job", {"its epoch", "refused", "beyond"});
   }
 
   luge_card::Descriptor blank(int op) {
@@ -65,6 +65,15 @@ class Jobs {
     for (int i = d.sources; i < 16; i++) d.source[i] = random_();
     for (int i = d.rows; i < 8; i++) d.destination[i] = random_();
     cover(d, aligned, j.with_crc);
+    return j;
+  }
+  // The same behind a fence that stands at `fence`: under it, before it, or beyond it.
+  Job fenced(Job j, unsigned fence_entry, uint64_t fence) {
+    unsigned how = (unsigned)below(4);
+    j.d.fence = (uint8_t)fence_entry;
+    j.d.epoch = how == 0 ? fence : how == 1 ? fence - 1 : how == 2 ? fence + 1 : random_();
+    if (j.expected == luge_card::JobStatus::ok && j.d.epoch < fence) j.expected = luge_card::JobStatus::fenced, j.with_crc = false;
+    coverage_.hit("fence of a job", j.d.epoch == fence ? "its epoch" : j.d.epoch < fence ? "refused" : "beyond");
     return j;
   }
   Job load(int table) {
@@ -105,7 +114,8 @@ class Jobs {
         d.destination[3] = space_.destinations + 99;
         break;
       case 17: d.function = (uint8_t)(64 + below(192)), j.expected = JobStatus::bad_function; break;
-      case 18: d = blank(luge_card::Op::load_table), d.table = 4, j.expected = JobStatus::bad_table; break;
+      case 18: d.fence = (uint8_t)(64 + below(192)), j.expected = JobStatus::bad_fence; break;
+      case 19: d = blank(luge_card::Op::load_table), d.table = 4, j.expected = JobStatus::bad_table; break;
       default: d = blank(luge_card::Op::nothing), d.flags = 1, j.expected = JobStatus::bad_op; break;
     }
     j.with_crc = false;
@@ -115,7 +125,7 @@ class Jobs {
  private:
   static constexpr const char *bad_names[BAD_KINDS] = {"version", "op", "flag", "k of 0 or above 16", "m of 0 or above the rows", "no such table", "length 0", "length above 16 MiB",
                                                        "length with CRCs no multiple of 64", "CRC address misaligned", "CRCs outside", "source below the window", "source above the window", "destination outside",
-                                                       "source over a destination", "destination over the next", "last destination over the first", "function", "no such table to load", "flag of another op"};
+                                                       "source over a destination", "destination over the next", "last destination over the first", "function", "fence", "no such table to load", "flag of another op"};
   JobSpace space_;
   std::mt19937_64 &random_;
   hls::Coverage &coverage_;

@@ -47,6 +47,7 @@ std::uint32_t Controller::load(std::uint32_t a) {
   if (settings_.owner_hidden && a == MAP_REGISTERS + SHARED_OWNER) return 0;
   if (a - MAP_SHARED < MAP_SHARED_BYTES) return shared_[(a - MAP_SHARED) / 4];
   if (a - MAP_REGISTERS < MAP_REGISTERS_BYTES) return bus_.read(a - MAP_REGISTERS, v) ? v : 0xffffffff;
+  if (spi_ && a - MAP_FLASH < MAP_FLASH_BYTES) return spi_->load(a - MAP_FLASH);
   switch (a) {
     case MAP_WATCHDOG: return watchdog_;
     case MAP_SENSORS + 0x400: return kTemperature;
@@ -56,6 +57,8 @@ std::uint32_t Controller::load(std::uint32_t a) {
     case MAP_BOARD + 4: return settings_.revision;
     case MAP_BOARD + 8: return static_cast<std::uint32_t>(settings_.scratch_address);
     case MAP_BOARD + 12: return static_cast<std::uint32_t>(settings_.scratch_address >> 32);
+    case MAP_BOARD + 16: return spi_ ? settings_.slot_bytes : 0;
+    case MAP_BOARD + 20: return spi_ ? settings_.sector_bytes : 0;
   }
   return 0;
 }
@@ -65,6 +68,8 @@ void Controller::store(std::uint32_t a, std::uint32_t v) {
     shared_[(a - MAP_SHARED) / 4] = v;
   } else if (a - MAP_REGISTERS < MAP_REGISTERS_BYTES) {
     bus_.write(a - MAP_REGISTERS, v);
+  } else if (spi_ && a - MAP_FLASH < MAP_FLASH_BYTES) {
+    spi_->store(a - MAP_FLASH, v);
   } else if (a == MAP_WATCHDOG) {
     if (v & kWatchdogReset) watchdog_ &= ~kWatchdogReset;
     if (v & kWatchdogState) unwatched_ = 0;

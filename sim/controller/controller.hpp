@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "hls/registers/card.h"
+#include "sim/controller/quad_spi.hpp"
 
 namespace luge::sim {
 
@@ -31,12 +32,16 @@ struct ControllerSettings {
   std::uint64_t scratch_address = 0;        ///< of the region `scratch` on the card
   std::uint8_t* scratch = nullptr;          ///< its bytes: luge_card::MAP_SCRATCH_BYTES, page-aligned
   bool owner_hidden = false;                ///< the firmware reads 0 where the host says that it has the ring: a twin for tests
-  std::uint32_t slot = 3;                   ///< from which the image was booted
+  std::uint32_t slot = 3;                   ///< from which the image was booted; 3 with a flash: the firmware chooses
+  SerialFlash* flash = nullptr;             ///< of a board with `update = qspi`; null: none of its own
+  std::uint32_t slot_bytes = 0, sector_bytes = 0;  ///< of that flash
 };
 
 class Controller {
  public:
-  Controller(CardBus& bus, ControllerSettings settings) : bus_(bus), settings_(std::move(settings)) {}
+  Controller(CardBus& bus, ControllerSettings settings) : bus_(bus), settings_(std::move(settings)) {
+    if (settings_.flash) spi_ = std::make_unique<QuadSpi>(*settings_.flash);
+  }
   virtual ~Controller() = default;
 
   /// Everything that power holds is 0, the image is loaded, the processor at its beginning. Also a brown-out.
@@ -76,6 +81,7 @@ class Controller {
 
  private:
   std::array<std::uint32_t, luge_card::MAP_SHARED_BYTES / 4> shared_{};
+  std::unique_ptr<QuadSpi> spi_;
   std::uint32_t watchdog_ = 0;       // its status and control word
   std::uint64_t unwatched_ = 0;      // runs since it was restarted
   std::uint64_t resets_ = 0, cut_at_ = 0;

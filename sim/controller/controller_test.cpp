@@ -10,8 +10,11 @@
 
 #include "coding/matrix.hpp"
 #include "hls/registers/card.h"
+#include "firmware/update/slots.hpp"
 #include "sim/card/card.hpp"
+#include "sim/controller/model_flash.hpp"
 #include "sim/xrt/machine.hpp"
+#include "switches/switches.hpp"
 
 namespace {
 
@@ -23,6 +26,8 @@ unsigned seed = 1, resets = 1000;
 constexpr std::uint64_t kHost = 0x100000, kRing = kHost, kCompletions = kHost + 0x10000, kChunks = kHost + 0x20000, kHostBytes = 0x100000;
 constexpr std::uint32_t kRingLog2 = 4, kLength = 1024;
 
+constexpr std::uint32_t kSlotBytes = 16 << 10, kSectorBytes = 4096;  // of the board's flash, where it has one
+
 enum class Kind { native, rv32 };
 
 // A machine with a controller, and a host that uses ring and shared words.
@@ -31,10 +36,11 @@ class Bench {
   Machine machine{luge::sim::make_native_card(), 0, 0};
   std::uint32_t submitted = 0;
 
-  explicit Bench(Kind kind, std::vector<std::uint8_t> image = {}, bool owner_hidden = false) {
+  explicit Bench(Kind kind, std::vector<std::uint8_t> image = {}, bool owner_hidden = false, luge::sim::ModelFlash* flash = nullptr) {
     machine.memory.allocate(kHost, kHostBytes);
     ControllerSettings s;
-    s.image = image.empty() ? luge::sim::read_image(LUGE_FIRMWARE_IMAGE) : image, s.board = 7, s.revision = 3, s.owner_hidden = owner_hidden;
+    s.image = image.empty() ? luge::sim::read_image(LUGE_FIRMWARE_IMAGE) : image, s.board = 7, s.revision = 3, s.owner_hidden = owner_hidden || luge::broken(luge::Switch::ring_owner_ignored);
+    if (flash) s.flash = flash, s.slot_bytes = kSlotBytes, s.sector_bytes = kSectorBytes;
     machine.add_controller(kind == Kind::rv32 ? luge::sim::make_rv32_controller : luge::sim::make_native_controller, std::move(s));
   }
   std::uint32_t peek(std::uint32_t offset) {
@@ -243,6 +249,7 @@ std::string under_resets(ResetBench& b, unsigned wanted) {
   return "";
 }
 
+// Requirement: CF-09 switch=ring-owner-ignored
 TEST_P(ControllerTest, ResetsUnderLoadCostNoByte) {
   ResetBench b(GetParam());
   EXPECT_EQ(under_resets(b, GetParam() == Kind::rv32 ? resets : 200), "");
@@ -274,6 +281,126 @@ TEST_P(ControllerTest, ARestartByCommandComesBack) {
   for (int i = 0; i < 1000 && b.peek(SHARED_BOOTS) == 1; ++i) b.go();
   ASSERT_TRUE(b.settled());
   EXPECT_EQ(b.peek(SHARED_BOOTS), 2u);
+}
+
+// The images in a board's own flash, by the firmware: through its driver, the Quad SPI and a flash that may be cut.
+class FlashBench {
+ public:
+  luge::image::FlashModel model{luge::image::flash_layout(kSlotBytes, kSectorBytes)};
+  luge::sim::ModelFlash flash{model};
+  using Medium = fw::FlashMedium<luge::image::FlashModel>;
+
+  fw::Record record() { return Medium(model, model.layout()).newest(); }
+  // As a host's updater writes it: onto the slot that is not the last good one.
+  void update(std::uint32_t version) {
+    std::vector<std::uint8_t> bytes(3000 + version * 700);
+    std::mt19937 random(version);
+    for (auto& b : bytes) b = static_cast<std::uint8_t>(random());
+    fw::Sha256 sha;
+    sha.add(bytes.data(), static_cast<std::uint32_t>(bytes.size()));
+    auto get = [&](std::uint32_t at, std::uint8_t* to, std::uint32_t n) { std::copy_n(bytes.begin() + at, n, to); };
+    Medium medium(model, model.layout());
+    ASSERT_EQ(fw::Slots<Medium>(medium).update({static_cast<std::uint32_t>(bytes.size()), version, sha.end()}, get, [](std::uint32_t, std::uint32_t) {}), fw::UpdateResult::done);
+  }
+  // A good image of version 1 in slot A, one of version 2 on trial in B.
+  void prepare(Kind kind) {
+    ASSERT_TRUE(model.write_golden(std::vector<std::uint8_t>(1000, 9)));
+    update(1);
+    Bench b(kind, {}, false, &flash);
+    ASSERT_TRUE(b.settled());
+    ASSERT_TRUE(good(b));
+    update(2);
+  }
+  // The mark follows the state.
+  bool good(Bench& b) {
+    for (int i = 0; i < 2000 && !record().good; ++i) b.go();
+    return record().good;
+  }
+};
+
+std::uint32_t events(Bench& b, int event) {
+  std::uint32_t n = 0;
+  for (std::uint32_t i = 0; i < SHARED_LOG_WORDS; i += 4) n += b.peek(SHARED_LOG + 4 * i) != 0 && b.peek(SHARED_LOG + 4 * i + 4) == static_cast<std::uint32_t>(event);
+  return n;
+}
+
+// Requirement: CF-03
+TEST_P(ControllerTest, AnImageOnTrialIsCountedAndMarkedGoodOrFallsBack) {
+  FlashBench f;
+  f.prepare(GetParam());
+  // Its power goes before it has passed its self-test. (The host build starts in one piece: it is cut elsewhere.)
+  for (unsigned starts = 1; GetParam() == Kind::rv32 && starts <= fw::kAttempts; ++starts) {
+    Bench b(GetParam(), {}, false, &f.flash);
+    for (int i = 0; i < 5000 && b.peek(SHARED_STATE) != FirmwareState::testing; ++i) b.go();
+    ASSERT_EQ(b.peek(SHARED_SLOT), std::uint32_t{fw::kSlotB});
+    ASSERT_EQ(f.record().attempts, starts);
+    ASSERT_FALSE(f.record().good);
+  }
+  {
+    Bench b(GetParam(), {}, false, &f.flash);
+    ASSERT_TRUE(b.settled());
+    EXPECT_EQ(b.peek(SHARED_SLOT), std::uint32_t{GetParam() == Kind::rv32 ? fw::kSlotA : fw::kSlotB});
+    EXPECT_EQ(events(b, Event::slot_chosen), 1u);
+    b.command(Command::restart, {});  // no start of an image
+    ASSERT_TRUE(b.settled());
+    EXPECT_EQ(events(b, Event::slot_chosen), 1u);
+  }
+  f.update(3);
+  Bench b(GetParam(), {}, false, &f.flash);
+  ASSERT_TRUE(b.settled());
+  EXPECT_EQ(b.peek(SHARED_SLOT), std::uint32_t{GetParam() == Kind::rv32 ? fw::kSlotB : fw::kSlotA});
+  EXPECT_TRUE(f.good(b));
+  EXPECT_EQ(f.record().attempts, 1u);
+  EXPECT_EQ(b.peek(SHARED_LAST_FAULT), 0u);
+  EXPECT_FALSE(f.model.golden_touched());
+}
+
+// Power goes in each of the firmware's own writes: what boots then is the good image or the one on trial, whole, and it is marked good.
+// Requirement: CF-02
+TEST_P(ControllerTest, PowerThatGoesInAWriteOfTheFirmwareLosesNoImage) {
+  FlashBench base;
+  base.prepare(GetParam());
+  unsigned cuts = 0;
+  for (unsigned n = 1, lost = 1; lost != 0; ++n) {
+    lost = 0;
+    for (unsigned seed = 0; seed < 6; ++seed) {
+      FlashBench f;
+      f.model = base.model;
+      f.model.cut_at(n, 100 * n + seed);
+      {
+        Bench b(GetParam(), {}, false, &f.flash);
+        for (int i = 0; i < 5000 && !f.flash.lost && b.peek(SHARED_STATE) != FirmwareState::ready; ++i) b.go();
+        for (int i = 0; i < 300; ++i) b.go();
+      }
+      lost += f.flash.lost, cuts += f.flash.lost;
+      f.flash.power_on();
+      Bench b(GetParam(), {}, false, &f.flash);
+      ASSERT_TRUE(b.settled());
+      ASSERT_EQ(b.peek(SHARED_SLOT), std::uint32_t{fw::kSlotB}) << n << " " << seed;
+      ASSERT_TRUE(f.good(b)) << n << " " << seed;
+      ASSERT_FALSE(f.model.golden_touched());
+    }
+  }
+  EXPECT_GE(cuts, 12u);
+  std::printf("%u cuts in the firmware's own writes to its flash: the right image boots\n", cuts);
+}
+
+// Reset before a random instruction while it chooses, tests and marks.
+// Requirement: CF-02, CF-09
+TEST_P(ControllerTest, AResetWhileItChoosesCostsAnAttemptAtMost) {
+  FlashBench base;
+  base.prepare(GetParam());
+  std::mt19937 random(seed);
+  for (int n = 0; n < 40; ++n) {
+    FlashBench f;
+    f.model = base.model;
+    Bench b(GetParam(), {}, false, &f.flash);
+    b.machine.controller()->reset_in(1 + random() % (GetParam() == Kind::rv32 ? 3000000 : 600000), false);
+    ASSERT_TRUE(b.settled());
+    ASSERT_TRUE(f.good(b)) << n;
+    ASSERT_EQ(b.peek(SHARED_SLOT), std::uint32_t{fw::kSlotB}) << n;
+    ASSERT_LE(f.record().attempts, 2u) << n;
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, ControllerTest, ::testing::Values(Kind::native, Kind::rv32), [](const auto& i) { return i.param == Kind::native ? "native" : "rv32"; });

@@ -1,5 +1,6 @@
 // The firmware's host build as the controller: one round of its loop a run; what it counts are its loads and stores.
 #include <cstring>
+#include <exception>
 #include <stdexcept>
 
 #include "firmware/firmware.hpp"
@@ -30,20 +31,23 @@ class Native final : public Controller, private fw::host::World {
     return false;
   }
   std::uint32_t load(std::uint32_t a) override {
-    count();
+    if (!count()) return 0;
     if (a < luge_card::MAP_SCRATCH) return Controller::load(a);
     std::uint32_t v;
     std::memcpy(&v, settings_.scratch + (a - luge_card::MAP_SCRATCH), 4);
     return v;
   }
   void store(std::uint32_t a, std::uint32_t v) override {
-    count();
+    if (!count()) return;
     if (a < luge_card::MAP_SCRATCH) Controller::store(a, v);
     else std::memcpy(settings_.scratch + (a - luge_card::MAP_SCRATCH), &v, 4);
   }
-  void count() {
+  // False: it has been cut, and what destructors still do on the way out does not happen.
+  bool count() {
+    if (cut() && std::uncaught_exceptions() != 0) return false;
     if (cut()) throw Cut();
     ++retired_;
+    return true;
   }
   bool booted_ = false;
 };

@@ -9,8 +9,8 @@
 //   all-ones                   registers read as all ones, as of a card that has fallen off its bus
 //   hang                       no call is answered
 //   controller-hang            the controller executes nothing (its watchdog resets it)
-//   controller-reset N         it is reset within every N instructions
-//   controller-brown-out N     it loses its power, and everything that power holds, within every N instructions
+//   controller-reset N         it is reset within every N instructions, and sooner when it has slept: then within one of its next rounds or commands
+//   controller-brown-out N     in the same way it loses its power, and everything that power holds
 // None when the file is gone or empty.
 #pragma once
 #include <cstdint>
@@ -59,6 +59,7 @@ class Machine : private sim::CardBus {
  private:
   void cycle();
   void flip_some();
+  void hasten_reset(std::int64_t now_ms);
   bool read(std::uint32_t offset, std::uint32_t& value) override;
   bool write(std::uint32_t offset, std::uint32_t value) override;
   void power_lost() override;
@@ -81,6 +82,8 @@ class Machine : private sim::CardBus {
   bool read_error_ = false, write_error_ = false, lost_ = false, all_ones_ = false, hang_ = false;
   std::uint64_t flip_in_ = 0, flip_each_ = 0, beats_ = 0;
   std::uint64_t reset_within_ = 0, resets_ = 0;
+  std::uint64_t hastened_ = 0;  // the count of resets at which the next one was hastened
+  std::int64_t slept_at_ = 0;   // when it was awake last
   bool brown_out_ = false;
 };
 

@@ -25,6 +25,7 @@ void add_controller(luge::xrt_sim::Machine& machine) {
   luge::sim::ControllerSettings settings;
   settings.image = luge::sim::read_image(image), settings.board = kEmulatedBoard;
   if (const char* slot = std::getenv("LUGE_CARD_SLOT")) settings.slot = static_cast<std::uint32_t>(std::strtoul(slot, nullptr, 10));
+  settings.owner_hidden = std::getenv("LUGE_CARD_OWNER_HIDDEN") != nullptr;
   machine.add_controller(luge::xrt_sim::make_controller, std::move(settings));
 }
 

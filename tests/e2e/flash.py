@@ -90,7 +90,18 @@ class Commands(Bench):
         self.keys("key", "second")
         for board in ("emulated", "emulated-qspi"):
             self.one(board)
+        self.without_controller()
         shutil.rmtree(self.work)
+
+    def without_controller(self):
+        """It codes all the same, and says what it has not."""
+        none = {"env": {"LUGE_CARD_FIRMWARE": "none"}}
+        self.luge("card", "test", "native", "--seconds", "0.2", **none)
+        card = ["--dir", self.path("bare")]
+        expect("no controller", self.json("card", "info", *card, **none)["controller"], False)
+        _, said = self.luge("card", "telemetry", *card, code=NOT_FOUND, **none)
+        expect("no controller", said.strip(), "luge: the card has no controller")
+        self.say("a card without a controller codes and passes its test; telemetry says that there is none")
 
     def one(self, board):
         card = ["--dir", self.path(board)]
@@ -305,7 +316,7 @@ class UnitFlash(Bench):
     def back(self, sled):
         self.unit.wait(f"{sled} has its card again", lambda: self.states()[sled] in ("healthy", "suspect"), 90)
 
-    # Requirement: P-8.7
+    # Requirement: CF-12, P-8.7
     def run(self):
         self.keys("key")
         self.unit.run("unit", "up", *self.unit.up_args, timeout=300)
@@ -317,6 +328,7 @@ class UnitFlash(Bench):
             self.fio = subprocess.Popen(["fio", "--name=flash", "--ioengine=nbd", f"--uri=nbd+unix:///v?socket={self.path('v.s')}", "--rw=randwrite", "--bs=16k", "--iodepth=8",
                                          "--size=64m", "--rate=4m", "--io_size=16g", "--runtime=600", "--verify=crc32c", "--verify_backlog=256", "--verify_fatal=1",
                                          "--randseed=4"], cwd=self.work, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            self.asked_in_use()
             self.flash_all()
             self.break_one()
             self.alive()
@@ -331,6 +343,16 @@ class UnitFlash(Bench):
                 self.fio.kill()
             self.unit.run("unit", "down", check=False)
         shutil.rmtree(self.work)
+
+    def asked_in_use(self):
+        """A card tells of itself while its sled codes with it, which goes on."""
+        self.unit.run("volume", "flush", "v", "--wait", timeout=120)
+        about = {what: json.loads(self.unit.run("--json", "card", what, "--sled", "sled-1")) for what in ("info", "telemetry", "log")}
+        expect("in use", (about["info"]["use"], about["info"]["state"], about["telemetry"]["self_tests_passed"]), ("in use", "ready", 1))
+        expect("log", [e["event"] for e in about["log"]["log"]][:2], ["boot", "self-test passed"])
+        if about["telemetry"]["jobs_completed"] <= 8:
+            raise CheckFailed("in use", f"only the self-test's jobs are counted: {about['telemetry']}")
+        expect("still in use", set(self.states().values()), {"healthy"})
 
     def flash_all(self):
         begin, drained = time.time(), 0

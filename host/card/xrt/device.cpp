@@ -20,6 +20,7 @@ using namespace luge_card;
 constexpr const char* kKernel = "luge_card";
 constexpr std::uint32_t kTimeoutCycles = 1u << 20;  // 4 ms at 250 MHz; a daemon gives up on its own after longer
 constexpr std::uint16_t kMajor = VERSION_VALUE >> 16;
+constexpr std::chrono::milliseconds kFenceLimit{400};
 constexpr std::chrono::seconds kFirmwareLimit{10};  // boot and self-test; verilated they take some
 constexpr auto kShortest = std::chrono::microseconds(50), kLongest = std::chrono::microseconds(2000);
 
@@ -225,6 +226,21 @@ std::uint8_t Device::table_for(const JobMessage& job) {
   return it->number;
 }
 
+// The first job under an epoch raises the card's fence to it, by way of the firmware: jobs under older ones that are still on their way are refused from then on.
+// A card that keeps none, or has no room for another, does not look: the sled has, before.
+void Device::pass_fence(const JobMessage& job, Descriptor& d) {
+  if (job.epoch == 0) return;
+  Fence& f = fences_[job.partition];
+  if (f.epoch < job.epoch) {
+    const std::uint32_t arguments[] = {static_cast<std::uint32_t>(job.partition), static_cast<std::uint32_t>(job.partition >> 32), static_cast<std::uint32_t>(job.epoch),
+                                       static_cast<std::uint32_t>(job.epoch >> 32)};
+    const auto a = firmware_.command(Command::fence, arguments, kFenceLimit);
+    if (a && a->status == static_cast<std::uint32_t>(AnswerStatus::ok)) f = {a->words[0] | std::uint64_t{a->words[1]} << 32, static_cast<std::uint8_t>(a->words[2])};
+    else if (a) f.epoch = job.epoch;
+  }
+  if (f.entry != 0) d.fence = f.entry, d.epoch = job.epoch;
+}
+
 void Device::submit(const JobMessage& job) {
   auto inside = [&](std::uint64_t at) { return at <= pool_bytes_ && job.length <= pool_bytes_ - at; };
   Pending p{job.header.id, job.decode != 0, job.rows, job.sources, job.length, {}};
@@ -237,6 +253,7 @@ void Device::submit(const JobMessage& job) {
   d.version = 1, d.op = Op::code, d.cookie = job.header.id;
   d.sources = static_cast<std::uint8_t>(job.sources), d.rows = static_cast<std::uint8_t>(job.rows), d.length = job.length;
   d.table = table_for(job);
+  pass_fence(job, d);
   for (std::uint32_t i = 0; i < job.sources; ++i) copy(true, job.source[i], job.length), d.source[i] = pool_bo_.address() + job.source[i];
   for (std::uint32_t i = 0; i < job.rows; ++i) d.destination[i] = pool_bo_.address() + (p.destination[i] = job.destination[i]);
   put(d, p);
@@ -326,6 +343,7 @@ Fault Device::fault_of(std::uint16_t status, Code& code, std::string& text) {
     case JobStatus::write_error: text = "the card's memory answered a write with an error (SLVERR)"; return Fault::bus_error;
     case JobStatus::write_decode: text = "the card wrote where there is no memory (DECERR)"; return Fault::bus_error;
     case JobStatus::read_drained: case JobStatus::write_drained: text = "the card was drained"; return Fault::bus_error;
+    case JobStatus::fenced: code = Code::fenced; text = "the card has done jobs of the volume partition under a greater epoch"; return Fault::refused;
     case JobStatus::read_protocol: case JobStatus::read_timeout: case JobStatus::write_timeout:
       code = Code::timed_out;
       text = "the card's memory does not answer: job status " + std::to_string(status);

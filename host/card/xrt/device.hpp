@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <deque>
 #include <list>
+#include <map>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -103,6 +104,7 @@ class Device {
   void make_rings();
   void write64(std::uint32_t offset, std::uint64_t value);
   std::uint8_t table_for(const JobMessage& job);
+  void pass_fence(const JobMessage& job, luge_card::Descriptor& d);
   void put(const luge_card::Descriptor& d, const Pending& p);
   bool fetch_completion(luge_card::Completion& c);
   void copy(bool to_card, std::uint64_t at, std::uint64_t bytes);
@@ -126,6 +128,8 @@ class Device {
   std::uint32_t seen_completed_ = 0;  // the card's count, as last read
   std::deque<Pending> jobs_;
   std::list<Table> recent_;           // most recently used first
+  struct Fence { std::uint64_t epoch = 0; std::uint8_t entry = 0; };
+  std::map<std::uint64_t, Fence> fences_;  // by partition, as the card has them
   Clock::time_point busy_since_;      // the oldest job has had the card to itself since
   double ns_per_byte_ = 0;            // of late
   CountersMessage counters_;

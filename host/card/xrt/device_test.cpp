@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <filesystem>
 #include <random>
@@ -93,6 +94,39 @@ TEST(Device, ARestartOfTheControllerUnderJobsCostsNothing) {
   }
   EXPECT_GE(d->read(SHARED_BOOTS), 5u);
   EXPECT_EQ(d->read(SHARED_OWNER), 1u);
+}
+
+// The first job under an epoch raises the card's fence; what is still on its way under an older one writes nothing. The controller's reset changes nothing of that.
+// Requirement: CF-10
+TEST(Device, AJobUnderAnEpochBelowTheCardsIsRefusedOnTheCard) {
+  auto d = open();
+  std::uint32_t id = 0;
+  auto status_under = [&](std::uint64_t partition, std::uint64_t epoch) {
+    JobMessage m = xor_job(*d, ++id, 4096);
+    m.partition = partition, m.epoch = epoch;
+    std::memset(d->pool() + m.destination[0], 0x5a, 4096);
+    d->submit(m);
+    const std::uint16_t status = finish(*d, id);
+    const std::uint8_t* at = d->pool() + m.destination[0];
+    if (status == JobStatus::ok) expect_xor(*d, m);
+    else EXPECT_TRUE(std::all_of(at, at + 4096, [](std::uint8_t b) { return b == 0x5a; }));
+    return status;
+  };
+  constexpr std::uint64_t kLarge = 1ull << 40;
+  EXPECT_EQ(status_under(77, 5), JobStatus::ok);
+  EXPECT_EQ(status_under(77, 4), JobStatus::fenced);
+  EXPECT_EQ(status_under(77, kLarge + 6), JobStatus::ok);
+  EXPECT_EQ(status_under(77, kLarge + 5), JobStatus::fenced);
+  EXPECT_EQ(status_under(77, 7), JobStatus::fenced);
+  EXPECT_EQ(status_under(78, 1), JobStatus::ok);
+  EXPECT_EQ(status_under(0, 0), JobStatus::ok);  // nobody's
+  d->firmware().command(Command::restart, {}, std::chrono::seconds(5));
+  EXPECT_EQ(status_under(77, kLarge + 5), JobStatus::fenced);
+  EXPECT_EQ(status_under(77, kLarge + 6), JobStatus::ok);
+  Code code;
+  std::string text;
+  Device::fault_of(JobStatus::fenced, code, text);
+  EXPECT_EQ(code, Code::fenced);
 }
 
 // It has an address of the form of PCI and PCI Express, its registers are reached through its window on the bus (none answers there of a card

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <exception>
 #include <thread>
 
 #include "hls/registers/card.h"
@@ -16,13 +17,21 @@ namespace {
 constexpr auto kPiece = std::chrono::microseconds(200);
 constexpr auto kTableLimit = std::chrono::milliseconds(400);
 constexpr int kTries = 3;
+constexpr auto kRest = std::chrono::seconds(10);  // before one that did not answer is asked again
 }  // namespace
 
-bool Firmware::look() { return there_ = read_(SHARED_MAGIC) == SHARED_MAGIC_VALUE; }
+// Behind the registers of a card without a controller there is nothing: its bus may answer with an error.
+bool Firmware::look() {
+  try {
+    return there_ = read_(SHARED_MAGIC) == SHARED_MAGIC_VALUE;
+  } catch (const std::exception&) {
+    return there_ = false;
+  }
+}
 
 // The owner's word first, then the state: whichever of host and firmware comes second sees the other.
 bool Firmware::claim(std::chrono::milliseconds limit) {
-  given_up_ = false, why_.clear();
+  given_up_until_ = {}, why_.clear();
   if (!look()) {
     std::this_thread::sleep_for(kPiece);  // powered up a moment ago: the magic is its first word
     if (!look()) return true;
@@ -59,7 +68,7 @@ std::vector<std::uint32_t> Firmware::words(std::uint32_t offset, std::uint32_t c
 }
 
 std::optional<Firmware::Answer> Firmware::command(int op, std::span<const std::uint32_t> arguments, std::chrono::milliseconds limit) {
-  if (!there_ || given_up_) return std::nullopt;
+  if (!there_ || Clock::now() < given_up_until_) return std::nullopt;
   for (int tries = 0; tries < kTries; ++tries) {
     const std::uint32_t boots = read_(SHARED_BOOTS), number = read_(SHARED_COMMAND) + 1;
     for (std::size_t i = 0; i < arguments.size() && i < SHARED_ARGUMENT_WORDS; ++i) write_(SHARED_ARGUMENT + 4 * static_cast<std::uint32_t>(i), arguments[i]);
@@ -80,7 +89,7 @@ std::optional<Firmware::Answer> Firmware::command(int op, std::span<const std::u
     if (answered) return a;
     break;
   }
-  given_up_ = true;
+  given_up_until_ = Clock::now() + kRest;
   return std::nullopt;
 }
 

@@ -1,8 +1,8 @@
 // The host's side of the words that it shares with a card's controller (docs/firmware.md): who has the ring, commands, what the firmware says of
 // itself. Made on two functions that read and write words, so that a test needs no XRT. One thread; nothing here throws but what the two do.
 //
-// Every wait is bounded. A command that is lost, because the controller was reset, is asked again; a controller that does not answer is given up for
-// good (until the card is opened again): the host can do without it.
+// Every wait is bounded. A command that is lost, because the controller was reset, is asked again; a controller that does not answer is left
+// alone for ten seconds: the host can do without it.
 #pragma once
 
 #include <array>
@@ -47,7 +47,8 @@ class Firmware {
 
   Read read_;
   Write write_;
-  bool there_ = false, given_up_ = false;
+  bool there_ = false;
+  std::chrono::steady_clock::time_point given_up_until_{};
   std::string why_;
 };
 

@@ -19,6 +19,7 @@
 #include <cstring>
 #include <string>
 
+#include "card/inquiry.hpp"
 #include "card/xrt/device.hpp"
 
 namespace {
@@ -26,7 +27,7 @@ namespace {
 using namespace luge;
 using namespace luge::card;
 
-bool parse(int argc, char** argv, DeviceOptions& a) {
+bool parse(int argc, char** argv, DeviceOptions& a, std::string& ask) {
   const char *xclbin = std::getenv("LUGE_CARD_XCLBIN"), *memory = std::getenv("LUGE_CARD_MEMORY");
   std::string how = memory ? memory : "copied";
   a.xclbin = xclbin ? xclbin : "";
@@ -38,6 +39,7 @@ bool parse(int argc, char** argv, DeviceOptions& a) {
     else if (name == "--xclbin") a.xclbin = value;
     else if (name == "--pool-bytes") a.pool_bytes = std::strtoull(value.c_str(), nullptr, 10);
     else if (name == "--memory") how = value;
+    else if (name == "--ask") ask = value;
     else return false;
   }
   a.mapped = how == "mapped";
@@ -67,11 +69,11 @@ void say_done(Say what, std::uint32_t id, Code code, Fault fault, const std::str
   say(m);
 }
 
-void say_hello(Device& d) {
+HelloMessage hello_of(Device& d) {
   HelloMessage m;
   m.sources = d.sources(), m.rows = d.rows(), m.slots = d.slots(), m.pool_bytes = d.pool_bytes();
   std::strncpy(m.text, d.describe().c_str(), sizeof m.text - 1);
-  say(m, d.pool_descriptor());
+  return m;
 }
 
 void do_job(Device& d, const JobMessage& m) {
@@ -83,7 +85,7 @@ void do_job(Device& d, const JobMessage& m) {
   }
 }
 
-void report_firmware(Device& d, const FirmwareMessage& m) {
+FirmwareReport report_of(Device& d, const FirmwareMessage& m) {
   using namespace luge_card;
   FirmwareReport r;
   r.header.id = m.header.id;
@@ -102,7 +104,7 @@ void report_firmware(Device& d, const FirmwareMessage& m) {
     };
     fill(r.words, SHARED_MAGIC), fill(r.telemetry, SHARED_TELEMETRY), fill(r.last_fault, SHARED_LAST_FAULT), fill(r.log, SHARED_LOG);
   }
-  say(r);
+  return r;
 }
 
 // False: the daemon has closed its end.
@@ -116,7 +118,7 @@ bool hear(Device& d) {
   } else if (m.header.say == Say::firmware && n == sizeof(FirmwareMessage)) {
     FirmwareMessage f;
     std::memcpy(static_cast<void*>(&f), &m, sizeof f);
-    report_firmware(d, f);
+    say(report_of(d, f));
   } else if (m.header.say == Say::counters) {
     CountersMessage c = d.counters();
     c.header.id = m.header.id;
@@ -154,18 +156,20 @@ class Reporter {
   std::chrono::steady_clock::time_point at_;
 };
 
-void serve(Device& d) {
+void serve(Device& d, Inquiries& inquiries) {
   Reporter reporter;
   for (;;) {
     auto wait = d.outstanding() != 0 ? d.wait_hint() : reporter.waits() ? std::chrono::microseconds(100000) : std::chrono::microseconds(60000000);
     timespec t{wait.count() / 1000000, wait.count() % 1000000 * 1000};
-    pollfd p{kCardSocket, static_cast<short>(d.room() ? POLLIN : 0), 0};
-    int ready = ::ppoll(&p, 1, &t, nullptr);
-    if (ready > 0 && p.revents & POLLIN) {
+    pollfd p[] = {{kCardSocket, static_cast<short>(d.room() ? POLLIN : 0), 0}, {inquiries.descriptor(), POLLIN, 0}};
+    int ready = ::ppoll(p, 2, &t, nullptr);
+    if (ready > 0 && p[0].revents & POLLIN) {
       if (!hear(d)) return;
-    } else if (ready > 0 && p.revents & (POLLHUP | POLLERR)) {
+    } else if (ready > 0 && p[0].revents & (POLLHUP | POLLERR)) {
       return;
     }
+    if (ready > 0 && p[1].revents & POLLIN)
+      if (int caller = inquiries.next(); caller >= 0) Inquiries::give(caller, {hello_of(d), report_of(d, {})});
     std::size_t before = d.outstanding();
     tell_ended(d);
     if (d.outstanding() != before) reporter.worked(d.outstanding() == 0);
@@ -177,18 +181,20 @@ void serve(Device& d) {
 
 int main(int argc, char** argv) {
   DeviceOptions a;
-  if (!parse(argc, argv, a)) {
+  std::string ask;
+  if (!parse(argc, argv, a, ask)) {
     std::fprintf(stderr, "luge-card is started by the daemon whose card it is\n"
-                         "usage: luge-card --xclbin FILE [--device N] [--pool-bytes N] [--memory mapped|copied]   (socket: descriptor 3)\n");
+                         "usage: luge-card --xclbin FILE [--device N] [--pool-bytes N] [--memory mapped|copied] [--ask SOCKET]   (socket: descriptor 3)\n");
     return 2;
   }
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   ::dup2(2, 1);  // XRT talks on standard output
   for (int fd : {kCardSocket, kCardLock}) ::fcntl(fd, F_SETFD, FD_CLOEXEC);  // a simulator must not keep them open
   try {
+    Inquiries inquiries(ask);
     Device device(a);
-    say_hello(device);
-    serve(device);
+    say(hello_of(device), device.pool_descriptor());
+    serve(device, inquiries);
     return 0;
   } catch (const Failure& f) {
     say_done(Say::lost, 0, f.code, f.fault, f.what());
