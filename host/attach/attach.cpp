@@ -365,9 +365,9 @@ std::string Attach::report() const {
     }
     const NbdStats& n = e->served->stats;
     const client::Volume::Stats& v = e->volume->stats();
-    s += fmt::format(R"({{"volume":"{}","nbd":"{}","connections":{},"reads":{},"writes":{},"read_bytes":{},"written_bytes":{},"errors":{},)"
+    s += fmt::format(R"({{"volume":"{}","nbd":"{}","read_only":{},"connections":{},"reads":{},"writes":{},"read_bytes":{},"written_bytes":{},"errors":{},)"
                      R"("longest_pause_ms":{},"resent":{},"batches":{},"paused":{}}})",
-                     json_text(name), json_text(e->nbd), n.connections, n.reads, n.writes, n.read_bytes, n.written_bytes, n.errors,
+                     json_text(name), json_text(e->nbd), e->read_only, n.connections, n.reads, n.writes, n.read_bytes, n.written_bytes, n.errors,
                      v.longest_pause / 1ms, v.resent, v.batches, e->volume->paused());
   }
   return s + "]}";

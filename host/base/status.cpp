@@ -14,10 +14,11 @@ void check_failed(const char* file, int line, const char* expression) {
 }
 
 std::string_view code_name(Code code) {
-  static constexpr std::array<std::string_view, 18> names = {
+  static constexpr std::array<std::string_view, 21> names = {
       "ok",    "invalid",  "not_found",      "exists",   "unavailable", "timed_out",
       "fenced", "stale",   "diverged",       "closed_session", "no_space", "io_error",
-      "corrupt", "wrong_unit", "wrong_version", "conflict", "degraded", "internal"};
+      "corrupt", "wrong_unit", "wrong_version", "conflict", "degraded", "internal",
+      "forged", "not_permitted", "expired"};
   auto i = static_cast<std::size_t>(code);
   return i < names.size() ? names[i] : "unknown";
 }

@@ -32,6 +32,9 @@ enum class Code : std::uint16_t {
   conflict = 15,      ///< * compare-and-swap lost; the answer carries the newer value
   degraded = 16,      ///< too few members or sleds at present; the text names them
   internal = 17,
+  forged = 18,        ///< * a designation or credential that was not made by who alone makes them, or none at all
+  not_permitted = 19, ///< * a genuine one, for something else: another role, another column
+  expired = 20,       ///< * a genuine one, for a claim of the column that is over
 };
 
 std::string_view code_name(Code code);

@@ -33,6 +33,7 @@ struct Context {
 void add_volume_commands(CLI::App& app, Context& context);
 void add_attach_commands(CLI::App& app, Context& context);
 void add_status_command(CLI::App& app, Context& context);
+void add_control_commands(CLI::App& app, Context& context);
 void add_unit_commands(CLI::App& app, Context& context);
 /// `luge debug`: rooms with a format of their own add what prints it.
 void add_debug_commands(CLI::App& app, Context& context);

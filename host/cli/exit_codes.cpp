@@ -15,6 +15,9 @@ int exit_code_of(Code code) {
     case Code::closed_session:
     case Code::conflict:
     case Code::wrong_unit:
+    case Code::forged:
+    case Code::not_permitted:
+    case Code::expired:
     case Code::wrong_version: return kRefused;
     case Code::unavailable:
     case Code::timed_out:
@@ -24,7 +27,7 @@ int exit_code_of(Code code) {
 }
 
 Code code_of_name(std::string_view name) {
-  for (int c = 0; c <= static_cast<int>(Code::internal); ++c)
+  for (int c = 0; c <= static_cast<int>(Code::expired); ++c)
     if (code_name(static_cast<Code>(c)) == name) return static_cast<Code>(c);
   return Code::internal;
 }

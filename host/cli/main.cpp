@@ -127,6 +127,7 @@ int main(int argc, char** argv) {
   add_volume_commands(app, context);
   add_attach_commands(app, context);
   add_status_command(app, context);
+  add_control_commands(app, context);
   add_debug_commands(app, context);
   add_card_commands(app, context);
   add_image_commands(app, context);

@@ -107,6 +107,7 @@ void print_status(const json::value& status) {
   print_nodes(array_of(status, "nodes"));
   print_coders(array_of(status, "nodes"));
   print_volumes(array_of(status, "volumes"));
+  for (const json::value& a : array_of(status, "alarms")) std::cout << paint("alarm", Colour::bad) << ": " << std::string(a.as_string()) << "\n";
   if (std::uint64_t n = number_of(status, "volumes_being_removed"))
     std::cout << n << " removed volume" << (n > 1 ? "s are" : " is") << " waiting for its heads\n";
 }

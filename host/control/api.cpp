@@ -23,6 +23,9 @@ unsigned http_status(Code code) {
     case Code::fenced:
     case Code::stale:
     case Code::closed_session: return 409;
+    case Code::forged:
+    case Code::not_permitted:
+    case Code::expired: return 403;
     case Code::unavailable:
     case Code::degraded: return 503;
     case Code::timed_out: return 504;
@@ -131,6 +134,10 @@ io::Task<Answer> ControlApi::handle(std::string method, std::string target, std:
     if (method == "POST") co_return create(*parsed);
     co_return wrong_method("GET, POST");
   }
+  if (path == "/v1/rebuild") {
+    if (method != "POST") co_return wrong_method("POST");
+    co_return co_await rebuild(std::move(*parsed));
+  }
   constexpr std::string_view kVolume = "/v1/volumes/";
   if (path.starts_with(kVolume)) {
     std::string rest = path.substr(kVolume.size());
@@ -140,7 +147,7 @@ io::Task<Answer> ControlApi::handle(std::string method, std::string target, std:
     co_return co_await volume(std::move(method), std::move(name), std::move(action), query == "force=true",
                               std::move(*parsed));
   }
-  co_return error_answer(Status(Code::not_found, "no such path: see /v1/status, /v1/events, /v1/volumes"));
+  co_return error_answer(Status(Code::not_found, "no such path: see /v1/status, /v1/events, /v1/volumes, /v1/rebuild"));
 }
 
 io::Task<Answer> ControlApi::volume(std::string method, std::string name, std::string action, bool force,
@@ -167,6 +174,16 @@ io::Task<Answer> ControlApi::volume(std::string method, std::string name, std::s
   Status s = co_await control_.volumes().detach(name);
   if (!s.ok()) co_return error_answer(s);
   co_return Answer{200, json::object{{"name", name}}};
+}
+
+io::Task<Answer> ControlApi::rebuild(json::object body) {
+  Fields f(body);
+  bool accept_loss = f.flag("accept_loss"), other_key = f.flag("other_key");
+  if (Status s = f.status(); !s.ok()) co_return error_answer(s);
+  auto done = co_await control_.volumes().rebuild(accept_loss, other_key);
+  if (!done.ok()) co_return error_answer(done.status());
+  json::array left(done->left.begin(), done->left.end());
+  co_return Answer{200, json::object{{"volumes", done->volumes}, {"partitions", done->vps}, {"doubted", done->doubted}, {"left", std::move(left)}}};
 }
 
 Answer ControlApi::create(const json::object& body) {

@@ -20,6 +20,8 @@ Control::Control(io::World& world, Options options, std::unique_ptr<Store> store
       server_(world, identity_) {}
 
 io::Task<Status> Control::start() {
+  if (options_.signer)
+    if (Status s = store_->sign_with(options_.signer); !s.ok()) co_return s;
   Status s = server_.listen(
       options_.listen,
       [this](const std::shared_ptr<wire::Channel>& channel, wire::Frame f) { on_frame(channel, std::move(f)); },

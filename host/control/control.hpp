@@ -25,6 +25,7 @@ struct Options : io::NodeOptions {
   io::Duration start_grace = std::chrono::seconds(5);         ///< nodes known before our start may come back within this
   std::uint64_t vp_bytes = 64ull << 30;
   std::uint32_t copies = 3;
+  std::shared_ptr<const wire::Signer> signer;  ///< of designations; none: no sled obeys them
 };
 
 class Control {

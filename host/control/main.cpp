@@ -2,6 +2,7 @@
 #include "base/logging.hpp"
 #include "control/control.hpp"
 #include "control/http_server.hpp"
+#include "control/key_file.hpp"
 #include "control/sqlite_store.hpp"
 #include "io/daemon.hpp"
 
@@ -21,6 +22,7 @@ class ControlDaemon {
         {"suspicion", T::duration, "500ms", "a node whose pings are unanswered for this long has failed"},
         {"vp-bytes", T::bytes, "64GiB", "size of a volume partition of new volumes"},
         {"copies", T::number, "3", "replicas of new volumes, on as many heads"},
+        {"new-key", T::flag, "", "make a new key pair for the unit, the old private key being lost or known to others; each sled must then be started once with the --unit-key that is logged"},
     };
   }
 
@@ -44,6 +46,12 @@ class ControlDaemon {
                                    {unit, (world_.random() & kUnitMask) | 1}, options_.unit);
     if (!store.ok()) co_return store.status();
     if (Status r = options_.remember_unit((*store)->image().unit); !r.ok()) co_return r;
+    bool signed_before = false;
+    for (const auto& [vp, d] : (*store)->image().designations) signed_before = signed_before || !d.signature.empty();
+    auto signer = open_unit_key(options_.directory, {world_.secret(), signed_before, s.flag("new-key")});
+    if (!signer.ok()) co_return signer.status();
+    if (s.flag("new-key")) logging::warn("the unit has a new key; start each sled once with --unit-key {}", wire::to_hex((*signer)->public_key()));
+    o.signer = *signer;
     control_ = std::make_unique<Control>(world_, o, std::move(*store));
     Status started = co_await control_->start();
     if (!started.ok()) co_return started;

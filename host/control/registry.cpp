@@ -116,8 +116,10 @@ wire::Frame Registry::registered(const Status& status) const {
   return wire::make_frame(wire::Kind::register_reply, [&](flatbuffers::FlatBufferBuilder& b) {
     auto message = b.CreateString(status.text());
     auto nodes = b.CreateVector(status.ok() ? node_infos(b) : std::vector<flatbuffers::Offset<fbs::NodeInfo>>());
+    flatbuffers::Offset<flatbuffers::Vector<std::uint8_t>> key;
+    if (status.ok() && store_.signer()) key = b.CreateVector(store_.signer()->public_key().data(), store_.signer()->public_key().size());
     return fbs::CreateRegisterReply(b, static_cast<std::uint16_t>(status.code()), message,
-                                    status.ok() ? store_.image().unit : 0, nodes);
+                                    status.ok() ? store_.image().unit : 0, nodes, 0, key);
   });
 }
 

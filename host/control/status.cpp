@@ -219,9 +219,30 @@ json::object node_json(const Node& n) {
   }
   if (n.report.empty()) return o;
   json::value report = parse_report(n.report);
-  for (std::string_view key : {"log", "devices", "coder", "coding", "coded_bytes", "exports"})  // fresher than the registration
+  for (std::string_view key : {"log", "devices", "coder", "coding", "coded_bytes", "exports", "credentials"})  // fresher than the registration
     if (const json::value* v = report_member(report, key)) o[key] = *v;
   return o;
+}
+
+// What a person must look into: somebody has shown a sled what was not made for it, or the unit's keys do not fit together.
+json::array alarms_json(const Control& control) {
+  json::array out;
+  for (const auto& [id, n] : control.registry().nodes()) {
+    if (!n.is("sled") || n.report.find("\"credentials\":") == std::string::npos) continue;
+    json::value report = parse_report(n.report);
+    const json::value* c = report_member(report, "credentials");
+    if (c == nullptr) continue;
+    std::uint64_t refused = 0;
+    for (const char* key : {"forged", "other_unit", "not_permitted", "expired"}) refused += report_number(*c, key);
+    if (refused != 0)
+      out.emplace_back(n.row.name + " has refused " + std::to_string(refused) + " requests for their designation or credential, the last one: " + report_string(*c, "last_refusal"));
+    if (std::string other = report_string(*c, "other_key"); !other.empty())
+      out.emplace_back(n.row.name + " does not obey this control plane: it knows another key of the unit. If the key was made anew, start the sled once with --unit-key " + other);
+    if (n.connected() && report_string(*c, "unit_key").empty()) out.emplace_back(n.row.name + " has not learned the unit's key: it changes nothing");
+  }
+  if (control.store().image().lost)
+    out.emplace_back("the store is not the one that the unit had: heads hold volumes that it does not know; `luge control rebuild` takes them up");
+  return out;
 }
 
 }  // namespace
@@ -241,7 +262,7 @@ json::object status_json(const Control& control) {
   }
   return {{"unit", control.store().image().unit}, {"version", LUGE_VERSION}, {"nodes", std::move(nodes)},
           {"volumes", std::move(volumes)}, {"volumes_being_removed", removing},
-          {"removals_pending", control.store().image().removals.size()}};
+          {"removals_pending", control.store().image().removals.size()}, {"alarms", alarms_json(control)}};
 }
 
 json::object volume_json(const Control& control, const Volume& volume, bool detail) {

@@ -18,6 +18,7 @@
 #include "base/ids.hpp"
 #include "base/status.hpp"
 #include "wire/designation.hpp"
+#include "wire/unit_key.hpp"
 
 namespace luge::control {
 
@@ -90,8 +91,12 @@ struct Image {
   std::map<NodeId, NodeRow> nodes;
   std::set<Removal> removals;
   std::set<SandboxRow> sandboxes;
+  bool lost = false;              ///< heads hold volumes that this store has never known: it stands in the place of one that is gone (rebuild.hpp)
+  VolumeId rebuilt_below = 0;     ///< a volume below this that is not here may be one that nobody has told of yet, not one that was removed
   std::set<VpId> doubted;         ///< an older copy may have forgotten who serves them: nothing is proposed for them
 
+  /// Was there such a volume, and is it gone for good? Else nobody knows.
+  bool removed(VolumeId id) const { return !lost && id < next_volume && id >= rebuilt_below && !volumes.contains(id); }
   const Volume* find_volume(const std::string& name) const;  ///< not those being removed
 };
 
@@ -117,6 +122,8 @@ struct Change {
   std::optional<std::uint64_t> incarnation;  ///< a new one
   std::optional<std::uint64_t> sequence;     ///< Store::commit goes on behind it
   std::vector<VpId> doubts, erase_doubts;
+  std::optional<bool> lost;
+  std::optional<VolumeId> rebuilt_below;
 };
 
 /// Kept beside the store and not with it, so that an old copy of the store is known for what it is.
@@ -149,9 +156,14 @@ class Store {
   bool behind(const StoreMark& newest) const { return newest.incarnation != image_.incarnation || newest.sequence > image_.sequence; }
   Status doubt_everything(std::uint64_t next, const StoreMark& newest);
   bool doubted(VpId vp) const { return image_.doubted.contains(vp); }
+  /// From now on every designation is stored signed by this key, those that are stored already included. Without it they are not
+  /// signed, and no sled obeys. Call before any other change.
+  Status sign_with(std::shared_ptr<const wire::Signer> signer);
+  const wire::Signer* signer() const { return signer_.get(); }
   /// Every member of the greatest designation has said what it knows.
   Status clear_doubt(VpId vp);
-  /// A member knows a greater (epoch, revision) than the store: it is taken over (protocol 4.1).
+  /// A member knows a greater (epoch, revision) than the store: it is taken over (protocol 4.1). forged, wrong_unit: nothing that
+  /// this control plane has signed.
   Status adopt(const Designation& found);
 
  protected:
@@ -159,6 +171,10 @@ class Store {
   /// Makes the mark beside the store durable.
   virtual Status remember(const StoreMark& mark) = 0;
   Image image_;
+
+ private:
+  void sign(Designation& d, const Change& change) const;
+  std::shared_ptr<const wire::Signer> signer_;
 };
 
 /// May `source` replace `stored` by `proposed`? Within an epoch only its primary proposes, and only a revision. An

@@ -161,7 +161,7 @@ TEST_P(StoreTest, AChangeWithALostSwapChangesNothing) {
 }
 
 // Each designation of a primary raises the epoch, and it never falls.
-// Requirement: FN-07
+// Requirement: FN-07 switch=epoch-not-raised
 TEST_P(StoreTest, AnotherPrimaryNeedsAHigherEpoch) {
   add_volume();
   Designation d = first_designation();

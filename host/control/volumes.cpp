@@ -4,6 +4,7 @@
 
 #include "control/loss.hpp"
 #include "switches/paths.hpp"
+#include "switches/switches.hpp"
 
 namespace luge::control {
 namespace {
@@ -209,7 +210,7 @@ wire::Frame Volumes::designate(const Designation& d) const {
   return wire::make_frame(wire::Kind::designate, [&](flatbuffers::FlatBufferBuilder& b) {
     std::vector<fbs::SandboxColumn> columns;
     const auto& all = store_.image().sandboxes;
-    for (auto it = all.lower_bound({d.vp}); it != all.end() && it->vp == d.vp; ++it)
+    for (auto it = all.lower_bound({d.vp}); it != all.end() && it->vp == d.vp && !broken(Switch::sandbox_not_sent); ++it)
       columns.emplace_back(it->sled, it->column, it->device, 0);
     auto designation = d.to(b);
     return fbs::CreateDesignate(b, designation, b.CreateVectorOfStructs(columns));
@@ -225,11 +226,43 @@ void Volumes::push(VpId vp) {
 // What a node was told of the store tells an older copy from the one before, if the mark beside the store was set back as well.
 void Volumes::look_at_store_of(const Node& node, const fbs::RegisterNode& r) {
   if (r.sequence() <= store_.image().sequence) return;
-  events_.note(node.row.name + " was told of later changes than this store holds: it is an older copy");
+  if (store_.image().volumes.empty() && store_.image().next_volume == 1) note_lost(node.row.name + " was told of later changes than this store holds, and it is empty");
+  else events_.note(node.row.name + " was told of later changes than this store holds: it is an older copy");
   Status s = store_.doubt_everything(world_.random() >> 11 | 1, {r.store(), r.sequence()});
   if (!s.ok()) logging::error("{}", s.to_string());
   answered_.clear();
   for (const Node* other : registry_.alive("head")) answered(*other);
+}
+
+void Volumes::note_lost(const std::string& why) {
+  if (store_.image().lost) return;
+  events_.note(why + ": the store is not the one that the unit had. `luge control rebuild` makes it anew of what heads and sleds hold");
+  Change c;
+  c.lost = true;
+  if (Status s = store_.commit(c); !s.ok()) logging::error("{}", s.to_string());
+}
+
+io::Task<Result<Volumes::Rebuilt>> Volumes::rebuild(bool accept_loss, bool other_key) {
+  Findings found = co_await gather_findings(world_, registry_);
+  std::optional<wire::Verifier> verifier;
+  if (store_.signer() && !other_key)
+    if (auto v = wire::Verifier::make(store_.signer()->public_key()); v.ok()) verifier = *v;
+  Plan plan = plan_rebuild(registry_, store_.image(), found, verifier ? &*verifier : nullptr, accept_loss);
+  if (Status s = store_.commit(plan.change); !s.ok()) co_return s;
+  Rebuilt out{static_cast<std::uint32_t>(plan.change.volumes.size()), static_cast<std::uint32_t>(plan.change.designations.size()), 0, plan.left};
+  for (const auto& [node, held] : found.heads)
+    if (const Node* n = registry_.find(node)) answered(*n);
+  for (const Designation& d : plan.change.designations) {
+    out.doubted += store_.doubted(d.vp);
+    push(d.vp);
+  }
+  for (const Volume& v : plan.change.volumes) events_.note("volume " + v.name + " taken up from what heads hold");
+  for (const std::string& why : plan.left) events_.note("rebuild: " + why);
+  for (const auto& [id, e] : store_.image().exports) {
+    (void)id;
+    if (const Node* n = registry_.find(e.node); n && n->connected()) n->channel->close();  // it asks what to export when it registers again
+  }
+  co_return out;
 }
 
 std::vector<NodeId> Volumes::doubting(VpId vp) const {
@@ -273,12 +306,12 @@ void Volumes::adopt(const Node& node, const fbs::Designation& found) {
   Designation d = Designation::from(found);
   auto it = store_.image().designations.find(d.vp);
   if (it == store_.image().designations.end()) {
-    bool dropped = volume_of(d.vp) < store_.image().next_volume;
-    if (!dropped) {
+    VolumeId id = volume_of(d.vp);
+    if (!store_.image().removed(id) && !store_.image().volumes.contains(id)) {
       // The store is older than its unit. At least no id may be given out twice.
-      events_.note(node.row.name + " holds VP " + std::to_string(d.vp) + ", which this store has never known: was it restored from an old copy?");
+      note_lost(node.row.name + " holds VP " + std::to_string(d.vp) + ", which this store has never known");
       Change c;
-      c.next_volume = volume_of(d.vp) + 1;
+      c.next_volume = std::max(store_.image().next_volume, id + 1);
       if (Status s = store_.commit(c); !s.ok()) logging::error("{}", s.to_string());
     }
     return;
@@ -296,7 +329,10 @@ wire::Frame Volumes::propose(const Node& from, const wire::Frame& request) {
   if (r == nullptr || r->designation() == nullptr)
     return refusal<fbs::ProposeReply>(wire::Kind::propose_reply, bad_request("proposal"));
   Designation d = Designation::from(*r->designation());
+  auto stored = store_.image().designations.find(d.vp);
   for (NodeId n : d.members()) {
+    // A member that a store which was made anew has never seen is a member all the same.
+    if (stored != store_.image().designations.end() && stored->second.has_member(n)) continue;
     const Node* member = registry_.find(n);
     if (member == nullptr || !member->is("head"))
       return refusal<fbs::ProposeReply>(wire::Kind::propose_reply,
@@ -373,7 +409,11 @@ bool Volumes::gone(VolumeId id) const {
 wire::Frame Volumes::lookup_vp(const Node& from, const wire::Frame& request) {
   const auto* r = request.as<fbs::LookupVp>();
   if (r == nullptr) return refusal<fbs::VpView>(wire::Kind::vp_view, bad_request("look-up"));
-  if (gone(volume_of(r->vp())) || !store_.image().designations.contains(r->vp()))
+  // Whoever hears not_found forgets what it has of it.
+  VolumeId id = volume_of(r->vp());
+  if (!store_.image().volumes.contains(id) && !store_.image().removed(id))
+    return refusal<fbs::VpView>(wire::Kind::vp_view, Status(Code::unavailable, "this store has not heard of VP " + std::to_string(r->vp()) + ": the one that had was lost"));
+  if (gone(id) || !store_.image().designations.contains(r->vp()))
     return refusal<fbs::VpView>(wire::Kind::vp_view,
                                 Status(Code::not_found, "no VP " + std::to_string(r->vp()) + " in this unit"));
   return wire::make_frame(wire::Kind::vp_view, [&](flatbuffers::FlatBufferBuilder& b) { return view(b, r->vp()); });
@@ -434,6 +474,8 @@ wire::Frame Volumes::detach_volume(const Node& from, const wire::Frame& request)
 }
 
 wire::Frame Volumes::list_exports(const Node& from) const {
+  // What is not in the list is detached.
+  if (store_.image().lost) return refusal<fbs::Exports>(wire::Kind::exports, Status(Code::unavailable, "the store was lost: luge control rebuild"));
   return wire::make_frame(wire::Kind::exports, [&](flatbuffers::FlatBufferBuilder& b) {
     std::vector<flatbuffers::Offset<fbs::ExportVolume>> rows;
     for (const auto* all : {&store_.image().exports, &store_.image().incoming})
@@ -739,7 +781,10 @@ io::Task<void> Volumes::drop_all() {
 io::Task<bool> Volumes::drop(VpId vp, NodeId node, Epoch epoch) {
   const Node* n = registry_.find(node);
   if (n == nullptr || !n->connected() || !n->alive) co_return false;
-  Status s = co_await ask(node, wire::make_frame(wire::Kind::drop_vp, [&](auto& b) { return fbs::CreateDropVp(b, vp, epoch); }),
+  Status s = co_await ask(node, wire::make_frame(wire::Kind::drop_vp, [&](auto& b) {
+                              auto d = store_.image().designations.find(vp);
+                              return fbs::CreateDropVp(b, vp, epoch, d != store_.image().designations.end() ? d->second.to(b) : flatbuffers::Offset<fbs::Designation>());
+                            }),
                           kDropTimeout);
   if (!s.ok() && s.code() != Code::not_found)
     logging::warn("{} does not drop VP {} yet: {}", registry_.name(node), vp, s.to_string());

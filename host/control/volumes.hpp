@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "control/placement.hpp"
+#include "control/rebuild.hpp"
 #include "control/registry.hpp"
 #include "control/store.hpp"
 
@@ -54,6 +55,13 @@ class Volumes {
   /// that are served stay as they are. Returns how many. conflict: there is none, or loss is not needed.
   Result<std::uint32_t> accept_loss(const std::string& name, const std::string& head, bool force);
   /// Has an attach daemon export the volume. The name of the daemon.
+  struct Rebuilt {
+    std::uint32_t volumes = 0, vps = 0, doubted = 0;
+    std::vector<std::string> left;  ///< what was not taken up, and why
+  };
+  /// Takes up what the heads and sleds that are up hold and the store does not know (rebuild.hpp), and tells them. accept_loss: of members
+  /// that do not answer nothing is waited for. other_key: designations that another key has signed count as well.
+  io::Task<Result<Rebuilt>> rebuild(bool accept_loss, bool other_key);
   io::Task<Result<std::string>> attach(Attach request);
   io::Task<Status> detach(std::string name);
 
@@ -83,6 +91,7 @@ class Volumes {
   void answered(const Node& node);
   flatbuffers::Offset<fbs::VpView> view(flatbuffers::FlatBufferBuilder& b, VpId vp) const;
   bool gone(VolumeId id) const;
+  void note_lost(const std::string& why);
 
   io::Task<void> removals();
   io::Task<void> drop_all();

@@ -94,7 +94,7 @@ io::Task<Status> Checkpoints::write_one() {
   const Designation& d = partition_.designation();
   Replica& replica = partition_.replica;
   if (epoch_ != d.epoch || !columns_) {
-    columns_ = std::make_unique<Columns>(ctx_, partition_, d.epoch, ctx_.options.id);
+    columns_ = std::make_shared<Columns>(ctx_, partition_, d.epoch, ctx_.options.id);
     epoch_ = d.epoch;
     others_ = true;  // members may have changed, sleds may be back
   }
@@ -177,10 +177,11 @@ io::Task<Result<StripeRow>> Checkpoints::store_stripe(const CheckpointHead& head
     row.places = Places(*places);
     NodeId gateway = 0;
     for (std::size_t i = 0; i < row.places.size() && gateway == 0; ++i) gateway = row.places[(row.id.counter + i) % row.places.size()].sled();
-    StripeWrite w{head.vp, epoch_, row.id, row.layout, row.chunk_bytes, identities, {data}, *places, false};
+    StripeWrite w{head.vp, epoch_, row.id, row.layout, row.chunk_bytes, identities, {data}, *places, columns_->credentials(*places), false};
     s = co_await write_stripe(ctx_, w, gateway);
     if (s.ok()) co_return row;
     if (s.code() == Code::fenced) break;
+    columns_->refused(*places, s);
     for (const fbs::ChunkPlace& p : row.places)
       if (p.sled() != 0 && (!ctx_.alive(p.sled()) || !ctx_.connections->connected(p.sled()))) columns_->avoid(p.sled());
   }
@@ -234,25 +235,29 @@ bool Checkpoints::left_behind(const StoredCheckpoint& stored) const {
 
 io::Task<bool> Checkpoints::free_chunks(const StoredCheckpoint& stored) {
   bool all = true;
+  // Of another author: with credentials for the columns that are kept for it.
+  std::shared_ptr<Columns> of = stored.author == ctx_.options.id ? columns_ : std::make_shared<Columns>(ctx_, partition_, epoch_, stored.author);
   for (const auto& [first, row] : stored.stripes)
     for (const fbs::ChunkPlace& p : row.places) {
       if (p.sled() == 0) continue;
-      bool freed = co_await free_chunk(row.id, p);
+      bool freed = co_await free_chunk(*of, row.id, p);
       all = all && freed;
     }
   co_return all;
 }
 
-io::Task<bool> Checkpoints::free_chunk(StripeId stripe, fbs::ChunkPlace place) {
+io::Task<bool> Checkpoints::free_chunk(Columns& of, StripeId stripe, fbs::ChunkPlace place) {
   fbs::StripeId id(stripe.vp, stripe.epoch, stripe.counter);
+  auto credential = co_await of.ask_credential(place);
+  if (!credential.ok()) co_return false;
   auto answer = co_await ctx_.connections->call(place.sled(), wire::make_frame(wire::Kind::free_slot, [&](auto& b) {
-    return fbs::CreateFreeSlot(b, stripe.vp, epoch_, &id, &place);
+    return fbs::CreateFreeSlot(b, stripe.vp, epoch_, &id, &place, &*credential);
   }), 2s);
   bool freed = answer.ok() && wire::status_of(*answer).ok();
   if (!freed) co_return false;
   reached(Path::checkpoint_slot_freed);
   ++counters_.freed_slots;
-  columns_->freed(place);
+  of.freed(place);
   co_return true;
 }
 

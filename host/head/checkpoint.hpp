@@ -53,11 +53,11 @@ class Checkpoints {
   bool left_behind(const StoredCheckpoint& stored) const;
   io::Task<void> free_others();
   io::Task<bool> free_chunks(const StoredCheckpoint& stored);
-  io::Task<bool> free_chunk(StripeId stripe, fbs::ChunkPlace place);
+  io::Task<bool> free_chunk(Columns& of, StripeId stripe, fbs::ChunkPlace place);
 
   Context& ctx_;
   Partition& partition_;
-  std::unique_ptr<Columns> columns_;
+  std::shared_ptr<Columns> columns_;
   Epoch epoch_ = 0;                 // of columns_
   std::uint64_t resets_ = 0;        // of the partition, when the chain was begun
   std::vector<Kept> chain_;         // a whole one and what stands on it

@@ -31,6 +31,7 @@ struct StripeJob {
   std::vector<Candidate> blocks;
   std::uint64_t counter = 0;
   std::vector<fbs::ChunkPlace> places;
+  std::vector<fbs::Credential> credentials;
   Status status;
 };
 
@@ -102,7 +103,7 @@ namespace {
 io::Task<void> write_job(Primary& primary, StripeJob& job, NodeId gateway) {
   Context& ctx = primary.ctx();
   const Designation& d = primary.partition().designation();
-  StripeWrite w{d.vp, primary.epoch(), {d.vp, primary.epoch(), job.counter}, d.layout, ctx.options.chunk_bytes, {}, {}, job.places, false};
+  StripeWrite w{d.vp, primary.epoch(), {d.vp, primary.epoch(), job.counter}, d.layout, ctx.options.chunk_bytes, {}, {}, job.places, job.credentials, false};
   std::size_t total = std::size_t{w.layout.k} * w.chunk_bytes / kBlockBytes;
   static const Buffer zero_block = Buffer::zeros(kBlockBytes);
   for (std::size_t i = 0, j = 0; i < job.blocks.size(); i = j) {
@@ -156,11 +157,12 @@ io::Task<std::uint64_t> Primary::flush_some(bool partial) {
     auto places = co_await columns_.allocate(d.layout, chunk_bytes);
     if (deposed_) co_return 0;
     if (!places.ok()) {
-      if (places.code() == Code::fenced) depose(places.status().text());
+      if (places.code() == Code::fenced && !broken(Switch::sleds_word_ignored)) depose(places.status().text());
       partition_.waits.set(Wait::flush, "flush: " + places.status().text());
       break;
     }
     job.places = std::move(*places);
+    job.credentials = columns_.credentials(job.places);
     jobs.push_back(std::move(job));
   }
   if (jobs.empty()) {
@@ -183,11 +185,12 @@ io::Task<std::uint64_t> Primary::flush_some(bool partial) {
   for (StripeJob& job : jobs) {
     if (!job.status.ok()) {
       logging::warn("VP {:x}: stripe {} was not written: {}", d.vp, job.counter, job.status.to_string());
-      if (job.status.code() == Code::fenced) {
+      if (job.status.code() == Code::fenced && !broken(Switch::sleds_word_ignored)) {
         depose(job.status.text());
         co_return 0;
       }
       partition_.waits.set(Wait::flush, "flush: " + job.status.text());
+      columns_.refused(job.places, job.status);
       for (const fbs::ChunkPlace& p : job.places)
         if (p.sled() != 0 && (!ctx_.alive(p.sled()) || !ctx_.connections->connected(p.sled()))) columns_.avoid(p.sled());
       continue;

@@ -444,13 +444,15 @@ io::Task<void> Primary::propose(std::vector<NodeId> required, std::vector<NodeId
     co_return;  // asked again from tend(); the union stays in force
   }
   Designation result = next;
+  if (p->current()) {  // what is stored, and signed
+    result = Designation::from(*p->current());
+    if (result.vp != next.vp) co_return;
+  }
   if (p->code() != 0) {
     if (!p->current()) {
       partition_.waits.set(Wait::control_plane, "the control plane refuses: " + std::string(p->text() ? p->text()->str() : "") + " (" + why + ")");
       co_return;
     }
-    result = Designation::from(*p->current());
-    if (result.vp != next.vp) co_return;
   }
   partition_.waits.clear(Wait::control_plane);
   // The store has left the revision that was expected: no earlier proposal that expects it can still be taken.

@@ -29,7 +29,9 @@ bool Partition::is_primary() const { return primary != nullptr && primary->open(
 
 io::Task<Status> Partition::adopt(Designation d) {
   auto guard = co_await adopting_.lock();
-  if (dropped || !d.newer_than(designation())) co_return Status();
+  // The same, signed by another key: the control plane's old one was lost.
+  bool signed_anew = d.epoch == designation().epoch && d.revision == designation().revision && !d.signature.empty() && d.signature != designation().signature;
+  if (dropped || (!d.newer_than(designation()) && !signed_anew)) co_return Status();
   bool new_history = designation().history != 0 && d.history != designation().history && !broken(Switch::history_unchecked);
   std::vector<io::MetaStore::Change> changes;
   changes.emplace_back("designation/" + std::to_string(d.vp), d.serialize());

@@ -67,6 +67,7 @@ class Primary : public std::enable_shared_from_this<Primary> {
   /// Whom writes do not wait for although it is there, and why; empty: nobody.
   std::string slow_members() const;
   const Counters& counters() const { return counters_; }
+  const Columns::Counters& column_counters() const { return columns_.counters(); }
   Counters& counters() { return counters_; }
   std::uint64_t degraded_stripes() const;
   std::string state_text() const;

@@ -41,7 +41,7 @@ void Replica::append(RecordPtr record) {
       break;
     default: break;
   }
-  if (record->kind() != RecordKind::data) small_.push_back(record->lsn()), metadata_logged_ += sizeof(RecordHeader) + record->body.size();
+  if (record->kind() != RecordKind::data) small_.push_back(record->lsn());
   payload_bytes_ += record->payload.size();
   records_.emplace(record->lsn(), std::move(record));
 }
@@ -119,6 +119,7 @@ void Replica::forget_changes(Lsn lsn) {
 
 void Replica::apply(Record& record) {
   const RecordHeader& h = record.header;
+  if (record.kind() != RecordKind::data) metadata_logged_ += sizeof h + record.body.size();
   switch (record.kind()) {
     case RecordKind::data:
       record.live = h.blocks();

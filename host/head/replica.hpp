@@ -149,7 +149,7 @@ class Replica {
   void forget_changes(Lsn lsn);
   /// Pages that a change after `base` has touched.
   std::size_t pages_since(Lsn base) const { return index_.changed_since(base).size(); }
-  /// Bytes of metadata records appended so far, images not counted.
+  /// Bytes of metadata records committed so far, images not counted: a checkpoint covers no others, so no others make one due.
   std::uint64_t metadata_logged() const { return metadata_logged_; }
   /// Lowest base that save_image() can tell all changes after: an image that was loaded says nothing of pages dropped before.
   Lsn lowest_base() const { return lowest_base_; }

@@ -45,11 +45,12 @@ std::string vp_report(const Partition& p) {
                    p.checkpoints->report(), p.sources.checkpoint, p.sources.metadata, p.sources.index_pages, p.sources.unflushed);
   if (p.primary) {
     const Primary::Counters& c = p.primary->counters();
+    const Columns::Counters& claims = p.primary->column_counters();
     s += fmt::format(
         R"(,"degraded_stripes":{},"read_bytes":{{"memory":{},"log":{},"sled":{},"reconstructed":{}}},)"
-        R"("written_bytes":{{"user":{},"log":{},"data_chunks":{},"parity_chunks":{}}},"duplicates":{},"merges":{},"sleds":[{}],"members":[{}])",
+        R"("written_bytes":{{"user":{},"log":{},"data_chunks":{},"parity_chunks":{}}},"duplicates":{},"merges":{},"sandbox":{{"columns":{},"requests":{},"outside_space":{},"outside_domain":{}}},"sleds":[{}],"members":[{}])",
         p.primary->degraded_stripes(), c.read_memory, c.read_log, c.read_sled, c.read_reconstructed, c.written_user,
-        c.written_log, c.data_chunks, c.parity_chunks, c.duplicates, c.merges, sleds_report(p.replica), p.primary->members_report());
+        c.written_log, c.data_chunks, c.parity_chunks, c.duplicates, c.merges, p.sandbox.size(), claims.requests, claims.outside_space, claims.outside_domain, sleds_report(p.replica), p.primary->members_report());
   }
   return s + "}";
 }

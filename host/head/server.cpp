@@ -374,8 +374,11 @@ void HeadServer::on_control(const ChannelPtr& channel, wire::Frame frame) {
     const auto* m = frame.as<fbs::DropVp>();
     if (!m) return channel->close();
     VpId vp = m->vp();
-    Epoch epoch = m->epoch();
-    ctx_.world.spawn("drop VP", drop_vp(channel, std::move(frame), vp, epoch));
+    std::optional<Designation> stored;
+    if (m->designation() && m->designation()->vp() == vp) stored = Designation::from(*m->designation());
+    ctx_.world.spawn("drop VP", drop_vp(channel, std::move(frame), vp, std::move(stored)));
+  } else if (frame.kind == wire::Kind::list_held) {
+    channel->reply(frame, held());
   } else {
     channel->reply(frame, wire::reply_frame(Status(Code::invalid, "a head does not answer '" + std::string(wire::kind_name(frame.kind)) + "'")));
   }
@@ -401,23 +404,43 @@ io::Task<void> HeadServer::flush_vp(ChannelPtr channel, wire::Frame frame, VpId 
   }));
 }
 
-io::Task<void> HeadServer::give_columns_back(NodeId sled, VpId vp, Epoch epoch) {
-  auto fenced = co_await ctx_.connections->call(sled, wire::make_frame(wire::Kind::fence, [&](auto& b) { return fbs::CreateFence(b, vp, epoch); }), 2s);
+// For a control plane whose store was lost.
+wire::Frame HeadServer::held() const {
+  return wire::make_frame(wire::Kind::held, [&](flatbuffers::FlatBufferBuilder& b) {
+    std::vector<flatbuffers::Offset<fbs::HeldVp>> rows;
+    for (const auto& [vp, p] : ctx_.partitions) {
+      if (p->dropped || p->designation().epoch == 0) continue;
+      auto d = p->designation().to(b);
+      auto sandbox = b.CreateVectorOfStructs(p->sandbox);
+      rows.push_back(fbs::CreateHeldVp(b, d, p->replica.sessions.incarnation(volume_of(vp)), sandbox));
+    }
+    return fbs::CreateHeld(b, 0, 0, b.CreateVector(rows));
+  });
+}
+
+io::Task<void> HeadServer::give_columns_back(NodeId sled, const Designation& d) {
+  auto fenced = co_await ctx_.connections->call(sled, wire::make_frame(wire::Kind::fence, [&](auto& b) {
+    auto presented = d.to(b);
+    return fbs::CreateFence(b, d.vp, d.epoch, presented);
+  }), 2s);
   auto released =
-      co_await ctx_.connections->call(sled, wire::make_frame(wire::Kind::release_columns, [&](auto& b) { return fbs::CreateReleaseColumns(b, vp, epoch); }), 5s);
-  if (!fenced.ok() || !released.ok()) logging::warn("sled {} did not give back the columns of VP {:x}; they stay claimed", sled, vp);
+      co_await ctx_.connections->call(sled, wire::make_frame(wire::Kind::release_columns, [&](auto& b) {
+        auto presented = d.to(b);
+        return fbs::CreateReleaseColumns(b, d.vp, d.epoch, presented);
+      }), 5s);
+  if (!fenced.ok() || !released.ok()) logging::warn("sled {} did not give back the columns of VP {:x}; they stay claimed", sled, d.vp);
 }
 
 // The primary gives the columns back before anybody forgets the VP.
-io::Task<void> HeadServer::drop_vp(ChannelPtr channel, wire::Frame frame, VpId vp, Epoch epoch) {
+io::Task<void> HeadServer::drop_vp(ChannelPtr channel, wire::Frame frame, VpId vp, std::optional<Designation> stored) {
   Partition* p = ctx_.partition(vp);
   Status s;
   if (p && p->designation().primary == ctx_.options.id) {
-    Epoch e = std::max(epoch, p->designation().epoch);
+    const Designation d = stored && stored->newer_than(p->designation()) ? *stored : p->designation();  // a copy, as is the list
     std::vector<NodeId> sleds;  // a copy: the control plane's list is replaced while these calls wait
     for (const auto& [id, node] : ctx_.control->nodes())
       if (node.role == "sled" && node.alive) sleds.push_back(id);
-    for (NodeId id : sleds) co_await give_columns_back(id, vp, e);
+    for (NodeId id : sleds) co_await give_columns_back(id, d);
   }
   p = ctx_.partition(vp);
   if (p) s = co_await forget(*p, "the volume was removed");

@@ -32,8 +32,9 @@ class HeadServer {
   void on_control(const ChannelPtr& channel, wire::Frame frame);
   io::Task<void> grow_vp(ChannelPtr channel, wire::Frame frame, VpId vp, std::uint64_t blocks);
   io::Task<void> flush_vp(ChannelPtr channel, wire::Frame frame, VpId vp);
-  io::Task<void> give_columns_back(NodeId sled, VpId vp, Epoch epoch);
-  io::Task<void> drop_vp(ChannelPtr channel, wire::Frame frame, VpId vp, Epoch epoch);
+  wire::Frame held() const;
+  io::Task<void> give_columns_back(NodeId sled, const Designation& d);
+  io::Task<void> drop_vp(ChannelPtr channel, wire::Frame frame, VpId vp, std::optional<Designation> stored);
   io::Task<void> designate(Designation d, std::vector<fbs::SandboxColumn> sandbox);
   // leaving.cpp
   io::Task<Status> forget(Partition& p, std::string why);

@@ -91,7 +91,8 @@ io::Task<void> Primary::hand_over(NodeId to) {
     if (p && p->code() == 0) {
       reached(Path::handed_over);
       logging::info("VP {:x}: handed over to node {} in epoch {}", next.vp, to, next.epoch);
-    } else if (p && p->current()) {
+    }
+    if (p && p->current()) {
       next = Designation::from(*p->current());
     }
     bool known = p && (p->code() == 0 || p->current()) && next.vp == partition_.replica.vp();

@@ -65,7 +65,7 @@ io::Task<void> send_chunk(Context& ctx, const StripeWrite& s, const Coded& coded
   Buffer header = coding::encode_chunk_header({ctx.identity.unit, s.id, s.layout, s.chunk_bytes, chunk, place.generation(), true}, s.identities, coded.parity_crcs);
   fbs::StripeId id(s.id.vp, s.id.epoch, s.id.counter);
   wire::Frame message = wire::make_frame(wire::Kind::write_chunk, [&](auto& b) {
-    return fbs::CreateWriteChunk(b, s.vp, s.epoch, &id, &place, static_cast<std::uint16_t>(chunk), static_cast<std::uint32_t>(header.size()));
+    return fbs::CreateWriteChunk(b, s.vp, s.epoch, &id, &place, static_cast<std::uint16_t>(chunk), static_cast<std::uint32_t>(header.size()), &s.credentials[chunk]);
   });
   message.payload = {header, coded.chunks[chunk]};
   auto answer = co_await ctx.connections->call(place.sled(), std::move(message), 5s);

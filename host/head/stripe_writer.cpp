@@ -21,8 +21,9 @@ wire::Frame stripe_frame(Context& ctx, StripeWrite& s) {
     auto blocks = b.CreateVectorOfStructs(s.identities);
     auto places = b.CreateVectorOfStructs(s.places);
     auto address_list = b.CreateVector(addresses);
+    auto credentials = b.CreateVectorOfStructs(s.credentials);
     return fbs::CreateWriteStripe(b, s.vp, s.epoch, &id, static_cast<std::uint16_t>(s.layout.k), static_cast<std::uint16_t>(s.layout.m),
-                                  s.chunk_bytes, blocks, places, address_list, s.widen);
+                                  s.chunk_bytes, blocks, places, address_list, s.widen, credentials);
   });
   f.payload = std::move(s.payload);
   return f;

@@ -18,6 +18,7 @@ struct StripeWrite {
   std::vector<fbs::BlockIdentity> identities;   ///< of all k * chunk_bytes / 4096 blocks, in order
   std::vector<Buffer> payload;                  ///< the same blocks
   std::vector<fbs::ChunkPlace> places;          ///< k + m; sled = 0: not to be written
+  std::vector<fbs::Credential> credentials;     ///< of their columns, as many (Columns::credentials)
   bool widen = false;                           ///< the stripe exists; only what `places` names is added to it
 };
 

@@ -126,7 +126,8 @@ io::Task<void> Partition::stand() {
   if (p->code() == 0 || p->current()) waits.clear(Wait::promotion);
   if (p->code() == 0) {
     logging::info("VP {:x}: designated primary in epoch {}", d.vp, next.epoch);
-    Status s = co_await adopt(next);
+    Designation stored = p->current() ? Designation::from(*p->current()) : next;  // signed
+    Status s = co_await adopt(stored.vp == d.vp ? stored : next);
     if (!s.ok()) logging::error("VP {:x}: cannot persist the designation: {}", d.vp, s.to_string());
   } else if (p->current()) {
     Designation current = Designation::from(*p->current());

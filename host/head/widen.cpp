@@ -5,6 +5,7 @@
 #include "head/primary.hpp"
 #include "head/stripe_reader.hpp"
 #include "head/stripe_writer.hpp"
+#include "switches/switches.hpp"
 
 namespace luge::head {
 
@@ -36,17 +37,18 @@ io::Task<Status> Primary::widen(std::uint64_t number) {
   auto places = co_await columns_.allocate_missing(row);
   if (deposed_) co_return Status(Code::unavailable, "the epoch has ended");
   if (!places.ok()) {
-    if (places.code() == Code::fenced) depose(places.status().text());
+    if (places.code() == Code::fenced && !broken(Switch::sleds_word_ignored)) depose(places.status().text());
     co_return places.status();
   }
-  StripeWrite w{row.id.vp, epoch_, row.id, row.layout, row.chunk_bytes, std::move(whole->identities), {whole->data}, *places, true};
+  StripeWrite w{row.id.vp, epoch_, row.id, row.layout, row.chunk_bytes, std::move(whole->identities), {whole->data}, *places, columns_.credentials(*places), true};
   NodeId gateway = 0;
   for (const fbs::ChunkPlace& p : *places)
     if (gateway == 0) gateway = p.sled();
   Status s = co_await write_stripe(ctx_, w, gateway);
   if (deposed_) co_return s;
-  if (s.code() == Code::fenced) depose(s.text());
+  if (s.code() == Code::fenced && !broken(Switch::sleds_word_ignored)) depose(s.text());
   if (!s.ok()) {
+    columns_.refused(*places, s);
     for (const fbs::ChunkPlace& p : *places)
       if (p.sled() != 0) columns_.avoid(p.sled());
     co_return s;

@@ -19,8 +19,9 @@
 namespace luge::io {
 namespace {
 
-std::uint64_t seed() {
-  std::uint64_t s = 0;
+template <class T>
+T from_kernel() {
+  T s{};
   auto* p = reinterpret_cast<char*>(&s);
   for (std::size_t have = 0; have < sizeof s;) {
     ssize_t n = ::getrandom(p + have, sizeof s - have, 0);
@@ -46,7 +47,7 @@ struct RealWorld::Impl {
   boost::asio::executor_work_guard<boost::asio::io_context::executor_type> work{context.get_executor()};
   boost::asio::steady_timer timer{context};
   std::optional<Time> armed;  // when `timer` fires
-  std::mt19937_64 random{seed()};
+  std::mt19937_64 random{from_kernel<std::uint64_t>()};
   std::optional<boost::asio::signal_set> signals;
   std::function<void(int)> on_signal;
   std::function<void()> before_waiting;
@@ -83,6 +84,8 @@ std::int64_t RealWorld::wall_clock_ns() {
 }
 
 std::uint64_t RealWorld::random() { return impl_->random(); }
+// Not from the generator above, whose state can be told from a few hundred of its numbers.
+std::array<std::uint8_t, 32> RealWorld::secret() { return from_kernel<std::array<std::uint8_t, 32>>(); }
 Network& RealWorld::network() { return *impl_->network; }
 Files& RealWorld::files() { return *impl_->files; }
 const RealWorld::Options& RealWorld::options() const { return impl_->options; }

@@ -34,6 +34,7 @@ class RealWorld final : public World {
   Time now() override;
   std::int64_t wall_clock_ns() override;
   std::uint64_t random() override;
+  std::array<std::uint8_t, 32> secret() override;
   Network& network() override;
   Files& files() override;
 

@@ -8,6 +8,7 @@
 // tasks() is 0 and destroys the daemon: objects therefore outlive the coroutines that use them.
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <deque>
@@ -42,6 +43,8 @@ class World {
   /// Nanoseconds since 1970 for people and logs only; nothing may be decided by it.
   virtual std::int64_t wall_clock_ns() = 0;
   virtual std::uint64_t random() = 0;
+  /// 32 bytes that nobody can guess, whatever else they have seen of random(). Deterministic in the simulator.
+  virtual std::array<std::uint8_t, 32> secret() = 0;
   virtual Network& network() = 0;
   virtual Files& files() = 0;
 

@@ -61,6 +61,12 @@ std::vector<std::uint32_t> Device::owned_by(VpId vp) const {
   return out;
 }
 
+std::uint32_t Device::free_column() const {
+  std::uint32_t n = 0;
+  while (n < columns_.size() && (columns_[n].row.owner != 0 || columns_[n].changing)) ++n;
+  return n;
+}
+
 std::uint32_t Device::slots_in(std::uint32_t slot_bytes) const {
   return slot_bytes == 0 ? 0 : static_cast<std::uint32_t>(column_bytes_ / slot_bytes);
 }

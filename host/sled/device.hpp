@@ -89,6 +89,8 @@ class Device {
 
   std::uint32_t columns() const { return static_cast<std::uint32_t>(columns_.size()); }
   std::uint32_t free_columns() const { return free_columns_; }
+  /// The first that nobody has and nobody is about to have; columns(): there is none.
+  std::uint32_t free_column() const;
   std::vector<std::uint32_t> owned_by(VpId vp) const;  ///< whatever their role
   /// REQUIRES: column < columns().
   const ColumnRow& row(std::uint32_t column) const { return columns_[column].row; }

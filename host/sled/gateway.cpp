@@ -24,6 +24,7 @@ struct Gateway::Job {
   bool widen = false;
   std::vector<fbs::BlockIdentity> blocks;
   std::vector<fbs::ChunkPlace> places;
+  std::vector<fbs::Credential> credentials;
   std::vector<std::string> addresses;
   std::vector<Buffer> chunks;  // k, then m
   std::vector<std::uint32_t> parity_crcs;
@@ -57,6 +58,9 @@ Status Gateway::parse(const wire::Frame& request, Job& job) const {
   for (const auto* b : *m->blocks()) job.blocks.push_back(*b);
   for (const auto* p : *m->places()) job.places.push_back(*p);
   for (const auto* a : *m->addresses()) job.addresses.push_back(a->str());
+  job.credentials.resize(l.width());  // one that is not there opens nothing
+  if (m->credentials() && m->credentials()->size() > l.width()) return bad("counts do not fit the layout");
+  for (std::uint32_t i = 0; m->credentials() && i < m->credentials()->size(); ++i) job.credentials[i] = *m->credentials()->Get(i);
   Buffer data = request.data();
   for (std::uint32_t i = 0; i < l.k; ++i) job.chunks.push_back(data.slice(std::size_t{i} * job.chunk_bytes, job.chunk_bytes));
   return check_places(job);
@@ -113,12 +117,12 @@ io::Task<void> Gateway::send_chunk(std::shared_ptr<Job> job, std::uint32_t chunk
   coding::ChunkHeaderFields f{self_.unit, job->stripe, job->layout, job->chunk_bytes, chunk, place.generation(), true};
   Buffer header = coding::encode_chunk_header(f, job->blocks, job->parity_crcs);
   if (place.sled() == self_.node) {
-    job->results[chunk] = co_await local_(place, job->epoch, header, job->chunks[chunk]);
+    job->results[chunk] = co_await local_(place, job->epoch, &job->credentials[chunk], header, job->chunks[chunk]);
     co_return;
   }
   fbs::StripeId id(job->stripe.vp, job->stripe.epoch, job->stripe.counter);
   wire::Frame message = wire::make_frame(wire::Kind::write_chunk, [&](auto& b) {
-    return fbs::CreateWriteChunk(b, job->vp, job->epoch, &id, &place, static_cast<std::uint16_t>(chunk), static_cast<std::uint32_t>(header.size()));
+    return fbs::CreateWriteChunk(b, job->vp, job->epoch, &id, &place, static_cast<std::uint16_t>(chunk), static_cast<std::uint32_t>(header.size()), &job->credentials[chunk]);
   });
   message.payload = {header, job->chunks[chunk]};
   std::shared_ptr<wire::Link> to = peers_.link(job->addresses[chunk]);
@@ -155,7 +159,7 @@ io::Task<wire::Frame> Gateway::write_stripe(const wire::Frame& request) {
   auto job = std::make_shared<Job>();
   Status s = memory_.crowded() ? Status(Code::unavailable, "the gateway has more stripes than it can hold; try another")
                                                             : parse(request, *job);
-  if (s.ok()) s = permitted_(job->vp, job->epoch);
+  if (s.ok()) s = permitted_(job->vp, job->epoch, job->places, job->credentials);
   if (s.ok()) {
     // Parity beside the data, and once more to compare it with.
     Budget::Lease lease = co_await memory_.take(std::uint64_t{job->layout.k + 2 * job->layout.m} * job->chunk_bytes);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <span>
 
 #include "coding/guarded_coder.hpp"
 #include "sled/budget.hpp"
@@ -15,10 +16,10 @@ namespace luge::sled {
 
 class Gateway {
  public:
-  /// fenced, if this sled knows of a greater epoch.
-  using Permitted = std::function<Status(VpId, Epoch)>;
+  /// fenced, if this sled knows of a greater epoch; as Credentials::check for the places on this sled itself.
+  using Permitted = std::function<Status(VpId, Epoch, std::span<const fbs::ChunkPlace>, std::span<const fbs::Credential>)>;
   /// Writes one chunk to this sled itself.
-  using LocalWrite = std::function<io::Task<Status>(const fbs::ChunkPlace&, Epoch, Buffer header_area, Buffer chunk)>;
+  using LocalWrite = std::function<io::Task<Status>(const fbs::ChunkPlace&, Epoch, const fbs::Credential*, Buffer header_area, Buffer chunk)>;
   /// All references outlive the gateway.
   Gateway(io::World& world, const wire::Identity& self, const Options& options, Counters& counters, coding::GuardedCoder& coder, Peers& peers,
           Permitted permitted, LocalWrite local);

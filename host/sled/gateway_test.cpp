@@ -176,7 +176,7 @@ TEST(Gateway, RefusesWhatCannotBe) {
   Stripe lie = u.stripe(1);
   lie.blocks[5] = fbs::BlockIdentity(5, 5, lie.blocks[5].crc() ^ 1, 0);
   EXPECT_EQ(u.write_stripe(0, lie, p).status.code(), Code::corrupt);
-  wire::Frame f = SledUnit::stripe_frame(s, p);
+  wire::Frame f = u.stripe_frame(s, p);
   f.payload.pop_back();
   EXPECT_EQ(SledUnit::stripe_answer(u.call(0, f)).status.code(), Code::invalid);
   for (std::uint32_t i = 0; i < 6; ++i) EXPECT_EQ(u.reported(i, "chunks_written"), 0u);
@@ -300,7 +300,7 @@ TEST(Gateway, HoldsOnlySoManyStripesAtOnce) {
   std::vector<Stripe> stripes;
   for (std::uint64_t n = 0; n < 14; ++n) {
     stripes.push_back(u.stripe(n + 1));
-    pending.push_back(u.begin(0, SledUnit::stripe_frame(stripes.back(), u.places(static_cast<std::uint32_t>(n)))));
+    pending.push_back(u.begin(0, u.stripe_frame(stripes.back(), u.places(static_cast<std::uint32_t>(n)))));
   }
   for (std::size_t n = 0; n < pending.size(); ++n) {
     auto a = SledUnit::stripe_answer(u.end(pending[n]));

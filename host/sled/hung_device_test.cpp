@@ -57,7 +57,7 @@ TEST_F(HungDevice, AnOldWriteInItDoesNotHoldUpAFence) {
   Stripe a = u.stripe(1);
   auto place = u.place(0, 0, 0, g, 1);
   hang(1);
-  auto write = u.begin(0, SledUnit::write_frame(a, 0, place));
+  auto write = u.begin(0, u.write_frame(a, 0, place));
   ASSERT_TRUE(u.sim.run_until([&] { return u.disk(0).writing(); }, 5s));
   auto fence = u.begin(0, SledUnit::fence_frame(kVp, 2));
   EXPECT_LT(wait(fence), kTimeout + 1s);
@@ -105,14 +105,14 @@ TEST_F(HungDevice, StarvesNoOther) {
   hang(1);
   std::vector<SledUnit::Pending> stuck;
   for (std::uint32_t i = 0; i < 6; ++i) {
-    stuck.push_back(u.begin(0, SledUnit::write_frame(u.stripe(i + 1), 0, u.place(0, 0, i, g1, 1))));
+    stuck.push_back(u.begin(0, u.write_frame(u.stripe(i + 1), 0, u.place(0, 0, i, g1, 1))));
     fbs::StripeId sid = wire_id(read_later.id);
     auto p = u.place(0, 0, 40, g1, 1);
     stuck.push_back(u.begin(0, wire::make_frame(wire::Kind::read_chunk, [&](auto& b) { return fbs::CreateReadChunk(b, &sid, &p, 0, 0, 4, false); })));
   }
   u.sim.run_for(100ms);
   for (std::uint32_t i = 1; i < 20; ++i) {
-    auto p = u.begin(0, SledUnit::write_frame(u.stripe(200 + i), 0, u.place(0, 0, i, g0, 0)));
+    auto p = u.begin(0, u.write_frame(u.stripe(200 + i), 0, u.place(0, 0, i, g0, 0)));
     EXPECT_LT(wait(p), 200ms);
     EXPECT_TRUE(u.plain(**p).ok());
     EXPECT_TRUE(u.read(0, good.id, 0, u.place(0, 0, 0, g0, 0)).ok());
@@ -142,7 +142,7 @@ TEST_F(HungDevice, DoesNotHoldUpAStart) {
 TEST_F(HungDevice, IsNotWhatAPausedProcessTakesADeviceFor) {
   ASSERT_TRUE(u.fence(0, kVp, 1).ok());
   Generation g = claim(1);
-  auto write = u.begin(0, SledUnit::write_frame(u.stripe(1), 0, u.place(0, 0, 0, g, 1)));
+  auto write = u.begin(0, u.write_frame(u.stripe(1), 0, u.place(0, 0, 0, g, 1)));
   ASSERT_TRUE(u.sim.run_until([&] { return u.disk(0).writing(); }, 5s));
   u.sim.pause(u.nodes[0]);
   u.sim.run_for(80s);
@@ -204,7 +204,7 @@ TEST(WriteMemory, IsBounded) {
   Generation g = c->slots[0].generation();
   u.disk(0).file("/dev/disk0")->hung = true;
   std::vector<SledUnit::Pending> all;
-  for (std::uint32_t i = 0; i < 40; ++i) all.push_back(u.begin(0, SledUnit::write_frame(u.stripe(i + 1), 0, u.place(0, 0, i, g))));
+  for (std::uint32_t i = 0; i < 40; ++i) all.push_back(u.begin(0, u.write_frame(u.stripe(i + 1), 0, u.place(0, 0, i, g))));
   u.sim.run_for(1s);
   std::size_t refused = 0;
   for (auto& p : all) refused += p->has_value() && u.plain(**p).code() == Code::unavailable;

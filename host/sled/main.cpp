@@ -62,6 +62,7 @@ class SledDaemon {
         {"replace-device", T::texts, "",
          "number of a device (0 is the first) that is lost for good: the blank one that stands at its path now, or is made there, takes its place; "
          "without this a known device that is gone, blank or another one is left out"},
+        {"unit-key", T::text, "", "public key of the unit, 64 hexadecimal digits (unit.pub in the control plane's data directory), instead of the one that the sled knows; default: what it is told at its first registration"},
         {"column-bytes", T::bytes, "32MiB", "allocation piece of a device; used when a device is formatted"},
         {"io-timeout", T::duration, "15s", "a device whose operation takes longer has failed and is left out"},
         {"verify", T::text, "all",
@@ -82,6 +83,11 @@ class SledDaemon {
     o.column_bytes = s.bytes("column-bytes");
     if (o.column_bytes < (1 << 20) || o.column_bytes % kBlockBytes != 0)
       co_return Status(Code::invalid, "column-bytes is at least 1MiB and a multiple of 4KiB");
+    if (!s.text("unit-key").empty()) {
+      auto key = wire::parse_hex_key(s.text("unit-key"));
+      if (!key.ok()) co_return key.status().with("unit-key");
+      o.unit_key = *key;
+    }
     o.io_timeout = s.duration("io-timeout");
     if (o.io_timeout < std::chrono::seconds(1)) co_return Status(Code::invalid, "io-timeout is at least 1s");
     if (Status c = choose_coder(s, options_.directory, o); !c.ok()) co_return c;

@@ -13,9 +13,12 @@ namespace {
 // A peer that asks and does not read the answers is cut off at this much.
 constexpr std::size_t kMaxUnreadAnswers = 256 << 20;
 
+constexpr std::uint32_t kAnyColumn = ~std::uint32_t{0};
+
 StripeId stripe_of(const fbs::StripeId& s) { return {s.vp(), s.epoch(), s.counter()}; }
 
-flatbuffers::Offset<fbs::Column> column_row(flatbuffers::FlatBufferBuilder& b, const Device& d, std::uint32_t n, const std::vector<Device::Slot>& slots) {
+flatbuffers::Offset<fbs::Column> column_row(flatbuffers::FlatBufferBuilder& b, const Device& d, std::uint32_t n, const std::vector<Device::Slot>& slots,
+                                            const fbs::Credential& credential) {
   std::vector<fbs::SlotState> states;
   for (std::uint32_t i = 0; i < slots.size(); ++i) {
     const Device::Slot& s = slots[i];
@@ -24,7 +27,7 @@ flatbuffers::Offset<fbs::Column> column_row(flatbuffers::FlatBufferBuilder& b, c
     states.emplace_back(s.generation, fbs::StripeId(s.stripe.vp, s.stripe.epoch, s.stripe.counter), i, static_cast<std::uint8_t>(state), 0, 0);
   }
   auto list = b.CreateVectorOfStructs(states);
-  return fbs::CreateColumn(b, d.index(), n, d.row(n).generation, d.row(n).slot_bytes, static_cast<std::uint32_t>(slots.size()), list);
+  return fbs::CreateColumn(b, d.index(), n, d.row(n).generation, d.row(n).slot_bytes, static_cast<std::uint32_t>(slots.size()), list, &credential);
 }
 
 }  // namespace
@@ -64,6 +67,14 @@ Result<Device*> Service::device(NodeId sled, std::uint16_t index) {
   if (sled != options_.id) return Status(Code::invalid, "that is a place on sled " + std::to_string(sled) + ", this is sled " + std::to_string(options_.id));
   if (index >= devices_.size()) return Status(Code::invalid, "this sled has " + std::to_string(devices_.size()) + " devices");
   return devices_[index].get();
+}
+
+Result<Device*> Service::emptiest_device() {
+  Device* best = nullptr;
+  for (const auto& d : devices_)
+    if (d->state() == Device::State::ok && d->free_columns() != 0 && (!best || d->free_columns() > best->free_columns())) best = d.get();
+  if (!best) return Status(Code::no_space, "no device of this sled has a free column");
+  return best;
 }
 
 void Service::count(const Status& s) {
@@ -108,9 +119,10 @@ io::Task<Status> Service::raise_epoch(VpId vp, Epoch epoch) {
   co_return Status();
 }
 
-io::Task<wire::Frame> Service::fence(const fbs::Fence& m) {
+io::Task<wire::Frame> Service::fence(const fbs::Fence& m, NodeId from) {
   VpId vp = m.vp();
-  Status s = co_await raise_epoch(vp, m.epoch());
+  Status s = check_presented(m.designation(), from, vp, m.epoch(), from);
+  if (s.ok()) s = co_await raise_epoch(vp, m.epoch());
   count(s);
   if (s.ok()) witnessed(Fact::sled_fenced, vp, m.epoch());
   Epoch now = held(vp);
@@ -120,7 +132,7 @@ io::Task<wire::Frame> Service::fence(const fbs::Fence& m) {
   });
 }
 
-io::Task<wire::Frame> Service::list(const fbs::ListColumns& m) {
+io::Task<wire::Frame> Service::list(const fbs::ListColumns& m, NodeId from) {
   flatbuffers::FlatBufferBuilder b;
   std::vector<flatbuffers::Offset<fbs::Column>> rows;
   VpId vp = m.vp();
@@ -128,6 +140,7 @@ io::Task<wire::Frame> Service::list(const fbs::ListColumns& m) {
   std::pair<std::uint16_t, std::uint32_t> next{m.device(), m.column()};
   bool more = false;
   Status s = check_epoch(vp, m.epoch());
+  if (s.ok()) s = check_presented(m.designation(), from, vp, m.epoch(), role);
   for (std::size_t i = next.first; s.ok() && !more && i < devices_.size(); ++i) {
     Device& d = *devices_[i];
     if (!d.usable()) continue;
@@ -139,7 +152,7 @@ io::Task<wire::Frame> Service::list(const fbs::ListColumns& m) {
       more = !rows.empty() && b.GetSize() + slots->size() * sizeof(fbs::SlotState) > options_.list_bytes;
       if (more) next = {d.index(), n};
       if (more) break;
-      rows.push_back(column_row(b, d, n, *slots));
+      rows.push_back(column_row(b, d, n, *slots, credential_for(d, n, from, vp, m.epoch())));
     }
   }
   if (s.ok()) s = check_epoch(vp, m.epoch());
@@ -193,21 +206,26 @@ io::Task<void> Service::checkpoint_rows(Device& d, VpId vp, std::uint32_t column
   }
 }
 
-io::Task<wire::Frame> Service::claim(const fbs::ClaimColumn& m) {
+io::Task<wire::Frame> Service::claim(const fbs::ClaimColumn& m, NodeId from) {
   flatbuffers::FlatBufferBuilder b;
   flatbuffers::Offset<fbs::Column> row;
   VpId vp = m.vp();
   Epoch epoch = m.epoch();
   std::uint32_t n = m.column();
-  auto d = device(options_.id, m.device());
+  bool any = n == kAnyColumn;
+  auto d = any ? emptiest_device() : device(options_.id, m.device());
   Status s = d.ok() ? check_epoch(vp, epoch) : d.status();
+  if (s.ok()) s = check_presented(m.designation(), from, vp, epoch, m.role());
   if (s.ok()) {
     Work work(*this, vp, epoch);
-    s = co_await (*d)->claim(vp, epoch, n, m.slot_bytes(), [this, vp, epoch] { return check_epoch(vp, epoch); }, m.role());
+    do {
+      if (any) n = (*d)->free_column();
+      s = co_await (*d)->claim(vp, epoch, n, m.slot_bytes(), [this, vp, epoch] { return check_epoch(vp, epoch); }, m.role());
+    } while (any && s.code() == Code::exists && (*d)->free_columns() != 0);  // another has been quicker
     if (s.ok()) witnessed(Fact::sled_changed, vp, epoch);
     if (s.ok()) {
       auto slots = co_await (*d)->slots(vp, n);
-      if (slots.ok()) row = column_row(b, **d, n, *slots);
+      if (slots.ok()) row = column_row(b, **d, n, *slots, credential_for(**d, n, from, vp, epoch));
       else s = slots.status();
     }
   }
@@ -217,10 +235,11 @@ io::Task<wire::Frame> Service::claim(const fbs::ClaimColumn& m) {
   co_return wire::finish_frame(wire::Kind::claim_reply, b);
 }
 
-io::Task<Status> Service::release(const fbs::ReleaseColumns& m) {
+io::Task<Status> Service::release(const fbs::ReleaseColumns& m, NodeId from) {
   VpId vp = m.vp();
   Epoch epoch = m.epoch();
   Status s = check_epoch(vp, epoch);
+  if (s.ok()) s = check_presented(m.designation(), from, vp, epoch, 0);
   if (!s.ok()) co_return s;
   Work work(*this, vp, epoch);
   io::TaskGroup group(world_);
@@ -247,7 +266,7 @@ io::Task<Status> Service::write_chunk(const wire::Frame& frame, const fbs::Write
   Budget& memory = (*d)->write_memory();
   if (memory.crowded()) co_return Status(Code::unavailable, (*d)->spec().path + ": more chunks wait to be written than this sled holds; use another");
   Budget::Lease lease = co_await memory.take(data.size());
-  co_return co_await store_chunk(*m.place(), m.epoch(), data.slice(0, m.header_bytes()), data.slice(m.header_bytes(), data.size() - m.header_bytes()));
+  co_return co_await store_chunk(*m.place(), m.epoch(), m.credential(), data.slice(0, m.header_bytes()), data.slice(m.header_bytes(), data.size() - m.header_bytes()));
 }
 
 // Everything that makes a chunk acceptable, whoever sent it.
@@ -264,7 +283,7 @@ Status Service::check_chunk(const coding::ChunkHeader& header, const fbs::ChunkP
   return Status();
 }
 
-io::Task<Status> Service::store_chunk(fbs::ChunkPlace place, Epoch epoch, Buffer header_area, Buffer chunk) {
+io::Task<Status> Service::store_chunk(fbs::ChunkPlace place, Epoch epoch, const fbs::Credential* credential, Buffer header_area, Buffer chunk) {
   auto header = coding::parse_chunk_header(header_area.bytes());
   if (header.code() == Code::not_found) co_return Status(Code::invalid, "the chunk has no header");
   if (!header.ok()) co_return header.status();
@@ -274,6 +293,7 @@ io::Task<Status> Service::store_chunk(fbs::ChunkPlace place, Epoch epoch, Buffer
   if (Status s = check_chunk(*header, place, epoch, header_area.bytes(), chunk.bytes()); !s.ok()) co_return s;
   auto d = device(place.sled(), place.device());
   if (!d.ok()) co_return d.status();
+  if (Status s = check_credential(credential, **d, place.column(), vp, epoch); !s.ok()) co_return s;
   auto permit = [this, vp, epoch] { return check_epoch(vp, epoch); };
   Status s = co_await (*d)->write_chunk(place, *header, header_area, chunk, permit);
   // An epoch that began while the write was on its way: the writer learns of it here.
@@ -318,6 +338,7 @@ io::Task<Status> Service::free_slot(const fbs::FreeSlot& m) {
   Epoch epoch = m.epoch();
   auto d = device(m.place()->sled(), m.place()->device());
   Status s = d.ok() ? check_epoch(vp, epoch) : d.status();
+  if (s.ok()) s = check_credential(m.credential(), **d, m.place()->column(), vp, epoch);
   if (!s.ok()) co_return s;
   Work work(*this, vp, epoch);
   s = co_await (*d)->free_slot(vp, *m.place(), stripe_of(*m.stripe()), [this, vp, epoch] { return check_epoch(vp, epoch); });
@@ -330,16 +351,16 @@ io::Task<wire::Frame> Service::answer_to(const wire::Frame& frame) {
   std::optional<Status> s;
   switch (frame.kind) {
     case wire::Kind::fence:
-      if (const auto* m = frame.as<fbs::Fence>()) out = co_await fence(*m);
+      if (const auto* m = frame.as<fbs::Fence>()) out = co_await fence(*m, frame.source);
       break;
     case wire::Kind::list_columns:
-      if (const auto* m = frame.as<fbs::ListColumns>()) out = co_await list(*m);
+      if (const auto* m = frame.as<fbs::ListColumns>()) out = co_await list(*m, frame.source);
       break;
     case wire::Kind::claim_column:
-      if (const auto* m = frame.as<fbs::ClaimColumn>()) out = co_await claim(*m);
+      if (const auto* m = frame.as<fbs::ClaimColumn>()) out = co_await claim(*m, frame.source);
       break;
     case wire::Kind::release_columns:
-      if (const auto* m = frame.as<fbs::ReleaseColumns>()) s = co_await release(*m);
+      if (const auto* m = frame.as<fbs::ReleaseColumns>()) s = co_await release(*m, frame.source);
       break;
     case wire::Kind::write_stripe:
       out = co_await gateway_->write_stripe(frame);

@@ -105,7 +105,7 @@ class Schedule {
     for (const auto& [key, s] : slots_) {
       if (s.state() != 0 || out.size() == most || below(3) != 0) continue;
       Chunk c = chunk_for(key, s.generation());
-      auto pending = u_.begin(0, SledUnit::write_frame(c.stripe, c.index(), c.place));
+      auto pending = u_.begin(0, u_.write_frame(c.stripe, c.index(), c.place));
       out.push_back({key, std::move(c), std::move(pending)});
     }
     return out;
@@ -139,7 +139,7 @@ class Schedule {
         ++it;
         continue;
       }
-      frees.push_back(u_.begin(0, SledUnit::free_frame(it->second.stripe.id, it->second.place, epoch_)));
+      frees.push_back(u_.begin(0, u_.free_frame(it->second.stripe.id, it->second.place, epoch_)));
       it = kept_.erase(it);
     }
     u_.sim.run_for(sim::Duration(static_cast<std::int64_t>(below(3'000'000))));
@@ -179,7 +179,7 @@ TEST(Schedule, TornFreeOfALargeHeader) {
     Stripe a = u.stripe(1, 1, kVp, kWide, kBytes);
     auto p = u.place(0, 0, 0, g);
     ASSERT_TRUE(u.write(0, a, 0, p).ok());
-    auto pending = u.begin(0, SledUnit::free_frame(a.id, p, 1));
+    auto pending = u.begin(0, u.free_frame(a.id, p, 1));
     ASSERT_TRUE(u.sim.run_until([&] { return u.disk(0).writing(); }, 5s));
     ASSERT_TRUE(u.bounce(0).ok());
     auto l = u.list(0, kVp, 1);

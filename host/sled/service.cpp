@@ -31,6 +31,7 @@ io::Task<Status> Service::start() {
   if (s.ok()) s = co_await open_devices();
   if (s.ok()) s = check_devices();
   if (s.ok()) s = co_await take_in();
+  if (s.ok()) s = co_await take_secret();
   if (!s.ok()) co_return s;
   // Nobody waits for a device that opens slowly, or not at all.
   if (coder_.has_device()) world_.spawn("coder opens", open_coder());
@@ -50,8 +51,10 @@ void Service::make_gateway() {
   rebuilder_ = std::make_unique<Rebuilder>(world_, identity_, options_, counters_, coder_, peers_, [this](const fbs::ReadChunk& m) { return read_chunk(m); });
   gateway_ = std::make_unique<Gateway>(
       world_, identity_, options_, counters_, coder_, peers_,
-      [this](VpId vp, Epoch epoch) { return epoch < held(vp) ? check_epoch(vp, epoch) : Status(); },
-      [this](const fbs::ChunkPlace& place, Epoch epoch, Buffer header_area, Buffer chunk) { return store_chunk(place, epoch, header_area, chunk); });
+      [this](VpId vp, Epoch epoch, std::span<const fbs::ChunkPlace> places, std::span<const fbs::Credential> credentials) { return check_stripe(vp, epoch, places, credentials); },
+      [this](const fbs::ChunkPlace& place, Epoch epoch, const fbs::Credential* credential, Buffer header_area, Buffer chunk) {
+        return store_chunk(place, epoch, credential, header_area, chunk);
+      });
 }
 
 // A device is marked with its unit when it is formatted, so the unit must be known first.
@@ -146,7 +149,35 @@ void Service::make_control_link() {
   wire::ControlLink::Callbacks callbacks;
   callbacks.report = [this] { return report(); };
   callbacks.devices = [this](flatbuffers::FlatBufferBuilder& b) { return device_rows(b); };
+  callbacks.request = [this](const ChannelPtr& channel, wire::Frame f) { on_control(channel, f); };
+  callbacks.registered = [this] { world_.spawn("learn key", learn_key()); };
   control_ = std::make_unique<wire::ControlLink>(world_, identity_, options_.control, std::move(self), std::move(callbacks));
+}
+
+// Whose the columns are, for a control plane whose store was lost.
+wire::Frame Service::held_columns(const fbs::ListHeld& m) const {
+  std::vector<fbs::HeldColumn> out;
+  std::pair<std::uint16_t, std::uint32_t> next{m.device(), m.column()};
+  bool more = false;
+  for (std::size_t i = next.first; i < devices_.size() && !more; ++i) {
+    const Device& d = *devices_[i];
+    for (std::uint32_t n = i == next.first ? next.second : 0; d.usable() && n < d.columns() && !more; ++n) {
+      if (d.row(n).owner == 0) continue;
+      more = out.size() * sizeof(fbs::HeldColumn) >= options_.list_bytes;
+      if (more) next = {d.index(), n};
+      else out.emplace_back(d.row(n).owner, n, d.index(), 0);
+    }
+  }
+  return wire::make_frame(wire::Kind::held, [&](flatbuffers::FlatBufferBuilder& b) {
+    auto columns = b.CreateVectorOfStructs(out);
+    return fbs::CreateHeld(b, 0, 0, 0, columns, more, next.first, next.second);
+  });
+}
+
+void Service::on_control(const ChannelPtr& channel, const wire::Frame& frame) {
+  const auto* m = frame.kind == wire::Kind::list_held ? frame.as<fbs::ListHeld>() : nullptr;
+  if (m) return channel->reply(frame, held_columns(*m));
+  channel->reply(frame, wire::reply_frame(Status(Code::invalid, "a sled does not answer '" + std::string(wire::kind_name(frame.kind)) + "' of the control plane")));
 }
 
 io::Task<void> Service::drain() {
@@ -198,9 +229,9 @@ std::string Service::report() const {
   const Counters& c = counters_;
   return fmt::format(
       R"({{"devices":[{}],"counters":{{"chunks_written":{},"chunk_bytes_written":{},"chunks_read":{},"bytes_read":{},"stripes_coded":{},)"
-      R"("source_bytes_coded":{},"blocks_rebuilt":{},"fenced":{},"stale":{},"corrupt":{},"io_errors":{}}},"coder":"{}","coding":{}}})",
+      R"("source_bytes_coded":{},"blocks_rebuilt":{},"fenced":{},"stale":{},"corrupt":{},"io_errors":{}}},"credentials":{},"coder":"{}","coding":{}}})",
       devices, sum.chunks_written, sum.chunk_bytes, sum.chunks_read, sum.read_bytes, c.stripes_coded, c.source_bytes_coded, c.blocks_rebuilt,
-      c.fenced, c.stale, c.corrupt, c.io_errors, coder_.name(), coding_json(coder_, options_.verify));
+      c.fenced, c.stale, c.corrupt, c.io_errors, credentials_json(), coder_.name(), coding_json(coder_, options_.verify));
 }
 
 Sled::Sled(io::World& world, Options options) : service_(std::make_unique<Service>(world, std::move(options))) {}

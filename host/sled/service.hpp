@@ -12,10 +12,12 @@
 #include <vector>
 
 #include "sled/budget.hpp"
+#include "sled/credentials.hpp"
 #include "sled/gateway.hpp"
 #include "sled/rebuilder.hpp"
 #include "sled/sled.hpp"
 #include "wire/control_link.hpp"
+#include "wire/unit_key.hpp"
 
 namespace luge::sled {
 
@@ -45,23 +47,36 @@ class Service {
   // requests.cpp
   io::Task<void> answer(ChannelPtr channel, wire::Frame frame);
   io::Task<wire::Frame> answer_to(const wire::Frame& frame);
-  io::Task<wire::Frame> fence(const fbs::Fence& m);
+  io::Task<wire::Frame> fence(const fbs::Fence& m, NodeId from);
   io::Task<Status> keep_fence(VpId vp, Epoch epoch);
   io::Task<Status> raise_epoch(VpId vp, Epoch epoch);
-  io::Task<wire::Frame> list(const fbs::ListColumns& m);
+  io::Task<wire::Frame> list(const fbs::ListColumns& m, NodeId from);
   io::Task<wire::Frame> list_checkpoints(const fbs::ListCheckpoints& m);
   static io::Task<void> checkpoint_rows(Device& d, VpId vp, std::uint32_t column, std::vector<fbs::CheckpointSlot>& out);
-  io::Task<wire::Frame> claim(const fbs::ClaimColumn& m);
-  io::Task<Status> release(const fbs::ReleaseColumns& m);
+  io::Task<wire::Frame> claim(const fbs::ClaimColumn& m, NodeId from);
+  io::Task<Status> release(const fbs::ReleaseColumns& m, NodeId from);
   io::Task<Status> write_chunk(const wire::Frame& frame, const fbs::WriteChunk& m);
-  io::Task<Status> store_chunk(fbs::ChunkPlace place, Epoch epoch, Buffer header_area, Buffer chunk);
+  io::Task<Status> store_chunk(fbs::ChunkPlace place, Epoch epoch, const fbs::Credential* credential, Buffer header_area, Buffer chunk);
   Status check_chunk(const coding::ChunkHeader& header, const fbs::ChunkPlace& place, Epoch epoch, Bytes header_area, Bytes chunk) const;
   io::Task<wire::Frame> read_chunk(const fbs::ReadChunk& m);
   io::Task<Status> free_slot(const fbs::FreeSlot& m);
   Epoch held(VpId vp) const;
   Status check_epoch(VpId vp, Epoch epoch) const;
   Result<Device*> device(NodeId sled, std::uint16_t index);
+  Result<Device*> emptiest_device();
   void count(const Status& s);
+  // authorise.cpp
+  Status check_presented(const fbs::Designation* d, NodeId holder, VpId vp, Epoch epoch, NodeId role);
+  Status check_credential(const fbs::Credential* c, const Device& d, std::uint32_t column, VpId vp, Epoch epoch);
+  Status check_stripe(VpId vp, Epoch epoch, std::span<const fbs::ChunkPlace> places, std::span<const fbs::Credential> credentials);
+  fbs::Credential credential_for(const Device& d, std::uint32_t column, NodeId holder, VpId vp, Epoch epoch);
+  Status refused(Status s);
+  io::Task<Status> take_secret();
+  io::Task<void> learn_key();
+  io::Task<Status> take_key(wire::KeyBytes key);
+  std::string credentials_json() const;
+  wire::Frame held_columns(const fbs::ListHeld& m) const;
+  void on_control(const ChannelPtr& channel, const wire::Frame& frame);
 
   io::World& world_;
   Options options_;
@@ -74,6 +89,13 @@ class Service {
   std::map<std::pair<VpId, Epoch>, std::uint32_t> working_;  // changes in progress
   io::Event work_done_;
   Counters counters_;
+  std::unique_ptr<Credentials> credentials_;
+  std::optional<wire::Verifier> unit_key_;
+  std::map<VpId, wire::Designation> verified_;  // the last one of each VP whose signature was found good
+  Refusals refusals_;
+  std::uint64_t issued_ = 0;
+  std::string last_refusal_;
+  std::string other_key_;  // that the control plane has shown, and is not ours
   coding::GuardedCoder coder_;
   Peers peers_;
   std::unique_ptr<Gateway> gateway_;

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,7 @@
 #include "io/node_options.hpp"
 #include "io/world.hpp"
 #include "sled/device.hpp"
+#include "wire/unit_key.hpp"
 
 namespace luge::sled {
 
@@ -20,6 +22,7 @@ namespace luge::sled {
 struct Options : io::NodeOptions {
   std::vector<DeviceSpec> devices;
   std::uint64_t column_bytes = 32 << 20;
+  std::optional<wire::KeyBytes> unit_key;  ///< public; given: takes the place of what the sled remembers. Else: as heard first
   io::Duration io_timeout = std::chrono::seconds(15);  ///< a device whose operation takes longer has failed
   std::function<std::shared_ptr<coding::ErasureCoder>(io::World&)> make_coder;  ///< the device that codes; empty: ISA-L does
   coding::GuardedCoder::Options guard;      ///< how that device is watched; guard.verify_all: protocol 8.7

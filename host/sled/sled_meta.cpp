@@ -123,6 +123,22 @@ io::Task<Result<DeviceId>> SledMeta::replacement(std::uint16_t index) {
   co_return id;
 }
 
+io::Task<Result<std::array<std::uint8_t, 32>>> SledMeta::secret() {
+  using Secret = std::array<std::uint8_t, 32>;
+  if (auto row = store_->get("secret"))
+    if (auto secret = number_in<Secret>(*row)) co_return *secret;
+  Secret drawn = world_.secret();
+  if (Status s = co_await store_->put("secret", value_of(drawn)); !s.ok()) co_return s;
+  co_return drawn;
+}
+
+std::optional<std::array<std::uint8_t, 32>> SledMeta::unit_key() const {
+  auto row = store_->get("unit-key");
+  return row ? number_in<std::array<std::uint8_t, 32>>(*row) : std::nullopt;
+}
+
+io::Task<Status> SledMeta::remember_unit_key(std::array<std::uint8_t, 32> key) { co_return co_await store_->put("unit-key", value_of(key)); }
+
 io::Task<Status> SledMeta::raise(Fences fences) {
   io::Mutex::Guard guard = co_await raising_.lock();
   co_return co_await write_fences(*store_, fences_, std::move(fences));

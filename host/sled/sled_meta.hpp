@@ -1,8 +1,10 @@
-// What a sled remembers beside its devices, in the file `meta` of its data directory: which devices are its own, and the
-// epochs that it has been fenced in.
+// What a sled remembers beside its devices, in the file `meta` of its data directory: which devices are its own, the
+// epochs that it has been fenced in, the secret of its credentials and the unit's key.
 //
 // Invariants
 // - A device is in here, durably, before it is used.
+// - So are the secret of its credentials and the unit's key: a sled that started with another secret would refuse its own credentials, one
+//   that took another key would obey whoever has that.
 // - An epoch is in here, durably, before its fence is answered. Devices keep copies; no device has to be there for the
 //   sled to know its fences. Without this a device that was lost, or came back empty, would take its fences with it: one
 //   that had failed before the last fence, and works again, knows only older epochs, and an old primary would get in
@@ -11,6 +13,7 @@
 //   send a fence of its old epoch, and, were it accepted, claim columns for a volume that nobody will ever release again.
 #pragma once
 
+#include <array>
 #include <map>
 #include <memory>
 #include <optional>
@@ -43,6 +46,12 @@ class SledMeta {
   /// The id that a replacement of device `index` is to be formatted with: the same until one has been remembered, so that
   /// a replacement that was cut off anywhere is recognised.
   io::Task<Result<DeviceId>> replacement(std::uint16_t index);
+
+  /// What the sled's credentials are made with: drawn when it is asked for first, and durable before it is answered.
+  io::Task<Result<std::array<std::uint8_t, 32>>> secret();
+  /// With which designations are verified. None: it has not been heard yet.
+  std::optional<std::array<std::uint8_t, 32>> unit_key() const;
+  io::Task<Status> remember_unit_key(std::array<std::uint8_t, 32> key);
 
   const Fences& fences() const { return fences_; }
   /// Durable when it returns; never lowers. no_space: full, `fences` are as before.

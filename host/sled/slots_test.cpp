@@ -58,7 +58,7 @@ TEST_F(SlotTest, WrittenReadFreedAndWrittenAgain) {
 TEST_F(SlotTest, AColumnOfCheckpointsTakesNothingElseAndTellsWhatItHolds) {
   ASSERT_TRUE(u.fence(0, kVp, 1).ok());
   auto claim = [&](NodeId role) {
-    return u.claimed(u.call(0, wire::make_frame(wire::Kind::claim_column, [&](auto& b) { return fbs::CreateClaimColumn(b, kVp, 1, 0, 0, testing::slot_bytes(), role); })));
+    return u.claimed(u.call(0, u.claim_frame(kVp, 1, 0, 0, testing::slot_bytes(), role)));
   };
   auto c = claim(11);
   ASSERT_TRUE(c.ok()) << c.status().to_string();
@@ -120,7 +120,7 @@ TEST_F(SlotTest, ChunksAreCheckedBeforeTheyAreWritten) {
   Stripe a = u.stripe(1);
   auto p = u.place(0, 0, 0, g);
   auto with = [&](auto change) {
-    wire::Frame f = SledUnit::write_frame(a, 4, p);
+    wire::Frame f = u.write_frame(a, 4, p);
     f.payload = {Buffer::copy_of(f.payload[0].bytes()), Buffer::copy_of(f.payload[1].bytes())};
     change(f);
     return u.plain(u.call(0, std::move(f)));
@@ -146,7 +146,7 @@ TEST_F(SlotTest, PlacesThatCannotBe) {
   EXPECT_EQ(u.write(0, a, 0, u.place(0, 0, 0, g, 7)).code(), Code::invalid);
   EXPECT_EQ(u.write(0, a, 0, u.place(0, 4'000'000'000, 0, g)).code(), Code::invalid);
   EXPECT_EQ(u.write(0, a, 0, u.place(0, 0, kSlots, g)).code(), Code::invalid);
-  EXPECT_EQ(u.write(0, a, 0, u.place(0, 1, 0, g)).code(), Code::stale) << "nobody's column";
+  EXPECT_EQ(u.write(0, a, 0, u.place(0, 1, 0, g)).code(), Code::forged) << "nobody's column: there is no credential for it";
   EXPECT_EQ(u.read(0, a.id, 0, u.place(0, 0, kSlots, g)).code(), Code::invalid);
   EXPECT_EQ(u.read(0, a.id, 0, u.place(0, 0, 0, g)).code(), Code::stale) << "never written";
   Stripe large = u.stripe(2, 1, kVp, kLayout, 2 * kChunk);
@@ -179,8 +179,8 @@ TEST_F(SlotTest, OnesEpochDoesNotReachAnothersSlots) {
   Stripe mine = u.stripe(1), theirs = u.stripe(1, 9, kOther);
   auto p = u.place(0, 0, 0, g);
   ASSERT_TRUE(u.write(0, mine, 0, p).ok());
-  EXPECT_EQ(u.free(0, mine.id, p, 9, kOther).code(), Code::stale);
-  EXPECT_EQ(u.write(0, theirs, 0, u.place(0, 0, 1, g)).code(), Code::stale);
+  EXPECT_EQ(u.free(0, mine.id, p, 9, kOther).code(), Code::not_permitted);
+  EXPECT_EQ(u.write(0, theirs, 0, u.place(0, 0, 1, g)).code(), Code::not_permitted);
   EXPECT_EQ(u.claim(0, kOther, 9, 0).code(), Code::exists);
   EXPECT_TRUE(u.list(0, kOther, 9)->empty());
   EXPECT_TRUE(u.release(0, kOther, 9).ok());
@@ -291,8 +291,8 @@ TEST(Fence, WaitsForWhatIsInProgress) {
     Stripe a = u.stripe(1), b = u.stripe(2);
     ASSERT_TRUE(u.write(0, b, 1, u.place(0, 0, 1, g)).ok());
     u.disk(0).faults.stall = 0.3;
-    auto write = u.begin(0, SledUnit::write_frame(a, 0, u.place(0, 0, 0, g)));
-    auto free = u.begin(0, SledUnit::free_frame(b.id, u.place(0, 0, 1, g), 1));
+    auto write = u.begin(0, u.write_frame(a, 0, u.place(0, 0, 0, g)));
+    auto free = u.begin(0, u.free_frame(b.id, u.place(0, 0, 1, g), 1));
     u.sim.run_for(sim::Duration(u.sim.random().below(800'000)));
     together += !write->has_value() || !free->has_value();
     auto fence = u.begin(0, SledUnit::fence_frame(kVp, 2));
@@ -352,7 +352,7 @@ TEST(TornWrite, IsNeverMistaken) {
     Stripe a = u.stripe(1, 1, kVp, kWide, kBytes), b = u.stripe(2, 1, kVp, kWide, kBytes);
     ASSERT_TRUE(u.write(0, b, 2, u.place(0, 0, 1, g)).ok());
     auto p = u.place(0, 0, 0, g);
-    auto pending = u.begin(0, SledUnit::write_frame(a, 7, p));
+    auto pending = u.begin(0, u.write_frame(a, 7, p));
     ASSERT_TRUE(u.sim.run_until([&] { return u.disk(0).writing(); }, 5s));
     ASSERT_TRUE(u.bounce(0).ok());
     auto l = u.list(0, kVp, 1);
@@ -403,7 +403,7 @@ TEST(TornFree, LeavesTheChunkOrAFreeSlot) {
     Stripe a = u.stripe(1);
     auto p = u.place(0, 0, 0, g);
     ASSERT_TRUE(u.write(0, a, 0, p).ok());
-    auto pending = u.begin(0, SledUnit::free_frame(a.id, p, 1));
+    auto pending = u.begin(0, u.free_frame(a.id, p, 1));
     ASSERT_TRUE(u.sim.run_until([&] { return u.disk(0).writing(); }, 5s));
     ASSERT_TRUE(u.bounce(0).ok());
     auto l = u.list(0, kVp, 1);
@@ -521,7 +521,7 @@ TEST(Start, DrainAnswersWhatIsInProgress) {
   ASSERT_TRUE(u.fence(0, kVp, 1).ok());
   auto c = u.claim(0, kVp, 1);
   Generation g = c->slots[0].generation();
-  auto write = u.begin(0, SledUnit::write_frame(u.stripe(1), 0, u.place(0, 0, 0, g)));
+  auto write = u.begin(0, u.write_frame(u.stripe(1), 0, u.place(0, 0, 0, g)));
   ASSERT_TRUE(u.sim.run_until([&] { return u.disk(0).writing(); }, 5s));
   bool drained = false;
   u.sim.world(u.nodes[0]).spawn("drain", [](SledDaemon& d, bool& drained) -> io::Task<void> {

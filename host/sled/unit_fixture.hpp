@@ -19,6 +19,7 @@
 #include "switches/switches.hpp"
 #include "wire/channel.hpp"
 #include "wire/sled_generated.h"
+#include "wire/unit_key.hpp"
 
 namespace luge::sled::testing {
 
@@ -28,6 +29,29 @@ inline constexpr std::uint64_t kDeviceBytes = 16 << 20;
 inline constexpr std::uint32_t kChunk = 4 * kBlockBytes;
 inline constexpr Layout kLayout{4, 2};
 inline constexpr VpId kVp = 0x30001;
+
+inline constexpr NodeId kHead = 10;  // the client: primary of every VP, unless a test says otherwise
+
+/// The unit's control plane, as far as sleds know it.
+inline const wire::Signer& signer() {
+  static const wire::Signer s(wire::KeyBytes{1, 2, 3});
+  return s;
+}
+
+inline wire::Designation designation(VpId vp, Epoch epoch, NodeId primary = kHead, std::vector<NodeId> reserves = {}) {
+  wire::Designation d;
+  d.unit = kUnit;
+  d.vp = vp;
+  d.epoch = epoch;
+  d.revision = epoch;
+  d.history = 1;
+  d.primary = primary;
+  d.reserves = std::move(reserves);
+  d.required = {primary};
+  d.layout = kLayout;
+  d.signature = signer().sign(d);
+  return d;
+}
 
 inline std::uint32_t slot_bytes(Layout l = kLayout, std::uint32_t chunk = kChunk) { return coding::chunk_header_bytes(l, chunk) + chunk; }
 inline fbs::StripeId wire_id(StripeId s) { return fbs::StripeId(s.vp, s.epoch, s.counter); }
@@ -90,7 +114,7 @@ class SledUnit {
   explicit SledUnit(std::uint32_t sleds, std::uint32_t devices = 1, std::uint64_t seed = 1, std::function<void(Options&)> tweak = {}) : sim(seed) {
     logging::setup("test", "off");
     for (std::uint32_t i = 0; i < sleds; ++i) add_sled(devices, tweak);
-    client_node = sim.add_node("client", [this](io::World& w) { return client = std::make_shared<Client>(w, 10); });
+    client_node = sim.add_node("client", [this](io::World& w) { return client = std::make_shared<Client>(w, kHead); });
     for (std::uint32_t i = 0; i < sleds; ++i) at_start.push_back(wait_started(i));
   }
 
@@ -102,6 +126,7 @@ class SledUnit {
     o.listen = address(i);
     o.unit = kUnit;
     o.column_bytes = kColumnBytes;
+    o.unit_key = signer().public_key();
     for (std::uint32_t d = 0; d < devices; ++d) o.devices.push_back({"/dev/disk" + std::to_string(d)});
     if (tweak) tweak(o);
     options.push_back(o);
@@ -155,8 +180,12 @@ class SledUnit {
   Result<wire::Frame> call(std::uint32_t sled, wire::Frame f) { return end(begin(sled, std::move(f))); }
   static Status plain(const Result<wire::Frame>& r) { return r.ok() ? wire::status_of(*r) : r.status(); }
 
-  static wire::Frame fence_frame(VpId vp, Epoch epoch) {
-    return wire::make_frame(wire::Kind::fence, [&](auto& b) { return fbs::CreateFence(b, vp, epoch); });
+  static wire::Frame fence_frame(VpId vp, Epoch epoch) { return fence_frame(designation(vp, epoch)); }
+  static wire::Frame fence_frame(const wire::Designation& d) {
+    return wire::make_frame(wire::Kind::fence, [&](auto& b) {
+      auto presented = d.to(b);
+      return fbs::CreateFence(b, d.vp, d.epoch, presented);
+    });
   }
   static Status fence_status(const Result<wire::Frame>& r, Epoch* held = nullptr) {
     if (!r.ok() || r->kind == wire::Kind::reply) return plain(r);
@@ -176,17 +205,26 @@ class SledUnit {
     Generation generation = 0;
     std::uint32_t slot_bytes = 0;
     std::vector<fbs::SlotState> slots;
+    fbs::Credential credential;
   };
-  static Column column_of(const fbs::Column& c) {
-    Column out{c.device(), c.column(), c.generation(), c.slot_bytes(), {}};
+  Column column_of(const fbs::Column& c) {
+    Column out{c.device(), c.column(), c.generation(), c.slot_bytes(), {}, {}};
+    if (c.credential()) out.credential = *c.credential();
+    credentials[{out.credential.sled(), c.device(), c.column()}] = out.credential;
     if (c.states())
       for (const auto* s : *c.states()) out.slots.push_back(*s);
     return out;
   }
-  static wire::Frame claim_frame(VpId vp, Epoch epoch, std::uint16_t device, std::uint32_t column, std::uint32_t bytes) {
-    return wire::make_frame(wire::Kind::claim_column, [&](auto& b) { return fbs::CreateClaimColumn(b, vp, epoch, device, column, bytes); });
+  static wire::Frame claim_frame(VpId vp, Epoch epoch, std::uint16_t device, std::uint32_t column, std::uint32_t bytes, NodeId role = 0) {
+    return claim_frame(designation(vp, epoch), device, column, bytes, role);
   }
-  static Result<Column> claimed(const Result<wire::Frame>& r) {
+  static wire::Frame claim_frame(const wire::Designation& d, std::uint16_t device, std::uint32_t column, std::uint32_t bytes = testing::slot_bytes(), NodeId role = 0) {
+    return wire::make_frame(wire::Kind::claim_column, [&](auto& b) {
+      auto presented = d.to(b);
+      return fbs::CreateClaimColumn(b, d.vp, d.epoch, device, column, bytes, role, presented);
+    });
+  }
+  Result<Column> claimed(const Result<wire::Frame>& r) {
     if (!r.ok()) return r.status();
     const auto* m = r->kind == wire::Kind::claim_reply ? r->as<fbs::ClaimReply>() : nullptr;
     if (!m) return Status(Code::internal, "no claim reply");
@@ -197,13 +235,19 @@ class SledUnit {
   Result<Column> claim(std::uint32_t sled, VpId vp, Epoch epoch, std::uint32_t column = 0, std::uint32_t bytes = testing::slot_bytes(), std::uint16_t device = 0) {
     return claimed(call(sled, claim_frame(vp, epoch, device, column, bytes)));
   }
+  static wire::Frame list_frame(const wire::Designation& d, std::uint16_t device = 0, std::uint32_t column = 0, NodeId role = 0) {
+    return wire::make_frame(wire::Kind::list_columns, [&](auto& b) {
+      auto presented = d.to(b);
+      return fbs::CreateListColumns(b, d.vp, d.epoch, device, column, role, presented);
+    });
+  }
   /// pages: bytes of each answer.
   Result<std::vector<Column>> list(std::uint32_t sled, VpId vp, Epoch epoch, std::vector<std::size_t>* pages = nullptr) {
     std::vector<Column> out;
     std::uint16_t device = 0;
     std::uint32_t column = 0;
     while (true) {
-      auto r = call(sled, wire::make_frame(wire::Kind::list_columns, [&](auto& b) { return fbs::CreateListColumns(b, vp, epoch, device, column); }));
+      auto r = call(sled, list_frame(designation(vp, epoch), device, column));
       if (!r.ok()) return r.status();
       const auto* m = r->kind == wire::Kind::columns ? r->as<fbs::Columns>() : nullptr;
       if (!m) return Status(Code::internal, "no columns");
@@ -216,7 +260,20 @@ class SledUnit {
     }
   }
   Status release(std::uint32_t sled, VpId vp, Epoch epoch) {
-    return plain(call(sled, wire::make_frame(wire::Kind::release_columns, [&](auto& b) { return fbs::CreateReleaseColumns(b, vp, epoch); })));
+    return plain(call(sled, release_frame(designation(vp, epoch))));
+  }
+  static wire::Frame release_frame(const wire::Designation& d) {
+    return wire::make_frame(wire::Kind::release_columns, [&](auto& b) {
+      auto presented = d.to(b);
+      return fbs::CreateReleaseColumns(b, d.vp, d.epoch, presented);
+    });
+  }
+  /// Of the place's column; asks the sled if the last one seen is of another epoch. Zeros: there is none.
+  fbs::Credential credential(const fbs::ChunkPlace& p, VpId vp, Epoch epoch) {
+    if (p.sled() < id(0) || p.sled() - id(0) >= nodes.size()) return {};
+    fbs::Credential& known = credentials[{p.sled(), p.device(), p.column()}];
+    if ((known.vp() != vp || known.epoch() != epoch) && sim.up(nodes[p.sled() - id(0)])) (void)list(p.sled() - id(0), vp, epoch);
+    return known;
   }
 
   static fbs::ChunkPlace place(std::uint32_t sled, std::uint32_t column, std::uint32_t slot, Generation g, std::uint16_t device = 0) {
@@ -254,11 +311,14 @@ class SledUnit {
     }(coder, s, parity));
   }
 
-  static wire::Frame write_frame(const Stripe& s, std::uint32_t chunk, const fbs::ChunkPlace& p, std::optional<Epoch> epoch = {}) {
+  wire::Frame write_frame(const Stripe& s, std::uint32_t chunk, const fbs::ChunkPlace& p, std::optional<Epoch> epoch = {}) {
+    return write_frame(s, chunk, p, credential(p, s.id.vp, epoch.value_or(s.id.epoch)), epoch);
+  }
+  static wire::Frame write_frame(const Stripe& s, std::uint32_t chunk, const fbs::ChunkPlace& p, const fbs::Credential& c, std::optional<Epoch> epoch = {}) {
     Buffer header = s.header(chunk, p.generation());
     fbs::StripeId sid = wire_id(s.id);
     wire::Frame f = wire::make_frame(wire::Kind::write_chunk, [&](auto& b) {
-      return fbs::CreateWriteChunk(b, s.id.vp, epoch.value_or(s.id.epoch), &sid, &p, static_cast<std::uint16_t>(chunk), static_cast<std::uint32_t>(header.size()));
+      return fbs::CreateWriteChunk(b, s.id.vp, epoch.value_or(s.id.epoch), &sid, &p, static_cast<std::uint16_t>(chunk), static_cast<std::uint32_t>(header.size()), &c);
     });
     f.payload = {header, s.chunks[chunk]};
     return f;
@@ -288,15 +348,23 @@ class SledUnit {
     out.blocks = data.slice(m->header_bytes(), data.size() - m->header_bytes());
     return out;
   }
-  static wire::Frame free_frame(StripeId stripe, const fbs::ChunkPlace& p, Epoch epoch, std::optional<VpId> vp = {}) {
+  wire::Frame free_frame(StripeId stripe, const fbs::ChunkPlace& p, Epoch epoch, std::optional<VpId> vp = {}) {
+    return free_frame(stripe, p, credential(p, vp.value_or(stripe.vp), epoch), epoch, vp);
+  }
+  static wire::Frame free_frame(StripeId stripe, const fbs::ChunkPlace& p, const fbs::Credential& c, Epoch epoch, std::optional<VpId> vp = {}) {
     fbs::StripeId sid = wire_id(stripe);
-    return wire::make_frame(wire::Kind::free_slot, [&](auto& b) { return fbs::CreateFreeSlot(b, vp.value_or(stripe.vp), epoch, &sid, &p); });
+    return wire::make_frame(wire::Kind::free_slot, [&](auto& b) { return fbs::CreateFreeSlot(b, vp.value_or(stripe.vp), epoch, &sid, &p, &c); });
   }
   Status free(std::uint32_t sled, StripeId stripe, const fbs::ChunkPlace& p, Epoch epoch, std::optional<VpId> vp = {}) {
     return plain(call(sled, free_frame(stripe, p, epoch, vp)));
   }
 
-  static wire::Frame stripe_frame(const Stripe& s, const std::vector<fbs::ChunkPlace>& places) {
+  wire::Frame stripe_frame(const Stripe& s, const std::vector<fbs::ChunkPlace>& places) {
+    std::vector<fbs::Credential> opened;
+    for (const fbs::ChunkPlace& p : places) opened.push_back(p.sled() ? credential(p, s.id.vp, s.id.epoch) : fbs::Credential());
+    return stripe_frame(s, places, opened);
+  }
+  static wire::Frame stripe_frame(const Stripe& s, const std::vector<fbs::ChunkPlace>& places, const std::vector<fbs::Credential>& credentials) {
     fbs::StripeId sid = wire_id(s.id);
     wire::Frame f = wire::make_frame(wire::Kind::write_stripe, [&](auto& b) {
       std::vector<flatbuffers::Offset<flatbuffers::String>> addresses;
@@ -304,8 +372,9 @@ class SledUnit {
       auto blocks = b.CreateVectorOfStructs(s.blocks);
       auto list = b.CreateVectorOfStructs(places);
       auto to = b.CreateVector(addresses);
+      auto opened = b.CreateVectorOfStructs(credentials);
       return fbs::CreateWriteStripe(b, s.id.vp, s.id.epoch, &sid, static_cast<std::uint16_t>(s.layout.k), static_cast<std::uint16_t>(s.layout.m),
-                                    static_cast<std::uint32_t>(s.chunks[0].size()), blocks, list, to);
+                                    static_cast<std::uint32_t>(s.chunks[0].size()), blocks, list, to, false, opened);
     });
     for (std::uint32_t i = 0; i < s.layout.k; ++i) f.payload.push_back(s.chunks[i]);
     return f;
@@ -345,6 +414,7 @@ class SledUnit {
   std::vector<Options> options;  // of each sled, from its next start on
   std::vector<sim::Node> nodes;
   std::vector<std::shared_ptr<SledDaemon>> daemons;
+  std::map<std::tuple<NodeId, std::uint16_t, std::uint32_t>, fbs::Credential> credentials;  // the last one seen of each column
   sim::Node client_node = 0;
   std::shared_ptr<Client> client;
 };

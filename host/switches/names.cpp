@@ -17,6 +17,7 @@ std::string_view switch_name(Switch s) {
       "unconditional-index-record", "retry-on-same-slots", "free-without-generation", "no-sled-fence", "sled-forgets-fences",
       "segment-generation-unchecked", "suspect-promoted", "torn-end-forgotten", "reuse-before-image", "index-without-reserve",
       "store-loses-last-transaction", "restored-store-promotes", "checkpoint-covers-uncommitted", "checkpoint-of-another-history", "checkpoint-not-read-back",
+      "signatures-unchecked", "credentials-unchecked", "roles-unchecked", "epoch-not-raised", "sleds-word-ignored", "sandbox-is-a-limit", "flush-asks-for-space", "sandbox-not-sent",
       "no-tls-demand", "card-parity-unverified", "hung-card-waited-for", "head-decodes", "card-back-untested",
       "dma-unrecorded", "dma-records-lost", "dma-function-unrecorded", "dma-range-unrecorded", "dma-record-before-data", "dma-overflow-ignored", "dma-reads-recorded", "log-all-ignored", "card-bus-unchecked",
       "record-gap-ignored", "examined-before-copied", "examiner-pauses", "record-counts-one-page", "records-ignored", "records-dropped", "records-of-function-lost", "records-of-range-dropped",
@@ -37,7 +38,7 @@ std::string_view path_name(Path p) {
       "image-rebuild", "suspect-after-replay", "repaired-from-member", "narrow-stripe", "stranger", "blank-waits", "restarted-inside-lease", "late-sync-refused", "sync-without-room", "member-replaced", "replaced-came-back", "left-for-good", "attempt-of-unknown-end",
       "epoch-start-appended", "truncate-logged", "proposal-sent", "image-sent", "index-record-appended",
       "segment-begun", "stripe-spread", "fence-persisted", "member-joined", "member-left", "primary-opened", "flush-gathered", "slow-left", "slow-back", "handed-over", "store-doubted",
-      "tail-dropped",
+      "tail-dropped", "store-rebuilt",
       "checkpoint-refused", "fall-back-checkpoint", "checkpoint-written", "checkpoint-loaded", "checkpoint-slot-freed"};
   return names[static_cast<std::size_t>(p)];
 }

@@ -64,6 +64,7 @@ enum class Path {
   handed_over,                   // a slow primary has made a faster reserve the next
   store_doubted,                 // 5.2  a control plane finds that its store is an older copy
   tail_dropped,                  // a truncation is done
+  store_rebuilt,                 // 5.2  a store that was lost has been made anew of what heads hold
   // Checkpoints
   checkpoint_refused,            // 9.1  it does not lie on the survivor's history
   fall_back_checkpoint,          // 9.3  the newest is torn or corrupt: an older one is used, with its delta

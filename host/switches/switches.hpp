@@ -65,6 +65,16 @@ enum class Switch {
   checkpoint_covers_uncommitted, // 9.1: it claims to be complete up to the log's end
   checkpoint_of_another_history, // 9.1: used though it does not lie on the survivor's list of epoch starts
   checkpoint_not_read_back,      // 9.3: it counts as soon as it has been written
+  // Credentials (FN)
+  signatures_unchecked,          // whatever calls itself a designation is taken for one
+  credentials_unchecked,         // writes and frees need none
+  roles_unchecked,               // a reserve gets credentials for whatever it asks
+  epoch_not_raised,              // another head becomes primary within the epoch
+  sleds_word_ignored,            // that it has been fenced off
+  // Sandboxes (FL)
+  sandbox_is_a_limit,            // nothing outside it is used
+  flush_asks_for_space,          // though the sandbox has some
+  sandbox_not_sent,              // to the primary
   // Front ends
   no_tls_demand,                 // an address with TLS serves without it, too
   // Coders that are not trusted (8.7)

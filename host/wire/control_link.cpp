@@ -1,5 +1,7 @@
 #include "wire/control_link.hpp"
 
+#include <algorithm>
+
 #include "base/logging.hpp"
 
 namespace luge::wire {
@@ -44,6 +46,7 @@ struct ControlLink::State {
   Callbacks callbacks;
   io::Event changed;
   std::map<NodeId, NodeRecord> nodes;
+  std::optional<KeyBytes> unit_key;
   Status refused;
   std::string last_complaint;
   bool registered = false;
@@ -105,6 +108,10 @@ Status ControlLink::State::accept(const Frame& frame) {
                                         ", the control plane to unit " + std::to_string(reply->unit()) +
                                         ": check the addresses in the configuration");
   identity.unit = reply->unit();
+  if (const auto* key = reply->key(); key && key->size() == sizeof(KeyBytes)) {
+    unit_key.emplace();
+    std::copy(key->begin(), key->end(), unit_key->begin());
+  }
   take_nodes(reply->nodes());
   return Status();
 }
@@ -216,6 +223,8 @@ io::Task<Result<Frame>> ControlLink::call(Frame request, io::Duration timeout) {
   if (!state_->refused.ok()) co_return state_->refused;
   co_return co_await state_->link.call(std::move(request), timeout);
 }
+
+std::optional<KeyBytes> ControlLink::unit_key() const { return state_->unit_key; }
 
 const std::map<NodeId, NodeRecord>& ControlLink::nodes() const { return state_->nodes; }
 

@@ -5,11 +5,13 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "wire/channel.hpp"
 #include "wire/control_generated.h"
+#include "wire/unit_key.hpp"
 
 namespace luge::wire {
 
@@ -57,6 +59,8 @@ class ControlLink {
   const Status& refused() const;
   io::Task<bool> wait_registered(io::Duration timeout);
   io::Task<Result<Frame>> call(Frame request, io::Duration timeout);
+  /// The unit's public key, as the control plane showed it at the last registration.
+  std::optional<KeyBytes> unit_key() const;
   const std::map<NodeId, NodeRecord>& nodes() const;
   const NodeRecord* node(NodeId id) const;
 

@@ -7,6 +7,7 @@ namespace luge::wire {
 namespace {
 
 constexpr std::size_t kMaxMembers = 16;
+constexpr std::string_view kSignedPrefix = "luge designation 1\n";  // no signature of anything else is one of a designation
 
 bool contains(const std::vector<NodeId>& v, NodeId n) { return std::find(v.begin(), v.end(), n) != v.end(); }
 
@@ -29,15 +30,21 @@ Designation Designation::from(const fbs::Designation& d) {
   o.layout = {d.k(), d.m()};
   o.min_copies = d.min_copies();
   o.blocks = d.blocks();
+  o.unit = d.unit();
+  if (d.volume()) o.volume = d.volume()->str();
+  o.vp_bytes = d.vp_bytes();
+  if (d.signature()) o.signature.assign(d.signature()->begin(), d.signature()->end());
   return o;
 }
 
 flatbuffers::Offset<fbs::Designation> Designation::to(flatbuffers::FlatBufferBuilder& b) const {
   auto reserves_vector = b.CreateVector(reserves);
   auto required_vector = b.CreateVector(required);
+  auto name = b.CreateString(volume);
+  auto signature_bytes = b.CreateVector(reinterpret_cast<const std::uint8_t*>(signature.data()), signature.size());
   return fbs::CreateDesignation(b, vp, epoch, revision, history, primary, reserves_vector, required_vector,
                                 static_cast<std::uint16_t>(layout.k), static_cast<std::uint16_t>(layout.m),
-                                static_cast<std::uint16_t>(min_copies), blocks);
+                                static_cast<std::uint16_t>(min_copies), blocks, unit, name, vp_bytes, signature_bytes);
 }
 
 std::string Designation::serialize() const {
@@ -54,6 +61,21 @@ Result<Designation> Designation::parse(std::string_view bytes) {
   if (bytes.empty() || !v.VerifyBuffer<fbs::Designation>(nullptr))
     return Status(Code::corrupt, "a stored designation does not verify");
   return from(*flatbuffers::GetRoot<fbs::Designation>(data));
+}
+
+std::string Designation::signed_bytes() const {
+  std::string out(kSignedPrefix);
+  auto put = [&out](auto n) {
+    for (std::size_t i = 0; i < sizeof n; ++i) out += static_cast<char>(n >> (8 * i));
+  };
+  for (std::uint64_t n : {unit, vp, epoch, revision, history, blocks, vp_bytes}) put(n);
+  for (std::uint32_t n : {layout.k, layout.m, min_copies, primary}) put(n);
+  for (const auto* list : {&reserves, &required}) {
+    put(static_cast<std::uint32_t>(list->size()));
+    for (NodeId n : *list) put(n);
+  }
+  put(static_cast<std::uint32_t>(volume.size()));
+  return out + volume;
 }
 
 std::vector<NodeId> Designation::members() const {

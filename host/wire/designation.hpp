@@ -22,6 +22,10 @@ struct Designation {
   Layout layout;
   std::uint32_t min_copies = 2;
   std::uint64_t blocks = 0;  ///< size of the VP
+  std::uint64_t unit = 0;     ///< these four are the control plane's to fill in, whatever is proposed
+  std::string volume;         ///< name
+  std::uint64_t vp_bytes = 0; ///< of the volume
+  std::string signature;      ///< 64 bytes (unit_key.hpp); empty: not signed
 
   bool operator==(const Designation&) const = default;
 
@@ -30,6 +34,8 @@ struct Designation {
   std::string serialize() const;
   static Result<Designation> parse(std::string_view bytes);
 
+  /// What is signed: everything but the signature, in one way only (docs/formats.md).
+  std::string signed_bytes() const;
   std::vector<NodeId> members() const;  ///< primary first
   bool has_member(NodeId n) const;
   bool requires_node(NodeId n) const;

@@ -80,10 +80,12 @@ void receive(const wire::Frame& f) {
   verify<fbs::OpenSession, fbs::SessionReply, fbs::WriteBatch, fbs::WriteReplies, fbs::ReadBatch, fbs::ReadReplies>(f);
   verify<fbs::Replicate, fbs::ReplicateAck, fbs::Confirm, fbs::Collect, fbs::CollectReply, fbs::Tail, fbs::SyncPart, fbs::AliveReply>(f);
   verify<fbs::RegisterNode, fbs::RegisterReply, fbs::Directory, fbs::Designate, fbs::Propose, fbs::Sandbox, fbs::VolumeView>(f);
+  verify<fbs::Fence, fbs::ListColumns, fbs::ClaimColumn, fbs::ReleaseColumns, fbs::WriteChunk, fbs::FreeSlot, fbs::ListHeld, fbs::Held, fbs::DropVp>(f);
   verify<fbs::IndexRecord, fbs::ImageBegin, fbs::ImagePart>(f);
   if (const auto* m = f.as<fbs::WriteStripe>()) {
     touch_all(m->blocks());
     touch_all(m->places());
+    touch_all(m->credentials());
     if (m->addresses())
       for (const auto* a : *m->addresses()) touch(a);
   }

@@ -25,6 +25,7 @@ constexpr const char* kElsewhere[][2] = {
     {"diverged-refused", "no fault comes there while the other rules hold; sim_head_test plays a primary that breaks them"},
     {"checkpoint-refused", "as not on the survivor's history: needs a loss that an operator has accepted; checkpoint_test"},
     {"fall-back-checkpoint", "come to, but by too few seeds yet to ask for 10; sim_checkpoint_test"},
+    {"store-rebuilt", "no store is lost for good in a seed; sim_lost_store_test"},
     {"gateway resumes after its slots were reused", "the sweep is not built: slots are not used again"},
     {"duplicate free", "the sweep is not built"},
     {"write waits on the snapshot cut", "snapshots are not built"},

@@ -90,6 +90,13 @@ class SimWorld final : public io::World {
   io::Time now() override { return io::Time(node_.local()); }
   std::int64_t wall_clock_ns() override { return 1'700'000'000'000'000'000 + node_.local().count(); }
   std::uint64_t random() override { return random_.next(); }
+  // Of a copy: a history does not change with who asks for secrets.
+  std::array<std::uint8_t, 32> secret() override {
+    std::array<std::uint8_t, 32> s;
+    Random copy = random_;
+    for (std::uint8_t& b : s) b = static_cast<std::uint8_t>(copy.next());
+    return s;
+  }
   io::Network& network() override { return network_; }
   io::Files& files() override { return files_; }
 

@@ -24,6 +24,7 @@ struct Unit::ControlDaemon {
     control::Options c;
     c.listen = kControlAddress;
     c.vp_bytes = u.shape_.vp_bytes;
+    c.signer = std::make_shared<wire::Signer>(wire::KeyBytes{static_cast<std::uint8_t>(kUnit), static_cast<std::uint8_t>(kUnit >> 8)});
     return c;
   }
   Unit& unit;
@@ -176,6 +177,12 @@ void Unit::set_store_back(Random& random) {
   if (past_.empty()) return;
   std::size_t back = std::min<std::size_t>(past_.size(), random.spread(1, 64));
   restore_store(past_[past_.size() - back]);
+}
+
+void Unit::lose_store() {
+  LUGE_CHECK(!sim_.up(control_node_));
+  *image_ = *control::MemoryStore::make_image(kUnit, image_->incarnation + 1);
+  *mark_ = {image_->incarnation, 0};
 }
 
 void Unit::restore_store(const control::Image& copy, bool mark) {

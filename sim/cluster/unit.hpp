@@ -66,6 +66,8 @@ class Unit {
   control::Image copy_of_store() const { return *image_; }
   /// `mark`: what lies beside it is set back as well, as when the whole directory is.
   void restore_store(const control::Image& copy, bool mark = false);
+  /// The store is gone, and a new one is made in its place. REQUIRES: the control plane is down.
+  void lose_store();
   /// How often an old copy has been put in place.
   std::uint64_t set_backs() const { return set_backs_; }
 

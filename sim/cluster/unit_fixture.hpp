@@ -87,6 +87,10 @@ class UnitTest : public testing::Test {
   void write(Lba first, std::uint32_t blocks, char with) {
     on_client([=](VolumeClient& c) { return client::write(c.world, *c.volume, first * kBlockBytes, filled(blocks, with)); });
   }
+  /// All of it, in records that fit a segment.
+  void fill(char with) {
+    for (Lba at = 0; at < kBlocks; at += 16) write(at, 16, with);
+  }
   /// What each block holds: its byte, '0' for zeros, '!' for an error.
   std::string contents() {
     std::string out;

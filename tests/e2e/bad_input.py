@@ -816,6 +816,27 @@ def frames_that_fail_verification(b):
             expect(s.closed(), f"the API does not end a connection with {junk[:30]}")
 
 
+def two_numbers(first, second):
+    """A flatbuffer table of two u64 and nothing else: Fence, ListColumns and ReleaseColumns with VP and epoch, without a designation."""
+    return struct.pack("<IHHHHiQQ", 12, 8, 20, 4, 12, 8, first, second)
+
+
+# Requirement: FN-03
+@check
+def forged_designations(b):
+    """who asks a sled for changes without a designation that was signed"""
+    list_columns, columns, release, fence_reply, reply, forged = 42, 43, 46, 41, 1, struct.pack("<H", 18)
+    vp = 1 << 16
+    for kind, answer in ((FENCE, fence_reply), (list_columns, columns), (release, reply)):
+        with Socket(b.run_socket("s1")) as s:
+            s.send(frame(kind, two_numbers(vp, 1 << 40 if kind == FENCE else b.unit.volume("v")["epoch"]), unit=b.unit_number))
+            header = FRAME.unpack(s.take(FRAME.size))
+            body = s.take(header[3])
+            expect(header[2] == answer and (forged in body or kind != FENCE), f"a sled answers kind {kind} with kind {header[2]}: {body}")
+    b.unit.wait("status has an alarm", lambda: any("sled-1 has refused" in a for a in b.unit.json("status")["alarms"]), 10)
+    expect_in("no designation is presented", str(b.unit.json("status")["alarms"]), "the alarm")
+
+
 # Requirement: B-10
 @check
 def peers_of_another_unit(b):
