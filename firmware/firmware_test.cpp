@@ -18,6 +18,7 @@
 #include "firmware/telemetry.hpp"
 #include "firmware/rules.hpp"
 #include "hls/registers/card.h"
+#include "sim/controller/model_flash.hpp"
 #include "switches/switches.hpp"
 
 bool fw::kept(Rule rule) {
@@ -355,6 +356,72 @@ TEST_F(FirmwareTest, AFaultOfTheCardIsRecordedOnceAndAWatchdogResetToo) {
   EXPECT_EQ(card.shared(SHARED_LAST_FAULT + 4), static_cast<uint32_t>(FaultKind::watchdog));
   EXPECT_EQ(card.command(Command::forget_fault), static_cast<uint32_t>(AnswerStatus::ok));
   EXPECT_EQ(card.shared(SHARED_LAST_FAULT + 4), 0u);
+}
+
+// A card with a flash of its own, of small slots.
+class FlashCard : public FakeCard {
+ public:
+  static constexpr uint32_t kSlot = 8192, kSector = 4096;
+  luge::image::FlashModel model{luge::image::flash_layout(kSlot, kSector)};
+  luge::sim::ModelFlash flash{model};
+  luge::sim::QuadSpi spi{flash};
+  using Medium = fw::FlashMedium<luge::image::FlashModel>;
+
+  uint32_t load(uint32_t a) override {
+    if (a - MAP_FLASH < MAP_FLASH_BYTES) return spi.load(a - MAP_FLASH);
+    return a == MAP_BOARD + 16 ? kSlot : a == MAP_BOARD + 20 ? kSector : FakeCard::load(a);
+  }
+  void store(uint32_t a, uint32_t v) override {
+    if (a - MAP_FLASH < MAP_FLASH_BYTES) spi.store(a - MAP_FLASH, v);
+    else FakeCard::store(a, v);
+  }
+  void power_on() {
+    set_shared(SHARED_SLOT, fw::kNoSlot);
+    fw::lose_power(), fw::boot();
+  }
+  fw::Record record() { return Medium(model, model.layout()).newest(); }
+  void update(uint32_t version) {
+    const Bytes bytes(5000, static_cast<unsigned char>(version));
+    fw::Sha256 sha;
+    sha.add(bytes.data(), 5000);
+    Medium medium(model, model.layout());
+    auto get = [&](uint32_t at, uint8_t* to, uint32_t n) { std::copy_n(bytes.begin() + at, n, to); };
+    ASSERT_EQ(fw::Slots<Medium>(medium).update({5000, version, sha.end()}, get, [](uint32_t, uint32_t) {}), fw::UpdateResult::done);
+  }
+};
+
+// Requirement: CF-03 switch=failed-card-ready
+TEST(FirmwareImages, OneThatFailsItsSelfTestIsNeverGoodAndFallsBack) {
+  FlashCard card;
+  fw::host::use(card);
+  card.update(1), card.power_on();
+  EXPECT_EQ(card.shared(SHARED_SLOT), uint32_t{fw::kSlotA});
+  EXPECT_TRUE(card.record().good);
+  card.update(2), card.wrong_parity = true;
+  for (uint32_t starts = 1; starts <= fw::kAttempts; ++starts) {
+    card.power_on();
+    ASSERT_EQ(card.shared(SHARED_SLOT), uint32_t{fw::kSlotB});
+    ASSERT_EQ(card.record().attempts, starts);
+    ASSERT_FALSE(card.record().good);
+  }
+  card.wrong_parity = false, card.power_on();
+  EXPECT_EQ(card.shared(SHARED_SLOT), uint32_t{fw::kSlotA});
+  EXPECT_EQ(card.shared(SHARED_STATE), static_cast<uint32_t>(FirmwareState::ready));
+  EXPECT_FALSE(card.model.golden_touched());
+}
+
+// Every wait for the flash ends.
+TEST(FirmwareImages, AFlashThatIsNotThereCostsABoundedTime) {
+  class Absent : public FakeCard {
+   public:
+    uint32_t load(uint32_t a) override { return a == MAP_BOARD + 16 ? 8192u : a == MAP_BOARD + 20 ? 4096u : FakeCard::load(a); }
+  } card;
+  fw::host::use(card);
+  card.set_shared(SHARED_SLOT, fw::kNoSlot);
+  fw::lose_power(), fw::boot();
+  EXPECT_LT(card.accesses, 20000000u);
+  EXPECT_EQ(card.shared(SHARED_SLOT), uint32_t{fw::kGolden});
+  EXPECT_EQ(card.shared(SHARED_STATE), static_cast<uint32_t>(FirmwareState::ready));
 }
 
 TEST_F(FirmwareTest, TheLogKeepsTheNewest) {

@@ -72,9 +72,9 @@ class VhostDiskTest : public ::testing::Test {
         ++taken;
         co_return memory.get();
       };
-      lease.give = [this]() -> io::Task<void> {
+      lease.give = [this, &world]() -> io::Task<void> {
+        while (away) co_await world.sleep(1ms);
         ++given;
-        co_return;
       };
       auto disk = VhostDisk::serve(world, o, lease);
       LUGE_CHECK(disk.ok());
@@ -112,8 +112,22 @@ class VhostDiskTest : public ::testing::Test {
   std::string path = directory / "disk.sock";
   std::unique_ptr<MemoryDisk> memory;
   std::shared_ptr<VhostDisk> served;
+  /// The front end stops queue 0; its next index.
+  static std::uint32_t stop(FrontEnd& f) {
+    vhost::RingState s{0, 0};
+    f.send(Message::get_vring_base, &s, sizeof s);
+    auto base = f.receive();
+    EXPECT_EQ(base.size(), sizeof s);
+    std::memcpy(&s, base.data(), std::min(base.size(), sizeof s));
+    return s.number;
+  }
+  bool comes_true(const std::function<bool()>& what) {
+    for (int i = 0; i < 2000 && !what(); ++i) std::this_thread::sleep_for(10ms);
+    return what();
+  }
   std::atomic<std::uint64_t> resize_to{0};
-  int taken = 0, given = 0;
+  std::atomic<int> taken{0}, given{0};
+  std::atomic<bool> away{false};  // the control plane, when the volume is given back
 };
 
 TEST_F(VhostDiskTest, TheVolumeIsHeldWhileARingRuns) {
@@ -143,6 +157,54 @@ TEST_F(VhostDiskTest, TheVolumeIsHeldWhileARingRuns) {
       EXPECT_EQ(s.number, d.next);
       EXPECT_EQ(given, round) << "the ring has stopped and the volume is still held";
     }
+  });
+}
+
+TEST_F(VhostDiskTest, AStopDoesNotWaitForAControlPlaneThatIsAway) {
+  run([&] {
+    Driver d;
+    FrontEnd f(FrontEnd::connect(path));
+    ASSERT_TRUE(f.start(d, kFeatures));
+    one(f, d, 1, 8);
+    away = true;
+    EXPECT_EQ(stop(f), d.next);  // receive() would have ended without an answer
+    EXPECT_EQ(given, 0);
+    ASSERT_TRUE(f.start(d, kFeatures, d.next));  // what it asks waits until the volume has been given back and taken anew
+    away = false;
+    one(f, d, 0, 8);
+    EXPECT_EQ(stop(f), d.next);
+    EXPECT_TRUE(comes_true([&] { return taken == given; }));
+  });
+}
+
+// A checkpoint stops the guest and lets it go on: the volume is neither given back nor taken anew. Where it doesn't go on, it is given back.
+TEST_F(VhostDiskTest, TheVolumeStaysWhileAManagerHasTheGuestStopped) {
+  run([&] {
+    Driver d;
+    FrontEnd f(FrontEnd::connect(path));
+    ASSERT_TRUE(f.start(d, kFeatures));
+    one(f, d, 1, 8);
+    Vmc vmc(path + card::kRecorderSuffix);
+    RecorderRequest quiesce;
+    quiesce.verb = RecorderVerb::quiesce, quiesce.value = 1;
+    for (int checkpoint = 0; checkpoint < 3; ++checkpoint) {
+      EXPECT_EQ(vmc.ask(quiesce).code, 0);
+      EXPECT_EQ(stop(f), d.next);
+      EXPECT_EQ(vmc.ask(RecorderVerb::resume).code, 0);
+      ASSERT_TRUE(f.start(d, kFeatures, d.next));
+      one(f, d, 0, 8);
+      EXPECT_EQ(given, 0);
+      EXPECT_EQ(taken, 1);
+    }
+    EXPECT_EQ(stop(f), d.next);
+    EXPECT_EQ(given, 1) << "nobody has the guest stopped but its front end";
+    ASSERT_TRUE(f.start(d, kFeatures, d.next));
+    one(f, d, 0, 8);
+    EXPECT_EQ(vmc.ask(quiesce).code, 0);
+    EXPECT_EQ(stop(f), d.next);
+    EXPECT_EQ(given, 1);
+    EXPECT_EQ(vmc.ask(RecorderVerb::resume).code, 0);
+    EXPECT_TRUE(comes_true([&] { return given == 2; })) << "the guest doesn't go on, and its volume is kept";
   });
 }
 

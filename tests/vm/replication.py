@@ -272,8 +272,8 @@ def standby(scene, expect_bad=False):
 def overflows(scene, rounds=3):
     """Nobody looks at a small ring between checkpoints: the disk waits, then writes without records and says so; that is enough."""
     host, guest, _ = overflowing(scene, None)
-    for i in range(rounds):
-        time.sleep(2.5)
+    for _ in range(rounds):
+        wait_overflow(scene)
         report, pages = one_compared(host, guest, scene)
         expect(not pages, f"checkpoint {report['checkpoint']} differs from the machine in pages {pages[:10]}")
     said = host.run("status")["protected"][0]["records"]
@@ -283,13 +283,25 @@ def overflows(scene, rounds=3):
     expect(guest.counts()[4] == 0, f"the guest found {guest.counts()[4]} bad blocks: {guest.lines()[-3:]}")
 
 
+def wait_overflow(scene):
+    """Until the disk has waited for its ring as long as it does, once more, and has written without records for a while."""
+    log = os.path.join(scene.unit.dir, "attach-1", "log")
+
+    def seen():
+        with open(log, errors="replace") as f:
+            return f.read().count("writes pass unrecorded")
+    before = seen()
+    scene.unit.wait("an overflow of the ring", lambda: seen() > before, 120)
+    time.sleep(1)
+
+
 def overflowing(scene, switch):
     """(host, guest, pages that differ already): a protected machine whose ring overflows between two checkpoints."""
     disk = scene.vhost()
     guest = scene.guest("source", disk)
-    guest.wait_working()
+    guest.wait_counts(lambda c: c[1] > 200, "the guest reads", 400)
     host = scene.vmstated("host1", broken=",".join(["examiner-pauses"] + ([switch] if switch else [])))
-    host.run("protect", "vm", "--qmp", guest.qmp, "--disk", disk, "--to", os.path.join(scene.work, "store"), "--keep", "3", "--not-durable", "--slots", "256")
+    host.run("protect", "vm", "--qmp", guest.qmp, "--disk", disk, "--to", os.path.join(scene.work, "store"), "--keep", "3", "--not-durable", "--slots", "16")
     return host, guest, set(one_compared(host, guest, scene)[1])
 
 
@@ -306,7 +318,10 @@ def control(scene, switch, where):
     for _ in range(20):
         if wrong:
             break
-        time.sleep(2.5 if switch == "overflow-ignored" else 0.5)
+        if switch == "overflow-ignored":
+            wait_overflow(scene)
+        else:
+            time.sleep(0.5)
         wrong |= set(one_compared(host, guest, scene)[1])
     expect(wrong, f"with {switch} no page differs in 20 checkpoints: the comparison can't fail")
     print(f"{switch}: {len(wrong)} pages differ, as they must", flush=True)

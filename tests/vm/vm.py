@@ -124,7 +124,7 @@ class Guest:
 
     def wait_working(self, seconds=400):
         """Until the pool is full of what the disk wrote, and more."""
-        return self.wait_counts(lambda c: c[1] > 3000 and c[2] > 200, "the guest reads and writes", seconds)
+        return self.wait_counts(lambda c: c[1] > 1500 and c[2] > 150, "the guest reads and writes", seconds)
 
     def wait_passes(self, more=2, seconds=400):
         """Until it has looked at all of its memory `more` times from now on."""
