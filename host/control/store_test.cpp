@@ -170,6 +170,11 @@ TEST_P(StoreTest, AnotherPrimaryNeedsAHigherEpoch) {
   d.reserves = {11, 13};
   d.required = {12, 13};
   EXPECT_EQ(store_->propose(12, 1, d).status.code(), Code::invalid);
+  Designation handed = first_designation();
+  handed.revision = 2;
+  handed.primary = 12;
+  handed.reserves = {11, 13};
+  EXPECT_EQ(store_->propose(11, 1, handed).status.code(), Code::invalid) << "not by the word of the primary itself either";
   d.epoch = 2;
   EXPECT_TRUE(store_->propose(12, 1, d).status.ok());
   Designation back = first_designation();
