@@ -170,7 +170,7 @@ TEST_F(CheckpointTest, ASurvivorThatHasRestartedTellsWhatIsNewer) {
   sim_.crash(node(lost), Crash::power);
   for (NodeId n : {first, second}) sim_.crash(node(n), Crash::power);
   for (NodeId n : {first, second}) sim_.restart(node(n));
-  ASSERT_TRUE(wait_for_state("open", 30s));
+  ASSERT_TRUE(sim_.run_until([&] { return designation().required.size() == 2 && text("state") == "open"; }, 30s));
   come_back_empty(lost);
   ASSERT_TRUE(all_required());
   EXPECT_GT(source(lost, "checkpoint"), 0u);
