@@ -306,8 +306,8 @@ TEST_F(CheckpointTest, OneIsFinishedWhileAFlushIsInProgress) {
     else if (p == Path::index_record_appended) flushing = false;
     else if (p == Path::checkpoint_written) within += flushing && sim_.current() == primary;
   });
-  for (Node n : unit_->sled_nodes()) sim_.disk(n).faults.slow = 40;
-  for (char c = 'A'; c <= 'P' && within == 0; ++c) write(0, 32, c), sim_.run_for(300ms);
+  for (Node n : unit_->sled_nodes()) sim_.disk(n).faults.slow = 100;
+  for (int i = 0; i < 60 && within == 0; ++i) write(i % 2 * 32, 32, static_cast<char>('A' + i % 26)), sim_.run_for(i % 2 * 300ms);
   on_reached({});
   EXPECT_GT(within, 0u);
 }
