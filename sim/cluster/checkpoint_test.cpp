@@ -101,7 +101,7 @@ TEST_F(CheckpointTest, AHeadThatHasLostItsDiskIsRebuiltFromACheckpointWhoseAutho
   EXPECT_EQ(contents(), kept);
 }
 
-// Requirement: MC-11, P-3.4 switch=unflushed-left-out
+// Requirement: MC-11, P-3.4
 TEST_F(CheckpointTest, WhatIsNewerThanTheCheckpointComesFromASurvivor) {
   write(0, 16, 'A');
   ASSERT_TRUE(flushed() && all_checkpointed());
@@ -278,6 +278,9 @@ struct ByAge : Triggers {
 struct ByPages : Triggers {
   ByPages() : Triggers([](head::Options& h) { h.checkpoint_pages = 1; }) {}
 };
+struct FlushedByAmount : CheckpointTest {
+  FlushedByAmount() : CheckpointTest([](head::Options& h) { small_checkpoints(h, Mode::all), h.flush_idle = 3600s, h.flush_bytes = 64 << 10; }) {}
+};
 struct ByNothing : Triggers {
   ByNothing() : Triggers([](head::Options&) {}) {}
 };
@@ -294,6 +297,28 @@ TEST_F(ByNothing, NoneIsDue) { EXPECT_FALSE(one_is_written()); }
 TEST_F(ByPages, UnflushedDataHoldsNothingBack) {
   EXPECT_TRUE(one_is_written());
   EXPECT_GT(unit_->head(designation().primary)->replica(designation().vp)->unflushed_blocks(), 0u) << "nothing is ever flushed here";
+}
+
+// A checkpoint names what no sled has yet: that comes from a survivor.
+// Requirement: MC-11, P-3.4 switch=unflushed-left-out
+TEST_F(FlushedByAmount, WhatACheckpointNamesAndNoSledHasComesFromASurvivor) {
+  write(0, 16, 'A');
+  write(32, 4, 'B');  // before the flush of the others is in the index
+  ASSERT_TRUE(sim_.run_until([&] { return unit_->head(designation().primary)->replica(designation().vp)->unflushed_blocks() == 4; }, 20s));
+  ASSERT_TRUE(all_checkpointed());
+  NodeId lost = designation().reserves[1], primary = designation().primary;
+  std::uint64_t unflushed = unit_->head(primary)->replica(designation().vp)->unflushed_blocks();
+  ASSERT_EQ(unflushed, 4u);
+  sim_.crash(node(lost), Crash::power);
+  ASSERT_TRUE(sim_.run_until([&] { return designation().required.size() == 2; }, 20s));
+  std::uint64_t loaded = times_reached(Path::checkpoint_loaded);
+  come_back_empty(lost);
+  EXPECT_TRUE(all_required());
+  EXPECT_GT(times_reached(Path::checkpoint_loaded), loaded);
+  const head::Head* h = unit_->head(lost);
+  ASSERT_TRUE(h);
+  EXPECT_EQ(h->replica(designation().vp)->missing_unflushed(), 0u);
+  EXPECT_EQ(h->replica(designation().vp)->unflushed_blocks(), unflushed);
 }
 
 // Requirement: MC-06 switch=checkpoint-waits-for-flush
