@@ -357,8 +357,7 @@ Status StoreTarget::begin(const Begin& b) {
   begin_ = b, path_ = file_of(folder, b.sequence), part_ = path_ + ".part";
   fd_ = ::open(part_.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
   if (fd_ < 0) return io_error(part_);
-  entries_.clear(), slots_ = 0;
-  where_.assign(b.shape.pages(), 0);
+  table_.begin(b.shape), slots_ = 0;
   return Status();
 }
 
@@ -366,13 +365,9 @@ Status StoreTarget::put(const PageBatch& batch) {
   if (fd_ < 0) return Status(Code::invalid, "no checkpoint has begun");
   const std::byte* from = batch.content.data();
   for (const auto& e : batch.entries) {
-    if (e.page >= where_.size()) return Status(Code::invalid, "page " + std::to_string(e.page) + " of a machine that has " + std::to_string(where_.size()));
-    if (where_[e.page] == 0) {
-      entries_.push_back({e.page, kNoSlot, 0, 0});
-      where_[e.page] = static_cast<std::uint32_t>(entries_.size());
-    }
-    CheckpointEntry& mine = entries_[where_[e.page] - 1];
-    mine.crc = e.crc;
+    auto entry = table_.add(e);
+    if (!entry.ok()) return entry.status();
+    CheckpointEntry& mine = **entry;
     if (e.zero) {
       mine.slot = kNoSlot;
       continue;
@@ -386,12 +381,12 @@ Status StoreTarget::put(const PageBatch& batch) {
 
 Status StoreTarget::commit(const std::string& device_state, const std::string& description) {
   if (fd_ < 0) return Status(Code::invalid, "no checkpoint has begun");
-  if (begin_.parent == 0 && entries_.size() != begin_.shape.pages()) return Status(Code::invalid, "a full checkpoint that hasn't every page");
+  if (Status s = table_.check_complete(begin_); !s.ok()) return s;
   CheckpointHeader h;
   h.sequence = begin_.sequence, h.parent = begin_.parent, h.memory_pages = begin_.shape.memory_pages, h.disk_pages = begin_.shape.disk_pages, h.slots = slots_;
   h.created_ns = static_cast<std::uint64_t>(std::chrono::system_clock::now().time_since_epoch() / std::chrono::nanoseconds(1));
   std::memcpy(h.machine, begin_.machine.data(), begin_.machine.size());
-  Status s = finish_file(fd_, part_, h, std::move(entries_), device_state, description, options_.durable);
+  Status s = finish_file(fd_, part_, h, table_.take(), device_state, description, options_.durable);
   if (s.ok() && ::rename(part_.c_str(), path_.c_str()) != 0) s = io_error(path_);
   if (s.ok() && options_.durable) s = sync_folder(store_.folder(begin_.machine));
   if (!s.ok()) return s;
@@ -408,7 +403,7 @@ void StoreTarget::abandon() {
   if (broken(Switch::checkpoint_half_kept)) {
     CheckpointHeader h;
     h.sequence = begin_.sequence, h.parent = begin_.parent, h.memory_pages = begin_.shape.memory_pages, h.disk_pages = begin_.shape.disk_pages, h.slots = slots_;
-    (void)finish_file(fd_, part_, h, std::move(entries_), "", "", false);
+    (void)finish_file(fd_, part_, h, table_.take(), "", "", false);
     ::rename(part_.c_str(), path_.c_str());
   } else {
     ::unlink(part_.c_str());

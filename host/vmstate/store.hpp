@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "vmstate/checkpoint_format.hpp"
+#include "vmstate/entry_table.hpp"
 #include "vmstate/target.hpp"
 
 namespace luge::vmstate {
@@ -71,8 +72,7 @@ class StoreTarget final : public Target {
   Begin begin_;
   std::string path_, part_;
   int fd_ = -1;
-  std::vector<CheckpointEntry> entries_;        // by arrival
-  std::vector<std::uint32_t> where_;            // page -> index in entries_ + 1
+  EntryTable table_;
   std::uint64_t slots_ = 0;
 };
 

@@ -12,37 +12,18 @@
 #include "base/crc32c.hpp"
 #include "io/testing.hpp"
 #include "switches/switches.hpp"
+#include "vmstate/image_testing.hpp"
 #include "vmstate/transfer.hpp"
 
 namespace luge::vmstate {
 namespace {
 
 namespace fs = std::filesystem;
-constexpr Shape kShape{300, 20};
+using testing::kShape, testing::read_file;
 
-std::string read_file(const std::string& path) {
-  std::ifstream f(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(f), {}};
-}
-
-class StoreTest : public ::testing::Test {
+class StoreTest : public testing::ImageTest {
  protected:
-  StoreTest() : image_(kShape.pages() * kPage, 0) {
-    for (std::uint64_t p = 0; p < kShape.pages(); p += 2) change(p);
-  }
   std::string store_directory() const { return directory_.path() + "/store"; }
-  void change(std::uint64_t page) {
-    for (std::size_t i = 0; i < kPage; ++i) image_[page * kPage + i] = static_cast<char>(random_());
-  }
-  PageBatch batch(const std::vector<std::uint64_t>& pages) const {
-    PageBatch b;
-    for (std::uint64_t p : pages) {
-      const Bytes content = as_bytes(std::string_view(image_).substr(p * kPage, kPage));
-      b.entries.push_back({p, crc32c(content), all_zero(content)});
-      if (!b.entries.back().zero) b.content.insert(b.content.end(), content.begin(), content.end());
-    }
-    return b;
-  }
   static std::vector<std::uint64_t> all() {
     std::vector<std::uint64_t> v(kShape.pages());
     for (std::uint64_t p = 0; p < v.size(); ++p) v[p] = p;
@@ -79,9 +60,6 @@ class StoreTest : public ::testing::Test {
     return out;
   }
   io::testing::TemporaryDirectory directory_{"/dev/shm"};
-  std::string image_;
-  std::map<std::uint64_t, std::string> images_;
-  std::mt19937_64 random_{7};
 };
 
 // Requirement: DWR-32

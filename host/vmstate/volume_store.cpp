@@ -342,7 +342,7 @@ Status VolumeTarget::begin(const Begin& b) {
   if (b.sequence <= *last) return Status(Code::exists, "the store has checkpoint " + std::to_string(*last) + " already");
   if (Status s = store_->check_alone(); !s.ok()) return failed(s);
   begin_ = b, open_ = true;
-  entries_.clear(), where_.assign(b.shape.pages(), 0);
+  table_.begin(b.shape);
   return Status();
 }
 
@@ -358,13 +358,9 @@ Status VolumeTarget::put(const PageBatch& batch) {
   std::uint64_t first = 0, count = 0;
   auto flush = [&] { return count == 0 ? Status() : store_->write(first, {run, count * kPage}); };
   for (const auto& e : batch.entries) {
-    if (e.page >= where_.size()) return Status(Code::invalid, "page " + std::to_string(e.page) + " of a machine that has " + std::to_string(where_.size()));
-    if (where_[e.page] == 0) {
-      entries_.push_back({e.page, kNoSlot, 0, 0});
-      where_[e.page] = static_cast<std::uint32_t>(entries_.size());
-    }
-    CheckpointEntry& mine = entries_[where_[e.page] - 1];
-    mine.crc = e.crc;
+    auto entry = table_.add(e);
+    if (!entry.ok()) return entry.status();
+    CheckpointEntry& mine = **entry;
     if (e.zero) {
       store_->give_up({mine});
       mine.slot = kNoSlot;
@@ -386,18 +382,17 @@ Status VolumeTarget::put(const PageBatch& batch) {
 
 Status VolumeTarget::commit(const std::string& device_state, const std::string& description) {
   if (!open_) return Status(Code::invalid, "no checkpoint has begun");
-  if (begin_.parent == 0 && entries_.size() != begin_.shape.pages()) return Status(Code::invalid, "a full checkpoint that hasn't every page");
+  if (Status s = table_.check_complete(begin_); !s.ok()) return s;
   open_ = false;
   VolumeStore::Checkpoint c;
-  c.machine = begin_.machine, c.sequence = begin_.sequence, c.parent = begin_.parent, c.shape = begin_.shape, c.entries = std::move(entries_);
+  c.machine = begin_.machine, c.sequence = begin_.sequence, c.parent = begin_.parent, c.shape = begin_.shape, c.entries = table_.take();
   c.created_ns = static_cast<std::uint64_t>(std::chrono::system_clock::now().time_since_epoch() / std::chrono::nanoseconds(1));
   return failed(store_->commit(std::move(c), device_state, description, keep_));
 }
 
 void VolumeTarget::abandon() {
   if (!std::exchange(open_, false)) return;
-  store_->give_up(entries_);
-  entries_.clear();
+  store_->give_up(table_.take());
 }
 
 }  // namespace luge::vmstate

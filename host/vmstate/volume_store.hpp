@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "vmstate/block_file.hpp"
+#include "vmstate/entry_table.hpp"
 #include "vmstate/store.hpp"
 #include "vmstate/target.hpp"
 
@@ -96,8 +97,7 @@ class VolumeTarget final : public Target {
   std::unique_ptr<VolumeStore> store_;
   bool open_ = false;
   Begin begin_;
-  std::vector<CheckpointEntry> entries_;  // by arrival
-  std::vector<std::uint32_t> where_;      // page -> index in entries_ + 1
+  EntryTable table_;
 };
 
 }  // namespace luge::vmstate

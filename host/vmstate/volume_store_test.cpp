@@ -9,11 +9,12 @@
 #include "base/crc32c.hpp"
 #include "io/testing.hpp"
 #include "switches/switches.hpp"
+#include "vmstate/image_testing.hpp"
 
 namespace luge::vmstate {
 namespace {
 
-constexpr Shape kShape{300, 20};
+using testing::kShape, testing::read_file;
 
 /// A volume whose power fails: after `writes_left` writes nothing arrives any more, and the one that is cut off arrives in part.
 struct Volume {
@@ -49,28 +50,8 @@ class VolumeFile final : public BlockFile {
   const std::string name_ = "volume";
 };
 
-std::string read_file(const std::string& path) {
-  std::ifstream f(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(f), {}};
-}
-
-class VolumeStoreTest : public ::testing::Test {
+class VolumeStoreTest : public testing::ImageTest {
  protected:
-  VolumeStoreTest() : image_(kShape.pages() * kPage, 0) {
-    for (std::uint64_t p = 0; p < kShape.pages(); p += 2) change(p);
-  }
-  void change(std::uint64_t page) {
-    for (std::size_t i = 0; i < kPage; ++i) image_[page * kPage + i] = static_cast<char>(random_());
-  }
-  PageBatch batch(const std::vector<std::uint64_t>& pages) const {
-    PageBatch b;
-    for (std::uint64_t p : pages) {
-      const Bytes content = as_bytes(std::string_view(image_).substr(p * kPage, kPage));
-      b.entries.push_back({p, crc32c(content), all_zero(content)});
-      if (!b.entries.back().zero) b.content.insert(b.content.end(), content.begin(), content.end());
-    }
-    return b;
-  }
   VolumeTarget target(std::size_t keep = 3) {
     return VolumeTarget([this]() -> Result<std::unique_ptr<BlockFile>> { return std::unique_ptr<BlockFile>(new VolumeFile(volume_)); }, keep);
   }
@@ -115,9 +96,6 @@ class VolumeStoreTest : public ::testing::Test {
 
   io::testing::TemporaryDirectory directory_{"/dev/shm"};  // nothing here is about the disk
   Volume volume_;
-  std::string image_;
-  std::map<std::uint64_t, std::string> images_;
-  std::mt19937_64 random_{7};
 };
 
 TEST_F(VolumeStoreTest, EveryCheckpointThatIsKeptIsRestoredToTheByte) {
