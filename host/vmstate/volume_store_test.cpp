@@ -131,6 +131,7 @@ TEST_F(VolumeStoreTest, APowerFailureLosesNoCheckpoint) {
     const auto after = kept();
     if (after == before) image_ = image;  // else it was whole after all
     else ++last;
+    ASSERT_FALSE(after.empty()) << "cut off at write " << cut;
     ASSERT_EQ(after.back(), last);
     ASSERT_TRUE(!s.ok() || after != before);
     for (std::uint64_t k : after) expect_restored(k);
