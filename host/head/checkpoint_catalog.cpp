@@ -44,7 +44,7 @@ void add(CheckpointCatalog& catalog, NodeId sled, const fbs::CheckpointSlot& s) 
     it = c.stripes.emplace(coding::checkpoint_block(s.first()), std::move(row));
   }
   if (s.chunk_index() < it->second.places.size())
-    it->second.places[s.chunk_index()] = fbs::ChunkPlace(sled, s.column(), s.slot(), s.device(), 0, s.generation());
+    it->second.places.set(s.chunk_index(), fbs::ChunkPlace(sled, s.column(), s.slot(), s.device(), 0, s.generation()));
 }
 
 io::Task<void> list_sled(Context& ctx, VpId vp, NodeId sled, CheckpointCatalog& out) {

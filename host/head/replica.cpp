@@ -12,7 +12,7 @@ constexpr std::size_t kKeptSmallRecords = 8192;   // metadata records kept in me
 constexpr std::size_t kPagesPerPart = 32;
 constexpr std::size_t kStripesPerPart = 512;
 constexpr std::size_t kEntriesPerPart = 8192;
-constexpr std::size_t kKeptChanges = 256 << 10;      // 6 MiB: beyond, a member that lags is told whole pages
+constexpr std::size_t kKeptChanges = 256 << 10;      // blocks, 6 MiB if no two of them are neighbours: beyond, a member that lags is told whole pages
 
 }  // namespace
 
@@ -23,7 +23,7 @@ bool StripeRow::narrower() const {
 NodeId StripeRow::sled_of(std::uint32_t block) const {
   std::uint32_t per_chunk = chunk_bytes / kBlockBytes;
   std::uint32_t chunk = per_chunk == 0 ? layout.k : block / per_chunk;
-  return chunk < layout.k && chunk < places.size() ? places[chunk].sled() : 0;
+  return chunk < layout.k && chunk < places.size() ? places.sled_of(chunk) : 0;
 }
 
 void Replica::append(RecordPtr record) {
@@ -107,13 +107,21 @@ void Replica::count_live(std::uint64_t stripe, std::uint32_t block, bool more) {
   else if (live > 0) --live;
 }
 
-void Replica::remember(Lsn at, Lba lba, std::uint64_t cleared) {
-  changes_.push_back({at, lba, cleared});
-  if (changes_.size() > kKeptChanges) forget_changes(changes_.front().at);
+void Replica::remember(Lsn at, Lba lba, std::uint32_t blocks) {
+  changed_blocks_ += blocks;
+  if (!changes_.empty() && changes_.back().follows(at, lba)) changes_.back().blocks += blocks;
+  else changes_.push_back({at, lba, blocks, false});
+  if (changed_blocks_ > kKeptChanges) forget_changes(changes_.front().at);
+}
+
+void Replica::remember_cleared(Lsn at, Lba lba, std::uint32_t blocks) {
+  ++changed_blocks_;
+  changes_.push_back({at, lba, blocks, true});
+  if (changed_blocks_ > kKeptChanges) forget_changes(changes_.front().at);
 }
 
 void Replica::forget_changes(Lsn lsn) {
-  while (!changes_.empty() && changes_.front().at <= lsn) changes_.pop_front();
+  for (; !changes_.empty() && changes_.front().at <= lsn; changes_.pop_front()) changed_blocks_ -= changes_.front().weight();
   changes_from_ = std::max(changes_from_, std::min(lsn, commit_));
 }
 
@@ -128,14 +136,14 @@ void Replica::apply(Record& record) {
       for (std::uint32_t i = 0; i < h.blocks(); ++i) {
         Lba lba = h.lba() + i;
         drop(index_.set(lba, Entry::at_lsn(h.lsn()), h.lsn()));
-        remember(h.lsn(), lba);
         auto t = tail_.find(lba);
         if (t != tail_.end() && t->second == h.lsn()) tail_.erase(t);
       }
+      remember(h.lsn(), h.lba(), h.blocks());
       break;
     case RecordKind::trim:
       index_.clear(h.lba(), h.blocks(), h.lsn(), [this](Lba, Entry old) { drop(old); });
-      remember(h.lsn(), h.lba(), h.blocks());
+      remember_cleared(h.lsn(), h.lba(), h.blocks());
       std::erase_if(tail_ranges_, [&](const RecordPtr& r) { return r->lsn() == h.lsn(); });
       break;
     case RecordKind::index:
@@ -168,7 +176,7 @@ void Replica::apply_index(const Record& record) {
       if (index_.get(p->lba()).hole()) reached(Path::trim_during_flush);
       if (index_.get(p->lba()) != Entry::at_lsn(p->lsn()) && !broken(Switch::unconditional_index_record)) continue;
       drop(index_.set(p->lba(), Entry::at_stripe(number, p->block()), record.lsn()));
-      remember(record.lsn(), p->lba());
+      remember(record.lsn(), p->lba(), 1);
       count_live(number, p->block(), true);
     }
   }
@@ -316,7 +324,7 @@ flatbuffers::Offset<fbs::Page> Replica::save_page(flatbuffers::FlatBufferBuilder
 flatbuffers::Offset<fbs::Stripe> Replica::save_row(flatbuffers::FlatBufferBuilder& b, std::uint64_t number) const {
   const StripeRow& row = stripes_.at(number);
   fbs::StripeId id(row.id.vp, row.id.epoch, row.id.counter);
-  auto places = b.CreateVectorOfStructs(row.places.data(), row.places.size());
+  auto places = b.CreateVectorOfStructs(row.places.unpacked());
   return fbs::CreateStripe(b, number, &id, static_cast<std::uint16_t>(row.layout.k), static_cast<std::uint16_t>(row.layout.m),
                            row.chunk_bytes, places, row.live_blocks, row.changed);
 }
@@ -330,7 +338,7 @@ std::size_t Replica::Image::bytes() const {
 std::vector<Lba> Replica::changed_blocks(Lsn base) const {
   std::vector<Lba> out;
   for (auto it = changes_.rbegin(); it != changes_.rend() && it->at > base; ++it)
-    if (it->cleared == 0) out.push_back(it->lba);
+    for (std::uint32_t i = 0; i < it->blocks && !it->cleared; ++i) out.push_back(it->lba + i);
   std::sort(out.begin(), out.end());
   out.erase(std::unique(out.begin(), out.end()), out.end());
   return out;
@@ -356,7 +364,7 @@ void Replica::choose_form(Lsn base, ImageFor whom, std::vector<std::uint64_t>& p
   if (whom == ImageFor::checkpoint && blocks.size() * kEntryBytes > pages.size() * kPageBytes) return;
   pages.clear();
   for (const Change& c : changes_)
-    if (c.at > base && c.cleared != 0) cleared.emplace_back(c.lba, c.cleared);
+    if (c.at > base && c.cleared) cleared.emplace_back(c.lba, c.blocks);
   for (Lba lba : blocks) entries.emplace_back(lba, index_.get(lba).raw());
 }
 
@@ -529,7 +537,7 @@ bool Replica::load_image(RecordKind kind, const std::string& body) {
   image_point_ = changes_from_ = done->point.lsn;
   lowest_base_ = done->lowest;
   logged_ = done->logged;
-  changes_.clear();
+  changes_.clear(), changed_blocks_ = 0;
   return true;
 }
 
@@ -568,7 +576,7 @@ void Replica::apply_delta() {
   for (std::uint64_t n : done->dropped) index_.drop_page(n, at);
   for (auto [lba, blocks] : done->cleared) index_.clear(lba, blocks, at, [](Lba, Entry) {});
   for (auto [lba, entry] : done->entries) index_.set(lba, entry, at);
-  changes_.clear();
+  changes_.clear(), changed_blocks_ = 0;
   changes_from_ = at;
   for (auto& [number, row] : done->stripes) {
     note_width(number, row);
@@ -620,7 +628,7 @@ std::uint64_t Replica::begin_history(LogPoint start, const std::vector<std::pair
   window_ = start.lsn + 1;
   // Nothing of the histories before is caught up from here: who takes part in this one takes it whole.
   lowest_base_ = changes_from_ = start.lsn;
-  changes_.clear();
+  changes_.clear(), changed_blocks_ = 0;
   recount();
   return lost.size();
 }
@@ -685,7 +693,7 @@ void Replica::reset() {
   window_ = 1;
   lowest_base_ = changes_from_ = 0;
   logged_ = 0;
-  changes_.clear();
+  changes_.clear(), changed_blocks_ = 0;
   abandon_loading();
 }
 

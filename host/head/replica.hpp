@@ -195,7 +195,8 @@ class Replica {
     std::uint32_t segment;
   };
   void apply(Record& record);
-  void remember(Lsn at, Lba lba, std::uint64_t cleared = 0);
+  void remember(Lsn at, Lba lba, std::uint32_t blocks);
+  void remember_cleared(Lsn at, Lba lba, std::uint32_t blocks);
   std::vector<Lba> changed_blocks(Lsn base) const;
   void apply_index(const Record& record);
   void note_width(std::uint64_t number, const StripeRow& row);
@@ -240,9 +241,13 @@ class Replica {
   struct Change {
     Lsn at;
     Lba lba;
-    std::uint64_t cleared;
+    std::uint32_t blocks;
+    bool cleared;  // they have become holes; else each may be something of its own now
+    bool follows(Lsn lsn, Lba next) const { return at == lsn && !cleared && lba + blocks == next; }
+    std::uint64_t weight() const { return cleared ? 1 : blocks; }
   };
   std::deque<Change> changes_;
+  std::uint64_t changed_blocks_ = 0;    // sum of their weights
   Lsn changes_from_ = 0;                // all behind it are there
   std::uint64_t metadata_logged_ = 0, logged_ = 0;
   struct Loading;

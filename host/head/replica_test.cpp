@@ -1,6 +1,7 @@
 // Index, sessions and replica: what committed records add up to.
 #include "head/replica.hpp"
 
+#include <cstring>
 #include <gtest/gtest.h>
 
 #include <random>
@@ -344,6 +345,30 @@ TEST(Index, HoldsWhatAMapHolds) {
       }
   });
   EXPECT_EQ(seen, model.size());
+}
+
+TEST(Places, GiveBackWhatWasPacked) {
+  auto same = [](const fbs::ChunkPlace& a, const fbs::ChunkPlace& b) { return std::memcmp(&a, &b, sizeof a) == 0; };
+  std::vector<fbs::ChunkPlace> small, none(3);
+  for (std::uint32_t i = 0; i < 6; ++i) small.emplace_back(40 + i, 300 + i, 70000 * i, i, 0, 1);
+  std::vector<fbs::ChunkPlace> large(14, fbs::ChunkPlace(0xffffffff, 0xffffffff, 0xffffffff, 0xffff, 0xffff, 0xffffffffffffffff));
+  large[13] = {};
+  for (const auto& places : {small, none, large, std::vector<fbs::ChunkPlace>()}) {
+    Places packed{std::span<const fbs::ChunkPlace>(places)};
+    Places copy = packed;
+    ASSERT_EQ(copy.size(), places.size());
+    for (std::size_t i = 0; i < places.size(); ++i) {
+      EXPECT_TRUE(same(copy.at(i), places[i]));
+      EXPECT_EQ(copy.sled_of(i), places[i].sled());
+    }
+    EXPECT_THROW(copy.at(places.size()), std::out_of_range);
+    EXPECT_THROW(copy.sled_of(places.size()), std::out_of_range);
+    EXPECT_EQ(copy.unpacked().size(), places.size());
+  }
+  Places one(2);
+  one.set(1, large[0]);
+  EXPECT_TRUE(same(one[0], fbs::ChunkPlace()));
+  EXPECT_TRUE(same(one[1], large[0]));
 }
 
 TEST(Index, ASharedRootKeepsWhatItSaw) {  // protocol 7.3

@@ -12,7 +12,7 @@ using namespace std::chrono_literals;
 
 io::Task<Result<StripeReader::Piece>> StripeReader::read_chunk(const StripeRow& row, std::uint32_t chunk, std::uint32_t first,
                                                                std::uint32_t count, bool want_header) {
-  const fbs::ChunkPlace& place = row.places[chunk];
+  const fbs::ChunkPlace place = row.places[chunk];
   if (place.sled() == 0) co_return Status(Code::not_found, "chunk was never written");
   const wire::NodeRecord* node = ctx_.control->node(place.sled());
   if (!node || !node->alive) co_return Status(Code::unavailable, "sled " + std::to_string(place.sled()) + " is down");
@@ -122,7 +122,7 @@ io::Task<Result<StripeReader::Rebuilt>> StripeReader::rebuilt_by_sled(const Stri
   NodeId sled = able[(row.id.counter + first) % able.size()];
   fbs::StripeId id(row.id.vp, row.id.epoch, row.id.counter);
   auto answer = co_await ctx_.connections->call(sled, wire::make_frame(wire::Kind::rebuild, [&](auto& b) {
-    auto places = b.CreateVectorOfStructs(row.places.data(), row.places.size());
+    auto places = b.CreateVectorOfStructs(row.places.unpacked());
     return fbs::CreateRebuild(b, &id, static_cast<std::uint16_t>(row.layout.k), static_cast<std::uint16_t>(row.layout.m), places,
                               b.CreateVectorOfStrings(addresses), static_cast<std::uint16_t>(chunk), first, count);
   }), 3s);

@@ -54,7 +54,7 @@ io::Task<Status> Primary::widen(std::uint64_t number) {
     co_return s;
   }
   for (std::size_t i = 0; i < places->size(); ++i)
-    if ((*places)[i].sled() != 0) row.places[i] = (*places)[i];
+    if ((*places)[i].sled() != 0) row.places.set(i, (*places)[i]);
   Lsn lsn = append(RecordKind::index, 0, 0, {}, row_record(number, row), {})->lsn();
   co_await wait_commit(lsn);
   counters_.parity_chunks += row.chunk_bytes;
@@ -65,7 +65,7 @@ io::Task<Status> Primary::widen(std::uint64_t number) {
 std::string Primary::row_record(std::uint64_t number, const StripeRow& row) const {
   flatbuffers::FlatBufferBuilder b;
   fbs::StripeId id(row.id.vp, row.id.epoch, row.id.counter);
-  auto places = b.CreateVectorOfStructs(row.places.data(), row.places.size());
+  auto places = b.CreateVectorOfStructs(row.places.unpacked());
   std::vector<flatbuffers::Offset<fbs::Stripe>> stripes{fbs::CreateStripe(b, number, &id, static_cast<std::uint16_t>(row.layout.k),
                                                                          static_cast<std::uint16_t>(row.layout.m), row.chunk_bytes, places, 0)};
   auto list = b.CreateVector(stripes);
