@@ -16,7 +16,7 @@ namespace json = boost::json;
 constexpr int kTimeout = 30;
 
 struct VolumeArguments {
-  std::string name, size, layout, nbd, vhost_user, node, head;
+  std::string name, size, layout, nbd, vhost_user, node, head, to;
   std::uint32_t copies = 0;
   int timeout = 60;
   bool force = false, wait = false, take_over = false, read_only = false, incoming = false;
@@ -142,6 +142,17 @@ int flush(const Context& c, const Arguments& a) {
   return kOk;
 }
 
+int move(const Context& c, const Arguments& a) {
+  if (Status s = check_path(a->name); !s.ok()) return complain(s);
+  json::object body{{"from", a->head}, {"to", a->to}, {"wait", a->wait}, {"timeout_ms", static_cast<std::int64_t>(a->timeout) * 1000}};
+  auto v = c.request("POST", path_of(a->name, "move"), body, a->timeout + 5);
+  if (!v.ok()) return complain(v.status());
+  if (c.json) return print_json(*v), kOk;
+  std::cout << "volume " << a->name << ": " << number_of(*v, "vps") << " partition(s) have another copy in place of that of " << a->head
+            << (a->wait ? "" : "; luge volume show says how far they are") << "\n";
+  return kOk;
+}
+
 int recover(const Context& c, const Arguments& a) {
   if (Status s = check_path(a->name); !s.ok()) return complain(s);
   json::object body{{"accept_loss", a->head}, {"force", a->force}};
@@ -216,7 +227,7 @@ int detach(const Context& c, const Arguments& a) {
 }  // namespace
 
 void add_volume_commands(CLI::App& app, Context& context) {
-  auto* volume = app.add_subcommand("volume", "Volumes: create, ls, show, rm, flush, recover");
+  auto* volume = app.add_subcommand("volume", "Volumes: create, ls, show, rm, flush, move, recover");
   volume->require_subcommand(1);
   auto add = [&](const char* name, const char* text, auto run) {
     auto a = std::make_shared<VolumeArguments>();
@@ -264,6 +275,17 @@ void add_volume_commands(CLI::App& app, Context& context) {
     sub->add_option("NAME", a->name)->required();
     sub->add_flag("--wait", a->wait, "until nothing is unflushed");
     sub->add_option("--timeout", a->timeout, "seconds; default 60")->check(CLI::Range(1, 3600));
+  }
+  {
+    auto [sub, a] = add("move", "Let another head hold the copy that a head has, while the volume is used", move);
+    sub->add_option("NAME", a->name)->required();
+    sub->add_option("--from", a->head, "the head that is to be without it: its machine is to go, or is not trusted")->required();
+    sub->add_option("--to", a->to, "the head that takes its place; default: one is chosen");
+    sub->add_flag("--wait", a->wait, "until the new copy has caught up");
+    sub->add_option("--timeout", a->timeout, "seconds; default 60")->check(CLI::Range(1, 3600));
+    sub->footer("Refused when too few whole copies would be left, with what that would cost: a last copy is never given up by this.\n"
+                "The copy of a primary is moved after it has handed over. To empty a head, move each of its volumes (luge volume ls).\n"
+                "Example: luge volume move disk1 --from head-3 --wait");
   }
   {
     auto [sub, a] = add("recover", "Serve a closed volume again from one head's replica, giving up what that head lacks", recover);

@@ -164,11 +164,12 @@ io::Task<Answer> ControlApi::volume(std::string method, std::string name, std::s
     co_return Answer{*removed ? 200u : 202u, json::object{{"name", name}, {"complete", *removed}}};
   }
   if (action.empty()) co_return wrong_method("GET, DELETE");
-  if (action != "flush" && action != "attach" && action != "detach" && action != "recover" && action != "resize")
-    co_return error_answer(Status(Code::not_found, "a volume knows flush, attach, detach, resize and recover"));
+  if (action != "flush" && action != "attach" && action != "detach" && action != "recover" && action != "resize" && action != "move")
+    co_return error_answer(Status(Code::not_found, "a volume knows flush, attach, detach, resize, move and recover"));
   if (method != "POST") co_return wrong_method("POST");
   if (action == "flush") co_return co_await flush(std::move(name), std::move(body));
   if (action == "resize") co_return co_await resize(std::move(name), std::move(body));
+  if (action == "move") co_return co_await move(std::move(name), std::move(body));
   if (action == "recover") co_return co_await recover(std::move(name), std::move(body));
   if (action == "attach") co_return co_await attach(std::move(name), std::move(body));
   Status s = co_await control_.volumes().detach(name);
@@ -227,6 +228,18 @@ io::Task<Answer> ControlApi::flush(std::string name, json::object body) {
       co_return error_answer(Status(Code::timed_out, std::to_string(*left) + " bytes are not flushed yet"));
     co_await control_.world().sleep(std::chrono::milliseconds(50));
   }
+}
+
+io::Task<Answer> ControlApi::move(std::string name, json::object body) {
+  Fields f(body);
+  std::string from = f.text("from"), to = f.text("to");
+  std::uint64_t ms = f.number("timeout_ms", kFlushTimeoutMs);
+  bool wait = f.flag("wait");
+  if (Status s = f.status(); !s.ok()) co_return error_answer(s);
+  if (from.empty()) co_return error_answer(Status(Code::invalid, "'from' must name the head that is to be without a copy"));
+  auto vps = co_await control_.volumes().move(name, from, to, wait, std::chrono::milliseconds(std::min<std::uint64_t>(ms, kMaxTimeoutMs)));
+  if (!vps.ok()) co_return error_answer(vps.status());
+  co_return Answer{200, json::object{{"name", name}, {"from", from}, {"vps", *vps}}};
 }
 
 io::Task<Answer> ControlApi::recover(std::string name, json::object body) {

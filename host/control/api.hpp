@@ -23,6 +23,7 @@ class ControlApi {
 
  private:
   io::Task<Answer> volume(std::string method, std::string name, std::string action, bool force, boost::json::object body);
+  io::Task<Answer> move(std::string name, boost::json::object body);
   io::Task<Answer> recover(std::string name, boost::json::object body);
   io::Task<Answer> rebuild(boost::json::object body);
   Answer create(const boost::json::object& body);

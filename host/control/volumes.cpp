@@ -206,6 +206,56 @@ io::Task<Status> Volumes::grow_vp(VpId vp, std::uint64_t blocks, io::Time deadli
   }
 }
 
+bool Volumes::has_copy(VpId vp, NodeId n) const {
+  auto it = store_.image().designations.find(vp);
+  return it != store_.image().designations.end() && it->second.has_member(n);
+}
+
+io::Task<Result<std::uint32_t>> Volumes::move(std::string name, std::string from, std::string to, bool wait, io::Duration timeout) {
+  const Volume* found = store_.image().find_volume(name);
+  if (found == nullptr) co_return Status(Code::not_found, "there is no volume " + name);
+  const Node* source = registry_.find_name(from);
+  if (source == nullptr || !source->is("head")) co_return Status(Code::not_found, "there is no head " + from);
+  const Node* target = to.empty() ? nullptr : registry_.find_name(to);
+  if (!to.empty() && (target == nullptr || !target->is("head"))) co_return Status(Code::not_found, "there is no head " + to);
+  NodeId source_id = source->row.id, target_id = target ? target->row.id : 0;
+  Volume v = *found;
+  io::Time deadline = world_.now() + timeout;
+  std::vector<VpId> moved;
+  for (std::uint32_t i = 0; i < v.vps(); ++i) {
+    VpId vp = make_vp(v.id, i);
+    if (!has_copy(vp, source_id)) continue;
+    Status s = co_await move_vp(vp, source_id, target_id, deadline);
+    if (!s.ok()) co_return s.with(from + " keeps its copy of partition " + std::to_string(i) + " of " + name);
+    events_.note("VP " + std::to_string(vp) + ": another head takes the place of " + from + ", as an operator wants it");
+    moved.push_back(vp);
+  }
+  if (moved.empty()) co_return Status(Code::conflict, from + " has no copy of volume " + name);
+  auto whole = [&](VpId vp) {
+    auto it = store_.image().designations.find(vp);
+    return it == store_.image().designations.end() || it->second.required.size() == it->second.members().size();
+  };
+  while (wait && !std::all_of(moved.begin(), moved.end(), whole)) {
+    if (world_.now() >= deadline) co_return Status(Code::timed_out, from + " has no copy of " + name + " any more, but the new one has not caught up yet");
+    co_await world_.sleep(std::chrono::milliseconds(50));
+  }
+  co_return static_cast<std::uint32_t>(moved.size());
+}
+
+// A primary that has moved, or moves because it is itself the one to go, is what asking again is for.
+io::Task<Status> Volumes::move_vp(VpId vp, NodeId from, NodeId to, io::Time deadline) {
+  while (has_copy(vp, from)) {
+    NodeId primary = store_.image().designations.at(vp).primary;
+    Status s = co_await ask(primary, wire::make_frame(wire::Kind::move_vp, [&](auto& b) { return fbs::CreateMoveVp(b, vp, from, to); }), deadline - world_.now());
+    if (!has_copy(vp, from)) break;
+    bool again = s.ok() || s.code() == Code::unavailable || s.code() == Code::fenced;
+    if (!again) co_return s;
+    if (world_.now() >= deadline) co_return s.with(registry_.name(primary));
+    co_await world_.sleep(std::chrono::milliseconds(100));
+  }
+  co_return Status();
+}
+
 wire::Frame Volumes::designate(const Designation& d) const {
   return wire::make_frame(wire::Kind::designate, [&](flatbuffers::FlatBufferBuilder& b) {
     std::vector<fbs::SandboxColumn> columns;

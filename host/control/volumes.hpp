@@ -62,6 +62,10 @@ class Volumes {
   /// Takes up what the heads and sleds that are up hold and the store does not know (rebuild.hpp), and tells them. accept_loss: of members
   /// that do not answer nothing is waited for. other_key: designations that another key has signed count as well.
   io::Task<Result<Rebuilt>> rebuild(bool accept_loss, bool other_key);
+  /// Another head, `to` or one that each primary chooses (empty), takes over what `from` holds of the volume. The number of partitions
+  /// that were moved; with `wait` only when the newcomers have caught up. conflict: too few copies would be left (moving.cpp); those
+  /// moved before stay moved, and asking again goes on with the others.
+  io::Task<Result<std::uint32_t>> move(std::string name, std::string from, std::string to, bool wait, io::Duration timeout);
   io::Task<Result<std::string>> attach(Attach request);
   io::Task<Status> detach(std::string name);
 
@@ -83,6 +87,8 @@ class Volumes {
   Status check_room(std::uint64_t bytes, Layout layout) const;
   void place(const Volume& v, std::uint32_t first, Change& c);
   io::Task<Status> grow_vp(VpId vp, std::uint64_t blocks, io::Time deadline);
+  io::Task<Status> move_vp(VpId vp, NodeId from, NodeId to, io::Time deadline);
+  bool has_copy(VpId vp, NodeId n) const;
   std::uint64_t usable_bytes(Layout layout) const;
   void push(VpId vp);
   wire::Frame designate(const Designation& d) const;

@@ -305,7 +305,7 @@ io::Task<void> Primary::beat(std::shared_ptr<Primary> self, std::uint64_t turn) 
 void Primary::let_join(Member& m) {
   const Designation& d = partition_.designation();
   Replica& replica = partition_.replica;
-  bool wanted = open_ && m.state == MemberState::live && !d.requires_node(m.id) && (!latency_.slow(m.id) || d.required.size() < d.min_copies);
+  bool wanted = open_ && m.state == MemberState::live && !d.requires_node(m.id) && !moving_.contains(m.id) && (!latency_.slow(m.id) || d.required.size() < d.min_copies);
   if (wanted && m.commit_seen != 0 && m.acked >= m.commit_seen) m.joining = true;
   bool silent = m.acked < replica.last().lsn && ctx_.world.now() - m.last_ack > ctx_.options.short_loss;
   if (!wanted || silent) m.joining = false;
@@ -329,7 +329,7 @@ std::vector<NodeId> Primary::wanted_required(std::string& why) const {
                 (!ctx_.connections->connected(n) ||
                  (partition_.synced_epoch == epoch_ && now - m.since > ctx_.options.silent_member));
     bool silent = m.state == MemberState::live && m.acked < last && now - m.last_ack > ctx_.options.silent_member;
-    (away || silent ? gone : latency_.slow(n) ? slow : keep).push_back(n);
+    (away || silent || moving_.contains(n) ? gone : latency_.slow(n) ? slow : keep).push_back(n);
   }
   // A slow copy is a copy: without it there must be enough others.
   if (keep.size() < d.min_copies && !broken(Switch::slow_below_min_copies)) keep.insert(keep.end(), slow.begin(), slow.end()), slow.clear();
@@ -341,7 +341,7 @@ std::vector<NodeId> Primary::wanted_required(std::string& why) const {
   for (const auto& [n, m] : members_) {
     bool caught_up = m.joining && m.acked >= partition_.replica.commit() && partition_.replica.commit() > 0;
     if (broken(Switch::join_before_acks)) caught_up = true;
-    if (!d.requires_node(n) && m.state == MemberState::live && caught_up && open_) {
+    if (!d.requires_node(n) && m.state == MemberState::live && caught_up && open_ && !moving_.contains(n)) {
       why += (why.empty() ? "" : ", ") + ("joining: node " + std::to_string(n));
       keep.push_back(n);
     }

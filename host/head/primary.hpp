@@ -7,6 +7,7 @@
 //   map (primary_map.cpp): which blocks hold data, as a read would find them
 //   members (membership.cpp): synchronise, leave and join required
 //   replacement (replacement.cpp): another head in the place of a reserve that is lost
+//   moving (moving.cpp): another head in the place of one that an operator wants to be without
 //   latency (latency.hpp, slow_members.cpp): members that answer late, and handing over when it is the primary that is slow
 //   flush (flush.cpp): full stripes to the sleds, then an index record through the same log
 //   widen (widen.cpp): the chunks that a stripe lacks, when their sleds are back
@@ -46,6 +47,10 @@ class Primary : public std::enable_shared_from_this<Primary> {
   io::Task<Status> flush_everything(std::shared_ptr<Primary> self);
   /// Makes the VP larger: by a revision, as every change within an epoch. ok: all of required know it.
   io::Task<Status> grow(std::shared_ptr<Primary> self, std::uint64_t blocks);
+  /// Another head takes the place of `from`: `to`, or 0: this one chooses. ok: `from` is no member (any more). If `from` is this head it
+  /// hands over first and says unavailable: the next primary is to be asked. conflict, and nothing has changed: without what `from`
+  /// has too few copies would be left; the text says what that would cost.
+  io::Task<Status> move_copy(std::shared_ptr<Primary> self, NodeId from, NodeId to);
 
   // --- events
   void on_own_durable();
@@ -165,6 +170,11 @@ class Primary : public std::enable_shared_from_this<Primary> {
   void change_members(const std::vector<NodeId>& before);
   void note_replacements();
 
+  // moving.cpp
+  Status may_go(NodeId n) const;
+  NodeId live_reserve() const;
+  bool can_take(NodeId n) const;
+
   // primary_write.cpp
   RecordPtr append(RecordKind kind, Lba lba, std::uint32_t blocks, const RequestId& request, std::string body, Buffer payload);
   void admit(Op op);
@@ -240,6 +250,7 @@ class Primary : public std::enable_shared_from_this<Primary> {
   std::optional<io::Time> alone_since_;
   std::map<NodeId, io::Time> lost_since_;  // reserves that the failure agent has given up
   std::map<NodeId, NodeId> replaced_;      // newcomer -> in whose place
+  std::map<NodeId, NodeId> moving_;        // reserves that an operator wants to be without -> who shall take their place
   std::vector<Replacement> replacements_;
   std::uint64_t sync_turns_ = 0;    // begun, of all members
   std::uint64_t beat_turn_ = 0;

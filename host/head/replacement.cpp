@@ -47,6 +47,11 @@ std::vector<NodeId> Primary::wanted_reserves(std::string& why) {
       n = replaced->second;
       return reserves;
     }
+    if (auto moving = moving_.find(n); moving != moving_.end() && !awaited(n) && can_take(moving->second)) {
+      why = fmt::format("node {} takes the place of node {}, as an operator wants it", moving->second, n);
+      n = moving->second;
+      return reserves;
+    }
     if (!lost(n)) {
       lost_since_.erase(n);
       continue;
@@ -74,8 +79,9 @@ void Primary::change_members(const std::vector<NodeId>& before) {
     auto word = lost_since_.find(gone);
     if (newcomer && word != lost_since_.end()) replacements_.push_back({gone, now[i], word->second, ctx_.world.now(), {}});
     lost_since_.erase(gone);
-    if (newcomer) replaced_[now[i]] = gone;
+    if (newcomer && !moving_.contains(gone)) replaced_[now[i]] = gone;  // who was moved away does not come back by being there
     replaced_.erase(gone);
+    moving_.erase(gone);
   }
   make_members();
   reached(Path::member_replaced);

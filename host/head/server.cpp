@@ -377,6 +377,12 @@ void HeadServer::on_control(const ChannelPtr& channel, wire::Frame frame) {
     VpId vp = m->vp();
     std::uint64_t blocks = m->blocks();
     ctx_.world.spawn("grow VP", grow_vp(channel, std::move(frame), vp, blocks));
+  } else if (frame.kind == wire::Kind::move_vp) {
+    const auto* m = frame.as<fbs::MoveVp>();
+    if (!m) return channel->close();
+    VpId vp = m->vp();
+    NodeId from = m->from(), to = m->to();
+    ctx_.world.spawn("move a copy", move_vp(channel, std::move(frame), vp, from, to));
   } else if (frame.kind == wire::Kind::drop_vp) {
     const auto* m = frame.as<fbs::DropVp>();
     if (!m) return channel->close();
@@ -396,6 +402,14 @@ io::Task<void> HeadServer::grow_vp(ChannelPtr channel, wire::Frame frame, VpId v
   std::shared_ptr<Primary> primary = p ? p->primary : nullptr;
   Status s(Code::unavailable, "this head is not the primary");
   if (primary) s = co_await primary->grow(primary, blocks);
+  channel->reply(frame, wire::reply_frame(s));
+}
+
+io::Task<void> HeadServer::move_vp(ChannelPtr channel, wire::Frame frame, VpId vp, NodeId from, NodeId to) {
+  Partition* p = ctx_.partition(vp);
+  std::shared_ptr<Primary> primary = p ? p->primary : nullptr;
+  Status s(Code::unavailable, "this head is not the primary");
+  if (primary) s = co_await primary->move_copy(primary, from, to);
   channel->reply(frame, wire::reply_frame(s));
 }
 

@@ -10,7 +10,7 @@ std::string_view switch_name(Switch s) {
       "lost-ack", "wrong-parity", "stale-read", "skip-flush",
       "diverged-unchecked", "read-at-append", "free-at-append", "no-session-fence", "no-duplicate-table",
       "merge-without-block-lock", "ack-before-shrink", "join-before-acks", "acknowledges-one-copy", "union-forgotten", "replacement-joins-at-once",
-      "latency-not-relative", "latency-floor-ignored", "slow-without-revision", "slow-never-restored", "slow-below-min-copies", "slow-member-cut-off", "slow-primary-kept",
+      "last-copy-moves", "latency-not-relative", "latency-floor-ignored", "slow-without-revision", "slow-never-restored", "slow-below-min-copies", "slow-member-cut-off", "slow-primary-kept",
       "longest-log-by-length",
       "blank-promoted", "truncate-not-durable", "open-before-all-hold-tail", "restarted-primary-keeps-epoch", "old-epoch-taken", "heard-primary-denied", "writes-wait-for-flush", "flush-triggers-ignored", "silent-while-asking", "sync-waits-for-space", "late-sync-taken", "history-unchecked", "reads-unconfirmed", "lease-from-receipt", "lease-of-any-one",
       "lease-forgotten-at-restart",

@@ -25,6 +25,7 @@ enum class Switch {
   acknowledges_one_copy,         // 3.3: also below min_copies
   union_forgotten,               // 3.2: a proposal without an answer is taken for one that was refused
   replacement_joins_at_once,     // 3.2  another head in a lost reserve's place counts before it has caught up
+  last_copy_moves,               // 3.3: an operator is given what leaves too few copies
   latency_not_relative,          // 3.5: a member is slow by its own latency, whatever the primary's is
   latency_floor_ignored,         // 3.5: however little it is slower
   slow_without_revision,         // 3.5, 3.1: acknowledged without a slow member before a revision says so

@@ -45,6 +45,8 @@ class Guest:
                 "-qmp", f"unix:{self.qmp_path},server=on,wait=off"]
         if incoming:
             args += ["-incoming", f"unix:{incoming}"]
+        if os.path.exists(self.log):
+            os.unlink(self.log)  # of a guest before, in a directory that was kept
         self.errors = os.path.join(work, f"{name}.stderr")
         with open(self.errors, "w") as errors:
             self.process = subprocess.Popen(args, stdout=errors, stderr=errors)
@@ -334,8 +336,45 @@ def figures(unit, work, a):
         print(f"{kind}s at depth 32: vhost-user {v:.0f}/s and {vc:.1f} us of attach each, NBD {n:.0f}/s and {nc:.1f} us: {v / n:.2f}x the requests, {vc / nc:.2f}x the processor time", flush=True)
 
 
+def recording(unit, work, a):
+    """what a guest's reads lose while its device's writes are recorded: 4 KiB at depth 32, recording on and off in turns"""
+    seconds, turns, size = 5, 12, 64 * MIB
+    where = os.path.join(work, "rec.sock")
+    unit.run("volume", "create", "rec", "--size", str(size), "--layout", "2+1")
+    unit.run("attach", "rec", "--vhost-user", f"unix:{where}")
+    bench = os.path.join(os.path.dirname(os.path.dirname(unit.luge)), "tests", "vhost-bench")
+    command([bench, where, "write", "4", "32", str(size)], timeout=60)
+    guest = Guest(work, a.guest, "recording", where, f"{size},{turns * (seconds + 2) + 20},32,1")
+    counts, records = {False: 0, True: 0}, 0
+
+    def lines():
+        return [int(n) for n in re.findall(r"LOAD reads=(\d+)", guest.text())]
+
+    def reads(after):
+        """the guest's count when its clock has gone on by so many seconds"""
+        want, deadline = len(lines()) + after, time.time() + after + 60
+        while len(lines()) < want:
+            expect(time.time() < deadline and guest.process.poll() is None, f"the guest stands still: {guest.text()[-300:]}")
+            time.sleep(0.05)
+        return lines()[want - 1]
+
+    guest.wait(r"LOAD reads=[1-9]\d*", 240)
+    for turn in range(turns):
+        on = turn % 2 == 1
+        recorder = Recording(where) if on else None
+        begin = reads(1)
+        done = reads(seconds) - begin
+        counts[on] += done
+        if on:
+            records += recorder.end()
+    guest.finish(240)
+    expect(records > counts[True], f"{records} records of {counts[True]} reads: nothing was recorded")
+    FIGURES["guest_recording"] = {"ratio": counts[True] / counts[False], "reads_per_second": counts[False] / (turns / 2 * seconds), "records_per_read": records / counts[True]}
+    print(f"a guest's reads with recording on: {counts[True] / counts[False]:.3f}x those with it off, {counts[False] / (turns / 2 * seconds):.0f} a second", flush=True)
+
+
 FIGURES = {}  # what --json writes
-SCENARIOS = {"kills": kills, "migration": migration, "controls": controls, "figures": figures}
+SCENARIOS = {"kills": kills, "migration": migration, "controls": controls, "figures": figures, "recording": recording}
 
 
 def main():
@@ -357,7 +396,7 @@ def main():
     unit = Unit(os.path.join(work, "unit"), os.path.abspath(a.bin), SHAPE)
     try:
         unit.run("unit", "up", "--dir", unit.dir, *unit.up_args)
-        for name in a.only or [n for n in SCENARIOS if n != "figures"]:
+        for name in a.only or [n for n in SCENARIOS if n not in ("figures", "recording")]:
             SCENARIOS[name](unit, work, a)
         if a.json:
             with open(a.json, "w") as f:

@@ -2,7 +2,7 @@
 // checker DEVICE BYTES SECONDS WORKERS: a block read must be of the generation written last; neither an older one (a write lost, or done
 // again after a newer one) nor anything else. Blocks are read into the slots of a pool that nothing but the device writes; what a slot
 // holds is checked again before the next read into it, long after: a page that a migration forgot is found there. Prints one line a second,
-// and RESULT at the end.
+// and RESULT at the end. With a fifth argument, 1, the workers only read, and compare nothing: how many reads a second there are.
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdint.h>
@@ -67,15 +67,23 @@ static void worker(int fd, int me, int workers, uint64_t blocks, time_t end) {
   exit(0);
 }
 
+static void reader(int fd, int me, uint64_t blocks, time_t end) {
+  void *into = aligned_alloc(BLOCK, BLOCK);
+  for (uint64_t state = (uint64_t)me * 77 + 1; time(NULL) < end; state++)
+    __atomic_fetch_add(pread(fd, into, BLOCK, (off_t)(mix(state) % blocks * BLOCK)) == BLOCK ? &totals->reads : &totals->errors, 1, __ATOMIC_RELAXED);
+  exit(0);
+}
+
 int main(int argc, char **argv) {
-  if (argc != 5) return 2;
+  if (argc != 5 && argc != 6) return 2;
+  int only_reads = argc == 6 && atoi(argv[5]) == 1;
   int fd = open(argv[1], O_RDWR | O_DIRECT), workers = atoi(argv[4]);
   if (fd < 0) return perror(argv[1]), 1;
   uint64_t blocks = strtoull(argv[2], NULL, 10) / BLOCK;
   time_t end = time(NULL) + atoi(argv[3]);
   totals = mmap(NULL, BLOCK, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   setvbuf(stdout, NULL, _IOLBF, 0);
-  for (int i = 0; i < workers; i++) if (fork() == 0) worker(fd, i, workers, blocks, end);
+  for (int i = 0; i < workers; i++) if (fork() == 0) only_reads ? reader(fd, i, blocks, end) : worker(fd, i, workers, blocks, end);
   int left = workers;
   while (left > 0) {
     while (left > 0 && waitpid(-1, NULL, WNOHANG) > 0) left--;

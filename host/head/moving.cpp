@@ -1,0 +1,77 @@
+// An operator takes the copy of a VP away from a head, whose machine is to go or is not trusted, and another head takes its place. The
+// steps are those of a loss, each by a revision of its own: out of `required`, out of the members, and the newcomer joins when it has
+// caught up (replacement.cpp). The VP serves all the while.
+//
+// Rules
+// - Never the last whole copy, and never below min_copies: there is no way to be asked for it twice. What an operator loses by going on
+//   without it is said, and `luge volume recover --accept-loss` is where it is given up.
+// - It is the word of one primary in one epoch: should that end half-way, who asked asks the next one.
+#include <spdlog/fmt/fmt.h>
+
+#include "base/logging.hpp"
+#include "head/primary.hpp"
+#include "switches/switches.hpp"
+
+namespace luge::head {
+
+namespace {
+
+constexpr int kMoveTurns = 200;  // of tend(), until a move is given up
+
+}  // namespace
+
+// Counting who is there now: a member of `required` that is away may hold everything, but nobody can read it there.
+Status Primary::may_go(NodeId n) const {
+  const Designation& d = partition_.designation();
+  std::size_t left = 0;
+  for (NodeId other : d.required) {
+    auto it = members_.find(other);
+    left += other != n && (other == ctx_.options.id || (it != members_.end() && it->second.state == MemberState::live));
+  }
+  if (!d.requires_node(n) || left >= d.min_copies || broken(Switch::last_copy_moves)) return Status();
+  double mib = static_cast<double>(partition_.replica.unflushed_blocks() * kBlockBytes) / (1 << 20);
+  if (left == 0)
+    return Status(Code::conflict, fmt::format("it is the last whole copy: without it {:.2f} MiB that were acknowledged and are on no sled are lost, and what is newer than the last checkpoint of the "
+                                              "metadata. Start another head that held everything, or wait until one has caught up (luge volume show)", mib));
+  return Status(Code::conflict, fmt::format("{} whole cop{} would be left of at least {}: no write would be answered until another head has caught up, and {:.2f} MiB that are on no sled would "
+                                            "hang on it. Wait until the others have caught up (luge volume show), or flush and wait",
+                                            left, left == 1 ? "y" : "ies", d.min_copies, mib));
+}
+
+NodeId Primary::live_reserve() const {
+  for (const auto& [id, m] : members_)
+    if (m.state == MemberState::live && partition_.designation().requires_node(id) && !moving_.contains(id)) return id;
+  return 0;
+}
+
+bool Primary::can_take(NodeId n) const {
+  const wire::NodeRecord* node = ctx_.control->node(n);
+  return node != nullptr && node->role == "head" && node->alive && !partition_.designation().has_member(n);
+}
+
+io::Task<Status> Primary::move_copy(std::shared_ptr<Primary> self, NodeId from, NodeId to) {
+  if (deposed_ || !open_) co_return Status(Code::unavailable, "this head does not serve the partition (yet)");
+  if (!partition_.designation().has_member(from)) co_return Status();
+  if (Status s = may_go(from); !s.ok()) co_return s;
+  if (to == 0) to = spare_head();
+  if (to == 0) co_return Status(Code::degraded, "no other head is there to take it");
+  if (!can_take(to)) co_return Status(Code::conflict, "the head that is to take it is not up, or has a copy already");
+  logging::info("VP {:x}: an operator wants node {} in the place of node {}", partition_.replica.vp(), to, from);
+  if (from == ctx_.options.id) {
+    if (NodeId next = live_reserve(); next != 0) co_await hand_over(next);
+    co_return Status(Code::unavailable, "this head has handed the partition over, or tried to");
+  }
+  moving_[from] = to;
+  for (int i = 0; i < kMoveTurns && !deposed_; ++i) {
+    if (!partition_.designation().has_member(from)) co_return Status();
+    if (Status s = may_go(from); !s.ok()) {
+      moving_.erase(from);
+      co_return s;
+    }
+    co_await ctx_.world.sleep(ctx_.options.heartbeat);
+  }
+  moving_.erase(from);
+  co_return Status(Code::unavailable, deposed_ ? "this head is not the primary any more" : "the members have not changed yet");
+}
+
+}  // namespace luge::head
