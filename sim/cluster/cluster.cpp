@@ -59,7 +59,7 @@ class Cluster {
 };
 
 Unit::Shape shape_of(const ClusterOptions& o, Random r) {
-  Unit::Shape s{o.heads, o.sleds, o.devices, o.volume_bytes / o.partitions, {}};
+  Unit::Shape s{o.heads, o.sleds, o.devices, o.volume_bytes / o.partitions, {}, o.device_bytes};
   head::Options& h = s.head;
   h.segment_bytes = 512 << 10;
   h.meta_store_bytes = 256 << 10;  // so that its halves change often; each start reads it whole
@@ -404,6 +404,7 @@ ClusterOptions ClusterOptions::from_seed(std::uint64_t seed, bool is_long) {
     o.calm = r.chance(0.8);  // some thousand requests a minute; the others as many as the unit can
     o.least = 60s;
     o.most = 240s;
+    o.device_bytes = o.calm ? 128 << 20 : 512 << 20;  // space on sleds is not used again: what is written in a minute must fit
   }
   return o;
 }

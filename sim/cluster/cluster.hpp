@@ -54,6 +54,7 @@ struct ClusterOptions {
   std::uint32_t heads = 4, sleds = 7, devices = 1, volumes = 1, partitions = 1;
   Layout layout{4, 2};
   std::uint64_t volume_bytes = 2 << 20;
+  std::uint64_t device_bytes = 64 << 20;  ///< of each of a sled's devices
   std::uint64_t requests = 600;    ///< at least so many in all ...
   io::Duration least{0};           ///< ... and for so long under faults, ...
   io::Duration most = std::chrono::seconds(20);  ///< ... but no longer than this

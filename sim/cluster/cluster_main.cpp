@@ -6,6 +6,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <fstream>
+#include <sstream>
 
 #include "base/logging.hpp"
 #include "sim/cluster/growth.hpp"
@@ -39,8 +40,8 @@ void log_to_stdout(bool on) {
   spdlog::set_default_logger(std::move(logger));
 }
 
-/// Seeds of fixed bugs: "SEED  text" a line, '#' begins a comment. A line with "long" behind the seed is for --long.
-std::vector<std::uint64_t> read_table(const std::string& path) {
+/// Seeds of fixed bugs: "SEED  text" a line, '#' begins a comment. A line with "long" behind the seed is for --long, the others are not.
+std::vector<std::uint64_t> read_table(const std::string& path, bool is_long) {
   std::vector<std::uint64_t> seeds;
   std::ifstream in(path);
   if (!in) {
@@ -48,7 +49,12 @@ std::vector<std::uint64_t> read_table(const std::string& path) {
     std::exit(2);
   }
   for (std::string line; std::getline(in, line);)
-    if (!line.empty() && line[0] != '#') seeds.push_back(std::stoull(line));
+    if (!line.empty() && line[0] != '#') {
+      std::istringstream words(line);
+      std::uint64_t seed;
+      std::string kind;
+      if (words >> seed >> kind && (kind == "long") == is_long) seeds.push_back(seed);
+    }
   return seeds;
 }
 
@@ -187,7 +193,7 @@ int main(int argc, char** argv) {
   }
   if (!overrides.broken.empty() && !break_rule(overrides.broken)) return 2;
   std::vector<std::uint64_t> seeds;
-  if (!table.empty()) seeds = read_table(table);
+  if (!table.empty()) seeds = read_table(table, overrides.is_long);
   for (std::uint64_t s = from; s < from + count; ++s) seeds.push_back(s);
   return *twice ? repeat(seeds, overrides) : many(seeds, overrides, how);
 }

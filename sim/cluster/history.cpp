@@ -187,7 +187,7 @@ struct History::Search {
     std::vector<std::size_t> candidates;
     std::size_t next = 0;
     std::vector<std::size_t> reads;  // placed on entry
-    std::size_t write = ~std::size_t{0};  // placed to get here
+    std::size_t write = ~std::size_t{0};  // placed to get here: a write, or a read that shuts an optional one out
     Values before{};
   };
   std::vector<Frame> stack;
@@ -240,20 +240,25 @@ struct History::Search {
     return false;
   }
 
-  bool enter(std::size_t write) {
+  // Placing the read says of some optional one, which may come still, that it never will: it was fenced before the read was asked.
+  bool shuts_out(const BlockOp& read) const {
+    return std::any_of(optional.begin(), optional.end(), [&](std::size_t i) { return !placed[i] && ops[i].returned < read.invoked && !later_placed(i); });
+  }
+
+  bool enter(std::size_t op) {
     Frame f;
     f.before = state;
-    f.write = write;
-    if (write != ~std::size_t{0}) {
+    f.write = op;
+    if (op != ~std::size_t{0}) {
       for (std::size_t s = 0; s < kSectors; ++s)
-        if ((ops[write].mask >> s & 1) != 0) state[s] = ops[write].values[s];
-      place(write, true);
+        if (ops[op].kind != Kind::read && (ops[op].mask >> s & 1) != 0) state[s] = ops[op].values[s];
+      place(op, true);
     }
     for (bool more = true; more;) {
       more = false;
       std::vector<std::size_t> now;
       each_next([&](std::size_t i) {
-        if (ops[i].kind == Kind::read && fits(ops[i])) now.push_back(i);
+        if (ops[i].kind == Kind::read && fits(ops[i]) && !shuts_out(ops[i])) now.push_back(i);
       });
       for (std::size_t i : now) {
         place(i, true);
@@ -269,7 +274,7 @@ struct History::Search {
     bool fresh = dead.insert(hash()).second;  // left in place when it turns out alive: then the search is over
     if (fresh) {
       each_next([&](std::size_t i) {
-        if (ops[i].kind != Kind::read) f.candidates.push_back(i);
+        if (ops[i].kind != Kind::read || fits(ops[i])) f.candidates.push_back(i);
       });
       std::sort(f.candidates.begin(), f.candidates.end(), [&](std::size_t a, std::size_t b) {
         if (ops[a].optional != ops[b].optional) return ops[b].optional;

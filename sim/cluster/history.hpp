@@ -13,8 +13,8 @@
 // have no effect afterwards (protocol rule 2.3).
 //
 // Invariant of the check: it is exact (a Wing & Gong search with memory of failed states), with two sound shortcuts:
-// a read that fits the present state is placed at once; an unknown write that no read saw never happened, and one
-// that was seen happened before the earliest such read ended.
+// a read that fits the present state is placed at once, unless that would shut out an unknown one; an unknown write
+// that no read saw never happened, and one that was seen happened before the earliest such read ended.
 #pragma once
 
 #include <array>

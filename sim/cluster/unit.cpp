@@ -130,7 +130,7 @@ void Unit::add_sled(std::size_t i) {
   auto fresh = std::make_shared<bool>(true);
   sim_.add_node(s.name, [this, i, n, s, fresh](io::World& w) {
     if (std::exchange(*fresh, false))
-      for (auto& d : s.devices) sim_.disk(n).make_file(d.path, kDeviceBytes);
+      for (auto& d : s.devices) sim_.disk(n).make_file(d.path, shape_.device_bytes);
     return std::make_shared<SledDaemon>(w, *this, i, n, s);
   });
 }
@@ -164,7 +164,7 @@ void Unit::replace_disk(Node n) {
   sim_.disk(n).wipe();
   sim_.disk(n).faults_of.clear();
   if (is_sled(n))
-    for (std::uint32_t d = 0; d < shape_.devices; ++d) sim_.disk(n).make_file(device_path(d), kDeviceBytes);
+    for (std::uint32_t d = 0; d < shape_.devices; ++d) sim_.disk(n).make_file(device_path(d), shape_.device_bytes);
 }
 
 void Unit::remember_store() {

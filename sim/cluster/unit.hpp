@@ -21,7 +21,6 @@ namespace luge::sim {
 inline constexpr std::uint64_t kUnit = 0x10c6e;
 inline constexpr const char* kControlAddress = "tcp:control:1";
 inline constexpr NodeId kFirstHead = 10, kFirstSled = 40, kFirstClient = 80;
-inline constexpr std::uint64_t kDeviceBytes = 64 << 20;
 
 class Unit {
  public:
@@ -29,6 +28,7 @@ class Unit {
     std::uint32_t heads = 3, sleds = 6, devices = 1;
     std::uint64_t vp_bytes = 1 << 20;
     head::Options head;  ///< id, name and addresses are filled in
+    std::uint64_t device_bytes = 64 << 20;
   };
   /// A daemon could not start. Whether that is allowed is the owner's business. Not called from a node's handler.
   using Failed = std::function<void(Node, const std::string& who, const Status&)>;
