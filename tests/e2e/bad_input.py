@@ -625,6 +625,27 @@ def fill(directory, leave=0):
     return path
 
 
+# Requirement: P-3.3
+@check
+def copies_that_are_needed(b):
+    """a copy is to be moved away that the volume cannot do without, or to where it cannot go"""
+    b.refused(4, "there is no head head-9", "volume", "move", "v", "--from", "head-9")
+    b.refused(4, "there is no volume", "volume", "move", "w", "--from", "head-1")
+    b.refused(5, "has a copy already", "volume", "move", "v", "--from", "head-1", "--to", "head-2")
+    b.refused(6, "no other head is there", "volume", "move", "v", "--from", "head-1")
+    b.api_refused(400, "'from'", "POST", "/v1/volumes/v/move", {})
+    before = b.unit.json("volume", "show", "v")
+    lost = before["reserves"][0]
+    b.unit.run("unit", "kill", lost)
+    b.unit.wait("writes do not wait for the lost head", lambda: len(b.unit.json("volume", "show", "v")["required"]) == 2, 30)
+    for head in (before["primary"], before["reserves"][1]):
+        b.refused(5, [head + " keeps its copy", "1 whole copy would be left of at least 2", "MiB that are on no sled"], "volume", "move", "v", "--from", head)
+    b.whole()
+    b.unit.run("unit", "start", lost)
+    b.unit.wait("all copies are there", lambda: len(b.unit.json("volume", "show", "v")["required"]) == 3, 60)
+    b.remember()
+
+
 # Requirement: B-07
 @check
 def full_disk_of_a_head(b):
