@@ -45,15 +45,15 @@ struct VirtioBlk::Request {
   std::vector<Buffer> data;  // kept while they are written
   std::byte id[kIdBytes] = {};
   std::uint8_t status = 0;
-  std::uint32_t element[2] = {};
   card::DmaTransfer transfer;
 };
 
-// One write of a used index.
+// Used elements, side by side as they stand in the ring, and the used index behind them.
 struct VirtioBlk::Publication {
   Queue* queue = nullptr;
   std::size_t queue_index = 0;
   std::vector<std::uint16_t> heads;
+  std::vector<UsedElement> elements;
   std::uint16_t index = 0;
   card::DmaTransfer transfer;
 };
@@ -88,14 +88,14 @@ Status VirtioBlk::start(std::size_t index, const Vring::Place& place, std::uint1
   if (Status s = q.ring.start(*dma_->memory(), place); !s.ok()) return s;
   q.taken.assign(place.entries, false);
   q.stopping = q.armed = q.arming = false;
-  q.ended.clear(), q.replay.clear();
-  q.used = q.published = q.ring.used_index();
+  q.ended.clear(), q.elements.clear(), q.replay.clear();
+  q.published = q.ring.used_index();
   q.available = available;
   if (inflight_ && index < inflight_->queues() && place.entries <= inflight_->entries()) {
-    q.replay = inflight_->recover(index, q.used);
+    q.replay = inflight_->recover(index, q.published);
     if (!q.replay.empty()) logging::info("disk '{}': queue {}: {} requests of before are done again", name_, index, q.replay.size());
     stats_.replayed += q.replay.size();
-    q.available = static_cast<std::uint16_t>(q.used + q.replay.size());
+    q.available = static_cast<std::uint16_t>(q.published + q.replay.size());
   }
   // One may have been lost when the ring was stopped last.
   if (q.interrupt) q.interrupt();
@@ -386,12 +386,11 @@ void VirtioBlk::finish(Request& r, std::uint8_t status) {
   Queue& q = *r.queue;
   if (status != kOk) ++stats_.errors, r.transfer.parts.clear(), r.written = 0;
   r.status = status;
-  r.element[0] = r.head, r.element[1] = r.written + 1;
   r.transfer.parts.push_back({r.status_address, std::as_bytes(std::span(&r.status, 1))});
-  r.transfer.parts.push_back({q.ring.used_element_address(q.used++), std::as_bytes(std::span(r.element))});
   r.transfer.done = [this, &r] {
     Queue& q = *r.queue;
     q.ended.push_back(r.head);
+    q.elements.push_back({r.head, r.written + 1});
     --q.in_flight, --in_flight_;
     outstanding_ -= r.cost;
     r.data.clear();
@@ -419,11 +418,20 @@ void VirtioBlk::publish(Queue& q) {
   free_publications_.pop_back();
   p->queue = &q, p->queue_index = index;
   p->heads.swap(q.ended);
+  p->elements.swap(q.elements);
   p->index = static_cast<std::uint16_t>(q.published + p->heads.size());
   // Records of the data are in the dirty log before a process that takes over could think that the requests have ended.
   if (dma_->has_dirty_log()) dma_->flush_records();
   if (inflight_ && index < inflight_->queues()) inflight_->ending(index, p->heads);
-  p->transfer.parts.assign(1, {q.ring.used_index_address(), std::as_bytes(std::span(&p->index, 1))});
+  p->transfer.parts.clear();
+  std::span<const UsedElement> left = p->elements;
+  for (std::uint16_t at = q.published; !left.empty();) {
+    std::size_t n = std::min<std::size_t>(left.size(), q.ring.entries() - at % q.ring.entries());
+    p->transfer.parts.push_back({q.ring.used_element_address(at), std::as_bytes(left.first(n))});
+    left = left.subspan(n);
+    at = static_cast<std::uint16_t>(at + n);
+  }
+  p->transfer.parts.push_back({q.ring.used_index_address(), std::as_bytes(std::span(&p->index, 1))});
   p->transfer.done = [this, p] { published(*p); };
   dma_->submit(p->transfer);
 }
@@ -433,7 +441,7 @@ void VirtioBlk::published(Publication& p) {
   if (inflight_ && p.queue_index < inflight_->queues()) inflight_->ended(p.queue_index, p.heads, p.index);
   for (std::uint16_t h : p.heads) q.taken[h] = false;
   const std::uint16_t before = std::exchange(q.published, p.index);
-  p.heads.clear();
+  p.heads.clear(), p.elements.clear();
   free_publications_.push_back(&p);
   __atomic_thread_fence(__ATOMIC_SEQ_CST);
   bool tell = (features_ >> kEventIndex & 1) != 0

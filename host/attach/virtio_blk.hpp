@@ -1,5 +1,6 @@
 // A guest's disk (virtio 1.2, 5.2) on a block target: requests come from split virtqueues, and every byte that goes back into guest
-// memory (data, status, used ring) goes through the DMA path, in this order: data, status, used element, used index, interrupt.
+// memory (data, status, used ring) goes through the DMA path, in this order: data, status; then, of all that has ended in one turn of the loop, used
+// elements, used index, interrupt.
 //
 // Invariants
 // - A descriptor is read once. What the guest may not do stops the whole device, with one log line; a request that is merely impossible
@@ -94,13 +95,17 @@ class VirtioBlk {
 
  private:
   struct Request;
+  struct UsedElement {  // as in the ring (virtio 1.2, 2.7.8)
+    std::uint32_t head = 0, written = 0;
+  };
   struct Queue {
     Vring ring;
     bool enabled = false, stopping = false, publishing = false;
-    std::uint16_t available = 0, used = 0, published = 0;  // published: the used index in memory
+    std::uint16_t available = 0, published = 0;  // published: the used index in memory
     std::size_t in_flight = 0;
     std::vector<bool> taken;                               // by head
-    std::vector<std::uint16_t> ended;                      // heads whose used elements wait for the index
+    std::vector<std::uint16_t> ended;                      // heads that the guest has not been told of
+    std::vector<UsedElement> elements;                     // what it is to be told of each
     std::vector<std::uint16_t> replay;                     // heads of before, in their order
     std::function<void()> interrupt;
     // VIRTIO_F_EVENT_IDX: the index at which the guest is to kick, as it was written last.

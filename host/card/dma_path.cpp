@@ -48,9 +48,18 @@ const std::byte* DmaPath::fetch(std::uint64_t address, std::uint64_t bytes) cons
   return from;
 }
 
+// While records are made, what comes in one turn of the loop goes through the kernel together: each run of its pipeline takes some
+// tens of cycles until the last answer, however few bursts are in it.
 void DmaPath::submit(DmaTransfer& t) {
   queue_.push_back(&t);
-  pump();
+  if (!running_ || pumping_) return pump();
+  if (std::exchange(pump_posted_, true)) return;
+  world_.post([weak = weak_from_this()] {
+    auto self = weak.lock();
+    if (!self) return;
+    self->pump_posted_ = false;
+    self->pump();
+  });
 }
 
 // `done` may submit: then the loop that runs goes on with it.

@@ -171,6 +171,7 @@ class DmaPath : public std::enable_shared_from_this<DmaPath> {
   io::Time not_before_{};
   io::Time tick_due_{};
   bool ticking_ = false, settling_ = false;
+  bool pump_posted_ = false;           // for what was submitted in this turn
   std::uint64_t lost_block_ = ~0ull;  // of Switch::dma_range_unrecorded, and how it is chosen
   std::unordered_map<std::uint64_t, unsigned> bursts_into_;
   Stats stats_;

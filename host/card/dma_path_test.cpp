@@ -221,6 +221,7 @@ TEST_F(DmaPathTest, AFullRingHoldsWritesBackAndOverflowsAfterTheLimit) {
   path->set_hold_limit(500ms);
   start(RecordMode::completed, 2);
   write(60);
+  run_for(1ms);
   int early = done;
   EXPECT_LT(early, 60);
   EXPECT_TRUE(reader->ring().header().state & kRingHeld);
@@ -239,6 +240,7 @@ TEST_F(DmaPathTest, AFullRingHoldsWritesBackAndOverflowsAfterTheLimit) {
 TEST_F(DmaPathTest, AReaderThatFallsBehindHoldsWritesAndLosesNothing) {
   start(RecordMode::completed, 3);
   write(60);
+  run_for(1ms);
   EXPECT_LT(done, 60);
   for (int i = 0; i < 3000 && done < 60; ++i) {
     run_for(1ms);
@@ -255,6 +257,7 @@ TEST_F(DmaPathTest, AReaderThatFallsBehindHoldsWritesAndLosesNothing) {
 TEST_F(DmaPathTest, EndingTheRecordingLetsWritesGo) {
   start(RecordMode::completed, 1);
   write(30);
+  run_for(1ms);
   EXPECT_LT(done, 30);
   path->stop_recording();
   EXPECT_EQ(done, 30);
