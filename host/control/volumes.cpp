@@ -219,21 +219,29 @@ io::Task<Result<std::uint32_t>> Volumes::move(std::string name, std::string from
   const Node* target = to.empty() ? nullptr : registry_.find_name(to);
   if (!to.empty() && (target == nullptr || !target->is("head"))) co_return Status(Code::not_found, "there is no head " + to);
   NodeId source_id = source->row.id, target_id = target ? target->row.id : 0;
-  Volume v = *found;
+  VolumeId id = found->id;
+  auto partitions = [&] {  // it may grow meanwhile
+    auto it = store_.image().volumes.find(id);
+    return it == store_.image().volumes.end() ? 0 : it->second.vps();
+  };
   io::Time deadline = world_.now() + timeout;
-  std::vector<VpId> moved;
-  for (std::uint32_t i = 0; i < v.vps(); ++i) {
-    VpId vp = make_vp(v.id, i);
+  std::map<VpId, std::vector<NodeId>> moved;  // and who was a member before
+  for (std::uint32_t i = 0; i < partitions(); ++i) {
+    VpId vp = make_vp(id, i);
     if (!has_copy(vp, source_id)) continue;
+    std::vector<NodeId> before = store_.image().designations.at(vp).members();
     Status s = co_await move_vp(vp, source_id, target_id, deadline);
-    if (!s.ok()) co_return s.with(from + " keeps its copy of partition " + std::to_string(i) + " of " + name);
+    if (!s.ok()) co_return s.with(from + (s.code() == Code::timed_out ? " may keep" : " keeps") + " its copy of partition " + std::to_string(i) + " of " + name);
     events_.note("VP " + std::to_string(vp) + ": another head takes the place of " + from + ", as an operator wants it");
-    moved.push_back(vp);
+    moved.emplace(vp, std::move(before));
   }
   if (moved.empty()) co_return Status(Code::conflict, from + " has no copy of volume " + name);
-  auto whole = [&](VpId vp) {
-    auto it = store_.image().designations.find(vp);
-    return it == store_.image().designations.end() || it->second.required.size() == it->second.members().size();
+  auto whole = [&](const auto& entry) {
+    auto it = store_.image().designations.find(entry.first);
+    if (it == store_.image().designations.end()) return true;
+    for (NodeId n : it->second.members())
+      if (std::find(entry.second.begin(), entry.second.end(), n) == entry.second.end() && !it->second.requires_node(n)) return false;
+    return true;
   };
   while (wait && !std::all_of(moved.begin(), moved.end(), whole)) {
     if (world_.now() >= deadline) co_return Status(Code::timed_out, from + " has no copy of " + name + " any more, but the new one has not caught up yet");
@@ -250,7 +258,7 @@ io::Task<Status> Volumes::move_vp(VpId vp, NodeId from, NodeId to, io::Time dead
     if (!has_copy(vp, from)) break;
     bool again = s.ok() || s.code() == Code::unavailable || s.code() == Code::fenced;
     if (!again) co_return s;
-    if (world_.now() >= deadline) co_return s.with(registry_.name(primary));
+    if (world_.now() >= deadline) co_return Status(Code::timed_out, registry_.name(primary) + ": " + (s.ok() ? "the store does not know of it yet" : s.text()));
     co_await world_.sleep(std::chrono::milliseconds(100));
   }
   co_return Status();
@@ -399,7 +407,7 @@ wire::Frame Volumes::propose(const Node& from, const wire::Frame& request) {
     what += ", required";
     for (NodeId n : d.required) what += " " + registry_.name(n);
     for (NodeId n : d.members())
-      if (std::find(old_members.begin(), old_members.end(), n) == old_members.end()) what += "; " + registry_.name(n) + " takes the place of a lost reserve";
+      if (std::find(old_members.begin(), old_members.end(), n) == old_members.end()) what += "; " + registry_.name(n) + " takes the place of another reserve";
     events_.note(what);
   } else {
     logging::warn("proposal of {}: {}", from.row.name, answer.status.to_string());

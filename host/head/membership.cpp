@@ -11,6 +11,7 @@ namespace luge::head {
 using namespace std::chrono_literals;
 
 void Primary::make_members() {
+  members_of_ = partition_.designation().reserves;
   for (NodeId n : partition_.designation().reserves) {
     auto [it, fresh] = members_.try_emplace(n);
     if (!fresh) continue;
@@ -317,7 +318,7 @@ std::vector<NodeId> Primary::wanted_required(std::string& why) const {
   const Designation& d = partition_.designation();
   io::Time now = ctx_.world.now();
   Lsn last = partition_.replica.last().lsn;
-  std::vector<NodeId> keep, gone, slow;
+  std::vector<NodeId> keep, gone, slow, moving;
   for (NodeId n : d.required) {
     auto it = members_.find(n);
     if (n == ctx_.options.id || it == members_.end()) {
@@ -329,12 +330,15 @@ std::vector<NodeId> Primary::wanted_required(std::string& why) const {
                 (!ctx_.connections->connected(n) ||
                  (partition_.synced_epoch == epoch_ && now - m.since > ctx_.options.silent_member));
     bool silent = m.state == MemberState::live && m.acked < last && now - m.last_ack > ctx_.options.silent_member;
-    (away || silent || moving_.contains(n) ? gone : latency_.slow(n) ? slow : keep).push_back(n);
+    (away || silent ? gone : moving_.contains(n) ? moving : latency_.slow(n) ? slow : keep).push_back(n);
   }
   // A slow copy is a copy: without it there must be enough others.
   if (keep.size() < d.min_copies && !broken(Switch::slow_below_min_copies)) keep.insert(keep.end(), slow.begin(), slow.end()), slow.clear();
-  if (!gone.empty() || !slow.empty()) why = fmt::format("leaving: node {}", fmt::join(gone.empty() ? slow : gone, " "));
-  if (!gone.empty() && !slow.empty()) why += fmt::format(" {}", fmt::join(slow, " "));
+  for (; keep.size() < d.min_copies && !moving.empty(); moving.pop_back()) keep.push_back(moving.back());
+  std::vector<NodeId> all = gone;
+  all.insert(all.end(), slow.begin(), slow.end());
+  all.insert(all.end(), moving.begin(), moving.end());
+  if (!all.empty()) why = fmt::format("leaving: node {}", fmt::join(all, " "));
   bool leaving = !why.empty();
   bool enough = keep.size() >= d.min_copies || (gone.empty() && broken(Switch::slow_below_min_copies));
   if (leaving && enough) return keep;
@@ -370,6 +374,7 @@ bool Primary::left_alone() {
 
 io::Task<void> Primary::tend(std::shared_ptr<Primary> self) {
   while (!deposed_) {
+    follow_members();  // a designation may have come by the control plane's own word, before its answer or without it
     for (auto& [id, m] : members_) start_sync(id);
     heartbeat();
     for (auto& [id, m] : members_) let_join(m);
@@ -463,10 +468,9 @@ io::Task<void> Primary::propose(std::vector<NodeId> required, std::vector<NodeId
   if (result.epoch == epoch_ && result.revision >= next.revision)
     logging::info("VP {:x}: revision {}, required {} ({})", next.vp, result.revision, fmt::join(result.required, " "), why);
   std::size_t before = partition_.designation().required.size();
-  std::vector<NodeId> reserves_before = partition_.designation().reserves;
   Status s = co_await partition_.adopt(std::move(result));
   if (deposed_ || !s.ok()) co_return;
-  change_members(reserves_before);
+  follow_members();
   note_replacements();
   std::size_t after = partition_.designation().required.size();
   if (after != before) reached(after > before ? Path::member_joined : Path::member_left);

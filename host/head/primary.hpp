@@ -167,10 +167,11 @@ class Primary : public std::enable_shared_from_this<Primary> {
   NodeId spare_head() const;
   bool lost(NodeId n) const;
   std::vector<NodeId> wanted_reserves(std::string& why);
-  void change_members(const std::vector<NodeId>& before);
+  void follow_members();
   void note_replacements();
 
   // moving.cpp
+  bool up_to_date(const Member& m) const;
   Status may_go(NodeId n) const;
   NodeId live_reserve() const;
   bool can_take(NodeId n) const;
@@ -242,6 +243,7 @@ class Primary : public std::enable_shared_from_this<Primary> {
   bool open_ = false;
   std::string state_ = "opening";
   std::map<NodeId, Member> members_;
+  std::vector<NodeId> members_of_;  // the reserves that members_ was made of
   LatencyWatch latency_;
   bool handing_over_ = false;       // nothing new is begun
   std::set<NodeId> also_required_;  // while a proposal's fate or its spreading is open: the union with the old set

@@ -47,7 +47,7 @@ std::vector<NodeId> Primary::wanted_reserves(std::string& why) {
       n = replaced->second;
       return reserves;
     }
-    if (auto moving = moving_.find(n); moving != moving_.end() && !awaited(n) && can_take(moving->second)) {
+    if (auto moving = moving_.find(n); moving != moving_.end() && !awaited(n) && may_go(n).ok() && can_take(moving->second)) {
       why = fmt::format("node {} takes the place of node {}, as an operator wants it", moving->second, n);
       n = moving->second;
       return reserves;
@@ -66,13 +66,15 @@ std::vector<NodeId> Primary::wanted_reserves(std::string& why) {
   return reserves;
 }
 
-// members_ follows the designation.
-void Primary::change_members(const std::vector<NodeId>& before) {
+// members_ follows the designation, by whatever way that has come.
+void Primary::follow_members() {
   const std::vector<NodeId>& now = partition_.designation().reserves;
-  if (before == now) return;
+  const std::vector<NodeId> before = members_of_;
+  if (before == now || partition_.designation().epoch != epoch_) return;
   for (std::size_t i = 0; i < before.size(); ++i) {
     NodeId gone = before[i];
     if (std::find(now.begin(), now.end(), gone) != now.end()) continue;
+    latency_.unfollow(gone);
     members_.erase(gone);
     partition_.replica.pin(gone, 0);
     bool newcomer = i < now.size() && std::find(before.begin(), before.end(), now[i]) == before.end();
