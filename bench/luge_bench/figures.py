@@ -66,7 +66,7 @@ GROUPS = {
     "stop": "luge bench pause --kills 20 --signal STOP",
     "idle": "luge bench idle",
     "replacement": "luge bench replacement --size 4GiB",
-    "checkpoints": "luge bench checkpoint-cost --rounds 2 --seconds 60",
+    "checkpoints": "luge bench checkpoint-cost --rounds 2 --seconds 60 --growth 1MiB",
     "steady": "luge bench steady --minutes 30",
     "simulator": "luge-sim many --heads 3 --sleds 6 --from 1 --count 20",
     "growth": "luge-sim growth",

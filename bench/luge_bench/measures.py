@@ -138,6 +138,13 @@ def pauses(options, work, screen):
     return {"signal": options.signal, "ms": seen, "max": max(seen), "median": statistics.median(seen)}
 
 
+def at_work(side, options, work, seconds=10):
+    """The side in the midst of writing, with as much unflushed as it keeps while it flushes: what a round begins with."""
+    process, out = start_fio(side, work, "randwrite", "4k", 32, options.size, seconds, 0)
+    finish_fio(process, out, seconds + 60)
+    return side.volume()["unflushed_bytes"]
+
+
 def flush_cost(options, work, screen):
     """What the flush takes from the writes: a 4+2 volume against one that never flushes, in turns."""
     sides, results = [], []
@@ -151,14 +158,14 @@ def flush_cost(options, work, screen):
             rounds, debts = {s.name: [] for s in sides}, []
             for turn in range(options.rounds):
                 for side in sides:
-                    debt = side.volume()["unflushed_bytes"]
+                    debt = at_work(side, options, work)
                     got = one_round(side, options, work, CASES[name])
                     rounds[side.name].append(got)
                     if side.name == "luge":
                         debts.append(side.volume()["unflushed_bytes"] - debt)
                     screen.say(f"{name} round {turn + 1} {side.name:9} {got['iops']:8.0f} IOPS")
-            a, b = mean_of(rounds["luge"]), mean_of(rounds["unflushed"])
             # A debt that grew is work put off: the ratio would then flatter.
+            a, b = mean_of(rounds["luge"]), mean_of(rounds["unflushed"])
             results.append({"case": name, "ratio": round(a["iops"] / b["iops"], 3), "debt_grew_bytes": max(debts), "mean": {"luge": a, "unflushed": b}})
     finally:
         for side in sides:

@@ -2,7 +2,7 @@
 """Makes the guest of the tests: Debian's kernel (the package is downloaded and unpacked, not installed) and an initial file system of
 busybox, six modules and the checker.
 
-  tests/e2e/guest/build.py DIR      leaves DIR/vmlinuz and DIR/initrd.gz; what is there already is taken as it is
+  tests/e2e/guest/build.py DIR      leaves DIR/vmlinuz and DIR/initrd.gz; what is there already is taken as it is, unless checker or init are newer
 """
 import glob
 import os
@@ -28,8 +28,13 @@ def kernel(directory):
     return f"{directory}/kernel"
 
 
+def current(directory):
+    made = f"{directory}/initrd.gz"
+    return os.path.exists(made) and os.path.exists(f"{directory}/vmlinuz") and all(os.path.getmtime(made) >= os.path.getmtime(f"{HERE}/{f}") for f in ("build.py", "checker.c", "init"))
+
+
 def build(directory):
-    if os.path.exists(f"{directory}/initrd.gz") and os.path.exists(f"{directory}/vmlinuz"):
+    if current(directory):
         return
     os.makedirs(directory, exist_ok=True)
     unpacked = kernel(directory)
