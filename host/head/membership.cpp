@@ -17,7 +17,7 @@ void Primary::make_members() {
     if (!fresh) continue;
     Member& m = it->second;
     m.id = n;
-    m.since = m.last_ack = ctx_.world.now();
+    m.since = m.left_live = m.last_ack = ctx_.world.now();
     ctx_.connections->to(n);
   }
 }
@@ -29,6 +29,7 @@ Primary::Member* Primary::member(NodeId id) {
 
 void Primary::set_state(Member& m, MemberState s) {
   if (m.state == s) return;
+  if (m.state == MemberState::live) m.left_live = ctx_.world.now();
   m.state = s;
   m.joining = false;
   if (s == MemberState::live) latency_.follow(m.id, partition_.replica.last().lsn);
@@ -326,9 +327,9 @@ std::vector<NodeId> Primary::wanted_required(std::string& why) const {
       continue;
     }
     const Member& m = it->second;
-    bool away = m.state != MemberState::live && now - m.since > ctx_.options.short_loss &&
+    bool away = m.state != MemberState::live && now - m.left_live > ctx_.options.short_loss &&
                 (!ctx_.connections->connected(n) ||
-                 (partition_.synced_epoch == epoch_ && now - m.since > ctx_.options.silent_member));
+                 (partition_.synced_epoch == epoch_ && now - m.left_live > ctx_.options.silent_member));
     bool silent = m.state == MemberState::live && m.acked < last && now - m.last_ack > ctx_.options.silent_member;
     (away || silent ? gone : moving_.contains(n) ? moving : latency_.slow(n) ? slow : keep).push_back(n);
   }

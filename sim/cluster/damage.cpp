@@ -84,6 +84,17 @@ void Damage::spoil(const Media::Slot& slot) {
 }
 
 // Half of the time where it hurts most: in what was logged last. Then, often, a restart that must read it.
+bool Damage::alone_with_rot() {
+  if (!bad_head_) return false;
+  for (const auto& [vp, d] : unit_.store().designations) {
+    if (d.required.size() != 1 || unit_.node_of_head(d.required[0]) != *bad_head_) continue;
+    const head::Head* h = unit_.head(d.required[0]);
+    const head::Replica* r = h ? h->replica(vp) : nullptr;
+    if (r != nullptr && r->suspect) reckless_ = true;
+  }
+  return reckless_;
+}
+
 void Damage::rot_log() {
   const auto& heads = unit_.head_nodes();
   Node n = reckless_ ? heads[random_.below(heads.size())] : *bad_head_;

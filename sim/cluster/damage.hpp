@@ -35,6 +35,9 @@ class Damage {
   /// So many of the newest checkpoints of each VP on the sleds cannot be read any more.
   void rot_checkpoints(std::size_t newest);
   bool reckless() const { return reckless_; }
+  /// The bad head is all that a VP's `required` has left, and its replica is suspect: rot that nobody had come by yet, then all others cut
+  /// off for long. What such a VP can do is what one of a reckless seed can, from now on.
+  bool alone_with_rot();
   /// Its disk has been, or may have been, damaged.
   bool bad(Node n) const { return bad_head_ == n || bad_sled_ == n; }
   /// A bad node could not start from what its disk holds: it gets an empty one after a while.
