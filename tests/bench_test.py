@@ -38,7 +38,7 @@ class Bars(unittest.TestCase):
         cases = [{"case": c, "peer": p, "ratio": 1.5, "mean": {"luge": mean(2), p: mean(1)}} for c in measures.CASES for p in ("qemu-nbd", "ceph")]
         report = {"cases": cases, "pause": {"ms": [1], "max": 1, "median": 1}, "idle": {"percent_of_a_core": 1}, "steady": {"failovers": 0, "revisions": 0}, "speed": 60,
                   "9 heads against 3": 1.0, "a volume beside 99 idle ones against alone": 1.0, "100 volumes against 1": 1.0, "index memory of 8 GiB mapped": 0.2, "index memory of 64 GiB mapped": 0.2,
-                  "bytes_per_second": 2e8, "daemon_cpu_us_per_mib": 50, "pages": {"ring_ns": 3.0, "drain_ns": 5.0}, "recording": {"ratio": 1.0}, "kills": {"wrong": 0},
+                  "bytes_per_second": 2e8, "daemon_cpu_us_per_mib": 50, "pages": {"ring_ns": 3.0, "drain_ns": 5.0}, "guest_recording": {"ratio": 1.0}, "kills": {"wrong": 0},
                   "writes": {"against_nbd": 1.2, "processor_time": 0.5}, "reads": {"against_nbd": 1.2, "processor_time": 0.5},
                   "migrations": {"wrong": 0, "downtime_ms": 40}, "checkpoints": {"copied_to_dirty": 1.0, "pause_without_state_ms": 12},
                   "replacement": {"index_pages": 0, "beyond_records": 100, "checkpoint_share": 0.25, "without_checkpoints": 30, "larger": 1.0, "seconds": 0.5, "written_per_metadata_byte": 1.5},
