@@ -17,7 +17,7 @@ void Primary::make_members() {
     if (!fresh) continue;
     Member& m = it->second;
     m.id = n;
-    m.since = m.left_live = m.last_ack = ctx_.world.now();
+    m.left_live = m.last_ack = ctx_.world.now();
     ctx_.connections->to(n);
   }
 }
@@ -34,7 +34,7 @@ void Primary::set_state(Member& m, MemberState s) {
   m.joining = false;
   if (s == MemberState::live) latency_.follow(m.id, partition_.replica.last().lsn);
   else latency_.unfollow(m.id);
-  m.since = m.last_ack = ctx_.world.now();
+  m.last_ack = ctx_.world.now();
   members_changed_.notify_all();
 }
 
@@ -309,8 +309,7 @@ void Primary::let_join(Member& m) {
   Replica& replica = partition_.replica;
   bool wanted = open_ && m.state == MemberState::live && !d.requires_node(m.id) && !moving_.contains(m.id) && (!latency_.slow(m.id) || d.required.size() < d.min_copies);
   if (wanted && m.commit_seen != 0 && m.acked >= m.commit_seen) m.joining = true;
-  bool silent = m.acked < replica.last().lsn && ctx_.world.now() - m.last_ack > ctx_.options.short_loss;
-  if (!wanted || silent) m.joining = false;
+  if (!wanted || !up_to_date(m)) m.joining = false;
   m.commit_seen = wanted ? replica.commit() : 0;
 }
 

@@ -86,7 +86,6 @@ class Primary : public std::enable_shared_from_this<Primary> {
     NodeId id = 0;
     MemberState state = MemberState::away;
     Lsn acked = 0;
-    io::Time since{};         // of the present state
     io::Time left_live{};     // when it was live last, or became a member: a synchronisation that is tried again and again does not renew it
     io::Time last_ack{};
     io::Time granted{};       // sending of the newest message that this member has granted a lease for; 0: none

@@ -107,16 +107,10 @@ void Replica::count_live(std::uint64_t stripe, std::uint32_t block, bool more) {
   else if (live > 0) --live;
 }
 
-void Replica::remember(Lsn at, Lba lba, std::uint32_t blocks) {
-  changed_blocks_ += blocks;
-  if (!changes_.empty() && changes_.back().follows(at, lba)) changes_.back().blocks += blocks;
-  else changes_.push_back({at, lba, blocks, false});
-  if (changed_blocks_ > kKeptChanges) forget_changes(changes_.front().at);
-}
-
-void Replica::remember_cleared(Lsn at, Lba lba, std::uint32_t blocks) {
-  ++changed_blocks_;
-  changes_.push_back({at, lba, blocks, true});
+void Replica::remember(const Change& c) {
+  changed_blocks_ += c.weight();
+  if (!changes_.empty() && changes_.back().goes_on_with(c)) changes_.back().blocks += c.blocks;
+  else changes_.push_back(c);
   if (changed_blocks_ > kKeptChanges) forget_changes(changes_.front().at);
 }
 
@@ -139,11 +133,11 @@ void Replica::apply(Record& record) {
         auto t = tail_.find(lba);
         if (t != tail_.end() && t->second == h.lsn()) tail_.erase(t);
       }
-      remember(h.lsn(), h.lba(), h.blocks());
+      remember({h.lsn(), h.lba(), h.blocks(), false});
       break;
     case RecordKind::trim:
       index_.clear(h.lba(), h.blocks(), h.lsn(), [this](Lba, Entry old) { drop(old); });
-      remember_cleared(h.lsn(), h.lba(), h.blocks());
+      remember({h.lsn(), h.lba(), h.blocks(), true});
       std::erase_if(tail_ranges_, [&](const RecordPtr& r) { return r->lsn() == h.lsn(); });
       break;
     case RecordKind::index:
@@ -176,7 +170,7 @@ void Replica::apply_index(const Record& record) {
       if (index_.get(p->lba()).hole()) reached(Path::trim_during_flush);
       if (index_.get(p->lba()) != Entry::at_lsn(p->lsn()) && !broken(Switch::unconditional_index_record)) continue;
       drop(index_.set(p->lba(), Entry::at_stripe(number, p->block()), record.lsn()));
-      remember(record.lsn(), p->lba(), 1);
+      remember({record.lsn(), p->lba(), 1, false});
       count_live(number, p->block(), true);
     }
   }

@@ -195,8 +195,8 @@ class Replica {
     std::uint32_t segment;
   };
   void apply(Record& record);
-  void remember(Lsn at, Lba lba, std::uint32_t blocks);
-  void remember_cleared(Lsn at, Lba lba, std::uint32_t blocks);
+  struct Change;
+  void remember(const Change& c);
   std::vector<Lba> changed_blocks(Lsn base) const;
   void apply_index(const Record& record);
   void note_width(std::uint64_t number, const StripeRow& row);
@@ -243,7 +243,7 @@ class Replica {
     Lba lba;
     std::uint32_t blocks;
     bool cleared;  // they have become holes; else each may be something of its own now
-    bool follows(Lsn lsn, Lba next) const { return at == lsn && !cleared && lba + blocks == next; }
+    bool goes_on_with(const Change& c) const { return at == c.at && !cleared && !c.cleared && lba + blocks == c.lba; }
     std::uint64_t weight() const { return cleared ? 1 : blocks; }
   };
   std::deque<Change> changes_;
