@@ -17,13 +17,30 @@ using testing::MemoryDisk;
 enum : std::uint32_t { kIn = 0, kOut = 1, kFlush = 4, kGetId = 8, kDiscard = 11, kWriteZeroes = 13 };
 constexpr std::uint64_t kDisk = 8 << 20;
 
+// The native log, and a look at guest memory between any two of its cycles: that of a guest on another processor.
+class WatchedLogger final : public card::DmaLogger {
+ public:
+  explicit WatchedLogger(std::function<void()>& look) : look_(look) {}
+  const char* kind() const override { return log_->kind(); }
+  void cycle(const In& in, Out& out) override {
+    if (look_) look_();
+    log_->cycle(in, out);
+  }
+  int idle_cycles() const override { return log_->idle_cycles(); }
+  void skip_idle() override { log_->skip_idle(); }
+
+ private:
+  std::unique_ptr<card::DmaLogger> log_ = card::make_native_dma_logger();
+  std::function<void()>& look_;
+};
+
 class VhostTest : public ::testing::Test {
  public:
   VhostTest() : disk(world(), kDisk) { make_device(); }
   ~VhostTest() override { device.reset(); }
   io::World& world() { return sim.world(node); }
   void make_device() {
-    dma = std::make_shared<card::DmaPath>(world(), card::make_native_dma_logger(), 0);
+    dma = std::make_shared<card::DmaPath>(world(), std::make_unique<WatchedLogger>(look), 0);
     dma->set_memory(driver.memory);
     device = std::make_unique<VirtioBlk>(world(), dma, "disk", 1);
     device->set_size(kDisk);
@@ -65,6 +82,7 @@ class VhostTest : public ::testing::Test {
   sim::Node node = sim.add_node("host");
   Driver driver;
   MemoryDisk disk;
+  std::function<void()> look;
   std::shared_ptr<Inflight> area;
   std::shared_ptr<card::DmaPath> dma;
   std::unique_ptr<VirtioBlk> device;
@@ -253,6 +271,31 @@ TEST_F(VhostTest, WhatWasInFlightIsDoneAgainByTheNextProcess) {
     EXPECT_TRUE(driver.owned.empty());
   }
   EXPECT_GT(replayed, 50u);
+}
+
+// While DMA writes are recorded, the used index is in guest memory some cycles before the device hears that it is: a head that comes again
+// in between is neither an offence nor lost with the process.
+// Requirement: DWR-17
+TEST_F(VhostTest, AHeadMayComeAgainAsSoonAsTheGuestSeesTheUsedIndex) {
+  area = *Inflight::create(1, driver.entries);
+  device->set_inflight(area);
+  ASSERT_TRUE(dma->start_recording(card::RecordMode::completed, 12, 0, {}).ok());
+  start();
+  const std::uint16_t first = driver.submit(kIn, 0, {{Driver::kData, 4096}}, true, true);
+  int again = 0;
+  look = [&] {
+    if (driver.ended().empty()) return;
+    if (++again == 20) disk.late = true;
+    EXPECT_EQ(driver.submit(kIn, 0, {{Driver::kData, 4096}}, true, true), first);
+    device->kick(0);
+  };
+  device->kick(0);
+  settle();
+  EXPECT_FALSE(device->broken());
+  ASSERT_EQ(again, 20);
+  EXPECT_EQ(disk.waiting(), 1u);
+  EXPECT_EQ(area->recover(0, 20), (std::vector<std::uint16_t>{first}));
+  look = {};
 }
 
 TEST_F(VhostTest, DrainingAQueueEndsWhatItHasAndTakesNoMore) {

@@ -178,11 +178,18 @@ void VirtioBlk::process(Queue& q) {
     auto head = q.ring.head(q.available);
     if (!head.ok()) return stop_for_good(head.status());
     std::size_t index = static_cast<std::size_t>(&q - queues_.data());
+    if (being_told(q, *head)) return;  // published() goes on
     if (q.taken[*head]) return stop_for_good(Status(Code::invalid, "a descriptor is made available that is in use"));
     if (inflight_ && index < inflight_->queues()) inflight_->taken(index, *head);
     ++q.available;
     if (!take(q, *head)) return;
   }
+}
+
+// A guest uses a head again as soon as the used index is in its memory. The device hears of that a little later, and its inflight area
+// holds the head until then.
+bool VirtioBlk::being_told(const Queue& q, std::uint16_t head) {
+  return q.telling != nullptr && q.taken[head] && std::find(q.telling->heads.begin(), q.telling->heads.end(), head) != q.telling->heads.end();
 }
 
 // True: nothing more is to be done now; the guest kicks with its next request, or the arming's end looks again.
@@ -417,6 +424,7 @@ void VirtioBlk::publish(Queue& q) {
   Publication* p = free_publications_.back();
   free_publications_.pop_back();
   p->queue = &q, p->queue_index = index;
+  q.telling = p;
   p->heads.swap(q.ended);
   p->elements.swap(q.elements);
   p->index = static_cast<std::uint16_t>(q.published + p->heads.size());
@@ -438,6 +446,7 @@ void VirtioBlk::publish(Queue& q) {
 
 void VirtioBlk::published(Publication& p) {
   Queue& q = *p.queue;
+  q.telling = nullptr;
   if (inflight_ && p.queue_index < inflight_->queues()) inflight_->ended(p.queue_index, p.heads, p.index);
   for (std::uint16_t h : p.heads) q.taken[h] = false;
   const std::uint16_t before = std::exchange(q.published, p.index);

@@ -98,6 +98,7 @@ class VirtioBlk {
   struct UsedElement {  // as in the ring (virtio 1.2, 2.7.8)
     std::uint32_t head = 0, written = 0;
   };
+  struct Publication;
   struct Queue {
     Vring ring;
     bool enabled = false, stopping = false, publishing = false;
@@ -106,6 +107,7 @@ class VirtioBlk {
     std::vector<bool> taken;                               // by head
     std::vector<std::uint16_t> ended;                      // heads that the guest has not been told of
     std::vector<UsedElement> elements;                     // what it is to be told of each
+    const Publication* telling = nullptr;                  // on its way through the DMA path: the guest may see it before published()
     std::vector<std::uint16_t> replay;                     // heads of before, in their order
     std::function<void()> interrupt;
     // VIRTIO_F_EVENT_IDX: the index at which the guest is to kick, as it was written last.
@@ -113,8 +115,8 @@ class VirtioBlk {
     std::uint16_t event = 0;
     card::DmaTransfer arm;
   };
-  struct Publication;
   void process(Queue& q);
+  static bool being_told(const Queue& q, std::uint16_t head);
   bool arm(Queue& q);
   bool idle(const Queue& q) const { return q.in_flight == 0 && !q.publishing && q.ended.empty() && !q.arming; }
   bool take(Queue& q, std::uint16_t head);

@@ -364,6 +364,7 @@ def recording(unit, work, a):
         recorder = Recording(where) if on else None
         begin = reads(1)
         done = reads(seconds) - begin
+        expect(done > 0, f"the guest's disk stands still with recording {'on' if on else 'off'}: {open(guest.errors).read()[-300:]}")
         counts[on] += done
         if on:
             records += recorder.end()
