@@ -28,6 +28,7 @@ class WatchedLogger final : public card::DmaLogger {
   }
   int idle_cycles() const override { return log_->idle_cycles(); }
   void skip_idle() override { log_->skip_idle(); }
+  bool settled() const override { return log_->settled(); }
 
  private:
   std::unique_ptr<card::DmaLogger> log_ = card::make_native_dma_logger();

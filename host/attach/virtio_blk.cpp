@@ -390,7 +390,6 @@ void VirtioBlk::finished(const Status& s, Request& r) {
 }
 
 void VirtioBlk::finish(Request& r, std::uint8_t status) {
-  Queue& q = *r.queue;
   if (status != kOk) ++stats_.errors, r.transfer.parts.clear(), r.written = 0;
   r.status = status;
   r.transfer.parts.push_back({r.status_address, std::as_bytes(std::span(&r.status, 1))});

@@ -51,6 +51,8 @@ class DmaLogger {
   virtual int idle_cycles() const = 0;
   /// As if the counters of idle time had run out; nothing, where they have to.
   virtual void skip_idle() {}
+  /// No record waits for more to come, or is on its way out. Always false where that cannot be seen.
+  virtual bool settled() const { return false; }
 };
 
 std::unique_ptr<DmaLogger> make_native_dma_logger();

@@ -17,10 +17,16 @@ class Native final : public DmaLogger {
   int idle_cycles() const override { return 16; }
   void skip_idle() override {
     if (state_.open) state_.idle = 512;
-    if (state_.line_any) state_.linger = 128;
+    if (state_.line_any && !comes()) state_.linger = 128;
+  }
+  bool settled() const override {
+    return !comes() && !state_.line_any && !state_.line_due && !state_.leaving_valid && state_.no_line_flying && !state_.marked && !state_.marker_push;
   }
 
  private:
+  // Records on their way to the line.
+  bool comes() const { return state_.open || state_.f1 || state_.f2 || state_.queued != 0 || state_.fetched || state_.h; }
+
   dma_write_log::State state_;
   dma_write_log::In in_ = dma_write_log::In();
   dma_write_log::Out out_ = dma_write_log::Out();

@@ -386,9 +386,9 @@ void DmaPath::settle_later() {
 
 void DmaPath::settle() {
   pumping_ = true;
-  for (int round = 0; round < 2; ++round) {
+  for (int n = 0; n < 2 * logger_->idle_cycles() && !logger_->settled(); ++n) {
     logger_->skip_idle();
-    for (int n = 0; n < logger_->idle_cycles(); ++n) cycle();
+    cycle();
   }
   pumping_ = false;
   if (ring_) publish_state();
