@@ -528,10 +528,10 @@ bool Replica::load_image(RecordKind kind, const std::string& body) {
     sessions.merge_from(newer);
   }
   window_ = std::max(window_, commit_ + 1);
-  image_point_ = changes_from_ = done->point.lsn;
+  image_point_ = done->point.lsn;
   lowest_base_ = done->lowest;
   logged_ = done->logged;
-  changes_.clear(), changed_blocks_ = 0;
+  no_changes(done->point.lsn);
   return true;
 }
 
@@ -570,8 +570,7 @@ void Replica::apply_delta() {
   for (std::uint64_t n : done->dropped) index_.drop_page(n, at);
   for (auto [lba, blocks] : done->cleared) index_.clear(lba, blocks, at, [](Lba, Entry) {});
   for (auto [lba, entry] : done->entries) index_.set(lba, entry, at);
-  changes_.clear(), changed_blocks_ = 0;
-  changes_from_ = at;
+  no_changes(at);
   for (auto& [number, row] : done->stripes) {
     note_width(number, row);
     stripes_[number] = std::move(row);
@@ -621,8 +620,8 @@ std::uint64_t Replica::begin_history(LogPoint start, const std::vector<std::pair
   durable_ = commit_ = known_commit_ = start.lsn;
   window_ = start.lsn + 1;
   // Nothing of the histories before is caught up from here: who takes part in this one takes it whole.
-  lowest_base_ = changes_from_ = start.lsn;
-  changes_.clear(), changed_blocks_ = 0;
+  lowest_base_ = start.lsn;
+  no_changes(start.lsn);
   recount();
   return lost.size();
 }
@@ -685,9 +684,9 @@ void Replica::reset() {
   last_ = {};
   durable_ = commit_ = known_commit_ = 0;
   window_ = 1;
-  lowest_base_ = changes_from_ = 0;
+  lowest_base_ = 0;
   logged_ = 0;
-  changes_.clear(), changed_blocks_ = 0;
+  no_changes(0);
   abandon_loading();
 }
 

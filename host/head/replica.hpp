@@ -147,6 +147,7 @@ class Replica {
   bool remembers_since(Lsn base) const { return base >= lowest_base_ && base >= changes_from_; }
   /// Single changes up to `lsn` need not be remembered any more.
   void forget_changes(Lsn lsn);
+  void no_changes(Lsn from) { changes_.clear(), changed_blocks_ = 0, changes_from_ = from; }
   /// Pages that a change after `base` has touched.
   std::size_t pages_since(Lsn base) const { return index_.changed_since(base).size(); }
   /// Bytes of metadata records committed so far, images not counted: a checkpoint covers no others, so no others make one due.

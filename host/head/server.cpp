@@ -397,25 +397,27 @@ void HeadServer::on_control(const ChannelPtr& channel, wire::Frame frame) {
   }
 }
 
-io::Task<void> HeadServer::grow_vp(ChannelPtr channel, wire::Frame frame, VpId vp, std::uint64_t blocks) {
+std::shared_ptr<Primary> HeadServer::primary_of(VpId vp) {
   Partition* p = ctx_.partition(vp);
-  std::shared_ptr<Primary> primary = p ? p->primary : nullptr;
+  return p ? p->primary : nullptr;
+}
+
+io::Task<void> HeadServer::grow_vp(ChannelPtr channel, wire::Frame frame, VpId vp, std::uint64_t blocks) {
+  std::shared_ptr<Primary> primary = primary_of(vp);
   Status s(Code::unavailable, "this head is not the primary");
   if (primary) s = co_await primary->grow(primary, blocks);
   channel->reply(frame, wire::reply_frame(s));
 }
 
 io::Task<void> HeadServer::move_vp(ChannelPtr channel, wire::Frame frame, VpId vp, NodeId from, NodeId to) {
-  Partition* p = ctx_.partition(vp);
-  std::shared_ptr<Primary> primary = p ? p->primary : nullptr;
+  std::shared_ptr<Primary> primary = primary_of(vp);
   Status s(Code::unavailable, "this head is not the primary");
   if (primary) s = co_await primary->move_copy(primary, from, to);
   channel->reply(frame, wire::reply_frame(s));
 }
 
 io::Task<void> HeadServer::flush_vp(ChannelPtr channel, wire::Frame frame, VpId vp) {
-  Partition* p = ctx_.partition(vp);
-  std::shared_ptr<Primary> primary = p ? p->primary : nullptr;
+  std::shared_ptr<Primary> primary = primary_of(vp);
   Status s(Code::unavailable, "this head is not the primary");
   if (primary) s = co_await primary->flush_everything(primary);
   std::uint64_t left = primary ? primary->partition().replica.unflushed_blocks() * kBlockBytes : 0;

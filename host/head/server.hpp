@@ -31,6 +31,7 @@ class HeadServer {
   void on_peer_frame(NodeId peer, wire::Frame frame);
   void on_control(const ChannelPtr& channel, wire::Frame frame);
   io::Task<void> move_vp(ChannelPtr channel, wire::Frame frame, VpId vp, NodeId from, NodeId to);
+  std::shared_ptr<Primary> primary_of(VpId vp);
   io::Task<void> grow_vp(ChannelPtr channel, wire::Frame frame, VpId vp, std::uint64_t blocks);
   io::Task<void> flush_vp(ChannelPtr channel, wire::Frame frame, VpId vp);
   wire::Frame held() const;

@@ -249,6 +249,7 @@ TEST_F(ReplicatorTest, SeveralDevicesRecordAtOnce) {
   second.finish();
   EXPECT_EQ(report->passes[0].by_device, 2u);
   EXPECT_EQ(differing(target), Differing{});
+  EXPECT_TRUE(r.stop().ok());  // before `second` goes
 }
 
 // The control that says which: records of 64 KiB are dropped, and exactly its pages are wrong.
