@@ -28,6 +28,7 @@ class WatchedLogger final : public card::DmaLogger {
   }
   int idle_cycles() const override { return log_->idle_cycles(); }
   void skip_idle() override { log_->skip_idle(); }
+  int settle_cycles() const override { return log_->settle_cycles(); }
   bool settled() const override { return log_->settled(); }
 
  private:
@@ -292,11 +293,11 @@ TEST_F(VhostTest, AHeadMayComeAgainAsSoonAsTheGuestSeesTheUsedIndex) {
   };
   device->kick(0);
   settle();
+  look = {};
   EXPECT_FALSE(device->broken());
   ASSERT_EQ(again, 20);
   EXPECT_EQ(disk.waiting(), 1u);
   EXPECT_EQ(area->recover(0, 20), (std::vector<std::uint16_t>{first}));
-  look = {};
 }
 
 TEST_F(VhostTest, DrainingAQueueEndsWhatItHasAndTakesNoMore) {

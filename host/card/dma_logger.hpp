@@ -49,6 +49,8 @@ class DmaLogger {
   virtual void cycle(const In& in, Out& out) = 0;
   /// Cycles without a write until what waits for more to come has left. Natively a few, by skip_idle().
   virtual int idle_cycles() const = 0;
+  /// Of those, with what was queued before, until settled() at the latest; a full ring may keep records longer.
+  virtual int settle_cycles() const { return 2 * idle_cycles(); }
   /// As if the counters of idle time had run out; nothing, where they have to.
   virtual void skip_idle() {}
   /// No record waits for more to come, or is on its way out. Always false where that cannot be seen.

@@ -17,7 +17,7 @@ Result<std::unique_ptr<DmaLogger>> make_dma_logger(const std::string& kind, cons
   const std::string file = card_tree(o) + "/dma_write_log_rtl.so";
   void* library = ::dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) return Status(Code::not_found, std::string("card rtl: ") + ::dlerror() + " (it is built with -DLUGE_HLS=ON)");
-  auto make = reinterpret_cast<DmaLogger* (*)()>(::dlsym(library, "luge_make_dma_logger"));
+  auto make = reinterpret_cast<DmaLogger* (*)()>(::dlsym(library, "luge_make_dma_logger_2"));
   if (make == nullptr) return Status(Code::wrong_version, file + " is not a DMA write log of this version");
   return std::unique_ptr<DmaLogger>(make());
 }

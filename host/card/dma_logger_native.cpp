@@ -15,12 +15,14 @@ class Native final : public DmaLogger {
 
   // The two counters of idle time, at their ends: nothing else happens in cycles without a write.
   int idle_cycles() const override { return 16; }
+  int settle_cycles() const override { return 256; }  // its queue holds 56 records
   void skip_idle() override {
     if (state_.open) state_.idle = 512;
     if (state_.line_any && !comes()) state_.linger = 128;
   }
   bool settled() const override {
-    return !comes() && !state_.line_any && !state_.line_due && !state_.leaving_valid && state_.no_line_flying && !state_.marked && !state_.marker_push;
+    return !comes() && !state_.line_any && !state_.line_due && !state_.leaving_valid && state_.no_line_flying && !state_.marked && !state_.marker_push &&
+           !state_.unannounced && !state_.snapshot && !state_.overflowing;
   }
 
  private:

@@ -334,6 +334,7 @@ void DmaPath::begin_kernel(RecordMode mode, std::uint32_t slots_log2, std::uint3
 
 // What is on its way passes, recorded or not: a dirty log that goes on gets all of it.
 void DmaPath::end_kernel() {
+  settle();  // records of what has been answered
   in_.enable = false, in_.suspend = false;
   pumping_ = true;
   std::deque<Burst> passing = bursts_;
@@ -386,7 +387,7 @@ void DmaPath::settle_later() {
 
 void DmaPath::settle() {
   pumping_ = true;
-  for (int n = 0; n < 2 * logger_->idle_cycles() && !logger_->settled(); ++n) {
+  for (int n = 0; n < logger_->settle_cycles() && !logger_->settled(); ++n) {
     logger_->skip_idle();
     cycle();
   }

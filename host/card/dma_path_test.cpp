@@ -312,6 +312,31 @@ TEST_F(DmaPathTest, ADirtyLogGetsEveryPageTouched) {
   ::close(log_fd);
 }
 
+// A reader that goes away in the middle takes no record along that the dirty log is to have.
+// Requirement: DWR-21
+TEST_F(DmaPathTest, ADirtyLogKeepsWhatWasOpenWhenTheRecordingEnded) {
+  int log_fd = ::memfd_create("log", MFD_CLOEXEC);
+  const std::uint64_t log_bytes = (kHigh + kBytes) / 4096 / 8;
+  ASSERT_EQ(::ftruncate(log_fd, static_cast<off_t>(log_bytes)), 0);
+  auto* bits = static_cast<std::uint8_t*>(::mmap(nullptr, log_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, log_fd, 0));
+  auto log = DirtyLog::map(log_fd, 0, log_bytes);
+  ASSERT_TRUE(log.ok());
+  path->set_dirty_log(std::move(*log));
+  start(RecordMode::completed, 10);
+  const std::byte byte{1};
+  DmaTransfer t;
+  t.parts.push_back({5 * 4096, Bytes(&byte, 1)});
+  bool done = false;
+  t.done = [&] { done = true; };
+  path->submit(t);
+  world().post([&] { path->stop_recording(); });  // behind the write, before the turn in which its record would have left
+  sim.run(node, [](io::World& w) -> io::Task<void> { co_await w.sleep(1ms); }(world()), 10s);
+  EXPECT_TRUE(done);
+  EXPECT_EQ(bits[0] >> 5 & 1, 1);
+  ::munmap(bits, log_bytes);
+  ::close(log_fd);
+}
+
 // Requirement: DWR-18 switch=dma-overflow-ignored
 TEST_F(DmaPathTest, AnOverflowMarksAllOfTheDirtyLog) {
   int log_fd = ::memfd_create("log", MFD_CLOEXEC);

@@ -165,15 +165,19 @@ class Replay {
 
   static bool is_image(const Record& r) { return r.lsn() == 0 && r.kind() != RecordKind::truncate; }
 
+  // A truncation is kept for as long as there are records that it voids: one of long ago, whose records the image covers, would hold
+  // its segment until the next image, and with one in each segment there would be no room to write that.
   void truncate(Partition& p, RecordPtr& r) {
     Replica& replica = p.replica;
     Lsn voided = replica.last().lsn;
+    bool needed = voided > images_.complete[replica.vp()].lsn;
     flatbuffers::Verifier v(reinterpret_cast<const std::uint8_t*>(r->body.data()), r->body.size());
     if (v.VerifyBuffer<fbs::Truncate>(nullptr)) {
       const auto* t = flatbuffers::GetRoot<fbs::Truncate>(r->body.data());
-      if (t->to()) drop_beyond(p, {t->to()->epoch(), t->to()->lsn()});
+      if (t->to() && drop_beyond(p, {t->to()->epoch(), t->to()->lsn()})) needed = true;
     }
-    replica.note_meta(voided, r->position.segment);
+    if (needed) replica.note_meta(voided, r->position.segment);
+    else forget(r);
   }
 
   void image_record(Partition& p, RecordPtr& r, std::uint64_t order, const Images::Span& image) {
@@ -189,16 +193,17 @@ class Replay {
       replica.image_durable({0, image.lsn}, std::exchange(image_segments_[replica.vp()], {}));
   }
 
-  void drop_beyond(Partition& p, LogPoint to) {
+  // True: some of what is not in the replica's own log went, too.
+  bool drop_beyond(Partition& p, LogPoint to) {
     Replica& replica = p.replica;
     if (to.lsn < replica.last().lsn) replica.truncate({to.epoch, std::max(to.lsn, replica.commit())});
-    auto& waiting = waiting_[replica.vp()];
-    for (auto it = waiting.upper_bound(to.lsn); it != waiting.end(); it = waiting.erase(it)) forget(it->second);
-    auto& held = held_below_[replica.vp()];
-    for (auto it = held.upper_bound(to.lsn); it != held.end();) {
-      forget(it->second);
-      it = held.erase(it);
-    }
+    bool dropped = false;
+    for (auto* records : {&waiting_[replica.vp()], &held_below_[replica.vp()]})
+      for (auto it = records->upper_bound(to.lsn); it != records->end(); it = records->erase(it)) {
+        forget(it->second);
+        dropped = true;
+      }
+    return dropped;
   }
 
   Context& ctx_;

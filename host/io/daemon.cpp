@@ -2,10 +2,6 @@
 
 #include <unistd.h>
 
-#ifdef LUGE_MIMALLOC
-#include <mimalloc.h>
-#endif
-
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -20,14 +16,6 @@ namespace luge::io {
 namespace {
 
 constexpr int kFailed = 1, kBadUsage = 2, kBadDirectory = 3, kNotDrained = 4;
-
-// Payloads come and go at the rate of writes. Pages that are given back to the kernel for a moment cost a fault each: a tenth of a
-// primary's processor time with the 25 ms that are the default. What is not used for a second goes back all the same.
-void keep_memory() {
-#ifdef LUGE_MIMALLOC
-  mi_option_set(mi_option_decommit_delay, 1000);
-#endif
-}
 
 int exit_code_of(const Status& s) {
   return s.code() == Code::wrong_unit || s.code() == Code::wrong_version ? kBadDirectory : kFailed;
@@ -141,7 +129,6 @@ int run_daemon(int argc, char** argv, const DaemonKind& kind, std::vector<Option
   options.pid = static_cast<std::uint32_t>(::getpid());
   if (!logging::setup(options.name, s.text("log-level")))
     return complain(kind, kBadUsage, "--log-level: '" + s.text("log-level") + "' is none of trace, debug, info, warn, error");
-  keep_memory();
 
   std::unique_ptr<DataDirectory> directory;
   if (!s.text("dir").empty()) {

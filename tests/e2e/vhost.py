@@ -292,8 +292,11 @@ class Recording:
     def end(self):
         self.on = False
         self.thread.join()
+        state, holds = struct.unpack_from("<I", self.ring, 132)[0], struct.unpack_from("<Q", self.ring, 160)[0]
+        records = self.tail() - 1
         self.socket.close()
-        return self.tail() - 1
+        expect(state & 4 == 0 and holds == 0, f"the reader was too slow: {holds} writes were held back, state {state}")  # 4: overflow
+        return records
 
 
 def figures(unit, work, a):
@@ -363,13 +366,14 @@ def recording(unit, work, a):
     for turn in range(turns):
         on = turn % 4 in (1, 2)  # a drift of the machine meets both alike
         recorder = Recording(where) if on else None
-        begin, before = reads(1), processor_seconds(pid)
+        begin, before, recorded = reads(1), processor_seconds(pid), recorder.tail() if on else 0
         done = reads(seconds) - begin
         spent[on] += processor_seconds(pid) - before
         expect(done > 0, f"the guest's disk stands still with recording {'on' if on else 'off'}: {open(guest.errors).read()[-300:]}")
         counts[on] += done
         if on:
-            records += recorder.end()
+            records += recorder.tail() - recorded
+            recorder.end()
     guest.finish(240)
     expect(records > counts[True], f"{records} records of {counts[True]} reads: nothing was recorded")
     FIGURES["guest_recording"] = {"ratio": counts[True] / counts[False], "reads_per_second": counts[False] / (turns / 2 * seconds), "records_per_read": records / counts[True]}
