@@ -90,7 +90,7 @@ io::Task<Result<SegmentLog::Recovery>> SegmentLog::open() {
     auto next = std::next(it);
     std::optional<std::uint32_t> next_start;
     if (next != used.end() && next->first == it->first + 1) next_start = segments_[next->second].start_crc;
-    if (next == used.end()) recovered_last_ = it->second;
+    if (next == used.end()) recovered_last_ = it->second, last_may_go_on_ = segment.end == 0;
     Status s = co_await scan_segment(it->second, next == used.end(), next_start, out);
     if (!s.ok()) co_return s;
   }
@@ -271,6 +271,28 @@ io::Task<Status> SegmentLog::next_segment() {
   co_return Status();
 }
 
+// What follows a recovery begins a segment of its own. When segments run short it goes on in the last one: a head that starts again and
+// again before anything commits, and so before an image could free one, would use them all up. First with zeros, for nothing of what a
+// torn batch has left there, a guest's bytes perhaps, may ever stand where a batch is looked for.
+io::Task<Status> SegmentLog::go_on_in_last() {
+  if (!recovered_last_ || !last_may_go_on_ || free_.size() * 2 > segments_.size()) co_return Status();
+  Segment& last = segments_[*recovered_last_];
+  if (last.sequence == 0) co_return Status();
+  const std::uint64_t base = *recovered_last_ * options_.segment_bytes, end = std::uint64_t{last.end - 1} * kBlockBytes;
+  Buffer zeros = Buffer::allocate(std::min<std::uint64_t>(1 << 20, options_.segment_bytes));
+  std::memset(zeros.data(), 0, zeros.size());
+  for (std::uint64_t at = end; at < options_.segment_bytes; at += zeros.size()) {
+    const Bytes part[] = {zeros.bytes().first(std::min<std::uint64_t>(zeros.size(), options_.segment_bytes - at))};
+    if (Status s = co_await file_->write(base + at, part, io::Durability::durable); !s.ok()) co_return s.with(options_.path);
+  }
+  active_ = *recovered_last_;
+  active_offset_ = end;
+  has_active_ = true;
+  last.end = 0;
+  recovered_last_.reset();
+  co_return Status();
+}
+
 io::Task<Status> SegmentLog::write_batch(std::vector<RecordPtr> batch) {
   std::size_t header = sizeof(BatchHeader), payload = 0;
   for (const RecordPtr& r : batch) {
@@ -279,6 +301,8 @@ io::Task<Status> SegmentLog::write_batch(std::vector<RecordPtr> batch) {
   }
   std::uint64_t need = round_up(header, kBlockBytes) + payload;
   LUGE_CHECK(need <= options_.segment_bytes);
+  if (!has_active_)
+    if (Status s = co_await go_on_in_last(); !s.ok()) co_return s;
   if (!has_active_ || active_offset_ + need > options_.segment_bytes) {
     Status s = co_await next_segment();
     if (!s.ok()) co_return s;

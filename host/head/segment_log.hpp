@@ -10,7 +10,8 @@
 //   before it. At recovery an invalid batch with nothing valid behind it is a
 //   torn tail (it was never acknowledged); an invalid batch with a valid one behind it is rot (protocol 10.2).
 // - Where a recovery found the end of the log is written down before anything new is: a torn batch there is never taken
-//   for rot later, when the segments that followed are gone.
+//   for rot later, when the segments that followed are gone. Or, when segments run short, the log goes on right there, when zeros have
+//   been written over the torn batch.
 // - A segment is used again only when no record in it is needed (release) and every VP with records in it has an image
 //   that covers them and what made them superfluous (`covered`): an image names no record that is gone, and what replay
 //   finds behind it has no holes.
@@ -120,6 +121,7 @@ class SegmentLog {
   io::Task<void> writer();
   io::Task<Status> write_batch(std::vector<RecordPtr> batch);
   io::Task<Status> next_segment();
+  io::Task<Status> go_on_in_last();
   std::string row_of(const Segment& s) const;
   std::vector<RecordPtr> take_batch();
   Buffer encode(const std::vector<RecordPtr>& batch, std::uint32_t offset_blocks);
@@ -145,6 +147,7 @@ class SegmentLog {
   std::uint64_t active_offset_ = 0;
   bool has_active_ = false;
   std::optional<std::uint32_t> recovered_last_;  // newest segment at the recovery; its end is not written down yet
+  bool last_may_go_on_ = false;                  // its end has never been written down
   std::uint64_t next_sequence_ = 1;
   std::uint32_t previous_crc_ = 0;
   std::deque<RecordPtr> queue_;

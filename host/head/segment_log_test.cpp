@@ -95,6 +95,26 @@ TEST(SegmentLog, WhatIsDurableIsThereAfterAPowerCut) {
   }
 }
 
+// Nothing of it is released in between: more starts than there are segments, each cut off while it writes.
+TEST(SegmentLog, MoreStartsThanSegmentsUseNoneUp) {
+  for (std::uint64_t seed = 1; seed <= 40; ++seed) {
+    Bench b(seed, 8 * kSegment);
+    Lsn next = 1, acknowledged = 0;
+    for (int start = 0; start < 40; ++start) {
+      for (int i = 0; i < 3; ++i) b.daemon->log->append(data_record(next + static_cast<Lsn>(i), 2, static_cast<std::uint8_t>(start)));
+      b.sim.run_for(start % 4 == 3 ? io::Duration(50ms) : std::chrono::microseconds(20 + (seed * 131 + static_cast<std::uint64_t>(start) * 37) % 400));
+      if (!b.daemon->durable.empty()) acknowledged = b.daemon->durable.back()->lsn();
+      b.reboot();
+      std::vector<Lsn> got = b.daemon->recovered();
+      ASSERT_TRUE(b.daemon->recovery.damage.empty()) << "seed " << seed << " start " << start << ": " << b.daemon->recovery.why;
+      ASSERT_GE(got.size(), acknowledged) << "seed " << seed << " start " << start;
+      for (std::size_t i = 0; i < got.size(); ++i) ASSERT_EQ(got[i], i + 1) << "seed " << seed << " start " << start;
+      next = got.size() + 1;
+    }
+    ASSERT_GE(acknowledged, 30u) << "seed " << seed;
+  }
+}
+
 TEST(SegmentLog, ReadsBackWhatWasWritten) {
   Bench b(1);
   RecordPtr r = data_record(1, 3, 0x5a);
