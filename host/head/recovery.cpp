@@ -52,6 +52,10 @@ class Replay {
   }
 
   void batch(RecoveredBatch& b) {
+    for (const CommitEntry& c : b.commits) {
+      Lsn& known = commits_[c.vp];
+      known = std::max(known, c.commit);
+    }
     for (std::size_t i = 0; i < b.records.size(); ++i) {
       RecordPtr& r = b.records[i];
       if (is_image(*r) && ctx_.partition(r->header.vp()) != nullptr) continue;
@@ -62,10 +66,6 @@ class Replay {
       }
       if (b.rotten[i]) rotten_[r->header.vp()].push_back(r);
       record(*p, r);
-    }
-    for (const CommitEntry& c : b.commits) {
-      Lsn& known = commits_[c.vp];
-      known = std::max(known, c.commit);
     }
   }
 
@@ -165,11 +165,12 @@ class Replay {
 
   static bool is_image(const Record& r) { return r.lsn() == 0 && r.kind() != RecordKind::truncate; }
 
-  // A truncation is kept for as long as there are records that it voids: one of long ago, whose records the image covers, would hold
-  // its segment until the next image, and with one in each segment there would be no room to write that.
+  // A truncation is kept for as long as there are records that it voids, or its batch knows of a commit that no image has: one of long
+  // ago, whose records the image covers, would hold its segment until the next image, and with one in each segment there would be no
+  // room to write that.
   void truncate(Partition& p, RecordPtr& r) {
     Replica& replica = p.replica;
-    Lsn voided = replica.last().lsn;
+    Lsn voided = std::max(replica.last().lsn, commits_[replica.vp()]);
     bool needed = voided > images_.complete[replica.vp()].lsn;
     flatbuffers::Verifier v(reinterpret_cast<const std::uint8_t*>(r->body.data()), r->body.size());
     if (v.VerifyBuffer<fbs::Truncate>(nullptr)) {

@@ -40,6 +40,11 @@ void SegmentLog::damaged(Recovery& out, std::uint32_t segment, std::uint64_t off
   out.why = options_.path + ": segment " + std::to_string(segment) + " at offset " + std::to_string(offset) + ": " + what;
 }
 
+bool SegmentLog::damaged(std::uint32_t segment, const Recovery& found) const {
+  return std::any_of(found.damage.begin(), found.damage.end(), [&](const Damage& d) { return d.segment == segment; }) ||
+         !meta_.list("damage/" + meta_key(segment) + "/" + std::to_string(segments_[segment].generation) + "/").empty();
+}
+
 void SegmentLog::remember_damage(const std::vector<Damage>& damage, std::vector<io::MetaStore::Change>& changes) const {
   for (const Damage& d : damage) changes.emplace_back(damage_key(d), "");
   std::string prefix = options_.portion == Portion::data ? "damage/segment/data/" : "damage/segment/meta/";
@@ -93,6 +98,8 @@ io::Task<Result<SegmentLog::Recovery>> SegmentLog::open() {
     if (next == used.end()) recovered_last_ = it->second, last_may_go_on_ = segment.end == 0;
     Status s = co_await scan_segment(it->second, next == used.end(), next_start, out);
     if (!s.ok()) co_return s;
+    // Damage is remembered by its place in this use of the segment: nothing new may come to stand there.
+    if (next == used.end()) last_may_go_on_ = last_may_go_on_ && !damaged(it->second, out);
   }
   co_return out;
 }
@@ -272,24 +279,36 @@ io::Task<Status> SegmentLog::next_segment() {
 }
 
 // What follows a recovery begins a segment of its own. When segments run short it goes on in the last one: a head that starts again and
-// again before anything commits, and so before an image could free one, would use them all up. First with zeros, for nothing of what a
-// torn batch has left there, a guest's bytes perhaps, may ever stand where a batch is looked for.
+// again before anything commits, and so before an image could free one, would use them all up. It is the active one from here on, so that
+// nothing frees it meanwhile.
 io::Task<Status> SegmentLog::go_on_in_last() {
   if (!recovered_last_ || !last_may_go_on_ || free_.size() * 2 > segments_.size()) co_return Status();
   Segment& last = segments_[*recovered_last_];
   if (last.sequence == 0) co_return Status();
-  const std::uint64_t base = *recovered_last_ * options_.segment_bytes, end = std::uint64_t{last.end - 1} * kBlockBytes;
-  Buffer zeros = Buffer::allocate(std::min<std::uint64_t>(1 << 20, options_.segment_bytes));
-  std::memset(zeros.data(), 0, zeros.size());
-  for (std::uint64_t at = end; at < options_.segment_bytes; at += zeros.size()) {
-    const Bytes part[] = {zeros.bytes().first(std::min<std::uint64_t>(zeros.size(), options_.segment_bytes - at))};
-    if (Status s = co_await file_->write(base + at, part, io::Durability::durable); !s.ok()) co_return s.with(options_.path);
-  }
   active_ = *recovered_last_;
-  active_offset_ = end;
+  active_offset_ = std::uint64_t{last.end - 1} * kBlockBytes;
   has_active_ = true;
   last.end = 0;
   recovered_last_.reset();
+  co_return co_await erase_rest();
+}
+
+// Nothing of what a torn batch has left, a guest's bytes perhaps, may ever stand where a batch is looked for. Its header goes first and
+// alone: with zeros in between, a batch that lacked nothing but zeros would be whole.
+io::Task<Status> SegmentLog::erase_rest() {
+  const std::uint64_t base = active_ * options_.segment_bytes, from = active_offset_;
+  if (from == options_.segment_bytes) co_return Status();
+  Buffer first = Buffer::allocate(kBlockBytes);
+  if (Status s = co_await file_->read(base + from, first.mutable_bytes()); !s.ok()) co_return s.with(options_.path);
+  std::memset(first.data(), 0, 512);  // a sector
+  const Bytes header[] = {first.bytes()};
+  if (Status s = co_await file_->write(base + from, header, io::Durability::durable); !s.ok()) co_return s.with(options_.path);
+  Buffer zeros = Buffer::allocate(std::min<std::uint64_t>(1 << 20, options_.segment_bytes));
+  std::memset(zeros.data(), 0, zeros.size());
+  for (std::uint64_t at = from; at < options_.segment_bytes; at += zeros.size()) {
+    const Bytes part[] = {zeros.bytes().first(std::min<std::uint64_t>(zeros.size(), options_.segment_bytes - at))};
+    if (Status s = co_await file_->write(base + at, part, io::Durability::durable); !s.ok()) co_return s.with(options_.path);
+  }
   co_return Status();
 }
 

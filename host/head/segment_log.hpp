@@ -122,6 +122,8 @@ class SegmentLog {
   io::Task<Status> write_batch(std::vector<RecordPtr> batch);
   io::Task<Status> next_segment();
   io::Task<Status> go_on_in_last();
+  io::Task<Status> erase_rest();
+  bool damaged(std::uint32_t segment, const Recovery& found) const;
   std::string row_of(const Segment& s) const;
   std::vector<RecordPtr> take_batch();
   Buffer encode(const std::vector<RecordPtr>& batch, std::uint32_t offset_blocks);
@@ -147,7 +149,7 @@ class SegmentLog {
   std::uint64_t active_offset_ = 0;
   bool has_active_ = false;
   std::optional<std::uint32_t> recovered_last_;  // newest segment at the recovery; its end is not written down yet
-  bool last_may_go_on_ = false;                  // its end has never been written down
+  bool last_may_go_on_ = false;                  // its end has never been written down, and it has no damage
   std::uint64_t next_sequence_ = 1;
   std::uint32_t previous_crc_ = 0;
   std::deque<RecordPtr> queue_;

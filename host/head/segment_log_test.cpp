@@ -115,6 +115,36 @@ TEST(SegmentLog, MoreStartsThanSegmentsUseNoneUp) {
   }
 }
 
+// All that was in it becomes superfluous just while the log makes ready to go on there.
+TEST(SegmentLog, TheSegmentThatTheLogGoesOnInIsNotFreedMeanwhile) {
+  for (unsigned wait = 0; wait < 400; wait += 20) {
+    Bench b(5, 4 * kSegment);
+    Lsn lsn = 1;
+    for (; lsn <= 60; ++lsn) {
+      b.daemon->log->append(data_record(lsn, 2, 1));
+      b.sim.run_for(2ms);
+    }
+    b.reboot();
+    ASSERT_EQ(b.daemon->recovered().size(), 60u);
+    b.daemon->log->append(data_record(lsn++, 2, 2));
+    b.sim.run_for(std::chrono::microseconds(wait));
+    for (const RecoveredBatch& batch : b.daemon->recovery.batches)
+      for (const RecordPtr& r : batch.records) b.daemon->log->release(r->position.segment);
+    for (; lsn <= 160; ++lsn) {
+      b.daemon->log->append(data_record(lsn, 2, 3));
+      b.sim.run_for(2ms);
+      while (b.daemon->durable.size() > 45) {  // never that which came first
+        b.daemon->log->release(b.daemon->durable[1]->position.segment);
+        b.daemon->durable.erase(b.daemon->durable.begin() + 1);
+      }
+    }
+    b.reboot();
+    std::vector<Lsn> got = b.daemon->recovered();
+    EXPECT_NE(std::find(got.begin(), got.end(), 61u), got.end()) << wait << " us";
+    EXPECT_TRUE(b.daemon->recovery.damage.empty()) << wait << " us: " << b.daemon->recovery.why;
+  }
+}
+
 TEST(SegmentLog, ReadsBackWhatWasWritten) {
   Bench b(1);
   RecordPtr r = data_record(1, 3, 0x5a);
