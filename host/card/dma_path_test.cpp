@@ -9,6 +9,7 @@
 #include <random>
 #include <set>
 
+#include "card/dirty_log_testing.hpp"
 #include "sim/cluster/simulation.hpp"
 #include "switches/switches.hpp"
 
@@ -286,16 +287,11 @@ TEST_F(DmaPathTest, RecordsAreFew) {
 
 // Requirement: DWR-21
 TEST_F(DmaPathTest, ADirtyLogGetsEveryPageTouched) {
-  int log_fd = ::memfd_create("log", MFD_CLOEXEC);
-  const std::uint64_t log_bytes = (kHigh + kBytes) / 4096 / 8;
-  ASSERT_EQ(::ftruncate(log_fd, static_cast<off_t>(log_bytes)), 0);
-  auto* bits = static_cast<std::uint8_t*>(::mmap(nullptr, log_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, log_fd, 0));
-  auto log = DirtyLog::map(log_fd, 0, log_bytes);
-  ASSERT_TRUE(log.ok());
-  path->set_dirty_log(std::move(*log));
+  card::testing::Log log(kHigh + kBytes);
+  path->set_dirty_log(log.map());
   for (bool with_ring : {false, true}) {
     if (with_ring) start(RecordMode::scheduled, 10);
-    std::memset(bits, 0, log_bytes);
+    log.clear();
     std::size_t first = writes.size();
     write(30);
     sim.run(node, [](DmaPath& p) -> io::Task<void> { EXPECT_TRUE(co_await p.suspend()); }(*path), 10s);
@@ -303,25 +299,18 @@ TEST_F(DmaPathTest, ADirtyLogGetsEveryPageTouched) {
     for (std::size_t i = first; i < writes.size(); ++i)
       for (auto& p : writes[i].transfer.parts)
         for (std::uint64_t page = p.address / 4096; page <= (p.address + p.bytes.size() - 1) / 4096; ++page) expected.insert(page);
-    for (std::uint64_t page = 0; page < log_bytes * 8; ++page)
-      if (bits[page / 8] >> (page % 8) & 1) marked.insert(page);
+    for (std::uint64_t page = 0; page < log.bytes * 8; ++page)
+      if (log.has(page)) marked.insert(page);
     EXPECT_EQ(marked, expected);
     path->resume();
   }
-  ::munmap(bits, log_bytes);
-  ::close(log_fd);
 }
 
 // A reader that goes away in the middle takes no record along that the dirty log is to have.
 // Requirement: DWR-21
 TEST_F(DmaPathTest, ADirtyLogKeepsWhatWasOpenWhenTheRecordingEnded) {
-  int log_fd = ::memfd_create("log", MFD_CLOEXEC);
-  const std::uint64_t log_bytes = (kHigh + kBytes) / 4096 / 8;
-  ASSERT_EQ(::ftruncate(log_fd, static_cast<off_t>(log_bytes)), 0);
-  auto* bits = static_cast<std::uint8_t*>(::mmap(nullptr, log_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, log_fd, 0));
-  auto log = DirtyLog::map(log_fd, 0, log_bytes);
-  ASSERT_TRUE(log.ok());
-  path->set_dirty_log(std::move(*log));
+  card::testing::Log log(kHigh + kBytes);
+  path->set_dirty_log(log.map());
   start(RecordMode::completed, 10);
   const std::byte byte{1};
   DmaTransfer t;
@@ -332,31 +321,22 @@ TEST_F(DmaPathTest, ADirtyLogKeepsWhatWasOpenWhenTheRecordingEnded) {
   world().post([&] { path->stop_recording(); });  // behind the write, before the turn in which its record would have left
   sim.run(node, [](io::World& w) -> io::Task<void> { co_await w.sleep(1ms); }(world()), 10s);
   EXPECT_TRUE(done);
-  EXPECT_EQ(bits[0] >> 5 & 1, 1);
-  ::munmap(bits, log_bytes);
-  ::close(log_fd);
+  EXPECT_TRUE(log.has(5));
 }
 
 // Requirement: DWR-18 switch=dma-overflow-ignored
 TEST_F(DmaPathTest, AnOverflowMarksAllOfTheDirtyLog) {
-  int log_fd = ::memfd_create("log", MFD_CLOEXEC);
-  const std::uint64_t log_bytes = (kHigh + kBytes) / 4096 / 8;
-  ASSERT_EQ(::ftruncate(log_fd, static_cast<off_t>(log_bytes)), 0);
-  auto* bits = static_cast<std::uint8_t*>(::mmap(nullptr, log_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, log_fd, 0));
+  card::testing::Log log(kHigh + kBytes);
   path->set_hold_limit(10ms);
   start(RecordMode::completed, 1);
-  auto log = DirtyLog::map(log_fd, 0, log_bytes);
-  ASSERT_TRUE(log.ok());
-  path->set_dirty_log(std::move(*log));
+  path->set_dirty_log(log.map());
   write(30);
   run_for(100ms);
   EXPECT_EQ(done, 30);
   quiesce();
   EXPECT_TRUE(overflowed);
   for (std::uint64_t page = 0; page < kBytes / 4096; ++page)
-    for (std::uint64_t p : {page, kHigh / 4096 + page}) ASSERT_TRUE(bits[p / 8] >> (p % 8) & 1) << "page " << p;
-  ::munmap(bits, log_bytes);
-  ::close(log_fd);
+    for (std::uint64_t p : {page, kHigh / 4096 + page}) ASSERT_TRUE(log.has(p)) << "page " << p;
 }
 
 TEST_F(DmaPathTest, AThrottleSlowsWrites) {

@@ -30,8 +30,12 @@ std::string SegmentLog::meta_key(std::uint32_t segment) const {
   return std::string(options_.portion == Portion::data ? "segment/data/" : "segment/meta/") + std::to_string(segment);
 }
 
+std::string SegmentLog::damage_prefix(std::uint32_t segment) const {
+  return "damage/" + meta_key(segment) + "/" + std::to_string(segments_[segment].generation) + "/";
+}
+
 std::string SegmentLog::damage_key(const Damage& d) const {
-  return "damage/" + meta_key(d.segment) + "/" + std::to_string(segments_[d.segment].generation) + "/" + std::to_string(d.offset);
+  return damage_prefix(d.segment) + std::to_string(d.offset);
 }
 
 void SegmentLog::damaged(Recovery& out, std::uint32_t segment, std::uint64_t offset, const std::string& what) const {
@@ -40,9 +44,9 @@ void SegmentLog::damaged(Recovery& out, std::uint32_t segment, std::uint64_t off
   out.why = options_.path + ": segment " + std::to_string(segment) + " at offset " + std::to_string(offset) + ": " + what;
 }
 
-bool SegmentLog::damaged(std::uint32_t segment, const Recovery& found) const {
+bool SegmentLog::has_damage(std::uint32_t segment, const Recovery& found) const {
   return std::any_of(found.damage.begin(), found.damage.end(), [&](const Damage& d) { return d.segment == segment; }) ||
-         !meta_.list("damage/" + meta_key(segment) + "/" + std::to_string(segments_[segment].generation) + "/").empty();
+         !meta_.list(damage_prefix(segment)).empty();
 }
 
 void SegmentLog::remember_damage(const std::vector<Damage>& damage, std::vector<io::MetaStore::Change>& changes) const {
@@ -99,7 +103,7 @@ io::Task<Result<SegmentLog::Recovery>> SegmentLog::open() {
     Status s = co_await scan_segment(it->second, next == used.end(), next_start, out);
     if (!s.ok()) co_return s;
     // Damage is remembered by its place in this use of the segment: nothing new may come to stand there.
-    if (next == used.end()) last_may_go_on_ = last_may_go_on_ && !damaged(it->second, out);
+    if (next == used.end()) last_may_go_on_ = last_may_go_on_ && !has_damage(it->second, out);
   }
   co_return out;
 }

@@ -123,7 +123,7 @@ class SegmentLog {
   io::Task<Status> next_segment();
   io::Task<Status> go_on_in_last();
   io::Task<Status> erase_rest();
-  bool damaged(std::uint32_t segment, const Recovery& found) const;
+  bool has_damage(std::uint32_t segment, const Recovery& found) const;
   std::string row_of(const Segment& s) const;
   std::vector<RecordPtr> take_batch();
   Buffer encode(const std::vector<RecordPtr>& batch, std::uint32_t offset_blocks);
@@ -132,6 +132,7 @@ class SegmentLog {
   Status batch_at(Bytes area, std::uint32_t number, std::uint64_t offset, BatchHeader& h) const;
   Status take_records(Bytes area, const BatchHeader& h, std::uint32_t number, std::uint64_t offset, RecoveredBatch& out) const;
   std::string meta_key(std::uint32_t segment) const;
+  std::string damage_prefix(std::uint32_t segment) const;
   std::string damage_key(const Damage& d) const;
   void damaged(Recovery& out, std::uint32_t segment, std::uint64_t offset, const std::string& what) const;
   void maybe_free(std::uint32_t segment);

@@ -54,12 +54,11 @@ std::string Designation::serialize() const {
 }
 
 Result<Designation> Designation::parse(std::string_view bytes) {
-  if (bytes.empty()) return Status(Code::corrupt, "a stored designation does not verify");  // its data() may be null
   std::vector<std::uint64_t> aligned((bytes.size() + 7) / 8);
-  std::memcpy(aligned.data(), bytes.data(), bytes.size());
+  bytes.copy(reinterpret_cast<char*>(aligned.data()), bytes.size());  // of no bytes data() may be null, which memcpy forbids
   const auto* data = reinterpret_cast<const std::uint8_t*>(aligned.data());
   flatbuffers::Verifier v(data, bytes.size());
-  if (!v.VerifyBuffer<fbs::Designation>(nullptr))
+  if (bytes.empty() || !v.VerifyBuffer<fbs::Designation>(nullptr))
     return Status(Code::corrupt, "a stored designation does not verify");
   return from(*flatbuffers::GetRoot<fbs::Designation>(data));
 }
