@@ -85,20 +85,13 @@ std::uint64_t Checkpoints::allowance(Kind kind) const {
   return kind == Kind::whole ? left : std::min(left, half);
 }
 
-// About as much as a whole one would have.
-std::uint64_t Checkpoints::whole_bytes() const {
-  const Replica& r = partition_.replica;
-  std::size_t row = 64 + partition_.designation().layout.width() * sizeof(fbs::ChunkPlace);
-  return r.index().page_count() * (sizeof(Index::Page) + 24) + r.stripes().size() * row + sizeof(CheckpointHead);
-}
-
 // What the next one stands on; 0: it is a whole one. It should be one when the chain is long, or when loading it costs noticeably more than a
 // whole one would: changes of the same blocks are in it several times then. Until that is affordable the chain goes on.
 Lsn Checkpoints::base() const {
   if (chain_.empty() || resets_ != partition_.resets() || chain_.back().head.history != partition_.designation().history) return 0;
   Lsn at = chain_.back().head.lsn;
   if (at < partition_.replica.lowest_base() || chain_.size() > kMaxCheckpointChain) return 0;
-  std::uint64_t bytes = 0, whole = whole_bytes();
+  std::uint64_t bytes = 0, whole = partition_.replica.image_bytes() + sizeof(CheckpointHead);
   for (const Kept& k : chain_) bytes += k.bytes;
   bool renew = chain_.size() > ctx_.options.checkpoint_chain || bytes > whole + whole / 5;
   return renew && stored_size(whole) <= allowance(Kind::whole) ? 0 : at;
@@ -114,12 +107,12 @@ io::Task<Status> Checkpoints::write_one() {
   }
   Lsn base_lsn = base();
   std::uint64_t logged = replica.metadata_logged(), resets = partition_.resets();
-  Replica::Image image = replica.save_image(base_lsn, Replica::ImageFor::checkpoint);
+  ImageCut image = replica.cut_image(base_lsn, Replica::ImageFor::checkpoint);
   CheckpointHead head;
   head.vp = replica.vp();
   head.history = d.history;
-  head.epoch = image.point.epoch;
-  head.lsn = image.point.lsn;
+  head.epoch = image.point().epoch;
+  head.lsn = image.point().lsn;
   head.id = draw(ctx_.world, coding::kMaxCheckpointId - 1);
   head.author = ctx_.options.id;
   if (base_lsn != 0) {
@@ -127,7 +120,13 @@ io::Task<Status> Checkpoints::write_one() {
     head.base_lsn = base_lsn;
     head.number = chain_.back().head.number + 1;
   }
-  std::string bytes = encode_checkpoint(head, image.bodies);
+  ImageBodies bodies;
+  while (auto body = image.next()) {
+    bodies.push_back(std::move(*body));
+    co_await ctx_.world.yield();  // a part is what others can wait for
+  }
+  std::string bytes = encode_checkpoint(head, bodies);
+  bodies.clear();
   std::uint64_t size = stored_size(bytes.size());
   Kind kind = base_lsn == 0 ? Kind::whole : Kind::changes;
   if (size > allowance(kind)) {

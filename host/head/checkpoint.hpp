@@ -46,7 +46,6 @@ class Checkpoints {
   Lsn base() const;
   enum class Kind { whole, changes };
   std::uint64_t allowance(Kind kind) const;
-  std::uint64_t whole_bytes() const;
   std::uint64_t stripe_bytes() const;
   std::uint64_t stored_size(std::uint64_t bytes) const;
   io::Task<Status> write_one();

@@ -1,6 +1,7 @@
 // From the log to the sleds (architecture section 2 steps 4 to 6): parts of many writes, straight from memory, in full
 // stripes to a gateway sled; when all columns are durable and verified, an index record through the same log. Only when
 // that record is committed on all of `required` does any replica free the log space (FL-20).
+#include <algorithm>
 #include <set>
 
 #include "base/crc32c.hpp"
@@ -19,6 +20,7 @@ namespace {
 constexpr std::size_t kStripesPerRound = 8;
 constexpr std::size_t kStripesBesideWriters = 2;
 constexpr Lba kPadding = ~Lba{0};
+constexpr io::Duration kDegradedHolds = 1s;
 
 struct Candidate {
   Lba lba;
@@ -255,12 +257,35 @@ io::Task<Status> Primary::flush_everything(std::shared_ptr<Primary> self) {
   co_return result;
 }
 
+// While every sled is there it costs nothing to tell. When one is not, the whole table is gone through, and what that said holds for a
+// while: a report is made several times a second, and the table has a row for each half MiB of the volume.
 std::uint64_t Primary::degraded_stripes() const {
+  const Replica& replica = partition_.replica;
+  bool all_there = std::all_of(replica.sled_shares().begin(), replica.sled_shares().end(),
+                               [this](const auto& share) { return share.second.chunks == 0 || ctx_.alive(share.first); });
+  if (all_there && replica.narrow_stripes().empty()) return 0;
+  io::Time now = ctx_.world.now();
+  if (degraded_at_ != io::Time{} && now - degraded_at_ < kDegradedHolds) return degraded_;
+  degraded_at_ = now;
+  degraded_ = all_there ? count_narrow() : count_degraded();
+  return degraded_;
+}
+
+std::uint64_t Primary::count_narrow() const {
+  const Replica& replica = partition_.replica;
+  return static_cast<std::uint64_t>(std::count_if(replica.narrow_stripes().begin(), replica.narrow_stripes().end(),
+                                                  [&](std::uint64_t number) { return replica.stripe(number)->live_blocks != 0; }));
+}
+
+std::uint64_t Primary::count_degraded() const {
   std::uint64_t n = 0;
   for (const auto& [number, row] : partition_.replica.stripes()) {
     if (row.live_blocks == 0) continue;
-    bool degraded = row.narrower();
-    for (const fbs::ChunkPlace& p : row.places) degraded = degraded || (p.sled() != 0 && !ctx_.alive(p.sled()));
+    bool degraded = false;
+    for (std::size_t i = 0; i < row.places.size() && !degraded; ++i) {
+      NodeId sled = row.places.sled_of(i);
+      degraded = sled == 0 || !ctx_.alive(sled);
+    }
     n += degraded;
   }
   return n;

@@ -206,19 +206,19 @@ io::Task<bool> Primary::send_image(NodeId id, std::uint64_t turn, Partition::Syn
   VpId vp = replica.vp();
   Lsn base = from == Partition::SyncFrom::nothing ? 0 : point.lsn;
   Lsn held_to = from == Partition::SyncFrom::own_log ? base : 0;  // a checkpoint has no payload
-  Replica::Image image = replica.save_image(base, Replica::ImageFor::member);
-  replica.pin(id, image.point.lsn + 1);
+  ImageCut image = replica.cut_image(base, Replica::ImageFor::member);
+  replica.pin(id, image.point().lsn + 1);
   reached(Path::image_sent);
   std::vector<RecordPtr> unflushed;
   std::vector<std::shared_ptr<void>> held;  // their log space, should they be flushed or overwritten before they are sent
   for (const auto& [lsn, r] : replica.records()) {
-    if (lsn <= held_to || lsn > image.point.lsn || r->kind() != RecordKind::data || (r->live == 0 && !broken(Switch::flushed_data_moves))) continue;
+    if (lsn <= held_to || lsn > image.point().lsn || r->kind() != RecordKind::data || (r->live == 0 && !broken(Switch::flushed_data_moves))) continue;
     if (broken(Switch::unflushed_left_out)) continue;
     unflushed.push_back(r);
     held.push_back(partition_.hold(*r));
   }
   logging::info("VP {:x}: {} node {} from LSN {} to {}: {} index pages, {} entries, {} stripes, {} unflushed records", vp,
-                base == 0 ? "rebuilding" : "catching up", id, base, image.point.lsn, image.pages, image.entries, image.stripes, unflushed.size());
+                base == 0 ? "rebuilding" : "catching up", id, base, image.point().lsn, image.pages(), image.entries(), image.stripes(), unflushed.size());
   auto send_part = [](Primary& p, NodeId to, std::uint64_t turn, PackedRecords packed) -> io::Task<bool> {
     wire::Frame f = wire::make_frame(wire::Kind::sync_part, [&](auto& b) {
       auto headers = b.CreateVectorOfStructs(packed.headers);
@@ -232,11 +232,10 @@ io::Task<bool> Primary::send_image(NodeId id, std::uint64_t turn, Partition::Syn
     co_return s.ok() && !p.deposed_;
   };
   // Head first, records next, image_end last: an image is complete only with all it names.
-  std::pair<RecordKind, std::string> end = std::move(image.bodies.back());
-  image.bodies.pop_back();
-  for (auto& [kind, body] : image.bodies) {
+  std::optional<ImageCut::Body> body = image.next();
+  for (; body->first != RecordKind::image_end; body = image.next()) {
     PackedRecords packed;
-    packed.add(*make_record(vp, {image.point.epoch, 0}, kind, 0, 0, {}, std::move(body), {}), {});
+    packed.add(*make_record(vp, {image.point().epoch, 0}, body->first, 0, 0, {}, std::move(body->second), {}), {});
     if (!co_await send_part(*this, id, turn, std::move(packed))) co_return false;
   }
   PackedRecords packed;
@@ -247,13 +246,13 @@ io::Task<bool> Primary::send_image(NodeId id, std::uint64_t turn, Partition::Syn
     if (packed.payload_bytes < (1u << 20)) continue;
     if (!co_await send_part(*this, id, turn, std::exchange(packed, {}))) co_return false;
   }
-  packed.add(*make_record(vp, {image.point.epoch, 0}, end.first, 0, 0, {}, std::move(end.second), {}), {});
+  packed.add(*make_record(vp, {image.point().epoch, 0}, body->first, 0, 0, {}, std::move(body->second), {}), {});
   if (!co_await send_part(*this, id, turn, std::move(packed))) co_return false;
-  fbs::LogPoint p(image.point.epoch, image.point.lsn);
+  fbs::LogPoint p(image.point().epoch, image.point().lsn);
   Status s = sync_status(co_await ctx_.connections->call(id, wire::make_frame(wire::Kind::sync_end, [&](auto& b) {
     return fbs::CreateSyncEnd(b, vp, epoch_, &p, turn);
   }), 10s));
-  point = image.point;
+  point = image.point();
   co_return s.ok() && !deposed_;
 }
 

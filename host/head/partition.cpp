@@ -189,11 +189,11 @@ io::Task<Status> Partition::write_image() {
     ~Clear() { flag = false; }
   } clear{imaging_};
   std::uint64_t resets = resets_;
-  Replica::Image image = replica.save_image();
+  ImageCut image = replica.cut_image();
   std::vector<std::uint32_t> segments;
   Status s;
-  for (auto& [kind, body] : image.bodies) {
-    auto record = make_record(replica.vp(), {image.point.epoch, 0}, kind, 0, 0, {}, std::move(body), {});
+  while (auto body = image.next()) {
+    auto record = make_record(replica.vp(), {image.point().epoch, 0}, body->first, 0, 0, {}, std::move(body->second), {});
     std::uint32_t segment = 0;
     s = co_await append_local(record, &segment);
     if (s.ok()) segments.push_back(segment);
@@ -201,7 +201,7 @@ io::Task<Status> Partition::write_image() {
     if (s.ok() && resets != resets_) s = Status(Code::unavailable, "the replica is being rebuilt");
     if (!s.ok()) break;
   }
-  if (s.ok()) replica.image_durable(image.point, std::move(segments));
+  if (s.ok()) replica.image_durable(image.point(), std::move(segments));
   else
     for (std::uint32_t segment : segments) ctx.meta_log->release(segment);
   co_return s;

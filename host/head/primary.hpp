@@ -77,6 +77,7 @@ class Primary : public std::enable_shared_from_this<Primary> {
   const Counters& counters() const { return counters_; }
   const Columns::Counters& column_counters() const { return columns_.counters(); }
   Counters& counters() { return counters_; }
+  /// Stripes with live blocks and a chunk that is on no sled or on one that is not alive. Up to a second old where there are any.
   std::uint64_t degraded_stripes() const;
   std::string state_text() const;
 
@@ -279,6 +280,10 @@ class Primary : public std::enable_shared_from_this<Primary> {
   std::uint64_t appended_ = 0;       // records
   io::Time last_write_{}, last_flush_{};
   Counters counters_;
+  std::uint64_t count_narrow() const;
+  std::uint64_t count_degraded() const;
+  mutable io::Time degraded_at_{};     // when it was counted
+  mutable std::uint64_t degraded_ = 0;
 };
 
 }  // namespace luge::head

@@ -9,22 +9,9 @@ namespace luge::head {
 namespace {
 
 constexpr std::size_t kKeptSmallRecords = 8192;   // metadata records kept in memory for members that lag a little
-constexpr std::size_t kPagesPerPart = 32;
-constexpr std::size_t kStripesPerPart = 512;
-constexpr std::size_t kEntriesPerPart = 8192;
 constexpr std::size_t kKeptChanges = 256 << 10;      // blocks, 6 MiB if no two of them are neighbours: beyond, a member that lags is told whole pages
 
 }  // namespace
-
-bool StripeRow::narrower() const {
-  return std::any_of(places.begin(), places.end(), [](const fbs::ChunkPlace& p) { return p.sled() == 0; });
-}
-
-NodeId StripeRow::sled_of(std::uint32_t block) const {
-  std::uint32_t per_chunk = chunk_bytes / kBlockBytes;
-  std::uint32_t chunk = per_chunk == 0 ? layout.k : block / per_chunk;
-  return chunk < layout.k && chunk < places.size() ? places.sled_of(chunk) : 0;
-}
 
 void Replica::append(RecordPtr record) {
   LUGE_CHECK(record->lsn() == last_.lsn + 1);
@@ -77,8 +64,7 @@ void Replica::drop(Entry old) {
     LUGE_CHECK(it->second->live > 0);
     --it->second->live;
     --unflushed_blocks_;
-    RecordPtr r = it->second;
-    maybe_free(*r);
+    maybe_free(it);
   } else if (old.is_stripe()) {
     count_live(old.stripe(), old.block(), false);
   }
@@ -149,7 +135,6 @@ void Replica::apply(Record& record) {
 
 void Replica::apply_index(const Record& record) {
   const auto* body = flatbuffers::GetRoot<fbs::IndexRecord>(record.body.data());
-  std::vector<std::uint64_t> placed_in(body->stripes() ? body->stripes()->size() : 0);
   if (body->stripes()) {
     for (const fbs::Stripe* s : *body->stripes()) {
       StripeRow row;
@@ -162,19 +147,22 @@ void Replica::apply_index(const Record& record) {
       next_stripe_ = std::max(next_stripe_, s->number() + 1);
     }
   }
-  if (body->placements() && body->placement_stripe()) {
-    for (std::uint32_t i = 0; i < body->placements()->size(); ++i) {
-      const fbs::Placement* p = body->placements()->Get(i);
-      std::uint64_t number = body->placement_stripe()->Get(i);
-      // A block written or trimmed since the flush read it stays what it is (protocol 7.2).
-      if (index_.get(p->lba()).hole()) reached(Path::trim_during_flush);
-      if (index_.get(p->lba()) != Entry::at_lsn(p->lsn()) && !broken(Switch::unconditional_index_record)) continue;
-      drop(index_.set(p->lba(), Entry::at_stripe(number, p->block()), record.lsn()));
-      remember({record.lsn(), p->lba(), 1, false});
-      count_live(number, p->block(), true);
-    }
-  }
+  if (body->placements() && body->placement_stripe()) apply_placements(record.lsn(), *body);
   sessions.merge(body->sessions());
+}
+
+void Replica::apply_placements(Lsn at, const fbs::IndexRecord& body) {
+  for (std::uint32_t i = 0; i < body.placements()->size(); ++i) {
+    const fbs::Placement* p = body.placements()->Get(i);
+    std::uint64_t number = body.placement_stripe()->Get(i);
+    // A block written or trimmed since the flush read it stays what it is (protocol 7.2).
+    Entry now = index_.get(p->lba());
+    if (now.hole()) reached(Path::trim_during_flush);
+    if (now != Entry::at_lsn(p->lsn()) && !broken(Switch::unconditional_index_record)) continue;
+    drop(index_.set(p->lba(), Entry::at_stripe(number, p->block()), at));
+    remember({at, p->lba(), 1, false});
+    count_live(number, p->block(), true);
+  }
 }
 
 void Replica::note_width(std::uint64_t number, const StripeRow& row) {
@@ -182,15 +170,23 @@ void Replica::note_width(std::uint64_t number, const StripeRow& row) {
   else narrow_.erase(number);
 }
 
-void Replica::maybe_free(Record& record) {
+void Replica::maybe_free(Records::iterator at) {
+  const Record& record = *at->second;
   if (record.live != 0 || record.lsn() > commit_ || record.kind() != RecordKind::data) return;
   if (pin_ != 0 && record.lsn() >= pin_) return;
   if (broken(Switch::flushed_data_moves)) return;
-  Lsn lsn = record.lsn();
   if (record.durable && release) release(Portion::data, record.position.segment, commit_);
-  window_ = std::max(window_, lsn + 1);
+  window_ = std::max(window_, record.lsn() + 1);
   payload_bytes_ -= record.payload.size();
-  records_.erase(lsn);
+  records_.erase(at);
+}
+
+// Of committed records, those below `end`, that no index entry names.
+void Replica::free_dead(Lsn end) {
+  std::vector<Lsn> dead;
+  for (auto it = records_.begin(); it != records_.end() && it->first <= commit_ && it->first < end; ++it)
+    if (it->second->kind() == RecordKind::data && it->second->live == 0) dead.push_back(it->first);
+  for (Lsn lsn : dead) maybe_free(records_.find(lsn));
 }
 
 // Small records below the window are of no use any more; above it a bounded number is kept.
@@ -209,10 +205,7 @@ void Replica::pin(NodeId member, Lsn lsn) {
   else pins_[member] = lsn;
   pin_ = 0;
   for (const auto& [n, l] : pins_) pin_ = pin_ == 0 ? l : std::min(pin_, l);
-  std::vector<RecordPtr> dead;
-  for (const auto& [l, r] : records_)
-    if (l <= commit_ && r->kind() == RecordKind::data && r->live == 0 && (pin_ == 0 || l < pin_)) dead.push_back(r);
-  for (const RecordPtr& r : dead) maybe_free(*r);
+  free_dead(pin_ == 0 ? commit_ + 1 : pin_);
 }
 
 void Replica::truncate(LogPoint to) {
@@ -307,22 +300,6 @@ struct Replica::Loading {
   Lsn changed(Lsn said) const { return said == 0 ? point.lsn : std::min(said, point.lsn); }
 };
 
-flatbuffers::Offset<fbs::Page> Replica::save_page(flatbuffers::FlatBufferBuilder& b, std::uint64_t number) const {
-  std::vector<std::uint64_t> raw;
-  if (const Index::Page* page = index_.page(number))
-    for (Entry e : *page) raw.push_back(e.raw());
-  auto entries = b.CreateVector(raw);
-  return fbs::CreatePage(b, number, entries, index_.changed(number));
-}
-
-flatbuffers::Offset<fbs::Stripe> Replica::save_row(flatbuffers::FlatBufferBuilder& b, std::uint64_t number) const {
-  const StripeRow& row = stripes_.at(number);
-  fbs::StripeId id(row.id.vp, row.id.epoch, row.id.counter);
-  auto places = b.CreateVectorOfStructs(row.places.unpacked());
-  return fbs::CreateStripe(b, number, &id, static_cast<std::uint16_t>(row.layout.k), static_cast<std::uint16_t>(row.layout.m),
-                           row.chunk_bytes, places, row.live_blocks, row.changed);
-}
-
 std::size_t Replica::Image::bytes() const {
   std::size_t n = 0;
   for (const auto& [kind, body] : bodies) n += body.size();
@@ -362,56 +339,44 @@ void Replica::choose_form(Lsn base, ImageFor whom, std::vector<std::uint64_t>& p
   for (Lba lba : blocks) entries.emplace_back(lba, index_.get(lba).raw());
 }
 
-Replica::Image Replica::save_image(Lsn base, ImageFor whom) const {
-  Image image;
-  image.point = {epoch_at(commit_), commit_};
-  if (whom == ImageFor::checkpoint && broken(Switch::checkpoint_covers_uncommitted)) image.point = last_;
-  fbs::LogPoint point(image.point.epoch, image.point.lsn);
-  auto take = [&](RecordKind kind, flatbuffers::FlatBufferBuilder& b) {
-    image.bodies.emplace_back(kind, std::string(reinterpret_cast<const char*>(b.GetBufferPointer()), b.GetSize()));
-  };
-  {
-    flatbuffers::FlatBufferBuilder b;
-    std::vector<fbs::EpochStartEntry> starts;
-    for (const EpochStart& s : starts_)
-      if (s.lsn <= commit_) starts.emplace_back(s.epoch, s.lsn);
-    auto starts_vector = b.CreateVectorOfStructs(starts);
-    auto saved = b.CreateVector(sessions.save(b, commit_));
-    b.Finish(fbs::CreateImageBegin(b, &point, designation.history, starts_vector, next_stripe_, saved, base, logged_, lowest_base_ + 1));
-    take(RecordKind::image_begin, b);
-  }
-  std::vector<std::uint64_t> pages = base == 0 ? index_.pages() : index_.changed_since(base);
-  std::vector<std::uint64_t> rows;
+std::string Replica::save_begin(LogPoint at, Lsn base) const {
+  flatbuffers::FlatBufferBuilder b;
+  std::vector<fbs::EpochStartEntry> starts;
+  for (const EpochStart& s : starts_)
+    if (s.lsn <= commit_) starts.emplace_back(s.epoch, s.lsn);
+  fbs::LogPoint point(at.epoch, at.lsn);
+  auto starts_vector = b.CreateVectorOfStructs(starts);
+  auto saved = b.CreateVector(sessions.save(b, commit_));
+  b.Finish(fbs::CreateImageBegin(b, &point, designation.history, starts_vector, next_stripe_, saved, base, logged_, lowest_base_ + 1));
+  return std::string(reinterpret_cast<const char*>(b.GetBufferPointer()), b.GetSize());
+}
+
+ImageCut Replica::cut_image(Lsn base, ImageFor whom) const {
+  ImageCut::Content c;
+  c.point = {epoch_at(commit_), commit_};
+  if (whom == ImageFor::checkpoint && broken(Switch::checkpoint_covers_uncommitted)) c.point = last_;
+  c.begin = save_begin(c.point, base);
+  c.index = index_.share();
+  c.pages = base == 0 ? index_.pages() : index_.changed_since(base);
+  if (base == 0) c.rows.reserve(stripes_.size());
   for (const auto& [number, row] : stripes_)
-    if (row.changed > base || base == 0) rows.push_back(number);
-  std::vector<fbs::ChangedEntry> entries;
-  std::vector<fbs::ClearedRange> cleared;
-  if (whom != ImageFor::log) choose_form(base, whom, pages, entries, cleared);
+    if (row.changed > base || base == 0) c.rows.emplace_back(number, row);
+  if (whom != ImageFor::log) choose_form(base, whom, c.pages, c.entries, c.cleared);
   if (base == 0)  // whoever loads it can tell of these, too, that they have become holes
     for (std::uint64_t number : index_.changed_since(lowest_base_))
-      if (!index_.page(number)) pages.push_back(number);
-  std::uint32_t parts = 0;
-  for (std::size_t p = 0, r = 0, e = 0, c = 0; p < pages.size() || r < rows.size() || e < entries.size() || c < cleared.size(); ++parts) {
-    flatbuffers::FlatBufferBuilder b(160 << 10);
-    std::vector<flatbuffers::Offset<fbs::Page>> page_offsets;
-    std::vector<flatbuffers::Offset<fbs::Stripe>> stripe_offsets;
-    for (std::size_t n = 0; n < kPagesPerPart && p < pages.size(); ++n, ++p) page_offsets.push_back(save_page(b, pages[p]));
-    for (std::size_t n = 0; n < kStripesPerPart && r < rows.size(); ++n, ++r) stripe_offsets.push_back(save_row(b, rows[r]));
-    auto pages_vector = b.CreateVector(page_offsets);
-    auto stripes_vector = b.CreateVector(stripe_offsets);
-    flatbuffers::Offset<flatbuffers::Vector<const fbs::ClearedRange*>> cleared_vector;
-    flatbuffers::Offset<flatbuffers::Vector<const fbs::ChangedEntry*>> entries_vector;
-    if (std::size_t n = std::min(cleared.size() - c, kEntriesPerPart); n != 0) cleared_vector = b.CreateVectorOfStructs(&cleared[c], n), c += n;
-    if (std::size_t n = std::min(entries.size() - e, kEntriesPerPart); n != 0) entries_vector = b.CreateVectorOfStructs(&entries[e], n), e += n;
-    b.Finish(fbs::CreateImagePart(b, pages_vector, stripes_vector, cleared_vector, entries_vector));
-    take(RecordKind::image_part, b);
-  }
-  image.pages = pages.size();
-  image.entries = entries.size();
-  image.stripes = rows.size();
-  flatbuffers::FlatBufferBuilder b;
-  b.Finish(fbs::CreateImageEnd(b, &point, parts));
-  take(RecordKind::image_end, b);
+      if (!index_.page(number)) c.pages.push_back(number);
+  return ImageCut(std::move(c));
+}
+
+std::uint64_t Replica::image_bytes() const {
+  std::size_t row = 64 + designation.layout.width() * sizeof(fbs::ChunkPlace);
+  return index_.page_count() * (sizeof(Index::Page) + 24) + stripes_.size() * row;
+}
+
+Replica::Image Replica::save_image(Lsn base, ImageFor whom) const {
+  ImageCut cut = cut_image(base, whom);
+  Image image{cut.point(), {}, cut.pages(), cut.entries(), cut.stripes()};
+  while (auto body = cut.next()) image.bodies.push_back(std::move(*body));
   return image;
 }
 
@@ -657,10 +622,7 @@ void Replica::recount() {
       }
     }
   });
-  std::vector<RecordPtr> dead;
-  for (const auto& [lsn, r] : records_)
-    if (lsn <= commit_ && r->kind() == RecordKind::data && r->live == 0) dead.push_back(r);
-  for (const RecordPtr& r : dead) maybe_free(*r);
+  free_dead(commit_ + 1);
   trim_window();
 }
 

@@ -268,6 +268,36 @@ TEST_F(Fixture, AnImageRestoresTheSameCommittedState) {
   for (const auto& [n, row] : r.stripes()) EXPECT_EQ(copy.stripe(n)->live_blocks, row.live_blocks);
 }
 
+// Told while everything changes under it: what is told is what was committed when it was cut.
+TEST_F(Fixture, AnImageIsOfOneMomentHoweverLongItTakesToTell) {
+  std::mt19937_64 rng(4);
+  auto change = [&](std::uint64_t stripe) {
+    for (int i = 0; i < 200; ++i) add(data(next(), rng() % 60000, 1 + rng() % 4));
+    std::vector<fbs::Placement> placements;
+    for (const auto& [lsn, rec] : r.records())
+      if (rec->kind() == RecordKind::data && placements.size() < 100) placements.emplace_back(rec->header.lba(), lsn, static_cast<std::uint32_t>(placements.size()), 0);
+    add(index_record(next(), stripe, placements));
+    add(make_record(1, next(), RecordKind::trim, rng() % 60000, 2000, {}, {}, {}));
+  };
+  for (std::uint64_t i = 0; i < 40; ++i) change(i);
+  Replica same(1);
+  same.designation.blocks = r.designation.blocks;
+  std::uint64_t digest = r.index().digest(), stripes = r.stripes().size();
+  ImageCut cut = r.cut_image();
+  std::size_t told = 0;
+  for (; auto body = cut.next(); ++told) {
+    ASSERT_TRUE(same.load_image(body->first, body->second));
+    change(100 + told);
+  }
+  EXPECT_GT(told, 4u) << "it is told in several parts";
+  EXPECT_FALSE(cut.next());
+  EXPECT_NE(r.index().digest(), digest);
+  EXPECT_EQ(same.index().digest(), digest);
+  EXPECT_EQ(same.index().digest_of_entries(), digest);
+  EXPECT_EQ(same.stripes().size(), stripes);
+  EXPECT_EQ(same.commit(), cut.point().lsn);
+}
+
 // What the index and the stripe table say of each sled, counted afresh.
 std::map<NodeId, std::pair<std::uint64_t, std::uint64_t>> counted_shares(const Replica& r) {
   std::map<NodeId, std::pair<std::uint64_t, std::uint64_t>> out;

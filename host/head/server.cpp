@@ -13,6 +13,10 @@ namespace luge::head {
 
 using namespace std::chrono_literals;
 
+namespace {
+constexpr std::uint64_t kWorthAnImage = 32;  // bytes of data log given back for each byte of images
+}
+
 HeadServer::HeadServer(Context& ctx) : ctx_(ctx), server_(ctx.world, ctx.identity) {}
 HeadServer::~HeadServer() = default;
 
@@ -477,11 +481,27 @@ io::Task<void> HeadServer::housekeeping() {
     co_await ctx_.world.sleep(100ms);
     bound_memory();
     co_await leave_partitions();
-    // An image for a single segment only when space is short: it is the whole metadata each time.
-    std::uint32_t fill = ctx_.data_log->fill(), worth = fill >= ctx_.options.slow_fill ? 1 : 2;
-    bool data_waits = ctx_.data_log->drained() >= worth && fill >= ctx_.options.image_fill;
+    bool data_waits = ctx_.data_log->fill() >= ctx_.options.image_fill && ctx_.data_log->drained() >= worth_an_image();
     if (ctx_.meta_log->fill() >= ctx_.options.clean_fill || data_waits) co_await clean_metadata();
   }
+}
+
+// So many segments of data are worth it that images are written to have them back. An image is the whole metadata each time, so it has to
+// give back many times what it takes: with one for every two segments a large volume would write little else. What waits for images must not
+// look like a log that is full, for then the flush hurries: half the way from image_fill to flush_fill may be waiting. When space is short a
+// single segment counts.
+std::uint32_t HeadServer::worth_an_image() const {
+  const Options& o = ctx_.options;
+  if (ctx_.data_log->fill() >= o.slow_fill) return 1;
+  std::uint64_t segments = o.log_bytes / o.segment_bytes, may_wait = segments * (o.flush_fill - o.image_fill) / 2000;
+  std::uint64_t worth = kWorthAnImage * image_bytes() / o.segment_bytes;
+  return static_cast<std::uint32_t>(std::clamp<std::uint64_t>(worth, 2, std::max<std::uint64_t>(may_wait, 2)));
+}
+
+std::uint64_t HeadServer::image_bytes() const {
+  std::uint64_t sum = 0;
+  for (const auto& [vp, p] : ctx_.partitions) sum += p->replica.image_bytes();
+  return sum;
 }
 
 // Payloads beyond the budget are dropped from memory, oldest first; they can be read from the log.

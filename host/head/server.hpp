@@ -44,6 +44,8 @@ class HeadServer {
   io::Task<Code> ask_about(VpId vp);
   io::Task<void> housekeeping();
   void bound_memory();
+  std::uint32_t worth_an_image() const;
+  std::uint64_t image_bytes() const;
   io::Task<void> clean_metadata();
   Partition& make_partition(VpId vp);
   bool primary_of_another(VpId vp) const;
