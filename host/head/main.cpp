@@ -17,7 +17,8 @@ class HeadDaemon {
         {"listen", T::text, "", "address for attaches and other heads: unix:PATH or tcp:HOST:PORT", true},
         {"control", T::text, "", "address of the control plane", true},
         {"log-bytes", T::bytes, "1GiB", "volume-data portion of the log; pre-written at the first start"},
-        {"meta-bytes", T::bytes, "128MiB", "metadata portion of the log"},
+        {"meta-bytes", T::bytes, "128MiB", "metadata portion of the log, at first"},
+        {"meta-bytes-most", T::bytes, "8GiB", "... and the size to which it may grow: four times the metadata of all volumes, some 1 % of what they map"},
         {"segment-bytes", T::bytes, "16MiB", "one segment of the volume-data portion"},
         {"chunk-bytes", T::bytes, "128KiB", "one chunk of new stripes"},
         {"coding", T::text, "gateway", "who codes new stripes: gateway, a sled of the stripe with its card or processor, or head, this head's processor"},
@@ -51,6 +52,7 @@ class HeadDaemon {
     o.control = s.text("control");
     o.log_bytes = s.bytes("log-bytes");
     o.meta_bytes = s.bytes("meta-bytes");
+    o.meta_bytes_most = s.bytes("meta-bytes-most");
     o.segment_bytes = s.bytes("segment-bytes");
     o.chunk_bytes = static_cast<std::uint32_t>(s.bytes("chunk-bytes"));
     o.memory_bytes = s.bytes("memory-bytes");

@@ -19,7 +19,8 @@ struct Options {
   std::uint32_t pid = 0;                 ///< for status
   std::uint64_t unit = 0;                ///< 0: learned at the first registration
   std::uint64_t log_bytes = 1ull << 30;  ///< volume-data portion
-  std::uint64_t meta_bytes = 128 << 20;  ///< metadata portion
+  std::uint64_t meta_bytes = 128 << 20;  ///< metadata portion, at first
+  std::uint64_t meta_bytes_most = 8ull << 30;  ///< ... and as far as it may grow: images of what the volumes map must fit
   std::uint64_t meta_store_bytes = 4 << 20;  ///< file of the designations and of the segments' tables
   std::uint64_t segment_bytes = 16 << 20;
   std::uint64_t meta_segment_bytes = 4 << 20;

@@ -182,7 +182,8 @@ class Primary : public std::enable_shared_from_this<Primary> {
   void admit(Op op);
   /// The op gets its LSN (or an error) now.
   void unqueue(Op& op);
-  bool room_for_data(bool& slow) const;
+  enum class Room { there, no_data, no_metadata };
+  Room room_for_data(bool& slow) const;
   bool too_much_in_flight() const;
   /// Below min_copies nothing new is taken and nothing is acknowledged (protocol 3.3).
   bool enough_copies() const;

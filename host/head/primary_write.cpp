@@ -150,7 +150,7 @@ void Primary::unqueue(Op& op) {
 }
 
 // Space for new data here and at every receiving member; between slow and high writes are let through one by one.
-bool Primary::room_for_data(bool& slow) const {
+Primary::Room Primary::room_for_data(bool& slow) const {
   std::uint32_t fill = ctx_.data_log->fill();
   std::uint32_t meta = ctx_.meta_log->fill();
   for (const auto& [id, m] : members_) {
@@ -161,7 +161,8 @@ bool Primary::room_for_data(bool& slow) const {
   slow = fill >= ctx_.options.slow_fill;
   // The last part of the metadata portion belongs to index records, epochs and cleaning (protocol 10.3).
   std::uint32_t meta_high = broken(Switch::index_without_reserve) ? 1000 : 750;
-  return fill < ctx_.options.high_fill && meta < meta_high;
+  if (meta >= meta_high) return Room::no_metadata;  // of both the one to name: data waits for metadata, never the other way round
+  return fill < ctx_.options.high_fill ? Room::there : Room::no_data;
 }
 
 // What is on its way to the reserves is not in the fills they have reported. It must fit above their high mark: a reserve
@@ -187,8 +188,9 @@ void Primary::pump() {
     }
     if (too_much_in_flight()) break;
     if (broken(Switch::writes_wait_for_flush) && partition_.replica.unflushed_blocks() != 0) break;
-    if (!room_for_data(slow)) {
-      partition_.waits.set(Wait::log_space, "the log is full: writes wait for the flush to the sleds");
+    if (Room room = room_for_data(slow); room != Room::there) {
+      partition_.waits.set(Wait::log_space, room == Room::no_data ? "the log is full: writes wait for the flush to the sleds" :
+                                            "a head's metadata log is full: writes wait until it has been cleaned or can grow (luge status shows whose, that head's log says why)");
       flush_wake_.notify_all();
       break;
     }

@@ -227,7 +227,7 @@ io::Task<Status> open_stores(Context& ctx) {
   ctx.data_log = std::make_unique<SegmentLog>(ctx.world, *ctx.meta_store, ctx.log_order,
       SegmentLog::Options{Portion::data, "log-data", o.log_bytes, o.segment_bytes, o.id});
   ctx.meta_log = std::make_unique<SegmentLog>(ctx.world, *ctx.meta_store, ctx.log_order,
-      SegmentLog::Options{Portion::meta, "log-meta", o.meta_bytes, o.meta_segment_bytes, o.id});
+      SegmentLog::Options{Portion::meta, "log-meta", o.meta_bytes, o.meta_segment_bytes, o.id, o.meta_bytes_most});
   co_return Status();
 }
 

@@ -3,12 +3,16 @@
 #include <algorithm>
 #include <cinttypes>
 #include <cstdio>
+#include <cstdlib>
 
 #include "base/logging.hpp"
 #include "switches/paths.hpp"
 #include "switches/switches.hpp"
 
 namespace luge::head {
+
+using namespace std::chrono_literals;
+
 namespace {
 
 constexpr std::size_t kBatchPayload = 1 << 20;
@@ -68,10 +72,17 @@ io::Task<Result<SegmentLog::Recovery>> SegmentLog::open() {
   auto file = co_await world_.files().open(options_.path, {.create = true, .size = options_.bytes, .prewrite = true});
   if (!file.ok()) co_return file.status();
   file_ = std::move(*file);
-  if (file_->size() != options_.bytes)
+  if (Status s = check_rows(file_->size() / options_.segment_bytes); !s.ok()) co_return s;
+  if (file_->size() < options_.bytes) {
+    logging::info("{}: is made longer, from {} to {} bytes", options_.path, file_->size(), options_.bytes);
+    if (Status s = co_await file_->grow(options_.bytes); !s.ok()) co_return s;
+  }
+  if (file_->size() != options_.bytes && options_.most_bytes <= options_.bytes)
     co_return Status(Code::invalid, options_.path + ": the log has " + std::to_string(file_->size()) +
                                         " bytes, the configuration says " + std::to_string(options_.bytes) +
-                                        "; set the old size (the log's size cannot be changed yet)");
+                                        "; set the old size (a log can be made longer, not shorter)");
+  count = file_->size() / options_.segment_bytes;
+  options_.bytes = count * options_.segment_bytes;
   segments_.resize(count);
   std::map<std::uint64_t, std::uint32_t> used;
   for (std::uint32_t s = 0; s < count; ++s) {
@@ -260,8 +271,44 @@ std::string SegmentLog::row_of(const Segment& s) const {
   return std::string(reinterpret_cast<const char*>(&r), sizeof r);
 }
 
+// What has been used once must be there still.
+Status SegmentLog::check_rows(std::uint64_t segments) const {
+  std::string prefix = meta_key(0);
+  prefix.pop_back();
+  for (auto [key, value] : meta_.list(prefix))
+    if (std::strtoull(std::string(key.substr(prefix.size())).c_str(), nullptr, 10) >= segments)
+      return Status(Code::corrupt, options_.path + ": segment " + std::string(key.substr(prefix.size())) + " lies beyond the end of the file, which has been cut short");
+  return Status();
+}
+
+io::Task<Status> SegmentLog::grow(std::uint64_t bytes) {
+  std::uint64_t to = std::min(round_up(bytes, options_.segment_bytes), options_.most_bytes / options_.segment_bytes * options_.segment_bytes);
+  if (growing_ || to <= options_.bytes || broken(Switch::log_never_grows)) co_return Status();
+  growing_ = true;
+  Status s = co_await file_->grow(to);
+  growing_ = false;
+  if (!s.ok() && cannot_grow_.empty())
+    logging::error("{}: cannot grow from {} to {} bytes: {}; when it is full, writes wait until it can", options_.path, options_.bytes, to, s.to_string());
+  cannot_grow_ = s.ok() ? "" : s.text();
+  if (!s.ok()) co_return s;
+  logging::info("{}: has grown from {} to {} bytes", options_.path, options_.bytes, to);
+  reached(Path::log_grown);
+  for (std::uint64_t n = segments_.size(); n < to / options_.segment_bytes; ++n) free_.insert(static_cast<std::uint32_t>(n));
+  segments_.resize(to / options_.segment_bytes);
+  options_.bytes = to;
+  wake_.notify_all();
+  if (on_space) on_space();
+  co_return s;
+}
+
+// Segments become free when an image is complete, and an image needs segments: were there none left for it, it would be waited for ever.
+io::Task<void> SegmentLog::more_room() {
+  if (!growing_) co_await grow(options_.bytes + options_.bytes / 4);
+  if (free_.empty()) co_await wake_.wait_for(1s);
+}
+
 io::Task<Status> SegmentLog::next_segment() {
-  while (free_.empty()) co_await wake_.wait();
+  while (free_.empty()) co_await more_room();
   std::uint32_t s = *free_.begin();
   free_.erase(free_.begin());
   Segment next{segments_[s].generation + 1, next_sequence_++, previous_crc_, 0, 0, {}};

@@ -17,6 +17,8 @@
 //   finds behind it has no holes.
 // - Damage is reported once: when the owner has written down what it means for the VPs (remember_damage), the same place in
 //   the same use of the segment is passed over by later recoveries.
+// - A portion may be told to grow, by whole segments: its images must fit beside one another. More than it was made with is used only after
+//   it has been written with zeros; how many segments there are is told by the length of the file.
 // - A write error is never retried in place: failed() from then on, nothing is appended any more.
 #pragma once
 
@@ -49,9 +51,10 @@ class SegmentLog {
   struct Options {
     Portion portion = Portion::data;
     std::string path;                   ///< relative to the daemon's directory
-    std::uint64_t bytes = 0;            ///< of the whole portion
+    std::uint64_t bytes = 0;            ///< of the whole portion; a file that is shorter is made longer by open()
     std::uint64_t segment_bytes = 16 << 20;
     NodeId node = 0;
+    std::uint64_t most_bytes = 0;       ///< so large it may grow while it runs, or have grown; at most `bytes`: not at all
   };
   struct Damage {
     std::uint32_t segment = 0;
@@ -88,6 +91,11 @@ class SegmentLog {
   /// Segments that nothing needs any more and that only wait for images.
   std::uint32_t drained() const;
   std::function<void()> on_space;       ///< a segment became free
+  /// Grows to `bytes`, as far as it may, rounded up to whole segments. An error leaves it as large as it was, and is no failure of the log.
+  /// By itself it grows by a quarter when no segment is free.
+  io::Task<Status> grow(std::uint64_t bytes);
+  /// Why it could not grow when it last should have; empty: it could, or never had to.
+  const std::string& cannot_grow() const { return cannot_grow_; }
 
   /// Reads payload blocks [first, first + count) of a durable record.
   io::Task<Result<Buffer>> read(const Record& record, std::uint32_t first, std::uint32_t count);
@@ -120,7 +128,9 @@ class SegmentLog {
   };
   io::Task<void> writer();
   io::Task<Status> write_batch(std::vector<RecordPtr> batch);
+  Status check_rows(std::uint64_t segments) const;
   io::Task<Status> next_segment();
+  io::Task<void> more_room();
   io::Task<Status> go_on_in_last();
   io::Task<Status> erase_rest();
   bool has_damage(std::uint32_t segment, const Recovery& found) const;
@@ -157,6 +167,8 @@ class SegmentLog {
   std::size_t queued_bytes_ = 0;
   std::uint64_t appended_bytes_ = 0, batches_ = 0;
   io::Event wake_;
+  bool growing_ = false;
+  std::string cannot_grow_;
   bool failed_ = false;
   bool started_ = false;  // before that nothing is freed: `covered` is not there yet
 };

@@ -26,16 +26,17 @@ RecordPtr data_record(Lsn lsn, std::uint32_t blocks, std::uint8_t fill) {
 // One incarnation of a log on a simulated disk.
 struct Daemon {
   explicit Daemon(io::World& w) : world(w) {}
-  io::Task<void> open(std::uint64_t bytes) {
+  io::Task<void> open(std::uint64_t bytes, std::uint64_t most, Status& opened) {
     auto file = co_await world.files().open("meta", {.create = true, .size = 1 << 20});
     LUGE_CHECK(file.ok());
     meta_file = std::move(*file);
     auto store = co_await io::MetaStore::open(world, *meta_file, 0, 1 << 20);
     LUGE_CHECK(store.ok());
     meta = std::move(*store);
-    log = std::make_unique<SegmentLog>(world, *meta, order, SegmentLog::Options{Portion::data, "log", bytes, kSegment, 7});
+    log = std::make_unique<SegmentLog>(world, *meta, order, SegmentLog::Options{Portion::data, "log", bytes, kSegment, 7, most});
     auto r = co_await log->open();
-    LUGE_CHECK(r.ok());
+    opened = r.status();
+    if (!r.ok()) co_return;
     recovery = std::move(*r);
     log->on_durable = [this](const std::vector<RecordPtr>& batch) {
       for (const RecordPtr& r : batch) durable.push_back(r);
@@ -58,7 +59,7 @@ struct Daemon {
 };
 
 struct Bench {
-  explicit Bench(std::uint64_t seed, std::uint64_t log_bytes = 16 * kSegment) : sim(seed), bytes(log_bytes) {
+  explicit Bench(std::uint64_t seed, std::uint64_t log_bytes = 16 * kSegment, std::uint64_t may_grow_to = 0) : sim(seed), bytes(log_bytes), most(may_grow_to) {
     node = sim.add_node("log", [this](io::World& w) {
       daemon = std::make_shared<Daemon>(w);
       return daemon;
@@ -66,17 +67,27 @@ struct Bench {
     open();
   }
   void open() {
-    auto d = daemon;
-    sim.run(node, d->open(bytes));
+    Status s = try_to_open();
+    LUGE_CHECK(s.ok());
   }
-  void reboot() {
+  Status try_to_open() {
+    auto d = daemon;
+    Status s;
+    sim.run(node, d->open(bytes, most, s));
+    return s;
+  }
+  void power_cut() {
     daemon.reset();
     sim.crash(node, sim::Crash::power);
     sim.restart(node);
+  }
+  void reboot() {
+    power_cut();
     open();
   }
+  std::uint64_t file_bytes() { return sim.disk(node).file("log")->size; }
   sim::Simulation sim;
-  std::uint64_t bytes;
+  std::uint64_t bytes, most;
   sim::Node node;
   std::shared_ptr<Daemon> daemon;
 };
@@ -143,6 +154,65 @@ TEST(SegmentLog, TheSegmentThatTheLogGoesOnInIsNotFreedMeanwhile) {
     EXPECT_NE(std::find(got.begin(), got.end(), 61u), got.end()) << wait << " us";
     EXPECT_TRUE(b.daemon->recovery.damage.empty()) << wait << " us: " << b.daemon->recovery.why;
   }
+}
+
+// Nothing is given back: cut off at any moment of growing, it has all that was durable, and goes on.
+// Requirement: P-10.3 switch=log-never-grows
+TEST(SegmentLog, APortionGrowsWhenNoSegmentIsFree) {
+  for (std::uint64_t seed = 1; seed <= 60; ++seed) {
+    Bench b(seed, 4 * kSegment, 64 * kSegment);
+    Lsn next = 1, acknowledged = 0;
+    for (int start = 0; start < 8; ++start) {
+      for (int i = 0; i < 60; ++i) b.daemon->log->append(data_record(next + static_cast<Lsn>(i), 8, static_cast<std::uint8_t>(start)));
+      b.sim.run_for(start % 4 == 3 ? io::Duration(2s) : std::chrono::microseconds(1000 + (seed * 1531 + static_cast<std::uint64_t>(start) * 737) % 40000));
+      if (!b.daemon->durable.empty()) acknowledged = b.daemon->durable.back()->lsn();
+      b.reboot();
+      std::vector<Lsn> got = b.daemon->recovered();
+      ASSERT_TRUE(b.daemon->recovery.damage.empty()) << "seed " << seed << " start " << start << ": " << b.daemon->recovery.why;
+      ASSERT_GE(got.size(), acknowledged) << "seed " << seed << " start " << start;
+      for (std::size_t i = 0; i < got.size(); ++i) ASSERT_EQ(got[i], i + 1) << "seed " << seed << " start " << start;
+      next = got.size() + 1;
+    }
+    EXPECT_GE(acknowledged, 120u) << "seed " << seed << ": more than fits what it was made with";
+    EXPECT_GT(b.file_bytes(), 4 * kSegment);
+    EXPECT_LE(b.file_bytes(), 64 * kSegment);
+  }
+}
+
+TEST(SegmentLog, WhatCannotGrowWaitsAndSaysWhy) {
+  Bench b(3, 4 * kSegment, 64 * kSegment);
+  b.sim.disk(b.node).faults.capacity = b.file_bytes() + (1 << 20);
+  for (Lsn l = 1; l <= 80; ++l) b.daemon->log->append(data_record(l, 8, 1));
+  b.sim.run_for(10s);
+  EXPECT_NE(b.daemon->log->cannot_grow().find("No space left on device"), std::string::npos) << b.daemon->log->cannot_grow();
+  EXPECT_FALSE(b.daemon->log->failed());
+  EXPECT_LT(b.daemon->durable.size(), 80u);
+  b.sim.disk(b.node).faults.capacity = ~std::uint64_t{0};
+  b.sim.run_for(10s);
+  EXPECT_EQ(b.daemon->log->cannot_grow(), "");
+  EXPECT_EQ(b.daemon->durable.size(), 80u);
+}
+
+TEST(SegmentLog, IsMadeLongerByItsConfigurationAndNeverShorter) {
+  Bench b(4, 4 * kSegment);
+  for (Lsn l = 1; l <= 20; ++l) b.daemon->log->append(data_record(l, 8, 1));
+  b.sim.run_for(1s);
+  b.bytes = 12 * kSegment;
+  b.reboot();
+  EXPECT_EQ(b.daemon->recovered().size(), 20u);
+  EXPECT_EQ(b.file_bytes(), 12 * kSegment);
+  for (Lsn l = 21; l <= 60; ++l) b.daemon->log->append(data_record(l, 8, 1));
+  b.sim.run_for(1s);
+  EXPECT_EQ(b.daemon->durable.size(), 40u) << "there is room for them now";
+  b.bytes = 4 * kSegment;
+  b.power_cut();
+  EXPECT_EQ(b.try_to_open().code(), Code::invalid);
+  b.bytes = 12 * kSegment;
+  b.sim.disk(b.node).file("log")->size = 5 * kSegment;
+  b.power_cut();
+  Status s = b.try_to_open();
+  EXPECT_EQ(s.code(), Code::corrupt) << s.to_string();
+  EXPECT_NE(s.text().find("cut short"), std::string::npos) << s.text();
 }
 
 TEST(SegmentLog, ReadsBackWhatWasWritten) {

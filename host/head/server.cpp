@@ -14,6 +14,7 @@ namespace luge::head {
 using namespace std::chrono_literals;
 
 namespace {
+constexpr std::uint64_t kImagesInPortion = 4;  // so many times the images of all partitions the metadata portion is to hold
 constexpr std::uint64_t kWorthAnImage = 32;  // bytes of data log given back for each byte of images
 }
 
@@ -481,9 +482,17 @@ io::Task<void> HeadServer::housekeeping() {
     co_await ctx_.world.sleep(100ms);
     bound_memory();
     co_await leave_partitions();
+    co_await keep_room_for_images();
     bool data_waits = ctx_.data_log->fill() >= ctx_.options.image_fill && ctx_.data_log->drained() >= worth_an_image();
     if (ctx_.meta_log->fill() >= ctx_.options.clean_fill || data_waits) co_await clean_metadata();
   }
+}
+
+// An image has to fit beside the one that it replaces, and beside the records of the time between. Of a portion that images half fill they
+// would be written all the time.
+io::Task<void> HeadServer::keep_room_for_images() {
+  std::uint64_t needed = kImagesInPortion * image_bytes();
+  if (needed > ctx_.meta_log->bytes()) co_await ctx_.meta_log->grow(needed + needed / 4);
 }
 
 // So many segments of data are worth it that images are written to have them back. An image is the whole metadata each time, so it has to

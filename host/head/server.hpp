@@ -46,6 +46,7 @@ class HeadServer {
   void bound_memory();
   std::uint32_t worth_an_image() const;
   std::uint64_t image_bytes() const;
+  io::Task<void> keep_room_for_images();
   io::Task<void> clean_metadata();
   Partition& make_partition(VpId vp);
   bool primary_of_another(VpId vp) const;

@@ -42,10 +42,24 @@ Status error_status(const std::string& path, const char* what, int e) {
 bool aligned(std::uint64_t n) { return n % kBlockBytes == 0; }
 bool aligned(const void* p) { return aligned(reinterpret_cast<std::uintptr_t>(p)); }
 
+Status zero_fill(int fd, const std::string& path, std::uint64_t from, std::uint64_t to) {
+  void* zeros = std::aligned_alloc(kBlockBytes, kPrewriteBytes);
+  if (zeros == nullptr) return Status(Code::internal, "out of memory");
+  std::memset(zeros, 0, kPrewriteBytes);
+  Status result;
+  for (std::uint64_t at = from; at < to && result.ok();) {
+    ssize_t n = ::pwrite(fd, zeros, std::min<std::uint64_t>(kPrewriteBytes, to - at), static_cast<off_t>(at));
+    if (n > 0) at += static_cast<std::uint64_t>(n);
+    else if (n == 0 || errno != EINTR) result = error_status(path, "prewrite", n == 0 ? EIO : errno);
+  }
+  std::free(zeros);
+  return result;
+}
+
 class RealBlockFile final : public BlockFile {
  public:
-  RealBlockFile(FileEngine& engine, int fd, std::uint64_t size, std::string path)
-      : engine_(engine), fd_(fd), size_(size), path_(std::move(path)) {}
+  RealBlockFile(FileEngine& engine, BlockingCalls& calls, int fd, std::uint64_t size, std::string path)
+      : engine_(engine), calls_(calls), fd_(fd), size_(size), path_(std::move(path)) {}
   ~RealBlockFile() override { ::close(fd_); }
 
   std::uint64_t size() const override { return size_; }
@@ -77,7 +91,23 @@ class RealBlockFile final : public BlockFile {
     co_return Status();
   }
 
+  Task<Status> grow(std::uint64_t bytes) override {
+    if (!aligned(bytes) || bytes < size_) co_return Status(Code::invalid, path_ + ": it cannot grow to " + std::to_string(bytes) + " bytes");
+    Status result;
+    co_await calls_.run([&] { return result = extend(bytes), 0; });
+    if (result.ok()) size_ = bytes;
+    co_return result;
+  }
+
  private:
+  // Written and not merely made longer: a hole would be allocated by the writes that come to it, and could fail them.
+  Status extend(std::uint64_t bytes) const {
+    struct stat s;
+    if (::fstat(fd_, &s) != 0) return error_status(path_, "stat", errno);
+    if (!S_ISREG(s.st_mode)) return Status(Code::invalid, path_ + ": a device does not grow");
+    if (Status z = zero_fill(fd_, path_, size_, bytes); !z.ok()) return z;
+    return ::fsync(fd_) == 0 ? Status() : error_status(path_, "fsync", errno);
+  }
   Status misaligned(const char* what) const {
     return Status(Code::invalid, path_ + ": " + what + ": memory or length is not a multiple of 4096");
   }
@@ -113,6 +143,7 @@ class RealBlockFile final : public BlockFile {
   }
 
   FileEngine& engine_;
+  BlockingCalls& calls_;
   int fd_;
   std::uint64_t size_;
   std::string path_;
@@ -144,20 +175,6 @@ Status lock(int fd, const std::string& path) {
   return error_status(path, "lock", errno);
 }
 
-Status zero_fill(int fd, const std::string& path, std::uint64_t size) {
-  void* zeros = std::aligned_alloc(kBlockBytes, kPrewriteBytes);
-  if (zeros == nullptr) return Status(Code::internal, "out of memory");
-  std::memset(zeros, 0, kPrewriteBytes);
-  Status result;
-  for (std::uint64_t at = 0; at < size && result.ok();) {
-    ssize_t n = ::pwrite(fd, zeros, std::min<std::uint64_t>(kPrewriteBytes, size - at), static_cast<off_t>(at));
-    if (n > 0) at += static_cast<std::uint64_t>(n);
-    else if (n == 0 || errno != EINTR) result = error_status(path, "prewrite", n == 0 ? EIO : errno);
-  }
-  std::free(zeros);
-  return result;
-}
-
 // Opens with O_DIRECT, or without where the file system has none.
 int open_direct(const std::string& path, int flags, bool allow_buffered, bool& buffered) {
   int fd = ::open(path.c_str(), flags | O_DIRECT | O_CLOEXEC, 0600);
@@ -186,7 +203,7 @@ Opened make_file(const std::string& path, const OpenOptions& o, bool allow_buffe
   if (::ftruncate(f.fd, 0) != 0 || ::ftruncate(f.fd, static_cast<off_t>(o.size)) != 0)
     return fail(error_status(path, "set size", errno));
   if (o.prewrite)
-    if (Status s = zero_fill(f.fd, path, o.size); !s.ok()) return fail(s);
+    if (Status s = zero_fill(f.fd, path, 0, o.size); !s.ok()) return fail(s);
   if (::fsync(f.fd) != 0) return fail(error_status(path, "fsync", errno));
   // link() does not replace a file that another process has made meanwhile.
   if (::link(making.c_str(), path.c_str()) != 0) return fail(error_status(path, "create", errno));
@@ -232,7 +249,7 @@ class RealFiles final : public Files {
     if (!f.status.ok()) co_return f.status;
     if (f.buffered && !std::exchange(warned_, true))
       logging::warn("{}: the file system has no O_DIRECT; its files are buffered by the kernel", full);
-    co_return std::unique_ptr<BlockFile>(std::make_unique<RealBlockFile>(engine(), f.fd, f.size, full));
+    co_return std::unique_ptr<BlockFile>(std::make_unique<RealBlockFile>(engine(), *calls_, f.fd, f.size, full));
   }
 
   Task<Status> remove(std::string path) override {

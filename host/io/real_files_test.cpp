@@ -111,6 +111,31 @@ TEST_P(RealFiles, RefusesWhatIsMisalignedOrOutOfRange) {
   });
 }
 
+TEST_P(RealFiles, GrowsAndKeepsWhatWasThere) {
+  run([&](World& world) -> Task<void> {
+    auto f = co_await open_ok(world, "f", create(64 << 10));
+    Buffer b = pattern(64 << 10, 3), in = Buffer::allocate(64 << 10);
+    const Bytes part[] = {b.bytes()};
+    Status s = co_await f->write(0, part, Durability::durable);
+    EXPECT_TRUE(s.ok());
+    EXPECT_EQ((co_await f->grow(100)).code(), Code::invalid);
+    EXPECT_EQ((co_await f->grow(60 << 10)).code(), Code::invalid) << "never shorter";
+    s = co_await f->grow(3 << 20);
+    EXPECT_TRUE(s.ok()) << s.to_string();
+    EXPECT_EQ(f->size(), 3u << 20);
+    struct stat st;
+    EXPECT_EQ(::stat((directory_ / "f").c_str(), &st), 0);
+    EXPECT_EQ(st.st_size, 3 << 20);
+    EXPECT_GE(st.st_blocks * 512, 3 << 20) << "written, not a hole";
+    s = co_await f->read(0, in.mutable_bytes());
+    EXPECT_TRUE(s.ok() && std::memcmp(in.data(), b.data(), in.size()) == 0);
+    s = co_await f->read((3 << 20) - (64 << 10), in.mutable_bytes());
+    EXPECT_TRUE(s.ok() && all_zero(in.bytes()));
+    s = co_await f->write((3 << 20) - (64 << 10), part, Durability::durable);
+    EXPECT_TRUE(s.ok()) << s.to_string();
+  });
+}
+
 TEST_P(RealFiles, MakesFilesWholeOrNotAtAll) {
   run([&](World& world) -> Task<void> {
     std::ofstream(directory_ / "f.making") << "left by a crash";

@@ -88,6 +88,9 @@ Unit::Shape shape_of(const ClusterOptions& o, Random r) {
   h.checkpoint_chain = static_cast<std::uint32_t>(r.below(7));
   if (o.schedule == "lost-disk") h.checkpoints = Checkpoints::all, h.checkpoint_age = 300ms, h.checkpoint_growth = 4 << 10;
   h.checkpoint_percent = o.schedule != "lost-disk" && r.chance(0.3) ? 200 : 1'000'000;  // of the few metadata records that such a volume has
+  // In most seeds the metadata portion stays as it is, so that what rests on its fill is come to; in the others it soon has to grow.
+  h.meta_bytes_most = 0;
+  if (r.chance(0.3)) h.meta_bytes = 4 * h.meta_segment_bytes, h.meta_bytes_most = 64 << 20;
   return s;
 }
 

@@ -40,9 +40,12 @@ struct VolumeClient {
 class UnitTest : public testing::Test {
  protected:
   /// No flush by itself.
-  explicit UnitTest(std::uint32_t copies = 3, std::uint64_t log_bytes = 4 << 20, const std::function<void(head::Options&)>& tweak = {}, std::uint32_t heads = 3) {
+  explicit UnitTest(std::uint32_t copies = 3, std::uint64_t log_bytes = 4 << 20, const std::function<void(head::Options&)>& tweak = {}, std::uint32_t heads = 3,
+                    std::uint64_t volume_bytes = kBlocks * kBlockBytes) {
     Unit::Shape shape;
     shape.heads = heads;
+    shape.vp_bytes = std::max(shape.vp_bytes, volume_bytes);
+    shape.device_bytes = std::max(shape.device_bytes, volume_bytes);
     head::Options& h = shape.head;
     h.segment_bytes = h.meta_segment_bytes = 256 << 10;
     h.log_bytes = h.meta_bytes = log_bytes;
@@ -59,7 +62,7 @@ class UnitTest : public testing::Test {
     });
     EXPECT_TRUE(sim_.run_until([&] { return unit_->control() && unit_->control()->registry().alive("head").size() == heads &&
                                             unit_->control()->registry().alive("sled").size() == 6; }, 10s));
-    EXPECT_TRUE(unit_->control()->volumes().create({"v", kBlocks * kBlockBytes, {2, 1}, copies}).ok());
+    EXPECT_TRUE(unit_->control()->volumes().create({"v", volume_bytes, {2, 1}, copies}).ok());
     on_client([](VolumeClient& c) -> Task<Status> {
       auto v = co_await client::Volume::attach(c.world, c.identity, c.control, "v", kFirstClient, false);
       if (v.ok()) c.volume = std::move(*v);

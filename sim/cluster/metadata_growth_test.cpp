@@ -1,0 +1,64 @@
+// A volume that maps more than its heads' metadata portions were made for: a whole unit in virtual time.
+#include "sim/cluster/unit_fixture.hpp"
+
+namespace luge::sim {
+namespace {
+
+constexpr std::uint64_t kPages = 256, kMade = 1 << 20;  // of index pages, an image takes as much as the portion has at first
+constexpr Lba kPageBlocks = 512;
+
+struct MetadataGrowth : UnitTest {
+  explicit MetadataGrowth(std::uint64_t most = 64 << 20)
+      : UnitTest(3, 8 << 20, [most](head::Options& h) {
+          h.meta_bytes = kMade;
+          h.meta_bytes_most = most;
+          h.flush_bytes = 256 << 10;
+          h.flush_idle = 1s;
+        }, 3, kPages * kPageBlocks * kBlockBytes) {}
+  /// Four blocks of each page.
+  void round(std::uint64_t number) {
+    for (std::uint64_t p = 0; p < kPages && !HasFailure(); ++p) write(p * kPageBlocks + number * 4, 4, static_cast<char>('a' + number));
+  }
+  std::uint64_t portion(NodeId head) { return sim_.disk(node(head)).file("log-meta")->size; }
+  char first_byte(Lba lba) {
+    char byte = '!';
+    auto task = [lba](VolumeClient& c, char& out) -> Task<void> {
+      auto r = co_await client::read(c.world, *c.volume, lba * kBlockBytes, kBlockBytes);
+      if (r.ok()) out = static_cast<char>(r->data()[0]);
+    };
+    sim_.run(client_node_, task(*client_, byte), 60s);
+    return byte;
+  }
+};
+
+struct MetadataBounded : MetadataGrowth {
+  MetadataBounded() : MetadataGrowth(0) {}
+};
+
+// Requirement: P-10.3 switch=log-never-grows
+TEST_F(MetadataGrowth, WritesGoOnWhateverTheVolumeMaps) {
+  for (std::uint64_t n = 0; n < 10; ++n) round(n);
+  ASSERT_FALSE(HasFailure());
+  for (NodeId head = kFirstHead; head < kFirstHead + 3; ++head) EXPECT_GE(portion(head), 4 * kMade) << name(head);
+  EXPECT_EQ(text("state"), "open");
+  power_off({kFirstHead, kFirstHead + 1, kFirstHead + 2});
+  power_on({kFirstHead, kFirstHead + 1, kFirstHead + 2});
+  ASSERT_TRUE(all_required());
+  for (std::uint64_t p = 0; p < kPages; p += 37) EXPECT_EQ(first_byte(p * kPageBlocks + 4 * 7 + 1), 'a' + 7) << p;
+  round(10);
+}
+
+// Without room the user is told what it is that is full.
+TEST_F(MetadataBounded, WhereItMayNotGrowTheVolumeSaysWhatItWaitsFor) {
+  auto task = [](VolumeClient& c) -> Task<void> {
+    for (std::uint64_t n = 0; n < 10; ++n)
+      for (std::uint64_t p = 0; p < kPages; ++p) (void)co_await client::write(c.world, *c.volume, (p * kPageBlocks + n * 4) * kBlockBytes, filled(4, 'a'));
+  };
+  client_->world.spawn("writer", task(*client_));
+  bool waits = sim_.run_until([&] { return text("reason").find("metadata log is full") != std::string::npos; }, 120s);
+  EXPECT_TRUE(waits) << text("state") << ": " << text("reason");
+  for (NodeId head = kFirstHead; head < kFirstHead + 3; ++head) EXPECT_EQ(portion(head), kMade);
+}
+
+}  // namespace
+}  // namespace luge::sim
