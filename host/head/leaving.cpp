@@ -19,6 +19,7 @@ io::Task<Status> HeadServer::forget(Partition& p, std::string why) {
   if (!s.ok() || p.dropped) co_return s;
   if (p.primary) p.primary->depose(why);
   p.primary.reset();
+  witnessed(Fact::rebuild_begun, vp, p.designation().epoch);  // should the VP ever come here again, what is left of it in the log is not the whole
   p.dropped = true;  // its tasks end by themselves; the object stays until the head does
   p.replica.release_everything();
   p.durable_changed.notify_all();
