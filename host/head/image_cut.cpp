@@ -73,6 +73,7 @@ std::optional<ImageCut::Body> ImageCut::next() {
   flatbuffers::FlatBufferBuilder b;
   fbs::LogPoint point(content_.point.epoch, content_.point.lsn);
   b.Finish(fbs::CreateImageEnd(b, &point, parts_));
+  content_ = Content{.point = content_.point};  // what it has shared is not copied on write any more
   return Body(RecordKind::image_end, finished(b));
 }
 

@@ -1,6 +1,6 @@
 // A replica's committed metadata as it is at one moment, told part by part while the replica goes on: the index as another root over the
-// same pages, the rows of the stripe table as copies. Making it takes some 0.1 us a stripe; each part after that is some 0.1 ms of work.
-// Whoever makes one part between other work stalls nobody, however large the volume is.
+// same pages, the rows of the stripe table as copies. Making it takes some 0.1 us a stripe (20 ms for a volume of 100 GiB, a fiftieth of what telling it
+// takes); each part after that is some 0.1 ms of work, so that who makes one between other work stalls nobody.
 #pragma once
 
 #include <cstdint>
@@ -34,6 +34,7 @@ class ImageCut {
   explicit ImageCut(Content content) : content_(std::move(content)) {}
 
   LogPoint point() const { return content_.point; }
+  // Of these there are none left when image_end has been told.
   std::size_t pages() const { return content_.pages.size(); }
   std::size_t entries() const { return content_.entries.size(); }
   std::size_t stripes() const { return content_.rows.size(); }

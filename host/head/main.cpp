@@ -53,6 +53,7 @@ class HeadDaemon {
     o.log_bytes = s.bytes("log-bytes");
     o.meta_bytes = s.bytes("meta-bytes");
     o.meta_bytes_most = s.bytes("meta-bytes-most");
+    if (o.meta_bytes_most > (64ull << 30)) co_return Status(Code::invalid, "meta-bytes-most is at most 64GiB");
     o.segment_bytes = s.bytes("segment-bytes");
     o.chunk_bytes = static_cast<std::uint32_t>(s.bytes("chunk-bytes"));
     o.memory_bytes = s.bytes("memory-bytes");

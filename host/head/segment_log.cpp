@@ -17,6 +17,8 @@ namespace {
 
 constexpr std::size_t kBatchPayload = 1 << 20;
 constexpr std::size_t kBatchHeaderArea = 256 << 10;
+constexpr std::uint64_t kGrowthStep = 64 << 20;
+constexpr io::Duration kGrowAgain = 5s;  // after it could not
 
 std::uint64_t round_up(std::uint64_t n, std::uint64_t to) { return (n + to - 1) / to * to; }
 
@@ -72,16 +74,18 @@ io::Task<Result<SegmentLog::Recovery>> SegmentLog::open() {
   auto file = co_await world_.files().open(options_.path, {.create = true, .size = options_.bytes, .prewrite = true});
   if (!file.ok()) co_return file.status();
   file_ = std::move(*file);
-  if (Status s = check_rows(file_->size() / options_.segment_bytes); !s.ok()) co_return s;
-  if (file_->size() < options_.bytes) {
-    logging::info("{}: is made longer, from {} to {} bytes", options_.path, file_->size(), options_.bytes);
-    if (Status s = co_await file_->grow(options_.bytes); !s.ok()) co_return s;
+  // What has been used counts, whatever the configuration says now; what has not, does not: a growth may have been cut off in it.
+  std::uint64_t used_once = segments_with_rows();
+  if (used_once > file_->size() / options_.segment_bytes)
+    co_return Status(Code::corrupt, options_.path + ": segment " + std::to_string(used_once - 1) + " lies beyond the end of the file: has it been cut short, or segment-bytes been changed?");
+  if (used_once > count && options_.portion == Portion::data)
+    co_return Status(Code::invalid, options_.path + ": the log has " + std::to_string(used_once * options_.segment_bytes) + " bytes in use, the configuration says " +
+                                        std::to_string(options_.bytes) + "; set the old size (a log can be made longer, not shorter)");
+  count = std::max(count, used_once);
+  if (file_->size() < count * options_.segment_bytes) {
+    logging::info("{}: is made longer, from {} to {} bytes", options_.path, file_->size(), count * options_.segment_bytes);
+    if (Status s = co_await file_->grow(count * options_.segment_bytes); !s.ok()) co_return s;
   }
-  if (file_->size() != options_.bytes && options_.most_bytes <= options_.bytes)
-    co_return Status(Code::invalid, options_.path + ": the log has " + std::to_string(file_->size()) +
-                                        " bytes, the configuration says " + std::to_string(options_.bytes) +
-                                        "; set the old size (a log can be made longer, not shorter)");
-  count = file_->size() / options_.segment_bytes;
   options_.bytes = count * options_.segment_bytes;
   segments_.resize(count);
   std::map<std::uint64_t, std::uint32_t> used;
@@ -271,44 +275,63 @@ std::string SegmentLog::row_of(const Segment& s) const {
   return std::string(reinterpret_cast<const char*>(&r), sizeof r);
 }
 
-// What has been used once must be there still.
-Status SegmentLog::check_rows(std::uint64_t segments) const {
+// One more than the highest segment that has ever been used.
+std::uint64_t SegmentLog::segments_with_rows() const {
   std::string prefix = meta_key(0);
   prefix.pop_back();
-  for (auto [key, value] : meta_.list(prefix))
-    if (std::strtoull(std::string(key.substr(prefix.size())).c_str(), nullptr, 10) >= segments)
-      return Status(Code::corrupt, options_.path + ": segment " + std::string(key.substr(prefix.size())) + " lies beyond the end of the file, which has been cut short");
-  return Status();
+  std::uint64_t n = 0;
+  for (auto [key, value] : meta_.list(prefix)) n = std::max<std::uint64_t>(n, std::strtoull(std::string(key.substr(prefix.size())).c_str(), nullptr, 10) + 1);
+  return n;
 }
 
 io::Task<Status> SegmentLog::grow(std::uint64_t bytes) {
+  if (options_.portion == Portion::data || growing_ || broken(Switch::log_never_grows)) co_return Status();
   std::uint64_t to = std::min(round_up(bytes, options_.segment_bytes), options_.most_bytes / options_.segment_bytes * options_.segment_bytes);
-  if (growing_ || to <= options_.bytes || broken(Switch::log_never_grows)) co_return Status();
+  if (to <= options_.bytes) co_return grown(Status(Code::no_space, "it has its greatest size, which meta-bytes-most says"));
+  if (world_.now() < grow_again_) co_return Status(Code::no_space, cannot_grow_);
   growing_ = true;
-  Status s = co_await file_->grow(to);
+  std::uint64_t from = options_.bytes;
+  Status s;
+  // Step by step: each can be used as soon as it is there.
+  while (s.ok() && options_.bytes < to) s = co_await add_segments(std::min(to, options_.bytes + std::max(kGrowthStep, options_.segment_bytes)));
   growing_ = false;
-  if (!s.ok() && cannot_grow_.empty())
-    logging::error("{}: cannot grow from {} to {} bytes: {}; when it is full, writes wait until it can", options_.path, options_.bytes, to, s.to_string());
-  cannot_grow_ = s.ok() ? "" : s.text();
-  if (!s.ok()) co_return s;
-  logging::info("{}: has grown from {} to {} bytes", options_.path, options_.bytes, to);
+  if (options_.bytes != from) logging::info("{}: has grown from {} to {} bytes", options_.path, from, options_.bytes);
+  co_return grown(s);
+}
+
+// Zeros are written also where the file has been longer: whatever stands there is not ours.
+io::Task<Status> SegmentLog::add_segments(std::uint64_t to) {
+  Buffer zeros = Buffer::zeros(std::min<std::uint64_t>(1 << 20, options_.segment_bytes));
+  for (std::uint64_t at = options_.bytes, end = std::min(to, file_->size()); at < end; at += zeros.size()) {
+    const Bytes part[] = {zeros.bytes().first(std::min<std::uint64_t>(zeros.size(), end - at))};
+    if (Status s = co_await file_->write(at, part, io::Durability::durable); !s.ok()) co_return s;
+  }
+  if (file_->size() < to)
+    if (Status s = co_await file_->grow(to); !s.ok()) co_return s;
   reached(Path::log_grown);
   for (std::uint64_t n = segments_.size(); n < to / options_.segment_bytes; ++n) free_.insert(static_cast<std::uint32_t>(n));
   segments_.resize(to / options_.segment_bytes);
   options_.bytes = to;
   wake_.notify_all();
   if (on_space) on_space();
-  co_return s;
+  co_return Status();
+}
+
+Status SegmentLog::grown(Status s) {
+  if (!s.ok() && cannot_grow_.empty()) logging::error("{}: cannot grow beyond {} bytes: {}; when it is full, writes wait until it can", options_.path, options_.bytes, s.text());
+  cannot_grow_ = s.ok() ? "" : s.text();
+  grow_again_ = s.ok() ? io::Time{} : world_.now() + kGrowAgain;
+  return s;
 }
 
 // Segments become free when an image is complete, and an image needs segments: were there none left for it, it would be waited for ever.
-io::Task<void> SegmentLog::more_room() {
-  if (!growing_) co_await grow(options_.bytes + options_.bytes / 4);
+io::Task<void> SegmentLog::grow_or_wait() {
+  (void)co_await grow(options_.bytes + options_.bytes / 4);
   if (free_.empty()) co_await wake_.wait_for(1s);
 }
 
 io::Task<Status> SegmentLog::next_segment() {
-  while (free_.empty()) co_await more_room();
+  while (free_.empty()) co_await grow_or_wait();
   std::uint32_t s = *free_.begin();
   free_.erase(free_.begin());
   Segment next{segments_[s].generation + 1, next_sequence_++, previous_crc_, 0, 0, {}};

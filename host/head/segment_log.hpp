@@ -17,8 +17,8 @@
 //   finds behind it has no holes.
 // - Damage is reported once: when the owner has written down what it means for the VPs (remember_damage), the same place in
 //   the same use of the segment is passed over by later recoveries.
-// - A portion may be told to grow, by whole segments: its images must fit beside one another. More than it was made with is used only after
-//   it has been written with zeros; how many segments there are is told by the length of the file.
+// - The metadata portion may grow, by whole segments: its images must fit beside one another. More than it was made with is used only after
+//   it has been written with zeros; of such segments those that have been used (a row in the MetaStore) are there after a restart.
 // - A write error is never retried in place: failed() from then on, nothing is appended any more.
 #pragma once
 
@@ -54,7 +54,7 @@ class SegmentLog {
     std::uint64_t bytes = 0;            ///< of the whole portion; a file that is shorter is made longer by open()
     std::uint64_t segment_bytes = 16 << 20;
     NodeId node = 0;
-    std::uint64_t most_bytes = 0;       ///< so large it may grow while it runs, or have grown; at most `bytes`: not at all
+    std::uint64_t most_bytes = 0;       ///< metadata: so large it may grow while it runs; at most `bytes`: not at all
   };
   struct Damage {
     std::uint32_t segment = 0;
@@ -91,8 +91,8 @@ class SegmentLog {
   /// Segments that nothing needs any more and that only wait for images.
   std::uint32_t drained() const;
   std::function<void()> on_space;       ///< a segment became free
-  /// Grows to `bytes`, as far as it may, rounded up to whole segments. An error leaves it as large as it was, and is no failure of the log.
-  /// By itself it grows by a quarter when no segment is free.
+  /// Grows to `bytes`, as far as it may, rounded up to whole segments; the data portion never does. An error is no failure of the log; it is
+  /// not tried again for a while then. By itself it grows by a quarter when no segment is free.
   io::Task<Status> grow(std::uint64_t bytes);
   /// Why it could not grow when it last should have; empty: it could, or never had to.
   const std::string& cannot_grow() const { return cannot_grow_; }
@@ -128,9 +128,11 @@ class SegmentLog {
   };
   io::Task<void> writer();
   io::Task<Status> write_batch(std::vector<RecordPtr> batch);
-  Status check_rows(std::uint64_t segments) const;
+  std::uint64_t segments_with_rows() const;
   io::Task<Status> next_segment();
-  io::Task<void> more_room();
+  io::Task<void> grow_or_wait();
+  io::Task<Status> add_segments(std::uint64_t to);
+  Status grown(Status s);
   io::Task<Status> go_on_in_last();
   io::Task<Status> erase_rest();
   bool has_damage(std::uint32_t segment, const Recovery& found) const;
@@ -169,6 +171,7 @@ class SegmentLog {
   io::Event wake_;
   bool growing_ = false;
   std::string cannot_grow_;
+  io::Time grow_again_{};
   bool failed_ = false;
   bool started_ = false;  // before that nothing is freed: `covered` is not there yet
 };

@@ -33,7 +33,7 @@ struct Daemon {
     auto store = co_await io::MetaStore::open(world, *meta_file, 0, 1 << 20);
     LUGE_CHECK(store.ok());
     meta = std::move(*store);
-    log = std::make_unique<SegmentLog>(world, *meta, order, SegmentLog::Options{Portion::data, "log", bytes, kSegment, 7, most});
+    log = std::make_unique<SegmentLog>(world, *meta, order, SegmentLog::Options{most == 0 ? Portion::data : Portion::meta, "log", bytes, kSegment, 7, most});
     auto r = co_await log->open();
     opened = r.status();
     if (!r.ok()) co_return;

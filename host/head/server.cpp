@@ -6,6 +6,7 @@
 #include "base/logging.hpp"
 #include "head/outbox.hpp"
 #include "head/primary.hpp"
+#include "switches/paths.hpp"
 #include "switches/switches.hpp"
 #include "wire/sled_generated.h"
 
@@ -482,17 +483,18 @@ io::Task<void> HeadServer::housekeeping() {
     co_await ctx_.world.sleep(100ms);
     bound_memory();
     co_await leave_partitions();
-    co_await keep_room_for_images();
+    keep_room_for_images();
     bool data_waits = ctx_.data_log->fill() >= ctx_.options.image_fill && ctx_.data_log->drained() >= worth_an_image();
     if (ctx_.meta_log->fill() >= ctx_.options.clean_fill || data_waits) co_await clean_metadata();
   }
 }
 
 // An image has to fit beside the one that it replaces, and beside the records of the time between. Of a portion that images half fill they
-// would be written all the time.
-io::Task<void> HeadServer::keep_room_for_images() {
+// would be written all the time. Nobody waits for it here.
+void HeadServer::keep_room_for_images() {
   std::uint64_t needed = kImagesInPortion * image_bytes();
-  if (needed > ctx_.meta_log->bytes()) co_await ctx_.meta_log->grow(needed + needed / 4);
+  if (needed <= ctx_.meta_log->bytes()) return;
+  ctx_.world.spawn("metadata log grows", [](SegmentLog& log, std::uint64_t to) -> io::Task<void> { (void)co_await log.grow(to); }(*ctx_.meta_log, needed + needed / 4));
 }
 
 // So many segments of data are worth it that images are written to have them back. An image is the whole metadata each time, so it has to
@@ -502,7 +504,7 @@ io::Task<void> HeadServer::keep_room_for_images() {
 std::uint32_t HeadServer::worth_an_image() const {
   const Options& o = ctx_.options;
   if (ctx_.data_log->fill() >= o.slow_fill) return 1;
-  std::uint64_t segments = o.log_bytes / o.segment_bytes, may_wait = segments * (o.flush_fill - o.image_fill) / 2000;
+  std::uint64_t segments = o.log_bytes / o.segment_bytes, may_wait = o.flush_fill > o.image_fill ? segments * (o.flush_fill - o.image_fill) / 2000 : 0;
   std::uint64_t worth = kWorthAnImage * image_bytes() / o.segment_bytes;
   return static_cast<std::uint32_t>(std::clamp<std::uint64_t>(worth, 2, std::max<std::uint64_t>(may_wait, 2)));
 }
@@ -524,11 +526,27 @@ void HeadServer::bound_memory() {
 }
 
 io::Task<void> HeadServer::clean_metadata() {
+  SegmentLog& log = *ctx_.meta_log;
+  co_await write_images(Images::of_what_changed);
+  if (log.fill() < ctx_.options.clean_fill || broken(Switch::idle_images_stay)) co_return;
+  // Images of partitions that have not changed since hold the segments that they lie in, one each perhaps: all are written anew, behind
+  // one another. Not again before as much has been written as could have scattered them.
+  bool scattered = !gathered_at_ || log.appended_bytes() > *gathered_at_ + log.bytes() / 8;
+  if (scattered) {
+    reached(Path::metadata_gathered);
+    co_await write_images(Images::all);
+    gathered_at_ = log.appended_bytes();
+  }
+  if (log.fill() >= ctx_.options.clean_fill && (scattered || !log.cannot_grow().empty())) (void)co_await log.grow(log.bytes() + log.bytes() / 4);
+}
+
+io::Task<void> HeadServer::write_images(Images which) {
   std::vector<VpId> vps;
   for (auto& [vp, p] : ctx_.partitions) vps.push_back(vp);
   for (VpId vp : vps) {
     Partition* p = ctx_.partition(vp);
-    if (!p || p->replica.suspect || p->replica.loading_image() || p->replica.commit() <= p->replica.image_point()) continue;
+    if (!p || p->replica.suspect || p->replica.loading_image() || p->replica.blank()) continue;
+    if (which == Images::of_what_changed && p->replica.commit() <= p->replica.image_point()) continue;
     Status s = co_await p->write_image();
     if (!s.ok()) logging::warn("VP {:x}: metadata cleaning: {}", vp, s.to_string());
   }

@@ -46,8 +46,10 @@ class HeadServer {
   void bound_memory();
   std::uint32_t worth_an_image() const;
   std::uint64_t image_bytes() const;
-  io::Task<void> keep_room_for_images();
+  void keep_room_for_images();
   io::Task<void> clean_metadata();
+  enum class Images { of_what_changed, all };
+  io::Task<void> write_images(Images which);
   Partition& make_partition(VpId vp);
   bool primary_of_another(VpId vp) const;
   void on_log_durable(const std::vector<RecordPtr>& records);
@@ -66,6 +68,7 @@ class HeadServer {
   };
   std::map<VpId, AckTarget> acks_;
   bool acks_posted_ = false;
+  std::optional<std::uint64_t> gathered_at_;  // so much had been appended to the metadata log
   io::Time ask_again_{};  // how things stand with what this head has been replaced for
 };
 

@@ -26,8 +26,8 @@ class BlockFile {
   virtual Task<Status> read(std::uint64_t offset, MutableBytes into) = 0;
   virtual Task<Status> write(std::uint64_t offset, std::span<const Bytes> parts, Durability d) = 0;
   virtual Task<Status> sync() = 0;
-  /// Makes a file longer; what is new is zeros, written durably when it returns. After an error or a crash the file may be longer by some
-  /// of it. invalid: this cannot grow (a device); no_space. REQUIRES: a multiple of 4 KiB, no other grow() in progress.
+  /// Makes a file longer; what is new is zeros, written durably when it returns. After an error it is as long as before; a crash may
+  /// leave some of it. invalid: this cannot grow (a device); no_space. REQUIRES: a multiple of 4 KiB, no other grow() in progress.
   virtual Task<Status> grow(std::uint64_t bytes);
 };
 

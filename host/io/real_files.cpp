@@ -94,7 +94,11 @@ class RealBlockFile final : public BlockFile {
   Task<Status> grow(std::uint64_t bytes) override {
     if (!aligned(bytes) || bytes < size_) co_return Status(Code::invalid, path_ + ": it cannot grow to " + std::to_string(bytes) + " bytes");
     Status result;
-    co_await calls_.run([&] { return result = extend(bytes), 0; });
+    co_await calls_.run([&] {
+      result = extend(bytes);
+      if (!result.ok() && result.code() != Code::invalid && ::ftruncate(fd_, static_cast<off_t>(size_)) != 0) result = result.with("and it cannot be cut back");
+      return 0;
+    });
     if (result.ok()) size_ = bytes;
     co_return result;
   }

@@ -42,6 +42,7 @@ enum class Path {
   restarted_inside_lease,        // 6.2  a head that has just restarted opens a VP
   late_sync_refused,             // 3.4  a message of a synchronisation that its primary has given up
   log_grown,                     // a metadata portion had no segment left, or its images had become too large for it
+  metadata_gathered,             // images of all partitions were written anew, for those of idle ones held too many segments
   sync_without_room,             // a member's log has no room for the unflushed data of a synchronisation
   member_replaced,               // another head takes a lost reserve's place
   replaced_came_back,            // ... and gives it back, since the lost one has less to catch up with

@@ -191,13 +191,16 @@ class SimFile final : public io::BlockFile {
   io::Task<Status> grow(std::uint64_t bytes) override {
     if (path_.starts_with('/')) co_return Status(Code::invalid, path_ + ": a device does not grow");
     LUGE_CHECK(bytes >= state_->size && bytes % 4096 == 0);
-    // A crash may leave any part of it.
+    const std::uint64_t before = state_->size;  // a crash may leave any part of it
     while (state_->size < bytes) {
       co_await world_.sleep(latency(disk_.random_, disk_.faults, 100us, 4ms));
       while (state_->hung) co_await world_.sleep(10ms);
       std::uint64_t step = std::min<std::uint64_t>(64 << 10, bytes - state_->size);
-      if (disk_.bytes_used() + step > disk_.faults.capacity) co_return Status(Code::no_space, path_ + ": No space left on device");
-      if (disk_.random_.chance(disk_.faults_for(path_).write_error)) co_return error("grow", state_->size);
+      bool full = disk_.bytes_used() + step > disk_.faults.capacity;
+      if (full || disk_.random_.chance(disk_.faults_for(path_).write_error)) {
+        state_->size = before;
+        co_return full ? Status(Code::no_space, path_ + ": No space left on device") : error("grow", before);
+      }
       state_->size += step;
     }
     co_return Status();

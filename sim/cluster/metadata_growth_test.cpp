@@ -48,6 +48,28 @@ TEST_F(MetadataGrowth, WritesGoOnWhateverTheVolumeMaps) {
   round(10);
 }
 
+struct IdleVolumes : UnitTest {
+  IdleVolumes() : UnitTest(3, 8 << 20, [](head::Options& h) {
+    h.meta_bytes = 2 << 20;
+    h.meta_bytes_most = 0;
+  }) {}
+  /// Metadata records, one batch each.
+  void trims(std::uint64_t count) {
+    for (std::uint64_t i = 0; i < count && !HasFailure(); ++i)
+      on_client([=](VolumeClient& c) { return client::trim(c.world, *c.volume, i % kBlocks * kBlockBytes, kBlockBytes); });
+  }
+};
+
+// Each becomes idle when others have filled the next segment: its last image would hold that one.
+// Requirement: P-10.3 switch=idle-images-stay
+TEST_F(IdleVolumes, DoNotHoldTheMetadataLogForGood) {
+  for (int i = 0; i < 16 && !HasFailure(); ++i) {
+    EXPECT_TRUE(unit_->control()->volumes().create({"idle-" + std::to_string(i), kBlocks * kBlockBytes, {2, 1}, 3}).ok());
+    trims(90);
+  }
+  trims(200);
+}
+
 // Without room the user is told what it is that is full.
 TEST_F(MetadataBounded, WhereItMayNotGrowTheVolumeSaysWhatItWaitsFor) {
   auto task = [](VolumeClient& c) -> Task<void> {
