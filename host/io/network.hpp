@@ -17,6 +17,11 @@ class Stream {
   virtual ~Stream() = default;
   /// At least one byte, or 0 when the peer is gone (end of file and errors are the same to the caller).
   virtual Task<std::size_t> read_some(MutableBytes into) = 0;
+  /// The same; what is there beyond `into` may go to `then`.
+  virtual Task<std::size_t> read_some(MutableBytes into, MutableBytes then) {
+    (void)then;
+    return read_some(into);
+  }
   /// All of it, gathered, or false when the peer is gone. The memory must stay valid until it returns.
   /// At most one write at a time.
   virtual Task<bool> write_all(std::span<const Bytes> parts) = 0;

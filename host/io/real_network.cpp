@@ -203,7 +203,9 @@ class RealStream final : public Stream {
  public:
   RealStream(RealWorld& world, int fd, std::string peer) : socket_(world, fd), peer_(std::move(peer)) {}
 
-  Task<std::size_t> read_some(MutableBytes into) override {
+  Task<std::size_t> read_some(MutableBytes into) override { return read_some(into, {}); }
+
+  Task<std::size_t> read_some(MutableBytes into, MutableBytes then) override {
     socket_.check_running();
     while (socket_.open()) {
       if (!drained_) {
@@ -211,9 +213,9 @@ class RealStream final : public Stream {
           co_await socket_.let_others_run();
           if (!socket_.open()) break;
         }
-        ssize_t n = ::recv(socket_.fd(), into.data(), into.size(), 0);
+        ssize_t n = receive(into, then);
         // Less than asked for: the socket is empty, the next call goes straight to the reactor.
-        drained_ = n < static_cast<ssize_t>(into.size());
+        drained_ = n < static_cast<ssize_t>(into.size() + then.size());
         if (n >= 0) co_return static_cast<std::size_t>(n);
         if (errno != EINTR && !would_block(errno)) co_return 0;
       }
@@ -249,6 +251,14 @@ class RealStream final : public Stream {
   std::string peer() const override { return peer_; }
 
  private:
+  ssize_t receive(MutableBytes into, MutableBytes then) {
+    if (then.empty()) return ::recv(socket_.fd(), into.data(), into.size(), 0);
+    iovec vec[] = {{into.data(), into.size()}, {then.data(), then.size()}};
+    msghdr message{};
+    message.msg_iov = vec;
+    message.msg_iovlen = 2;
+    return ::recvmsg(socket_.fd(), &message, 0);
+  }
   ssize_t send_some(std::span<const Bytes> parts, std::size_t skip) {
     iovec vec[kParts];
     std::size_t count = 0;

@@ -7,7 +7,7 @@
 namespace luge::wire {
 namespace {
 
-constexpr std::size_t kReceiveBytes = 256 << 10;
+constexpr std::size_t kReceiveBytes = 16 << 10;  // read ahead, and so copied, of a message; its payload goes where it is to lie
 constexpr std::size_t kGatherBytes = 4 << 20;
 constexpr std::size_t kGatherParts = 512;
 constexpr io::Duration kShortestBackOff = std::chrono::milliseconds(10);
@@ -161,10 +161,13 @@ io::Task<bool> Channel::read_frame(Frame& frame) {
     std::size_t have = std::min(bytes, rx_end_ - rx_begin_);
     if (have != 0) std::memcpy(to, rx_.data() + rx_begin_, have);
     rx_begin_ += have;
-    while (have < bytes) {
-      std::size_t n = co_await stream_->read_some({to + have, bytes - have});
+    while (have < bytes) {  // rx_ is empty: it takes what follows
+      std::size_t n = co_await stream_->read_some({to + have, bytes - have}, {rx_.data(), kReceiveBytes});
       if (n == 0) co_return false;
-      have += n;
+      std::size_t mine = std::min(n, bytes - have);
+      have += mine;
+      rx_begin_ = 0;
+      rx_end_ = n - mine;
     }
     co_return true;
   };
