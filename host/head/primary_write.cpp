@@ -160,7 +160,7 @@ Primary::Room Primary::room_for_data(bool& slow) const {
   }
   slow = fill >= ctx_.options.slow_fill;
   // The last part of the metadata portion belongs to index records, epochs and cleaning (protocol 10.3).
-  std::uint32_t meta_high = broken(Switch::index_without_reserve) ? 1000 : 750;
+  std::uint32_t meta_high = broken(Switch::index_without_reserve) ? 1000 : ctx_.options.meta_high_fill;
   if (meta >= meta_high) return Room::no_metadata;  // of both the one to name: data waits for metadata, never the other way round
   return fill < ctx_.options.high_fill ? Room::there : Room::no_data;
 }

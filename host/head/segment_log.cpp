@@ -17,7 +17,6 @@ namespace {
 
 constexpr std::size_t kBatchPayload = 1 << 20;
 constexpr std::size_t kBatchHeaderArea = 256 << 10;
-constexpr std::uint64_t kGrowthStep = 64 << 20;
 constexpr io::Duration kGrowAgain = 5s;  // after it could not
 
 std::uint64_t round_up(std::uint64_t n, std::uint64_t to) { return (n + to - 1) / to * to; }
@@ -75,7 +74,7 @@ io::Task<Result<SegmentLog::Recovery>> SegmentLog::open() {
   if (!file.ok()) co_return file.status();
   file_ = std::move(*file);
   // What has been used counts, whatever the configuration says now; what has not, does not: a growth may have been cut off in it.
-  std::uint64_t used_once = segments_with_rows();
+  std::uint64_t used_once = segments_known();
   if (used_once > file_->size() / options_.segment_bytes)
     co_return Status(Code::corrupt, options_.path + ": segment " + std::to_string(used_once - 1) + " lies beyond the end of the file: has it been cut short, or segment-bytes been changed?");
   if (used_once > count && options_.portion == Portion::data)
@@ -275,25 +274,32 @@ std::string SegmentLog::row_of(const Segment& s) const {
   return std::string(reinterpret_cast<const char*>(&r), sizeof r);
 }
 
-// One more than the highest segment that has ever been used.
-std::uint64_t SegmentLog::segments_with_rows() const {
+std::string SegmentLog::grown_key() const { return "grown/" + options_.path; }
+
+// So many there have been, as far as it matters: up to the highest that has ever been used, and what it has grown to.
+std::uint64_t SegmentLog::segments_known() const {
   std::string prefix = meta_key(0);
   prefix.pop_back();
   std::uint64_t n = 0;
+  if (auto grown = meta_.get(grown_key())) n = std::strtoull(std::string(*grown).c_str(), nullptr, 10) / options_.segment_bytes;
   for (auto [key, value] : meta_.list(prefix)) n = std::max<std::uint64_t>(n, std::strtoull(std::string(key.substr(prefix.size())).c_str(), nullptr, 10) + 1);
   return n;
 }
 
 io::Task<Status> SegmentLog::grow(std::uint64_t bytes) {
-  if (options_.portion == Portion::data || growing_ || broken(Switch::log_never_grows)) co_return Status();
+  if (options_.portion == Portion::data || growing_ || bytes <= options_.bytes || broken(Switch::log_never_grows)) co_return Status();
   std::uint64_t to = std::min(round_up(bytes, options_.segment_bytes), options_.most_bytes / options_.segment_bytes * options_.segment_bytes);
   if (to <= options_.bytes) co_return grown(Status(Code::no_space, "it has its greatest size, which meta-bytes-most says"));
   if (world_.now() < grow_again_) co_return Status(Code::no_space, cannot_grow_);
   growing_ = true;
   std::uint64_t from = options_.bytes;
   Status s;
-  // Step by step: each can be used as soon as it is there.
-  while (s.ok() && options_.bytes < to) s = co_await add_segments(std::min(to, options_.bytes + std::max(kGrowthStep, options_.segment_bytes)));
+  // Step by step: each can be used as soon as it is there, and where there is no room for one a single segment may be what is needed.
+  while (s.ok() && options_.bytes < to) {
+    std::uint64_t step = std::min(to - options_.bytes, std::max(options_.growth_step, options_.segment_bytes));
+    s = co_await add_segments(options_.bytes + step);
+    if (s.code() == Code::no_space && step > options_.segment_bytes) s = co_await add_segments(options_.bytes + options_.segment_bytes);
+  }
   growing_ = false;
   if (options_.bytes != from) logging::info("{}: has grown from {} to {} bytes", options_.path, from, options_.bytes);
   co_return grown(s);
@@ -308,6 +314,8 @@ io::Task<Status> SegmentLog::add_segments(std::uint64_t to) {
   }
   if (file_->size() < to)
     if (Status s = co_await file_->grow(to); !s.ok()) co_return s;
+  // Said durably, so that a restart has them, too, and need not make them again.
+  if (Status s = co_await meta_.put(grown_key(), std::to_string(to)); !s.ok()) co_return s;
   reached(Path::log_grown);
   for (std::uint64_t n = segments_.size(); n < to / options_.segment_bytes; ++n) free_.insert(static_cast<std::uint32_t>(n));
   segments_.resize(to / options_.segment_bytes);
@@ -325,9 +333,15 @@ Status SegmentLog::grown(Status s) {
 }
 
 // Segments become free when an image is complete, and an image needs segments: were there none left for it, it would be waited for ever.
+// The first that are new end the wait.
 io::Task<void> SegmentLog::grow_or_wait() {
-  (void)co_await grow(options_.bytes + options_.bytes / 4);
-  if (free_.empty()) co_await wake_.wait_for(1s);
+  start_growing(options_.bytes + options_.bytes / 4);
+  co_await wake_.wait_for(1s);
+}
+
+void SegmentLog::start_growing(std::uint64_t bytes) {
+  if (growing_ || options_.portion == Portion::data) return;
+  world_.spawn("log grows", [](SegmentLog& log, std::uint64_t to) -> io::Task<void> { (void)co_await log.grow(to); }(*this, bytes));
 }
 
 io::Task<Status> SegmentLog::next_segment() {

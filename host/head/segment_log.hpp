@@ -18,7 +18,7 @@
 // - Damage is reported once: when the owner has written down what it means for the VPs (remember_damage), the same place in
 //   the same use of the segment is passed over by later recoveries.
 // - The metadata portion may grow, by whole segments: its images must fit beside one another. More than it was made with is used only after
-//   it has been written with zeros; of such segments those that have been used (a row in the MetaStore) are there after a restart.
+//   it has been written with zeros and the MetaStore says how large the portion is now.
 // - A write error is never retried in place: failed() from then on, nothing is appended any more.
 #pragma once
 
@@ -55,6 +55,7 @@ class SegmentLog {
     std::uint64_t segment_bytes = 16 << 20;
     NodeId node = 0;
     std::uint64_t most_bytes = 0;       ///< metadata: so large it may grow while it runs; at most `bytes`: not at all
+    std::uint64_t growth_step = 64 << 20;
   };
   struct Damage {
     std::uint32_t segment = 0;
@@ -94,6 +95,8 @@ class SegmentLog {
   /// Grows to `bytes`, as far as it may, rounded up to whole segments; the data portion never does. An error is no failure of the log; it is
   /// not tried again for a while then. By itself it grows by a quarter when no segment is free.
   io::Task<Status> grow(std::uint64_t bytes);
+  /// The same, beside everything else.
+  void start_growing(std::uint64_t bytes);
   /// Why it could not grow when it last should have; empty: it could, or never had to.
   const std::string& cannot_grow() const { return cannot_grow_; }
 
@@ -128,7 +131,8 @@ class SegmentLog {
   };
   io::Task<void> writer();
   io::Task<Status> write_batch(std::vector<RecordPtr> batch);
-  std::uint64_t segments_with_rows() const;
+  std::string grown_key() const;
+  std::uint64_t segments_known() const;
   io::Task<Status> next_segment();
   io::Task<void> grow_or_wait();
   io::Task<Status> add_segments(std::uint64_t to);

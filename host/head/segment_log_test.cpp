@@ -33,7 +33,7 @@ struct Daemon {
     auto store = co_await io::MetaStore::open(world, *meta_file, 0, 1 << 20);
     LUGE_CHECK(store.ok());
     meta = std::move(*store);
-    log = std::make_unique<SegmentLog>(world, *meta, order, SegmentLog::Options{most == 0 ? Portion::data : Portion::meta, "log", bytes, kSegment, 7, most});
+    log = std::make_unique<SegmentLog>(world, *meta, order, SegmentLog::Options{most == 0 ? Portion::data : Portion::meta, "log", bytes, kSegment, 7, most, kSegment});
     auto r = co_await log->open();
     opened = r.status();
     if (!r.ok()) co_return;
@@ -179,6 +179,30 @@ TEST(SegmentLog, APortionGrowsWhenNoSegmentIsFree) {
   }
 }
 
+// Batches of the same head and of a first use, where the portion will grow to: of an earlier life on a device, say.
+TEST(SegmentLog, WhatStandsBeyondItsEndIsNeverReadAsPartOfIt) {
+  Bench b(6, 4 * kSegment, 64 * kSegment);
+  Lsn lsn = 1;
+  for (; lsn <= 5; ++lsn) b.daemon->log->append(data_record(lsn, 8, 1));
+  b.sim.run_for(1s);
+  sim::FileState* file = b.sim.disk(b.node).file("log");
+  std::vector<std::byte> old(kSegment);
+  file->read(0, old);
+  file->size = 8 * kSegment;
+  for (std::uint64_t s = 4; s < 8; ++s) b.sim.disk(b.node).overwrite("log", s * kSegment, old);
+  b.reboot();
+  for (; lsn <= 40; ++lsn) {
+    b.daemon->log->append(data_record(lsn, 8, 2));
+    b.sim.run_for(20ms);
+  }
+  EXPECT_EQ(b.daemon->durable.size(), 35u);
+  b.reboot();
+  std::vector<Lsn> got = b.daemon->recovered();
+  EXPECT_TRUE(b.daemon->recovery.damage.empty()) << b.daemon->recovery.why;
+  ASSERT_EQ(got.size(), 40u);
+  for (std::size_t i = 0; i < got.size(); ++i) EXPECT_EQ(got[i], i + 1);
+}
+
 TEST(SegmentLog, WhatCannotGrowWaitsAndSaysWhy) {
   Bench b(3, 4 * kSegment, 64 * kSegment);
   b.sim.disk(b.node).faults.capacity = b.file_bytes() + (1 << 20);
@@ -187,6 +211,7 @@ TEST(SegmentLog, WhatCannotGrowWaitsAndSaysWhy) {
   EXPECT_NE(b.daemon->log->cannot_grow().find("No space left on device"), std::string::npos) << b.daemon->log->cannot_grow();
   EXPECT_FALSE(b.daemon->log->failed());
   EXPECT_LT(b.daemon->durable.size(), 80u);
+  EXPECT_EQ(b.file_bytes() % kSegment, 0u) << "what it got of a step that failed is given back";
   b.sim.disk(b.node).faults.capacity = ~std::uint64_t{0};
   b.sim.run_for(10s);
   EXPECT_EQ(b.daemon->log->cannot_grow(), "");

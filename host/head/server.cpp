@@ -493,8 +493,7 @@ io::Task<void> HeadServer::housekeeping() {
 // would be written all the time. Nobody waits for it here.
 void HeadServer::keep_room_for_images() {
   std::uint64_t needed = kImagesInPortion * image_bytes();
-  if (needed <= ctx_.meta_log->bytes()) return;
-  ctx_.world.spawn("metadata log grows", [](SegmentLog& log, std::uint64_t to) -> io::Task<void> { (void)co_await log.grow(to); }(*ctx_.meta_log, needed + needed / 4));
+  if (needed > ctx_.meta_log->bytes()) ctx_.meta_log->start_growing(needed + needed / 4);
 }
 
 // So many segments of data are worth it that images are written to have them back. An image is the whole metadata each time, so it has to
@@ -530,14 +529,17 @@ io::Task<void> HeadServer::clean_metadata() {
   co_await write_images(Images::of_what_changed);
   if (log.fill() < ctx_.options.clean_fill || broken(Switch::idle_images_stay)) co_return;
   // Images of partitions that have not changed since hold the segments that they lie in, one each perhaps: all are written anew, behind
-  // one another. Not again before as much has been written as could have scattered them.
-  bool scattered = !gathered_at_ || log.appended_bytes() > *gathered_at_ + log.bytes() / 8;
-  if (scattered) {
+  // one another. Not again before as much has been written as could have scattered them, or, while writes wait, for a while: not all may
+  // have been able to take part. Where images are so large that it cannot help, growing alone does.
+  bool helps = image_bytes() * 1000 < log.bytes() * ctx_.options.clean_fill;
+  bool scattered = !gathered_ || log.appended_bytes() > gathered_->appended + log.bytes() / 8 ||
+                   (log.fill() >= ctx_.options.meta_high_fill && ctx_.world.now() > gathered_->at + 10s);
+  if (scattered && helps) {
     reached(Path::metadata_gathered);
     co_await write_images(Images::all);
-    gathered_at_ = log.appended_bytes();
   }
-  if (log.fill() >= ctx_.options.clean_fill && (scattered || !log.cannot_grow().empty())) (void)co_await log.grow(log.bytes() + log.bytes() / 4);
+  if (scattered) gathered_ = Gathered{log.appended_bytes(), ctx_.world.now()};
+  if (log.fill() >= ctx_.options.clean_fill && (scattered || !log.cannot_grow().empty())) log.start_growing(log.bytes() + log.bytes() / 4);
 }
 
 io::Task<void> HeadServer::write_images(Images which) {

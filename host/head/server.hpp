@@ -68,7 +68,11 @@ class HeadServer {
   };
   std::map<VpId, AckTarget> acks_;
   bool acks_posted_ = false;
-  std::optional<std::uint64_t> gathered_at_;  // so much had been appended to the metadata log
+  struct Gathered {
+    std::uint64_t appended;  // to the metadata log by then
+    io::Time at;
+  };
+  std::optional<Gathered> gathered_;  // the last time that all images were written anew
   io::Time ask_again_{};  // how things stand with what this head has been replaced for
 };
 

@@ -134,8 +134,7 @@ io::Task<void> Channel::write_loop(std::shared_ptr<Channel> self) {
 // At least `want` unconsumed bytes in rx_. REQUIRES: want <= kReceiveBytes.
 io::Task<bool> Channel::fill(std::size_t want) {
   if (rx_end_ - rx_begin_ >= want) co_return true;
-  if (rx_begin_ == rx_end_) rx_begin_ = rx_end_ = 0;
-  if (kReceiveBytes - rx_begin_ < want) {
+  if (rx_begin_ != 0) {  // less than a header is left
     std::memmove(rx_.data(), rx_.data() + rx_begin_, rx_end_ - rx_begin_);
     rx_end_ -= rx_begin_;
     rx_begin_ = 0;

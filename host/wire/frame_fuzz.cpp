@@ -28,6 +28,11 @@ class BytesStream final : public io::Stream {
     at_ += n;
     co_return n;
   }
+  io::Task<std::size_t> read_some(MutableBytes into, MutableBytes then) override {
+    std::size_t n = co_await read_some(into);
+    if (n == into.size() && at_ < bytes_.size()) n += co_await read_some(then);
+    co_return n;
+  }
   io::Task<bool> write_all(std::span<const Bytes>) override { co_return !closed_; }
   void close() override { closed_ = true; }
   std::string peer() const override { return "fuzz"; }

@@ -48,22 +48,14 @@ class SimStream final : public io::Stream {
   }
   ~SimStream() override { close(); }
 
-  io::Task<std::size_t> read_some(MutableBytes into) override {
+  io::Task<std::size_t> read_some(MutableBytes into) override { return read_some(into, {}); }
+
+  io::Task<std::size_t> read_some(MutableBytes into, MutableBytes then) override {
     if (world_.stopped()) throw io::Stopped{};
     while (!closed_ && !end().broken && end().received.empty() && !end().fin_received) co_await changed_.wait();
     if (closed_ || end().broken || end().received.empty()) co_return 0;
-    std::size_t n = 0;
-    while (n < into.size() && !end().received.empty()) {
-      auto& front = end().received.front();
-      std::size_t take = std::min(into.size() - n, front.size() - end().first_used);
-      std::memcpy(into.data() + n, front.data() + end().first_used, take);
-      n += take;
-      end().first_used += take;
-      if (end().first_used == front.size()) {
-        end().received.pop_front();
-        end().first_used = 0;
-      }
-    }
+    std::size_t n = take_received(into);
+    if (n == into.size()) n += take_received(then);
     Fabric::End& other = c_->end[1 - side_];
     other.outstanding -= std::min(n, other.outstanding);
     if (other.stream) other.stream->notify();
@@ -93,6 +85,21 @@ class SimStream final : public io::Stream {
 
  private:
   Fabric::End& end() { return c_->end[side_]; }
+  std::size_t take_received(MutableBytes into) {
+    std::size_t n = 0;
+    while (n < into.size() && !end().received.empty()) {
+      auto& front = end().received.front();
+      std::size_t take = std::min(into.size() - n, front.size() - end().first_used);
+      std::memcpy(into.data() + n, front.data() + end().first_used, take);
+      n += take;
+      end().first_used += take;
+      if (end().first_used == front.size()) {
+        end().received.pop_front();
+        end().first_used = 0;
+      }
+    }
+    return n;
+  }
   io::World& world_;
   Fabric& fabric_;
   Fabric::Ref c_;
