@@ -9,6 +9,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <sstream>
 #include <random>
 
 #include "base/ids.hpp"
@@ -27,7 +28,9 @@ fs::path tree() {
 
 std::string text_of(const fs::path& p) {
   std::ifstream f(p);
-  return {std::istreambuf_iterator<char>(f), {}};
+  std::ostringstream s;
+  s << f.rdbuf();  // throws nothing when a process ends while its file is read
+  return s.str();
 }
 
 // Of the card process's group, the simulator.
