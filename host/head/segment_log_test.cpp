@@ -106,6 +106,17 @@ TEST(SegmentLog, WhatIsDurableIsThereAfterAPowerCut) {
   }
 }
 
+// A power cut: no damage, all that was durable is there, without a gap. `next`: the LSN to go on with.
+void reboot_losing_nothing(Bench& b, Lsn& next, Lsn& acknowledged) {
+  if (!b.daemon->durable.empty()) acknowledged = b.daemon->durable.back()->lsn();
+  b.reboot();
+  std::vector<Lsn> got = b.daemon->recovered();
+  ASSERT_TRUE(b.daemon->recovery.damage.empty()) << b.daemon->recovery.why;
+  ASSERT_GE(got.size(), acknowledged);
+  for (std::size_t i = 0; i < got.size(); ++i) ASSERT_EQ(got[i], i + 1);
+  next = got.size() + 1;
+}
+
 // Nothing of it is released in between: more starts than there are segments, each cut off while it writes.
 TEST(SegmentLog, MoreStartsThanSegmentsUseNoneUp) {
   for (std::uint64_t seed = 1; seed <= 40; ++seed) {
@@ -114,13 +125,7 @@ TEST(SegmentLog, MoreStartsThanSegmentsUseNoneUp) {
     for (int start = 0; start < 40; ++start) {
       for (int i = 0; i < 3; ++i) b.daemon->log->append(data_record(next + static_cast<Lsn>(i), 2, static_cast<std::uint8_t>(start)));
       b.sim.run_for(start % 4 == 3 ? io::Duration(50ms) : std::chrono::microseconds(20 + (seed * 131 + static_cast<std::uint64_t>(start) * 37) % 400));
-      if (!b.daemon->durable.empty()) acknowledged = b.daemon->durable.back()->lsn();
-      b.reboot();
-      std::vector<Lsn> got = b.daemon->recovered();
-      ASSERT_TRUE(b.daemon->recovery.damage.empty()) << "seed " << seed << " start " << start << ": " << b.daemon->recovery.why;
-      ASSERT_GE(got.size(), acknowledged) << "seed " << seed << " start " << start;
-      for (std::size_t i = 0; i < got.size(); ++i) ASSERT_EQ(got[i], i + 1) << "seed " << seed << " start " << start;
-      next = got.size() + 1;
+      ASSERT_NO_FATAL_FAILURE(reboot_losing_nothing(b, next, acknowledged)) << "seed " << seed << " start " << start;
     }
     ASSERT_GE(acknowledged, 30u) << "seed " << seed;
   }
@@ -165,13 +170,7 @@ TEST(SegmentLog, APortionGrowsWhenNoSegmentIsFree) {
     for (int start = 0; start < 8; ++start) {
       for (int i = 0; i < 60; ++i) b.daemon->log->append(data_record(next + static_cast<Lsn>(i), 8, static_cast<std::uint8_t>(start)));
       b.sim.run_for(start % 4 == 3 ? io::Duration(2s) : std::chrono::microseconds(1000 + (seed * 1531 + static_cast<std::uint64_t>(start) * 737) % 40000));
-      if (!b.daemon->durable.empty()) acknowledged = b.daemon->durable.back()->lsn();
-      b.reboot();
-      std::vector<Lsn> got = b.daemon->recovered();
-      ASSERT_TRUE(b.daemon->recovery.damage.empty()) << "seed " << seed << " start " << start << ": " << b.daemon->recovery.why;
-      ASSERT_GE(got.size(), acknowledged) << "seed " << seed << " start " << start;
-      for (std::size_t i = 0; i < got.size(); ++i) ASSERT_EQ(got[i], i + 1) << "seed " << seed << " start " << start;
-      next = got.size() + 1;
+      ASSERT_NO_FATAL_FAILURE(reboot_losing_nothing(b, next, acknowledged)) << "seed " << seed << " start " << start;
     }
     EXPECT_GE(acknowledged, 120u) << "seed " << seed << ": more than fits what it was made with";
     EXPECT_GT(b.file_bytes(), 4 * kSegment);
