@@ -46,11 +46,17 @@ function(luge_test name)
 endfunction()
 
 # luge_program(luge-head SOURCES main.cpp ROOMS head ...): build/bin/NAME, and build/sabotage/NAME, the same objects
-# linked with the switches that break rules on purpose (host/switches).
+# linked with the switches that break rules on purpose (host/switches). SYSTEM_ALLOCATOR: for programs that load drivers into their
+# process. XRT's emulation unmaps buffers that it had from posix_memalign(); glibc never looks at them again, mimalloc does, and
+# allocates for ever.
 function(luge_program name)
-  cmake_parse_arguments(P "" "" "SOURCES;ROOMS" ${ARGN})
+  cmake_parse_arguments(P "SYSTEM_ALLOCATOR" "" "SOURCES;ROOMS" ${ARGN})
   add_library(${name}_main OBJECT ${P_SOURCES})
-  if(TARGET mimalloc)
+  set(allocator luge_allocator)
+  if(P_SYSTEM_ALLOCATOR)
+    set(allocator)
+    target_sources(${name}_main PRIVATE ${CMAKE_SOURCE_DIR}/host/io/system_allocator_main.cpp)
+  elseif(TARGET mimalloc)
     target_sources(${name}_main PRIVATE ${CMAKE_SOURCE_DIR}/host/io/allocator_main.cpp)
     target_include_directories(${name}_main PRIVATE $<TARGET_PROPERTY:mimalloc,INTERFACE_INCLUDE_DIRECTORIES>)
   endif()
@@ -63,8 +69,8 @@ function(luge_program name)
     target_link_libraries(${name} PRIVATE luge_${room})
     target_link_libraries(${name}-sabotage PRIVATE luge_${room})
   endforeach()
-  target_link_libraries(${name} PRIVATE luge_switches_off luge_allocator)
-  target_link_libraries(${name}-sabotage PRIVATE luge_switches_on luge_allocator)
+  target_link_libraries(${name} PRIVATE luge_switches_off ${allocator})
+  target_link_libraries(${name}-sabotage PRIVATE luge_switches_on ${allocator})
 endfunction()
 
 # luge_fuzz(NAME SOURCES a_fuzz.cpp ROOMS ...): a libFuzzer program under build/fuzz, only with -DLUGE_FUZZ=ON, which
