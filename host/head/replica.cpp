@@ -1,6 +1,7 @@
 #include "head/replica.hpp"
 
 #include <algorithm>
+#include <limits>
 
 #include "switches/paths.hpp"
 #include "switches/switches.hpp"
@@ -396,6 +397,7 @@ bool Replica::load_entries(const fbs::ImagePart& part) {
     if (l.base == 0) return false;
     for (const fbs::ClearedRange* c : *part.cleared()) {
       if (c->lba() > designation.blocks || c->blocks() > designation.blocks - c->lba()) return false;
+      if (c->blocks() > std::numeric_limits<std::uint32_t>::max()) return false;  // a trim's record cannot say so many
       l.cleared.emplace_back(c->lba(), c->blocks());
     }
   }
@@ -535,7 +537,6 @@ void Replica::apply_delta() {
   for (std::uint64_t n : done->dropped) index_.drop_page(n, at);
   for (auto [lba, blocks] : done->cleared) index_.clear(lba, blocks, at, [](Lba, Entry) {});
   for (auto [lba, entry] : done->entries) index_.set(lba, entry, at);
-  no_changes(at);
   for (auto& [number, row] : done->stripes) {
     note_width(number, row);
     stripes_[number] = std::move(row);
@@ -548,8 +549,16 @@ void Replica::apply_delta() {
   durable_ = commit_ = at;
   known_commit_ = std::max(known_commit_, at);
   window_ = at + 1;
+  remember_delta(*done);
   for (auto& [lsn, r] : done->data) adopt_unflushed(r);
   recount();
+}
+
+// What was told one by one can be told on, each as of the point; of a whole page nobody knows which of its blocks have changed.
+void Replica::remember_delta(const Loading& told) {
+  if (told.pages != 0 || !told.dropped.empty()) return no_changes(told.point.lsn);
+  for (auto [lba, blocks] : told.cleared) remember({told.point.lsn, lba, static_cast<std::uint32_t>(blocks), true});
+  for (auto [lba, entry] : told.entries) remember({told.point.lsn, lba, 1, false});
 }
 
 void Replica::adopt_unflushed(RecordPtr record) {

@@ -189,7 +189,9 @@ class Replica {
   };
   void apply(Record& record);
   struct Change;
+  struct Loading;
   void remember(const Change& c);
+  void remember_delta(const Loading& told);
   std::vector<Lba> changed_blocks(Lsn base) const;
   void apply_index(const Record& record);
   void apply_placements(Lsn at, const fbs::IndexRecord& body);
@@ -245,7 +247,6 @@ class Replica {
   std::uint64_t changed_blocks_ = 0;    // sum of their weights
   Lsn changes_from_ = 0;                // all behind it are there
   std::uint64_t metadata_logged_ = 0, logged_ = 0;
-  struct Loading;
   std::optional<std::shared_ptr<Loading>> loading_;
 };
 

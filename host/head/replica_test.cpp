@@ -70,8 +70,8 @@ TEST_F(Fixture, OverwrittenRecordsGiveTheirSpaceBackOnlyWhenCommitted) {
 }
 
 // Feeds `image` of `from`, with the unflushed records that it names beyond `base`, to `to`.
-void feed(const Replica& from, Replica& to, Lsn base) {
-  Replica::Image image = from.save_image(base);
+void feed(const Replica& from, Replica& to, Lsn base, Replica::ImageFor whom = Replica::ImageFor::log) {
+  Replica::Image image = from.save_image(base, whom);
   for (std::size_t i = 0; i + 1 < image.bodies.size(); ++i) ASSERT_TRUE(to.load_image(image.bodies[i].first, image.bodies[i].second));
   for (const auto& [lsn, r] : from.records()) {
     if (lsn <= base || lsn > image.point.lsn || r->kind() != RecordKind::data || r->live == 0) continue;
@@ -154,6 +154,62 @@ TEST_F(Fixture, CatchUpByWhatChangedGivesTheSameReplica) {
   EXPECT_EQ(member.index().page_count(), r.index().page_count());
   both(data(next(), 1, 1));  // and it goes on from there
   EXPECT_EQ(member.index().digest(), r.index().digest());
+}
+
+// A writes; B misses some of it and is told; C has missed more and is told by B, change by change, whichever point C stands at.
+// Requirement: MC-20
+TEST_F(Fixture, WhatAReplicaWasToldItTellsOnChangeByChange) {
+  std::mt19937_64 rng(7);
+  std::vector<RecordPtr> all{make_record(1, {1, 1}, RecordKind::epoch_start, 0, 0, {}, {}, {})};
+  auto some = [&](int n) {
+    for (int i = 0; i < n; ++i) {
+      Lba at = rng() % 6000;
+      RecordPtr rec = i % 9 == 4 ? make_record(1, next(), RecordKind::trim, at, 1 + rng() % 600, {}, {}, {}) : data(next(), at, 1 + rng() % 8);
+      all.push_back(std::make_shared<Record>(*rec));
+      add(rec);
+    }
+  };
+  auto follower = [&](Lsn until) {
+    auto out = std::make_unique<Replica>(1);
+    out->designation.blocks = 1 << 20;
+    for (const RecordPtr& rec : all) {
+      if (rec->lsn() > until) break;
+      auto copy = std::make_shared<Record>(*rec);
+      copy->live = 0;
+      copy->durable = true;
+      out->append(copy);
+      out->on_durable(*copy);
+      out->advance_commit(copy->lsn());
+    }
+    return out;
+  };
+  some(60);
+  for (int round = 0; round < 20; ++round) {
+    Lsn lagging = r.commit() - rng() % 30, base = r.commit();
+    some(40);
+    auto b = follower(base), c = follower(lagging);
+    feed(r, *b, base, Replica::ImageFor::member);
+    b->apply_delta();
+    ASSERT_EQ(b->index().digest(), r.index().digest());
+    ASSERT_TRUE(b->remembers_since(lagging));
+    // One of two goes on as a primary before it tells.
+    if (round % 2 == 1) {
+      some(5);
+      for (std::size_t i = all.size() - 5; i < all.size(); ++i) {
+        auto copy = std::make_shared<Record>(*all[i]);
+        copy->live = 0;
+        copy->durable = true;
+        b->append(copy);
+        b->on_durable(*copy);
+        b->advance_commit(copy->lsn());
+      }
+    }
+    EXPECT_EQ(b->save_image(lagging, Replica::ImageFor::member).pages, 0u);
+    feed(*b, *c, lagging, Replica::ImageFor::member);
+    c->apply_delta();
+    ASSERT_EQ(c->index().digest(), r.index().digest()) << "round " << round;
+    ASSERT_EQ(c->unflushed_blocks(), r.unflushed_blocks());
+  }
 }
 
 TEST_F(Fixture, ACatchUpThatIsNotCompletedLeavesTheReplicaAsItWas) {
