@@ -32,6 +32,8 @@ io::Task<Status> Partition::adopt(Designation d) {
   // The same, signed by another key: the control plane's old one was lost.
   bool signed_anew = d.epoch == designation().epoch && d.revision == designation().revision && !d.signature.empty() && d.signature != designation().signature;
   if (dropped || (!d.newer_than(designation()) && !signed_anew)) co_return Status();
+  if (designation().epoch == 0 && !ctx.meta_store->roomy() && !broken(Switch::full_store_fails_log))
+    co_return Status(Code::no_space, "this head's metadata store has no room for one more partition");
   bool new_history = designation().history != 0 && d.history != designation().history && !broken(Switch::history_unchecked);
   std::vector<io::MetaStore::Change> changes;
   if (!broken(Switch::designations_not_kept)) changes.emplace_back("designation/" + std::to_string(d.vp), d.serialize());

@@ -17,6 +17,7 @@ namespace {
 
 constexpr std::size_t kBatchPayload = 1 << 20;
 constexpr std::size_t kBatchHeaderArea = 256 << 10;
+constexpr io::Duration kStoreAgain = 500ms;  // while the MetaStore is full
 constexpr io::Duration kGrowAgain = 5s;  // after it could not
 
 std::uint64_t round_up(std::uint64_t n, std::uint64_t to) { return (n + to - 1) / to * to; }
@@ -344,6 +345,16 @@ void SegmentLog::start_growing(std::uint64_t bytes) {
   world_.spawn("log grows", [](SegmentLog& log, std::uint64_t to) -> io::Task<void> { (void)co_await log.grow(to); }(*this, bytes));
 }
 
+// A store that is full has changed nothing: that is waited for, as for a free segment.
+io::Task<Status> SegmentLog::put_rows(std::vector<io::MetaStore::Change> rows) {
+  for (bool said = false;; said = true) {
+    Status s = co_await meta_.put(rows);
+    if (s.code() != Code::no_space || broken(Switch::full_store_fails_log)) co_return s;
+    if (!said) logging::error("{}: no segment can be begun, and writes wait: {}", options_.path, s.text());
+    co_await wake_.wait_for(kStoreAgain);
+  }
+}
+
 io::Task<Status> SegmentLog::next_segment() {
   while (free_.empty()) co_await grow_or_wait();
   std::uint32_t s = *free_.begin();
@@ -354,7 +365,7 @@ io::Task<Status> SegmentLog::next_segment() {
   rows.emplace_back(meta_key(s), row_of(next));
   if (auto last = std::exchange(recovered_last_, std::nullopt); last && *last != s)
     rows.emplace_back(meta_key(*last), row_of(segments_[*last]));
-  if (Status st = co_await meta_.put(std::move(rows)); !st.ok()) co_return st;
+  if (Status st = co_await put_rows(std::move(rows)); !st.ok()) co_return st;
   segments_[s] = next;
   std::uint32_t old = active_;
   bool had = has_active_;

@@ -134,6 +134,7 @@ class SegmentLog {
   std::string grown_key() const;
   std::uint64_t segments_known() const;
   io::Task<Status> next_segment();
+  io::Task<Status> put_rows(std::vector<io::MetaStore::Change> rows);
   io::Task<void> grow_or_wait();
   io::Task<Status> add_segments(std::uint64_t to);
   Status grown(Status s);

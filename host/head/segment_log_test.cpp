@@ -117,6 +117,28 @@ void reboot_losing_nothing(Bench& b, Lsn& next, Lsn& acknowledged) {
   next = got.size() + 1;
 }
 
+// Requirement: P-10.3 switch=full-store-fails-log
+TEST(SegmentLog, WaitsWhileTheStoreOfItsTableIsFull) {
+  Bench b(1);
+  io::MetaStore& meta = *b.daemon->meta;
+  int keys = 0;
+  b.sim.run(b.node, [](io::MetaStore& store, int& n) -> io::Task<void> {
+    while ((co_await store.put("filler/" + std::to_string(n), std::string(8 << 10, 'x'))).ok()) ++n;
+    for (int left = 0; (co_await store.put("little/" + std::to_string(left), "x")).ok();) ++left;
+  }(meta, keys));
+  EXPECT_FALSE(meta.roomy());
+  b.daemon->log->append(data_record(1, 4, 1));
+  b.sim.run_for(5s);
+  EXPECT_FALSE(b.daemon->log->failed());
+  EXPECT_TRUE(b.daemon->durable.empty());
+  b.sim.run(b.node, [](io::MetaStore& store) -> io::Task<void> {
+    Status s = co_await store.put(std::vector<io::MetaStore::Change>{{"filler/0", std::nullopt}});
+    LUGE_CHECK(s.ok());
+  }(meta));
+  b.sim.run_for(2s);
+  EXPECT_EQ(b.daemon->durable.size(), 1u);
+}
+
 // Nothing of it is released in between: more starts than there are segments, each cut off while it writes.
 TEST(SegmentLog, MoreStartsThanSegmentsUseNoneUp) {
   for (std::uint64_t seed = 1; seed <= 40; ++seed) {

@@ -51,6 +51,7 @@ class MetaStoreImpl final : public MetaStore {
     return found;
   }
 
+  bool roomy() const override { return state_bytes_ < capacity() / 8 * 7; }
   bool failed() const override { return failed_; }
 
   Task<Status> put(std::vector<Change> changes) override {

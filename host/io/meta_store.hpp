@@ -44,6 +44,9 @@ class MetaStore {
     c.emplace_back(std::move(key), std::move(value));
     return put(std::move(c));
   }
+  /// The state takes less than seven eighths of what there is. Who may refuse something new stops here, and leaves the rest to changes
+  /// that cannot be refused.
+  virtual bool roomy() const = 0;
   virtual bool failed() const = 0;
 };
 

@@ -44,6 +44,7 @@ enum class Switch {
   flush_triggers_ignored,        // FL-02, FL-03: a flush comes only when it is asked for
   silent_while_asking,           // 4.8: a primary that asks the control plane something sends no heartbeat meanwhile
   log_never_grows,               // 10.3: the metadata portion stays as it was made, whatever the volumes map
+  full_store_fails_log,          // 10.3: a log fails where the store of its segments' table is full, and partitions may fill it
   idle_images_stay,              // 10.3: images of partitions that do not change stay where they are
   sync_waits_for_space,          // 3.4: a member whose log is full waits for space in the middle of a synchronisation
   late_sync_taken,               // 3.4: a synchronisation that was given up goes on

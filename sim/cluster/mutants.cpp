@@ -24,6 +24,7 @@ const std::map<Switch, const char*> kNotReached = {
     {Switch::replacement_joins_at_once, "who is new is blank or suspect until it has caught up, and neither opens a VP; store_test"},
     {Switch::torn_end_forgotten, "a torn batch is looked at again only when later segments have been used twice; segment_log_test"},
     {Switch::union_forgotten, "seed 53 showed it before there were checkpoints; sim_no_control_test"},
+    {Switch::full_store_fails_log, "few seeds have hundreds of volumes; SegmentLog.WaitsWhileTheStoreOfItsTableIsFull"},
     {Switch::log_never_grows, "volumes of a seed are small, and most seeds forbid it; sim_metadata_growth_test"},
     {Switch::idle_images_stay, "growth makes good for it where it is allowed; sim_metadata_growth_test"},
     {Switch::sync_waits_for_space, "seeds come to a log that full only now and then (1189 did); sim_head_test"},
