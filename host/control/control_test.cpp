@@ -3,6 +3,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <random>
+#include <set>
+#include <tuple>
+
 #include <boost/json.hpp>
 #include <set>
 
@@ -458,18 +463,43 @@ TEST(PlacementTest, SandboxesDoNotOverlapWhileThereIsRoom) {
     sleds[i].devices.push_back({7, 1 << 30, 16 << 20, 10, 0, "ok", "no column is free"});
     up.push_back(&sleds[i]);
   }
-  std::set<SandboxRow> all;
+  Sandboxes all;
   std::set<std::pair<NodeId, std::uint32_t>> columns;
   for (VpId vp : {65536u, 131072u}) {
-    auto r = recommend_columns(all, up, vp, 30);
+    auto r = recommend_columns(all, {}, up, vp, 30);
     EXPECT_EQ(r.size(), 30u);
-    all.insert(r.begin(), r.end());
+    for (const SandboxRow& s : r) all.insert(s);
     for (const SandboxRow& s : r) EXPECT_TRUE(columns.insert({s.sled, s.column}).second);
   }
-  auto more = recommend_columns(all, up, 65536, 40);
+  auto more = recommend_columns(all, {}, up, 65536, 40);
   EXPECT_EQ(more.size(), 30u) << "the other's columns, each once";
-  all.insert(more.begin(), more.end());
-  EXPECT_TRUE(recommend_columns(all, up, 65536, 1).empty());
+  for (const SandboxRow& s : more) all.insert(s);
+  EXPECT_TRUE(recommend_columns(all, {}, up, 65536, 1).empty());
+}
+
+// What is counted beside the rows is what counting them gives.
+TEST(Placement, SandboxesCountTheirRows) {
+  Sandboxes table;
+  std::set<SandboxRow> rows;
+  std::mt19937 rng(3);
+  for (int i = 0; i < 3000; ++i) {
+    SandboxRow r{1 + rng() % 5, static_cast<NodeId>(1 + rng() % 3), static_cast<std::uint16_t>(rng() % 2), static_cast<std::uint32_t>(rng() % 40)};
+    if (i % 400 == 399) {
+      table.erase(r.vp);
+      std::erase_if(rows, [&](const SandboxRow& s) { return s.vp == r.vp; });
+    } else if (i % 3 == 2) {
+      table.erase(r);
+      rows.erase(r);
+    } else {
+      table.insert(r);
+      rows.insert(r);
+    }
+    auto on_device = std::count_if(rows.begin(), rows.end(), [&](const SandboxRow& s) { return s.sled == r.sled && s.device == r.device; });
+    auto on_column = std::count_if(rows.begin(), rows.end(), [&](const SandboxRow& s) { return std::tie(s.sled, s.device, s.column) == std::tie(r.sled, r.device, r.column); });
+    ASSERT_EQ(table.used(r.sled, r.device), static_cast<std::uint64_t>(on_device));
+    ASSERT_EQ(table.taken(r.sled, r.device, r.column), on_column != 0);
+  }
+  EXPECT_EQ(table.rows(), rows);
 }
 
 // What a device is now counts, not what it was when its sled registered.

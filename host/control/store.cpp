@@ -33,8 +33,7 @@ void apply(Image& image, const Change& c) {
   for (const Removal& r : c.removals) image.removals.insert(r);
   for (const Removal& r : c.erase_removals) image.removals.erase(r);
   for (const SandboxRow& s : c.sandboxes) image.sandboxes.insert(s);
-  for (VpId vp : c.erase_sandboxes)
-    image.sandboxes.erase(image.sandboxes.lower_bound({vp}), image.sandboxes.lower_bound({vp + 1}));
+  for (VpId vp : c.erase_sandboxes) image.sandboxes.erase(vp);
   if (c.incarnation) image.incarnation = *c.incarnation;
   if (c.sequence) image.sequence = *c.sequence;
   if (c.lost) image.lost = *c.lost;

@@ -17,6 +17,7 @@
 
 #include "base/ids.hpp"
 #include "base/status.hpp"
+#include "control/sandboxes.hpp"
 #include "wire/designation.hpp"
 #include "wire/unit_key.hpp"
 
@@ -69,15 +70,6 @@ struct Removal {
   auto operator<=>(const Removal&) const = default;
 };
 
-/// A column recommended to a VP. Neither an allocation nor a limit: sleds arbitrate claims.
-struct SandboxRow {
-  VpId vp = 0;
-  NodeId sled = 0;
-  std::uint16_t device = 0;
-  std::uint32_t column = 0;
-  auto operator<=>(const SandboxRow&) const = default;
-};
-
 struct Image {
   std::uint64_t unit = 0;         ///< random, made with the store; every frame of the unit carries it
   std::uint64_t incarnation = 0;  ///< random, made with the store and again when an older copy was restored (protocol 5.2)
@@ -90,7 +82,7 @@ struct Image {
   std::map<VolumeId, Export> incoming;  ///< where a guest's disk is being moved to; it becomes the export when the volume is attached there
   std::map<NodeId, NodeRow> nodes;
   std::set<Removal> removals;
-  std::set<SandboxRow> sandboxes;
+  Sandboxes sandboxes;
   bool lost = false;              ///< heads hold volumes that this store has never known: it stands in the place of one that is gone (rebuild.hpp)
   VolumeId rebuilt_below = 0;     ///< a volume below this that is not here may be one that nobody has told of yet, not one that was removed
   std::set<VpId> doubted;         ///< an older copy may have forgotten who serves them: nothing is proposed for them

@@ -131,7 +131,7 @@ TEST_P(StoreTest, ErasingSandboxesSparesTheNextVp) {
   Change erase;
   erase.erase_sandboxes.push_back(kVp);
   ASSERT_TRUE(store_->commit(erase).ok());
-  EXPECT_EQ(store_->image().sandboxes, (std::set<SandboxRow>{{kVp + 1, 101, 0, 4}}));
+  EXPECT_EQ(store_->image().sandboxes, (Sandboxes{{kVp + 1, 101, 0, 4}}));
 }
 
 TEST_P(StoreTest, ASwapThatLosesAnswersWhatIsStored) {

@@ -125,7 +125,6 @@ void Volumes::place(const Volume& v, std::uint32_t first, Change& c) {
   auto sleds = registry_.alive("sled");
   auto heads = registry_.alive("head");
   auto placed = store_.image().designations;
-  auto recommended = store_.image().sandboxes;
   for (std::uint32_t i = first; i < v.vps(); ++i) {
     Designation d;
     d.vp = make_vp(v.id, i);
@@ -139,8 +138,7 @@ void Volumes::place(const Volume& v, std::uint32_t first, Change& c) {
     d.reserves.assign(d.required.begin() + 1, d.required.end());
     placed[d.vp] = d;
     c.swaps.push_back({d.vp, 0});
-    auto columns = recommend_columns(recommended, sleds, d.vp, initial_columns(d.blocks * kBlockBytes, v.layout, sleds));
-    recommended.insert(columns.begin(), columns.end());
+    auto columns = recommend_columns(store_.image().sandboxes, c.sandboxes, sleds, d.vp, initial_columns(d.blocks * kBlockBytes, v.layout, sleds));
     c.sandboxes.insert(c.sandboxes.end(), columns.begin(), columns.end());
     c.designations.push_back(std::move(d));
   }
@@ -267,9 +265,8 @@ io::Task<Status> Volumes::move_vp(VpId vp, NodeId from, NodeId to, io::Time dead
 wire::Frame Volumes::designate(const Designation& d) const {
   return wire::make_frame(wire::Kind::designate, [&](flatbuffers::FlatBufferBuilder& b) {
     std::vector<fbs::SandboxColumn> columns;
-    const auto& all = store_.image().sandboxes;
-    for (auto it = all.lower_bound({d.vp}); it != all.end() && it->vp == d.vp && !broken(Switch::sandbox_not_sent); ++it)
-      columns.emplace_back(it->sled, it->column, it->device, 0);
+    if (!broken(Switch::sandbox_not_sent))
+      for (const SandboxRow& r : store_.image().sandboxes.of(d.vp)) columns.emplace_back(r.sled, r.column, r.device, 0);
     auto designation = d.to(b);
     return fbs::CreateDesignate(b, designation, b.CreateVectorOfStructs(columns));
   });
@@ -437,7 +434,7 @@ wire::Frame Volumes::get_sandbox(const Node& from, const wire::Frame& request) {
 
   std::uint32_t wanted = std::clamp<std::uint32_t>(r->columns(), 1, kMaxSandboxRequest);
   Change c;
-  c.sandboxes = recommend_columns(store_.image().sandboxes, registry_.alive("sled"), vp, wanted);
+  c.sandboxes = recommend_columns(store_.image().sandboxes, {}, registry_.alive("sled"), vp, wanted);
   if (c.sandboxes.empty())
     status = Status(Code::no_space, "every column of every sled that is up has been recommended to VP " +
                                         std::to_string(vp) + " already: add sleds or devices");

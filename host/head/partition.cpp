@@ -32,14 +32,14 @@ io::Task<Status> Partition::adopt(Designation d) {
   // The same, signed by another key: the control plane's old one was lost.
   bool signed_anew = d.epoch == designation().epoch && d.revision == designation().revision && !d.signature.empty() && d.signature != designation().signature;
   if (dropped || (!d.newer_than(designation()) && !signed_anew)) co_return Status();
-  if (designation().epoch == 0 && !ctx.meta_store->roomy() && !broken(Switch::full_store_fails_log))
-    co_return Status(Code::no_space, "this head's metadata store has no room for one more partition");
   bool new_history = designation().history != 0 && d.history != designation().history && !broken(Switch::history_unchecked);
   std::vector<io::MetaStore::Change> changes;
   if (!broken(Switch::designations_not_kept)) changes.emplace_back("designation/" + std::to_string(d.vp), d.serialize());
   if (new_history) changes.emplace_back(unsound_key(d.vp), kGivenUp);
-  Status s = co_await ctx.meta_store->put(std::move(changes));
-  if (!s.ok()) co_return s;
+  // Partitions leave half of the store to what cannot be refused: the segments' tables, and what becomes of partitions that are here.
+  const bool refusable = designation().epoch == 0 && !broken(Switch::full_store_fails_log);
+  Status s = co_await ctx.meta_store->put(std::move(changes), refusable ? io::MetaStore::Kind::refusable : io::MetaStore::Kind::needed);
+  if (!s.ok()) co_return s.code() == Code::no_space ? s.with("this head takes no more partitions") : s;
   if (new_history) become_stranger(d);
   bool new_epoch = d.epoch != designation().epoch;
   witnessed(Fact::epoch_adopted, d.vp, d.epoch);

@@ -51,13 +51,13 @@ class MetaStoreImpl final : public MetaStore {
     return found;
   }
 
-  bool roomy() const override { return state_bytes_ < capacity() / 8 * 7; }
   bool failed() const override { return failed_; }
 
-  Task<Status> put(std::vector<Change> changes) override {
+  Task<Status> put(std::vector<Change> changes, Kind kind) override {
     // Shared with the putter that writes for all, which may outlive this one when the World stops.
     auto request = std::make_shared<Request>();
     request->changes = std::move(changes);
+    request->limit = kind == Kind::refusable ? capacity() / 2 : capacity();
     queue_.push_back(request);
     while (!request->result) {
       if (writing_) co_await turn_.wait();
@@ -69,6 +69,7 @@ class MetaStoreImpl final : public MetaStore {
  private:
   struct Request {
     std::vector<Change> changes;
+    std::uint64_t limit = 0;
     std::optional<Status> result;
   };
 
@@ -116,7 +117,7 @@ class MetaStoreImpl final : public MetaStore {
   std::uint64_t capacity() const { return half_bytes_ - sizeof(MetaBatchHeader); }
 
   // What the state's size becomes by `changes` on top of `overlay`, which is changed accordingly if it fits.
-  bool admit(const std::vector<Change>& changes, Overlay& overlay, std::uint64_t& state_bytes) {
+  bool admit(const std::vector<Change>& changes, std::uint64_t limit, Overlay& overlay, std::uint64_t& state_bytes) {
     Overlay mine;
     std::uint64_t bytes = state_bytes;
     for (const Change& c : changes) {
@@ -125,7 +126,7 @@ class MetaStoreImpl final : public MetaStore {
       if (c.second) bytes += pair_bytes(c.first.size(), c.second->size());
       mine.insert_or_assign(c.first, c.second);
     }
-    if (bytes > capacity()) return false;
+    if (bytes > limit) return false;
     for (auto& [key, value] : mine) overlay.insert_or_assign(key, std::move(value));
     state_bytes = bytes;
     return true;
@@ -158,9 +159,9 @@ class MetaStoreImpl final : public MetaStore {
     std::deque<std::shared_ptr<Request>> admitted;
     for (auto& r : group) {
       if (failed_) r->result = failure();
-      else if (admit(r->changes, overlay, state_bytes)) admitted.push_back(r);
+      else if (admit(r->changes, r->limit, overlay, state_bytes)) admitted.push_back(r);
       else r->result = Status(Code::no_space, "metadata store is full: the state would exceed " +
-                                                  std::to_string(capacity()) + " bytes");
+                                                  std::to_string(r->limit) + " bytes");
     }
     Status s;
     if (!overlay.empty()) s = co_await write_overlay(overlay);

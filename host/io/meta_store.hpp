@@ -37,16 +37,14 @@ class MetaStore {
   virtual std::vector<std::pair<std::string_view, std::string_view>> list(std::string_view prefix) const = 0;
 
   /// All changes or none; durable when it returns ok; visible to get() only then. Concurrent calls are grouped.
-  /// no_space: the state would not fit in half the region.
-  virtual Task<Status> put(std::vector<Change> changes) = 0;
+  /// no_space: the state would not fit in half the region; for Kind::refusable, in half of that.
+  enum class Kind { needed, refusable };  ///< refusable: something new that may be turned down, so that what is needed always has room
+  virtual Task<Status> put(std::vector<Change> changes, Kind kind = Kind::needed) = 0;
   Task<Status> put(std::string key, std::string value) {
     std::vector<Change> c;
     c.emplace_back(std::move(key), std::move(value));
     return put(std::move(c));
   }
-  /// The state takes less than seven eighths of what there is. Who may refuse something new stops here, and leaves the rest to changes
-  /// that cannot be refused.
-  virtual bool roomy() const = 0;
   virtual bool failed() const = 0;
 };
 

@@ -286,6 +286,30 @@ TEST(MetaStore, FallsBackToTheOtherHalf) {
   });
 }
 
+// Requirement: P-10.3
+TEST(MetaStore, WhatMayBeRefusedLeavesHalfOfTheRoom) {
+  testing::run([](World& world) -> Task<void> {
+    MemoryFile file(world);
+    auto store = co_await open_ok(world, file);
+    // A burst: all of them ask before one is written.
+    int taken = 0, refused = 0, ended = 0;
+    for (int i = 0; i < 200; ++i)
+      world.spawn("new", [](MetaStore& s, int n, int& ok, int& no, int& all) -> Task<void> {
+        std::vector<MetaStore::Change> changes;
+        changes.emplace_back("new/" + std::to_string(n), std::string(1000, 'v'));
+        Status got = co_await s.put(std::move(changes), MetaStore::Kind::refusable);
+        EXPECT_TRUE(got.ok() || got.code() == Code::no_space);
+        ++(got.ok() ? ok : no), ++all;
+      }(*store, i, taken, refused, ended));
+    while (ended < 200) co_await world.sleep(std::chrono::milliseconds(1));
+    EXPECT_GT(taken, 0);
+    EXPECT_GT(refused, 0);
+    int needed = 0;
+    while ((co_await store->put("needed/" + std::to_string(needed), std::string(1000, 'v'))).ok()) ++needed;
+    EXPECT_GE(needed, taken) << "as much again";
+  });
+}
+
 TEST(MetaStore, RefusesAnotherVersionAndBadRegions) {
   testing::run([](World& world) -> Task<void> {
     MemoryFile file(world);

@@ -17,7 +17,9 @@ class Sandbox : public UnitTest {
   void leave_with(const std::function<bool(const control::SandboxRow&)>& kept) {
     sim_.crash(unit_->control_node(), Crash::power);
     control::Image copy = unit_->copy_of_store();
-    std::erase_if(copy.sandboxes, [&](const control::SandboxRow& r) { return !kept(r); });
+    const auto rows = copy.sandboxes.rows();
+    for (const control::SandboxRow& r : rows)
+      if (!kept(r)) copy.sandboxes.erase(r);
     ASSERT_FALSE(copy.sandboxes.empty());
     unit_->restore_store(copy);
     sim_.restart(unit_->control_node());
