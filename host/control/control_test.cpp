@@ -4,12 +4,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <boost/json.hpp>
 #include <random>
 #include <set>
 #include <tuple>
-
-#include <boost/json.hpp>
-#include <set>
 
 #include "control/api.hpp"
 #include "sim/cluster/simulation.hpp"

@@ -38,23 +38,18 @@ std::vector<NodeId> place_replicas(const std::map<VpId, Designation>& designatio
   return ids;
 }
 
-std::vector<SandboxRow> recommend_columns(const Sandboxes& recommended, std::span<const SandboxRow> more, const std::vector<const Node*>& sleds,
+std::vector<SandboxRow> recommend_columns(const Sandboxes& recommended, const Sandboxes& more, const std::vector<const Node*>& sleds,
                                           VpId vp, std::uint32_t count) {
-  std::set<std::tuple<NodeId, std::uint16_t, std::uint32_t>> taken, mine;  // taken: beside what is recommended already
-  std::map<std::pair<NodeId, std::uint16_t>, std::uint64_t> used;          // the same
+  std::set<std::tuple<NodeId, std::uint16_t, std::uint32_t>> mine;
   std::map<NodeId, std::uint64_t> vp_on_sled;
   for (const SandboxRow& r : recommended.of(vp)) {
     mine.insert({r.sled, r.device, r.column});
     ++vp_on_sled[r.sled];
   }
-  for (const SandboxRow& r : more) {
-    taken.insert({r.sled, r.device, r.column});
-    ++used[{r.sled, r.device}];
-  }
   std::vector<DeviceUse> devices;
   for (const Node* s : sleds)
     for (const DeviceInfo& d : s->devices)
-      if (d.has_room()) devices.push_back({s->row.id, d.index, d.columns, 0, recommended.used(s->row.id, d.index) + used[{s->row.id, d.index}], 0});
+      if (d.has_room()) devices.push_back({s->row.id, d.index, d.columns, 0, recommended.used(s->row.id, d.index) + more.used(s->row.id, d.index), 0});
 
   std::vector<SandboxRow> out;
   for (bool overlapping : {false, true}) {
@@ -69,14 +64,14 @@ std::vector<SandboxRow> recommend_columns(const Sandboxes& recommended, std::spa
       });
       DeviceUse& d = **best;
       auto free = [&](std::uint32_t c) {
-        return overlapping ? !mine.contains({d.sled, d.device, c}) : !recommended.taken(d.sled, d.device, c) && !taken.contains({d.sled, d.device, c});
+        if (mine.contains({d.sled, d.device, c})) return false;
+        return overlapping || (!recommended.taken(d.sled, d.device, c) && !more.taken(d.sled, d.device, c));
       };
       while (d.next < d.columns && !free(d.next)) ++d.next;
       if (d.next == d.columns) {
         open.erase(best);
         continue;
       }
-      taken.insert({d.sled, d.device, d.next});
       mine.insert({d.sled, d.device, d.next});
       out.push_back({vp, d.sled, d.device, d.next});
       ++vp_on_sled[d.sled];

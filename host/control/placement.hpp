@@ -1,7 +1,6 @@
 // Who serves a new VP, and which columns it should use. Pure functions of what is known: same input, same answer.
 #pragma once
 
-#include <span>
 #include <vector>
 
 #include "control/registry.hpp"
@@ -18,7 +17,7 @@ std::vector<NodeId> place_replicas(const std::map<VpId, Designation>& designatio
 /// Columns that nobody has been recommended come first; when there are none left, columns of other VPs are recommended too (CP-07: it is no
 /// allocation, the sleds arbitrate).
 /// `more`: what is being recommended beside those, to other VPs.
-std::vector<SandboxRow> recommend_columns(const Sandboxes& recommended, std::span<const SandboxRow> more, const std::vector<const Node*>& sleds,
+std::vector<SandboxRow> recommend_columns(const Sandboxes& recommended, const Sandboxes& more, const std::vector<const Node*>& sleds,
                                           VpId vp, std::uint32_t count);
 
 /// A first sandbox: enough for `bytes` of data with some air, at least a few stripe sets, bounded.

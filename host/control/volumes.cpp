@@ -125,6 +125,7 @@ void Volumes::place(const Volume& v, std::uint32_t first, Change& c) {
   auto sleds = registry_.alive("sled");
   auto heads = registry_.alive("head");
   auto placed = store_.image().designations;
+  Sandboxes more;
   for (std::uint32_t i = first; i < v.vps(); ++i) {
     Designation d;
     d.vp = make_vp(v.id, i);
@@ -138,7 +139,8 @@ void Volumes::place(const Volume& v, std::uint32_t first, Change& c) {
     d.reserves.assign(d.required.begin() + 1, d.required.end());
     placed[d.vp] = d;
     c.swaps.push_back({d.vp, 0});
-    auto columns = recommend_columns(store_.image().sandboxes, c.sandboxes, sleds, d.vp, initial_columns(d.blocks * kBlockBytes, v.layout, sleds));
+    auto columns = recommend_columns(store_.image().sandboxes, more, sleds, d.vp, initial_columns(d.blocks * kBlockBytes, v.layout, sleds));
+    for (const SandboxRow& r : columns) more.insert(r);
     c.sandboxes.insert(c.sandboxes.end(), columns.begin(), columns.end());
     c.designations.push_back(std::move(d));
   }

@@ -39,7 +39,7 @@ io::Task<Status> Partition::adopt(Designation d) {
   // Partitions leave half of the store to what cannot be refused: the segments' tables, and what becomes of partitions that are here.
   const bool refusable = designation().epoch == 0 && !broken(Switch::full_store_fails_log);
   Status s = co_await ctx.meta_store->put(std::move(changes), refusable ? io::MetaStore::Kind::refusable : io::MetaStore::Kind::needed);
-  if (!s.ok()) co_return s.code() == Code::no_space ? s.with("this head takes no more partitions") : s;
+  if (!s.ok()) co_return refusable && s.code() == Code::no_space ? s.with("this head takes no more partitions") : s;
   if (new_history) become_stranger(d);
   bool new_epoch = d.epoch != designation().epoch;
   witnessed(Fact::epoch_adopted, d.vp, d.epoch);

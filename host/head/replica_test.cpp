@@ -69,6 +69,16 @@ TEST_F(Fixture, OverwrittenRecordsGiveTheirSpaceBackOnlyWhenCommitted) {
   EXPECT_EQ(data_released, 1);
 }
 
+// A replica of its own gets a record that another has, durable and committed.
+void follow(Replica& to, const Record& record) {
+  auto copy = std::make_shared<Record>(record);
+  copy->live = 0;
+  copy->durable = true;
+  to.append(copy);
+  to.on_durable(*copy);
+  to.advance_commit(copy->lsn());
+}
+
 // Feeds `image` of `from`, with the unflushed records that it names beyond `base`, to `to`.
 void feed(const Replica& from, Replica& to, Lsn base, Replica::ImageFor whom = Replica::ImageFor::log) {
   Replica::Image image = from.save_image(base, whom);
@@ -119,11 +129,7 @@ TEST_F(Fixture, CatchUpByWhatChangedGivesTheSameReplica) {
   member.designation.blocks = 1 << 20;
   auto both = [&](const RecordPtr& rec) {
     add(rec);
-    auto copy = std::make_shared<Record>(*rec);
-    copy->live = 0;
-    member.append(copy);
-    member.on_durable(*copy);
-    member.advance_commit(copy->lsn());
+    follow(member, *rec);
   };
   auto start = make_record(1, {1, 1}, RecordKind::epoch_start, 0, 0, {}, {}, {});
   start->durable = true;
@@ -174,12 +180,7 @@ TEST_F(Fixture, WhatAReplicaWasToldItTellsOnChangeByChange) {
     out->designation.blocks = 1 << 20;
     for (const RecordPtr& rec : all) {
       if (rec->lsn() > until) break;
-      auto copy = std::make_shared<Record>(*rec);
-      copy->live = 0;
-      copy->durable = true;
-      out->append(copy);
-      out->on_durable(*copy);
-      out->advance_commit(copy->lsn());
+      follow(*out, *rec);
     }
     return out;
   };
@@ -195,14 +196,7 @@ TEST_F(Fixture, WhatAReplicaWasToldItTellsOnChangeByChange) {
     // One of two goes on as a primary before it tells.
     if (round % 2 == 1) {
       some(5);
-      for (std::size_t i = all.size() - 5; i < all.size(); ++i) {
-        auto copy = std::make_shared<Record>(*all[i]);
-        copy->live = 0;
-        copy->durable = true;
-        b->append(copy);
-        b->on_durable(*copy);
-        b->advance_commit(copy->lsn());
-      }
+      for (std::size_t i = all.size() - 5; i < all.size(); ++i) follow(*b, *all[i]);
     }
     EXPECT_EQ(b->save_image(lagging, Replica::ImageFor::member).pages, 0u);
     feed(*b, *c, lagging, Replica::ImageFor::member);

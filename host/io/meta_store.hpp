@@ -36,9 +36,9 @@ class MetaStore {
   /// All pairs whose key starts with `prefix`, in key order. Valid until the next put().
   virtual std::vector<std::pair<std::string_view, std::string_view>> list(std::string_view prefix) const = 0;
 
+  enum class Kind { needed, refusable };  ///< refusable: something new that may be turned down, so that what is needed always has room
   /// All changes or none; durable when it returns ok; visible to get() only then. Concurrent calls are grouped.
   /// no_space: the state would not fit in half the region; for Kind::refusable, in half of that.
-  enum class Kind { needed, refusable };  ///< refusable: something new that may be turned down, so that what is needed always has room
   virtual Task<Status> put(std::vector<Change> changes, Kind kind = Kind::needed) = 0;
   Task<Status> put(std::string key, std::string value) {
     std::vector<Change> c;
