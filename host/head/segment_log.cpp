@@ -133,17 +133,14 @@ Status SegmentLog::batch_at(Bytes area, std::uint32_t number, std::uint64_t offs
   return s;
 }
 
-// Rot or torn tail: is there a valid batch of this use of the segment anywhere behind `offset`?
-io::Task<bool> SegmentLog::valid_batch_behind(std::uint32_t number, std::uint64_t offset) {
-  std::uint64_t base = number * options_.segment_bytes;
-  Buffer segment = Buffer::allocate(options_.segment_bytes - offset);
-  Status s = co_await file_->read(base + offset, segment.mutable_bytes());
-  if (!s.ok()) co_return true;
-  for (std::uint64_t at = kBlockBytes; at < segment.size(); at += kBlockBytes) {
+// Rot or torn tail: is there a valid batch of this use of the segment anywhere behind `offset`? It looks at what the scan has read:
+// to ask the disk again would be one more answer that can fail, and a failure is neither.
+bool SegmentLog::valid_batch_behind(Bytes segment, std::uint32_t number, std::uint64_t offset) const {
+  for (std::uint64_t at = offset + kBlockBytes; at < segment.size(); at += kBlockBytes) {
     BatchHeader h;
-    if (batch_at(segment.bytes().subspan(at), number, offset + at, h).ok()) co_return true;
+    if (batch_at(segment.subspan(at), number, at, h).ok()) return true;
   }
-  co_return false;
+  return false;
 }
 
 io::Task<Status> SegmentLog::scan_segment(std::uint32_t number, bool last, std::optional<std::uint32_t> next_start_crc, Recovery& out) {
@@ -168,7 +165,7 @@ io::Task<Status> SegmentLog::scan_segment(std::uint32_t number, bool last, std::
       damaged(out, number, at, "a batch before this is missing");
     }
     if (!valid) {
-      if (co_await valid_batch_behind(number, at)) {
+      if (valid_batch_behind(segment.bytes(), number, at)) {
         damaged(out, number, at, "this is no batch");
         at += kBlockBytes;  // go on with what can be read; previous_crc_ will not match and that is known already
         continue;
@@ -183,7 +180,7 @@ io::Task<Status> SegmentLog::scan_segment(std::uint32_t number, bool last, std::
     if (Status s = take_records(area, h, number, at, batch); !s.ok()) {
       damaged(out, number, at, s.text());
     } else if (std::find(batch.rotten.begin(), batch.rotten.end(), true) != batch.rotten.end() &&
-               (last || next_start_crc == h.previous_crc) && !co_await valid_batch_behind(number, at)) {
+               (last || next_start_crc == h.previous_crc) && !valid_batch_behind(segment.bytes(), number, at)) {
       // The newest batch of its time with a payload that does not match: a torn write, which an earlier recovery may have
       // seen already (the segment that it began then does not continue from this batch). Nobody was told it is durable.
       previous_crc_ = h.previous_crc;

@@ -145,7 +145,7 @@ class SegmentLog {
   std::vector<RecordPtr> take_batch();
   Buffer encode(const std::vector<RecordPtr>& batch, std::uint32_t offset_blocks);
   io::Task<Status> scan_segment(std::uint32_t number, bool last, std::optional<std::uint32_t> next_start_crc, Recovery& out);
-  io::Task<bool> valid_batch_behind(std::uint32_t number, std::uint64_t offset);
+  bool valid_batch_behind(Bytes segment, std::uint32_t number, std::uint64_t offset) const;
   Status batch_at(Bytes area, std::uint32_t number, std::uint64_t offset, BatchHeader& h) const;
   Status take_records(Bytes area, const BatchHeader& h, std::uint32_t number, std::uint64_t offset, RecoveredBatch& out) const;
   std::string meta_key(std::uint32_t segment) const;

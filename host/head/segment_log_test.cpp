@@ -106,6 +106,22 @@ TEST(SegmentLog, WhatIsDurableIsThereAfterAPowerCut) {
   }
 }
 
+// A disk that fails to read is not one that has lost something: the head starts later, and none of its replicas is suspect.
+TEST(SegmentLog, AFailedReadDuringRecoveryIsNoRot) {
+  for (std::uint64_t seed = 1; seed <= 40; ++seed) {
+    Bench b(seed);
+    for (Lsn l = 1; l <= 40; ++l) b.daemon->log->append(data_record(l, 1 + l % 5, static_cast<std::uint8_t>(l)));
+    b.sim.run_for(std::chrono::microseconds(200 + seed * 37));
+    std::size_t acknowledged = b.daemon->durable.size();
+    b.sim.disk(b.node).faults_of["log"].read_error = 0.5;
+    b.power_cut();
+    int refused = 0;
+    for (; !b.try_to_open().ok(); ++refused) b.power_cut();
+    ASSERT_TRUE(b.daemon->recovery.damage.empty()) << "seed " << seed << " after " << refused << " refusals: " << b.daemon->recovery.why;
+    ASSERT_GE(b.daemon->recovered().size(), acknowledged) << "seed " << seed;
+  }
+}
+
 // A power cut: no damage, all that was durable is there, without a gap. `next`: the LSN to go on with.
 void reboot_losing_nothing(Bench& b, Lsn& next, Lsn& acknowledged) {
   if (!b.daemon->durable.empty()) acknowledged = b.daemon->durable.back()->lsn();
