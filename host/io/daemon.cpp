@@ -79,14 +79,15 @@ struct Life {
 std::vector<Option> common_options(const DaemonKind& kind) {
   using T = Option::Type;
   // A write passes attach and heads one after the other; a rack has many sleds, and one more write is behind each of theirs.
-  bool on_the_path = kind.role == "head" || kind.role == "attach";
+  // What attach waits for is its client, which asks again at once, or an answer, which takes a head longer than is worth looking for it.
+  const char* busy_poll = kind.role == "head" ? "100" : kind.role == "attach" ? "20" : "0";
   return {
       {"name", T::text, "", "name of this node in logs and status; default: " + kind.role + "-ID"},
       {"id", T::number, "", "number of this node, unique in the unit, from 1 on", kind.needs_id},
       {"dir", T::text, "", "data directory; made if it is not there", kind.needs_directory},
       {"unit", T::number, "", "storage unit; default: what the data directory or the control plane says"},
       {"log-level", T::text, "info", "trace, debug, info, warn or error"},
-      {"busy-poll", T::number, on_the_path ? "100" : "0", "microseconds that a busy daemon looks for events before it sleeps; 0 saves processor time"},
+      {"busy-poll", T::number, busy_poll, "microseconds that a busy daemon looks for events before it sleeps; 0 saves processor time"},
       {"insecure-listen", T::flag, "false", "listen on addresses beyond loopback, without encryption"},
   };
 }

@@ -15,6 +15,7 @@
 #include "io/file_engine.hpp"
 #include "io/real_files.hpp"
 #include "io/real_network.hpp"
+#include "io/wait_predictor.hpp"
 
 namespace luge::io {
 namespace {
@@ -51,7 +52,7 @@ struct RealWorld::Impl {
   std::optional<boost::asio::signal_set> signals;
   std::function<void(int)> on_signal;
   std::function<void()> before_waiting;
-  bool lively = false;
+  WaitPredictor waits;
   Interruptible* interruptibles = nullptr;
   std::unique_ptr<Network> network;
   std::unique_ptr<Files> files;
@@ -100,20 +101,19 @@ void RealWorld::turn(Duration limit) {
   else impl_->context.run_one_for(limit);
 }
 
-// A loop that slept briefly the last time looks again for a while before it sleeps: waking a processor that
-// has gone idle takes as long as a whole message, and at queue depth 1 each write would pay for it at each hop. One that is
-// woken by nothing but heartbeats sleeps at once.
+// A wait that is likely to be short is spent looking for events: waking a processor that has gone idle takes as long as a whole message,
+// and at queue depth 1 each write would pay for it at each hop. The others sleep at once.
 void RealWorld::wait_for_event() {
-  Time begin = now();
-  if (impl_->lively) {
-    Time end = begin + impl_->options.busy_poll;
+  if (impl_->context.poll_one() != 0) return;
+  Time begin = now(), end = begin + impl_->options.busy_poll;
+  if (impl_->waits.will_be_short()) {
     for (Time t = begin; t < end; t = now()) {
-      if (impl_->context.poll_one() != 0) return;
       ::sched_yield();
+      if (impl_->context.poll_one() != 0) return impl_->waits.was(true);
     }
   }
   impl_->context.run_one();
-  impl_->lively = now() - begin < 2 * impl_->options.busy_poll;
+  impl_->waits.was(now() < end);
 }
 
 void RealWorld::before_waiting(std::function<void()> f) {
