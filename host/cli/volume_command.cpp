@@ -273,7 +273,7 @@ void add_volume_commands(CLI::App& app, Context& context) {
   {
     auto [sub, a] = add("flush", "Write what only the heads hold to the sleds", flush);
     sub->add_option("NAME", a->name)->required();
-    sub->add_flag("--wait", a->wait, "until nothing is unflushed");
+    sub->add_flag("--wait", a->wait, "until nothing is unflushed, what is written meanwhile included; without it: what is there now");
     sub->add_option("--timeout", a->timeout, "seconds; default 60")->check(CLI::Range(1, 3600));
   }
   {
