@@ -128,7 +128,9 @@ Status SqliteStore::open_mark(bool fresh, std::uint64_t next_incarnation) {
   StoreMark newest;
   for (off_t slot : {0, 1}) {
     MarkSlot m;
-    if (::pread(mark_, &m, sizeof m, slot * kSlotBytes) != sizeof m || m.crc != m.sum()) continue;
+    ssize_t n = ::pread(mark_, &m, sizeof m, slot * kSlotBytes);
+    if (n < 0) return Status(Code::io_error, path + ": " + std::strerror(errno));  // not to be taken for a mark that is not there
+    if (n != sizeof m || m.crc != m.sum()) continue;
     if (m.sequence >= newest.sequence) newest = {m.incarnation, m.sequence};
   }
   // What may lie there tells of a database that is gone.

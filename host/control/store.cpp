@@ -138,6 +138,18 @@ SwapAnswer Store::propose(NodeId source, Revision expected, const Designation& p
   return {status, image_.designations.at(proposed.vp)};
 }
 
+// A partition that is larger than this copy of the store knows: its volume has been made larger since, and is as large as what is signed says.
+Status Store::grown_by(const Designation& found, const Designation& stored, Change& c) const {
+  if (found.blocks == stored.blocks) return Status();
+  auto v = image_.volumes.find(volume_of(found.vp));
+  if (found.blocks < stored.blocks || v == image_.volumes.end()) return Status(Code::diverged, "another size");
+  Volume grown = v->second;
+  if (found.blocks > grown.vp_bytes / kBlockBytes || index_of(found.vp) + 1 != grown.vps()) return Status(Code::diverged, "another size");
+  grown.bytes = index_of(found.vp) * grown.vp_bytes + found.blocks * kBlockBytes;
+  c.volumes.push_back(grown);
+  return Status();
+}
+
 Status Store::adopt(const Designation& found) {
   auto it = image_.designations.find(found.vp);
   if (it == image_.designations.end())
@@ -151,9 +163,10 @@ Status Store::adopt(const Designation& found) {
   }
   // A new history begins with a new epoch, by the word of an operator that this copy of the store has not heard.
   bool another_history = found.history != stored.history && found.epoch == stored.epoch;
-  if (another_history || found.layout != stored.layout || found.blocks != stored.blocks)
-    return Status(Code::diverged, "VP " + std::to_string(found.vp) + ": another history, layout or size");
   Change c;
+  Status larger = grown_by(found, stored, c);
+  if (another_history || found.layout != stored.layout || !larger.ok())
+    return Status(Code::diverged, "VP " + std::to_string(found.vp) + ": another history, layout or size");
   c.swaps.push_back({found.vp, stored.revision});
   c.designations.push_back(found);
   return commit(c);

@@ -329,11 +329,14 @@ std::vector<NodeId> Volumes::doubting(VpId vp) const {
   return missing;
 }
 
-// All that it knows has been adopted.
+// All that it knows has been adopted, where that could be.
 void Volumes::answered(const Node& node) {
   const std::set<VpId> doubted = store_.image().doubted;
   for (VpId vp : doubted) {
-    if (!store_.image().designations.at(vp).has_member(node.row.id)) continue;
+    const Designation& stored = store_.image().designations.at(vp);
+    if (!stored.has_member(node.row.id)) continue;
+    // What could not be adopted is not known here, whatever was said.
+    if (auto it = unheard_.find({vp, node.row.id}); it != unheard_.end() && it->second.newer_than(stored) && !broken(Switch::unheard_counts_as_heard)) continue;
     answered_[vp].insert(node.row.id);
     if (!doubting(vp).empty()) continue;
     if (Status s = store_.clear_doubt(vp); !s.ok()) logging::error("{}", s.to_string());
@@ -379,6 +382,7 @@ void Volumes::adopt(const Node& node, const fbs::Designation& found) {
   events_.note("VP " + std::to_string(d.vp) + ": " + node.row.name + " knows epoch " + std::to_string(d.epoch) +
                ", revision " + std::to_string(d.revision) + (s.ok() ? "; adopted" : "; not adopted: " + s.text()));
   if (s.ok()) push(d.vp);
+  else unheard_[{d.vp, node.row.id}] = d;
 }
 
 wire::Frame Volumes::propose(const Node& from, const wire::Frame& request) {

@@ -114,6 +114,7 @@ class Volumes {
   Events& events_;
   Options options_;
   std::map<VpId, std::set<NodeId>> answered_;  // of doubted VPs: who has registered since our start
+  std::map<std::pair<VpId, NodeId>, Designation> unheard_;  // what that node knew and the store could not take
   io::Event removal_;  // something to remove, or something was
   bool running_ = true;
 };

@@ -42,6 +42,8 @@ struct Context {
   bool draining = false;
 
   Partition* partition(VpId vp);
+  /// A log or the metadata store has failed: nothing more can be made durable here, until the daemon is restarted.
+  bool failed() const { return data_log->failed() || meta_log->failed() || meta_store->failed(); }
   SegmentLog& log(Portion p) { return p == Portion::data ? *data_log : *meta_log; }
   bool alive(NodeId n) const {
     const wire::NodeRecord* r = control->node(n);

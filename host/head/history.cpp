@@ -11,6 +11,7 @@ namespace {
 // No log of a history given up reaches up to here, however much further than this replica's it went: commit LSNs and
 // records that such a log still names must never be taken for ones of the new history.
 constexpr Lsn kHistoryStep = Lsn{1} << 40;
+constexpr io::Duration kReadsFailPatience = std::chrono::seconds(60);
 
 }  // namespace
 
@@ -28,8 +29,8 @@ void Partition::become_stranger(const Designation& d) {
 
 // Unflushed blocks that this head (or no head) can give any more. A loss accepted is the time to look: later, a record that
 // is bad on its only copy keeps every other replica from being rebuilt.
-io::Task<std::vector<std::pair<Lba, Lsn>>> Partition::unreadable_blocks(bool ask_others) {
-  std::vector<std::pair<Lba, Lsn>> out;
+io::Task<Partition::Unreadable> Partition::unreadable_blocks(bool ask_others) {
+  Unreadable out;
   std::vector<RecordPtr> records;
   for (const auto& [lsn, r] : replica.records())
     if (r->kind() == RecordKind::data) records.push_back(r);
@@ -37,7 +38,9 @@ io::Task<std::vector<std::pair<Lba, Lsn>>> Partition::unreadable_blocks(bool ask
     auto whole = co_await payload(r, 0, r->payload_blocks(), ask_others);
     for (std::uint32_t i = 0; !whole.ok() && i < r->payload_blocks(); ++i) {
       auto block = co_await payload(r, i, 1, false);
-      if (!block.ok()) out.emplace_back(r->header.lba() + i, r->lsn());
+      if (block.ok()) continue;
+      out.blocks.emplace_back(r->header.lba() + i, r->lsn());
+      if (block.status().code() != Code::corrupt) out.failed_read = block.status();
     }
   }
   co_return out;
@@ -50,10 +53,14 @@ io::Task<Status> Partition::begin_history() {
   if (epoch != designation().epoch) co_return Status(Code::unavailable, "another epoch has begun");
   Lsn last = replica.last().lsn;
   bool begun = replica.last().epoch == epoch;  // by an attempt of before
-  std::vector<std::pair<Lba, Lsn>> unreadable;
+  Unreadable unreadable;
   if (!begun) unreadable = co_await unreadable_blocks(true);
   if (epoch != designation().epoch) co_return Status(Code::unavailable, "another epoch has begun");
-  std::uint64_t lost = begun ? 0 : replica.begin_history({epoch, (last / kHistoryStep + 1) * kHistoryStep}, unreadable);
+  // A disk may come to its senses; a sector that stays unreadable is as lost as one that has rotted.
+  if (unreadable.failed_read.ok()) reads_fail_since_.reset();
+  else if (!reads_fail_since_) reads_fail_since_ = ctx.world.now();
+  if (reads_fail_since_ && ctx.world.now() - *reads_fail_since_ < kReadsFailPatience) co_return unreadable.failed_read;
+  std::uint64_t lost = begun ? 0 : replica.begin_history({epoch, (last / kHistoryStep + 1) * kHistoryStep}, unreadable.blocks);
   Status s = co_await write_image();
   if (s.ok()) s = co_await sound_again();
   if (!s.ok()) co_return s;

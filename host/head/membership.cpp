@@ -17,7 +17,7 @@ void Primary::make_members() {
     if (!fresh) continue;
     Member& m = it->second;
     m.id = n;
-    m.left_live = m.last_ack = ctx_.world.now();
+    m.left_live = m.last_ack = m.progress = ctx_.world.now();
     ctx_.connections->to(n);
   }
 }
@@ -34,7 +34,7 @@ void Primary::set_state(Member& m, MemberState s) {
   m.joining = false;
   if (s == MemberState::live) latency_.follow(m.id, partition_.replica.last().lsn);
   else latency_.unfollow(m.id);
-  m.last_ack = ctx_.world.now();
+  m.last_ack = m.progress = ctx_.world.now();
   members_changed_.notify_all();
 }
 
@@ -282,6 +282,7 @@ void Primary::on_ack(NodeId id, const fbs::AckState& ack, std::uint16_t data_fil
   if (ack.durable() <= m->acked) return;
   latency_.durable(id, ack.durable(), now);
   m->acked = std::min(ack.durable(), partition_.replica.last().lsn);
+  m->progress = now;
   recompute_commit();
   members_changed_.notify_all();
 }
@@ -329,7 +330,9 @@ std::vector<NodeId> Primary::wanted_required(std::string& why) const {
                 (!ctx_.connections->connected(n) ||
                  (partition_.synced_epoch == epoch_ && now - m.left_live > ctx_.options.silent_member));
     bool silent = m.state == MemberState::live && m.acked < last && now - m.last_ack > ctx_.options.silent_member;
-    (away || silent ? gone : moving_.contains(n) ? moving : latency_.slow(n) ? slow : keep).push_back(n);
+    // One that answers, and has nothing durable: its disk hangs.
+    bool stuck = m.state == MemberState::live && m.acked < last && now - m.progress > ctx_.options.stuck_member && !broken(Switch::stuck_member_awaited);
+    (away || silent || stuck ? gone : moving_.contains(n) ? moving : latency_.slow(n) ? slow : keep).push_back(n);
   }
   // A slow copy is a copy: without it there must be enough others.
   if (keep.size() < d.min_copies && !broken(Switch::slow_below_min_copies)) keep.insert(keep.end(), slow.begin(), slow.end()), slow.clear();

@@ -71,15 +71,15 @@ io::Task<void> Partition::supervise() {
     bool mine = d.primary == ctx.options.id;
     bool role_is_over = d.epoch <= ended_epoch;
     if (primary && primary->deposed()) primary.reset();
-    if (stranger && mine && !primary && !ctx.meta_log->failed() && !ctx.data_log->failed()) {
+    if (stranger && mine && !primary && !ctx.failed()) {
       if (Status s = co_await begin_history(); !s.ok()) {
         logging::warn("VP {:x}: the new history is not begun yet: {}", replica.vp(), s.to_string());
         co_await wake_.wait_for(200ms);
       }
       continue;
     }
-    if (ctx.data_log->failed() || ctx.meta_log->failed()) {
-      if (primary) primary->depose("this head's log has failed");
+    if (ctx.failed()) {
+      if (primary) primary->depose("this head's log or metadata store has failed");
       primary.reset();
     } else if (mine && !role_is_over) {
       if (!primary && (!replica.suspect || broken(Switch::suspect_promoted))) {
@@ -226,10 +226,13 @@ io::Task<Result<Buffer>> Partition::payload(RecordPtr record, std::uint32_t firs
   for (std::uint32_t i = 0; good && i < count; ++i)
     good = crc32c(read->bytes().subspan(std::size_t{i} * kBlockBytes, kBlockBytes)) == record->block_crc(first + i);
   if (good) co_return std::move(*read);
-  if (!ask_others) co_return Status(Code::corrupt, "LSN " + std::to_string(record->lsn()) + " does not read back here either");
+  // A disk that does not answer has said nothing of what it holds.
+  Status here(read.ok() || broken(Switch::failed_read_is_loss) ? Code::corrupt : Code::io_error,
+              "LSN " + std::to_string(record->lsn()) + " does not read back here" + (read.ok() ? "" : ": " + read.status().text()));
+  if (!ask_others) co_return here;
   logging::error("VP {:x}: LSN {} does not read back from this head's log; asking another replica", replica.vp(), record->lsn());
   auto other = co_await fetch_from_member(record);
-  if (!other.ok()) co_return other.status();
+  if (!other.ok()) co_return Status(here.code() == Code::corrupt ? other.status().code() : Code::degraded, here.text() + "; " + other.status().text());
   reached(Path::repaired_from_member);
   replica.keep_payload(*record, *other);  // stays in memory: the copy on the medium is not to be trusted
   co_return other->slice(std::size_t{first} * kBlockBytes, std::size_t{count} * kBlockBytes);

@@ -131,7 +131,12 @@ class Partition {
   io::Event durable_changed;
 
  private:
-  io::Task<std::vector<std::pair<Lba, Lsn>>> unreadable_blocks(bool ask_others);
+  struct Unreadable {
+    std::vector<std::pair<Lba, Lsn>> blocks;  // with the LSN of the record that is to hold them
+    Status failed_read;                       // not ok: some of them are not known to be bad, the disk did not answer
+  };
+  io::Task<Unreadable> unreadable_blocks(bool ask_others);
+  std::optional<io::Time> reads_fail_since_;  // while a new history waits for the disk to answer
   io::Task<bool> sound();
   void become_stranger(const Designation& d);
   Status refused(SyncTurn turn) const;

@@ -89,6 +89,7 @@ class Primary : public std::enable_shared_from_this<Primary> {
     Lsn acked = 0;
     io::Time left_live{};     // when it was live last, or became a member: a synchronisation that is tried again and again does not renew it
     io::Time last_ack{};
+    io::Time progress{};      // when it told last of something more that is durable, or was given something when nothing was outstanding
     io::Time granted{};       // sending of the newest message that this member has granted a lease for; 0: none
     bool joining = false;     // not required yet, but commits wait for it already (protocol 3.2)
     Lsn commit_seen = 0;      // commit LSN when it was looked at last

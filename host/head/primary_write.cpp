@@ -65,7 +65,7 @@ RecordPtr Primary::append(RecordKind kind, Lba lba, std::uint32_t blocks, const 
   fbs::VpState state(replica.vp(), epoch_, replica.commit());
   for (auto& [id, m] : members_) {
     if (m.state != MemberState::live || (latency_.slow(id) && broken(Switch::slow_member_cut_off))) continue;
-    if (m.acked + 1 == record->lsn()) m.last_ack = now;  // silence is counted from the first unanswered
+    if (m.acked + 1 == record->lsn()) m.last_ack = m.progress = now;  // silence is counted from the first unanswered
     if (behind_too_far(m)) set_state(m, MemberState::away);
     else ctx_.outbox->add(id, state, *record, record->payload);
   }

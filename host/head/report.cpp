@@ -69,7 +69,7 @@ std::string make_report(Context& ctx) {
   s += fmt::format(R"(],"log":{{"data_used":{},"data_bytes":{},"meta_used":{},"meta_bytes":{},"meta_cannot_grow":"{}","appended_bytes":{},"batches":{},"failed":{}}},"coded_bytes":{}}})",
                    ctx.data_log->used_bytes(), ctx.data_log->bytes(), ctx.meta_log->used_bytes(), ctx.meta_log->bytes(), json_text(ctx.meta_log->cannot_grow()),
                    ctx.data_log->appended_bytes() + ctx.meta_log->appended_bytes(),
-                   ctx.data_log->batches() + ctx.meta_log->batches(), ctx.data_log->failed() || ctx.meta_log->failed(), ctx.coded_bytes);
+                   ctx.data_log->batches() + ctx.meta_log->batches(), ctx.failed(), ctx.coded_bytes);
   return s;
 }
 

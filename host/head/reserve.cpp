@@ -13,6 +13,7 @@ Code Partition::check_epoch(Epoch epoch) const {
   bool taken = broken(Switch::old_epoch_taken) && synced_epoch == designation().epoch;
   if (epoch < designation().epoch) return taken ? Code::ok : Code::fenced;  // proves its sender is a primary of the past (WR-13)
   if (epoch > designation().epoch || synced_epoch != epoch) return Code::unavailable;
+  if (ctx.failed() && !broken(Switch::failed_log_answers)) return Code::unavailable;  // it would be waited for, and never have anything durable
   return Code::ok;
 }
 
@@ -194,6 +195,7 @@ io::Task<Status> Partition::forget_all() {
 
 io::Task<Status> Partition::begin_sync(SyncTurn turn, LogPoint agreed, SyncFrom from) {
   if (Status s = refused(turn); !s.ok()) co_return s;
+  if (ctx.failed() && !broken(Switch::failed_log_answers)) co_return Status(Code::io_error, "this head's log or metadata store has failed");
   synced_epoch = 0;
   stands_on_ = 0;
   if (from != SyncFrom::own_log) sources = {};

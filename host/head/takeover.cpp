@@ -35,10 +35,14 @@ bool Partition::should_stand(io::Time now, io::Duration& wait) const {
 
 // Does all that only the log has read back?
 io::Task<bool> Partition::sound() {
-  auto bad = co_await unreadable_blocks(false);
-  if (bad.empty()) co_return true;
+  Unreadable bad = co_await unreadable_blocks(false);
+  if (bad.blocks.empty()) co_return true;
+  if (!bad.failed_read.ok()) {  // nothing is known to be bad: it stands again
+    waits.set(Wait::promotion, "this head's log cannot be read: " + bad.failed_read.text());
+    co_return false;
+  }
   replica.suspect = true;
-  replica.suspect_reason = "LSN " + std::to_string(bad.front().second) + " does not read back from this head's log";
+  replica.suspect_reason = "LSN " + std::to_string(bad.blocks.front().second) + " does not read back from this head's log";
   logging::error("VP {:x}: {}; it does not open the VP alone", replica.vp(), replica.suspect_reason);
   co_return false;
 }

@@ -45,6 +45,10 @@ enum class Switch {
   silent_while_asking,           // 4.8: a primary that asks the control plane something sends no heartbeat meanwhile
   log_never_grows,               // 10.3: the metadata portion stays as it was made, whatever the volumes map
   full_store_fails_log,          // 10.3: a log fails where the store of its segments' table is full, and partitions may fill it
+  failed_read_is_loss,           // 4.6, 9.4: a disk that did not answer has lost what was asked for
+  failed_log_answers,            // 3.1: a head whose log has failed answers heartbeats as if it were well
+  stuck_member_awaited,          // 3.1: a member that answers but has nothing more durable is waited for without end
+  unheard_counts_as_heard,       // 5.2: a head whose newer designation could not be adopted counts as having said what it knows
   idle_images_stay,              // 10.3: images of partitions that do not change stay where they are
   sync_waits_for_space,          // 3.4: a member whose log is full waits for space in the middle of a synchronisation
   late_sync_taken,               // 3.4: a synchronisation that was given up goes on

@@ -52,6 +52,56 @@ TEST_F(RestoredStore, WhoWasToldOfLaterChangesTellsWhenTheMarkWasSetBackToo) {
   EXPECT_EQ(contents().substr(0, 9), "BBBBAAAA0");
 }
 
+// A head that says more than the store can take has not been heard, and a volume that has grown since is no reason not to take it.
+// Requirement: P-5.2
+TEST_F(RestoredStore, WhatAGrownVolumesHeadsKnowIsTakenOver) {
+  write(0, 4, 'A');
+  control::Image copy = unit_->copy_of_store();
+  NodeId first = designation().primary, second = designation().reserves[0], behind = designation().reserves[1];
+  sim_.crash(node(behind), Crash::power);
+  write(0, 2, 'B');
+  bool grown = false;
+  auto grow = [](control::Control& c, bool& g) -> Task<void> { g = (co_await c.volumes().resize("v", 128 * kBlockBytes)).ok(); };
+  sim_.world(unit_->control_node()).spawn("grow", grow(*unit_->control(), grown));
+  ASSERT_TRUE(sim_.run_until([&] { return grown; }, 30s));
+  write(0, 4, 'B');
+  sim_.run_for(500ms);
+  for (Node n : {node(first), node(second), unit_->control_node()}) sim_.crash(n, Crash::power);
+  unit_->restore_store(copy, false);
+  sim_.restart(unit_->control_node());
+  power_on({first, second});
+  sim_.run_for(8s);
+  power_off({first, second});
+  sim_.run_for(1s);
+  sim_.restart(node(behind));
+  sim_.run_for(15s);
+  EXPECT_FALSE(opened(behind)) << "it lacks what was acknowledged without it";
+  power_on({first, second});
+  ASSERT_TRUE(all_required());
+  EXPECT_EQ(contents().substr(0, 4), "BBBB");
+  EXPECT_EQ(unit_->store().find_volume("v")->bytes, 128 * kBlockBytes);
+}
+
+// Requirement: P-5.2 switch=unheard-counts-as-heard
+TEST_F(RestoredStore, AHeadWhoseKnowledgeCannotBeTakenOverHasNotBeenHeard) {
+  write(0, 4, 'A');
+  control::Image copy = unit_->copy_of_store();
+  NodeId first = designation().primary, second = designation().reserves[0], behind = designation().reserves[1];
+  sim_.crash(node(behind), Crash::power);
+  write(0, 4, 'B');
+  sim_.run_for(500ms);
+  for (Node n : {node(first), node(second), unit_->control_node()}) sim_.crash(n, Crash::power);
+  for (auto& [vp, d] : copy.designations) d.layout = {3, 1};  // as if another volume had had its number
+  unit_->restore_store(copy, false);
+  sim_.restart(unit_->control_node());
+  power_on({first, second});
+  sim_.run_for(8s);
+  power_off({first, second});
+  sim_.restart(node(behind));
+  sim_.run_for(15s);
+  EXPECT_FALSE(unit_->control()->volumes().doubting(designation().vp).empty());
+}
+
 // Requirement: P-5.2, P-4.6
 TEST_F(RestoredStore, AnOperatorGoesOnWithoutTheOthers) {
   set_back();
