@@ -153,7 +153,8 @@ Plan plan_rebuild(const Registry& registry, const Image& image, const Findings& 
   for (const auto& [id, parts] : volumes) {
     next = std::max(next, id + 1);
     bool known = image.volumes.contains(id);
-    bool whole = known || index_of(parts.back()->vp) + 1 == parts.size();
+    std::size_t here = known ? image.volumes.at(id).vps() : 0;  // it has got more partitions since this store was copied
+    bool whole = here + parts.size() == index_of(parts.back()->vp) + 1 || (known && index_of(parts.back()->vp) < here);
     plan.waiting = plan.waiting || !whole;
     if (!whole || (!known && (parts.front()->vp_bytes == 0 || parts.front()->vp_bytes % kBlockBytes != 0))) {
       plan.left.push_back("volume " + parts.front()->volume + ": " + std::to_string(parts.size()) + " of at least " + std::to_string(index_of(parts.back()->vp) + 1) +
@@ -169,7 +170,12 @@ Plan plan_rebuild(const Registry& registry, const Image& image, const Findings& 
       for (const auto& [node, held] : found.heads)
         if (auto h = held.find(d->vp); h != held.end()) incarnation = std::max(incarnation, h->second.incarnation);
     }
-    if (known) continue;
+    if (known) {
+      Volume grown = image.volumes.at(id);
+      grown.bytes = std::max(grown.bytes, index_of(parts.back()->vp) * grown.vp_bytes + parts.back()->blocks * kBlockBytes);
+      if (grown.bytes != image.volumes.at(id).bytes) c.volumes.push_back(grown);
+      continue;
+    }
     c.volumes.push_back(volume_from(image, id, parts));
     take_export(registry, c.volumes.back(), incarnation, c);
   }

@@ -11,7 +11,7 @@ namespace {
 constexpr std::size_t kMaxAddress = 512;
 constexpr std::size_t kMaxDevices = 1024;
 constexpr std::size_t kMaxNodes = 10'000;
-constexpr std::size_t kMaxReport = 1 << 20;
+constexpr std::size_t kMaxReport = 16 << 20;  // as a frame
 
 std::string text(const flatbuffers::String* s) { return s ? s->str() : std::string(); }
 
@@ -241,9 +241,12 @@ io::Task<void> Registry::ping(NodeId id, io::Duration timeout) {
   const auto* pong = answer->as<fbs::Pong>();
   if (pong == nullptr) co_return;
   Node& n = it->second;
-  n.last_heard = n.report_time = world_.now();
-  if (pong->report() && pong->report()->size() <= kMaxReport) n.report = pong->report()->str();
-  take_coder(n);
+  n.last_heard = world_.now();
+  if (pong->report() && pong->report()->size() <= kMaxReport) {
+    n.report = pong->report()->str();
+    n.report_time = n.last_heard;
+  }
+  if (n.is("sled")) take_coder(n);
   if (pong->devices()) take_devices(n, devices_of(pong->devices()));
   set_alive(id, true, "it answers pings again");
 }

@@ -40,6 +40,11 @@ Reports::Reports(io::World& world, const Registry& registry) {
     bool fresh = n.alive && n.connected() && world.now() - n.report_time < kFresh;
     reports_.push_back({id, fresh, parse_report(n.report)});
   }
+  for (const Report& r : reports_) {
+    const json::value* vps = report_member(r.value, "vps");
+    if (vps == nullptr || !vps->is_array()) continue;
+    for (const json::value& e : vps->get_array()) entries_[report_number(e, "vp")].push_back({&r, &e});
+  }
 }
 
 }  // namespace luge::control

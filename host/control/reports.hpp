@@ -2,6 +2,7 @@
 // that a replica's durable state does not confirm.
 #pragma once
 
+#include <absl/container/flat_hash_map.h>
 #include <boost/json.hpp>
 #include <cstdint>
 #include <string>
@@ -22,15 +23,14 @@ std::string report_string(const boost::json::value& v, std::string_view key);
 class Reports {
  public:
   Reports(io::World& world, const Registry& registry);
-  /// f(node, fresh, entry) for each head that reports something of the VP. Fresh: it speaks of now.
+  Reports(const Reports&) = delete;  // entries point into it
+  Reports& operator=(const Reports&) = delete;
+  /// f(node, fresh, entry) for each head that reports something of the VP, in the order of their ids. Fresh: it speaks of now.
   template <class F>
   void each(VpId vp, F f) const {
-    for (const auto& r : reports_) {
-      const boost::json::value* vps = report_member(r.value, "vps");
-      if (vps == nullptr || !vps->is_array()) continue;
-      for (const boost::json::value& e : vps->get_array())
-        if (report_number(e, "vp") == vp) f(r.node, r.fresh, e);
-    }
+    auto it = entries_.find(vp);
+    if (it == entries_.end()) return;
+    for (const Entry& e : it->second) f(e.report->node, e.report->fresh, *e.value);
   }
 
  private:
@@ -39,7 +39,12 @@ class Reports {
     bool fresh;
     boost::json::value value;
   };
+  struct Entry {
+    const Report* report;
+    const boost::json::value* value;
+  };
   std::vector<Report> reports_;
+  absl::flat_hash_map<VpId, std::vector<Entry>> entries_;  // a status goes through all VPs: each must not go through all reports
 };
 
 }  // namespace luge::control

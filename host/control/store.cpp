@@ -144,6 +144,7 @@ Status Store::grown_by(const Designation& found, const Designation& stored, Chan
   auto v = image_.volumes.find(volume_of(found.vp));
   if (found.blocks < stored.blocks || v == image_.volumes.end()) return Status(Code::diverged, "another size");
   Volume grown = v->second;
+  if (found.blocks <= grown.blocks_of(index_of(found.vp))) return Status();
   if (found.blocks > grown.vp_bytes / kBlockBytes || index_of(found.vp) + 1 != grown.vps()) return Status(Code::diverged, "another size");
   grown.bytes = index_of(found.vp) * grown.vp_bytes + found.blocks * kBlockBytes;
   c.volumes.push_back(grown);

@@ -167,6 +167,8 @@ Result<Volume> Volumes::create(const Create& request) {
 io::Task<Result<Volume>> Volumes::resize(std::string name, std::uint64_t bytes) {
   const Volume* v = store_.image().find_volume(name);
   if (v == nullptr) co_return Status(Code::not_found, "there is no volume " + name);
+  // Partitions that this store does not know may be there already, with data in them.
+  if (store_.image().lost) co_return Status(Code::degraded, "the store is not the one that the unit had: `luge control rebuild` first");
   if (bytes < v->bytes)
     co_return Status(Code::invalid, "volume " + name + " has " + std::to_string(v->bytes) + " bytes: it can only be made larger");
   if (Status s = check_size(bytes); !s.ok()) co_return s;
@@ -200,8 +202,9 @@ io::Task<Status> Volumes::grow_vp(VpId vp, std::uint64_t blocks, io::Time deadli
     if (it->second.blocks >= blocks) co_return Status();
     NodeId primary = it->second.primary;
     Status s = co_await ask(primary, wire::make_frame(wire::Kind::grow_vp, [&](auto& b) { return fbs::CreateGrowVp(b, vp, blocks); }), std::chrono::seconds(6));
-    if (s.ok()) continue;
-    if (world_.now() >= deadline) co_return s.with(registry_.name(primary));
+    it = store_.image().designations.find(vp);
+    if (s.ok() && it != store_.image().designations.end() && it->second.blocks >= blocks) co_return s;
+    if (world_.now() >= deadline) co_return (s.ok() ? Status(Code::timed_out, "the store has not heard of it") : s).with(registry_.name(primary));
     co_await world_.sleep(std::chrono::milliseconds(200));  // it may be about to move
   }
 }
@@ -374,6 +377,9 @@ void Volumes::adopt(const Node& node, const fbs::Designation& found) {
       c.next_volume = std::max(store_.image().next_volume, id + 1);
       if (Status s = store_.commit(c); !s.ok()) logging::error("{}", s.to_string());
     }
+    auto v = store_.image().volumes.find(id);
+    if (v != store_.image().volumes.end() && !v->second.removing && index_of(d.vp) >= v->second.vps())
+      note_lost(node.row.name + " holds partition " + std::to_string(index_of(d.vp)) + " of volume " + v->second.name + ", which this store has never known");
     return;
   }
   if (!d.newer_than(it->second)) return;
@@ -657,6 +663,8 @@ io::Task<Status> Volumes::detach(std::string name) {
   bool away = s.code() == Code::unavailable && !(registry_.find(node) && registry_.find(node)->connected());
   if (!s.ok() && s.code() != Code::not_found && !away) co_return s;
   if (gone(id)) co_return Status();
+  if (auto now = store_.image().exports.find(id); now != store_.image().exports.end() && now->second.node != node)
+    co_return Status(Code::conflict, "volume " + name + " has been taken over by " + registry_.name(now->second.node) + " meanwhile");
   Change c;
   c.erase_exports.push_back(id);
   Attachment a = store_.image().attachments.at(id);
@@ -770,6 +778,7 @@ io::Task<Result<bool>> Volumes::remove(std::string name, bool force, io::Duratio
     Status s = co_await detach(name);
     if (!s.ok()) logging::warn("removing {}: {}", name, s.to_string());
     if (gone(removed.id)) co_return Status(Code::not_found, "there is no volume " + name);
+    removed = store_.image().volumes.at(removed.id);  // it may have grown meanwhile
   }
   removed.removing = true;
   Change c;

@@ -82,6 +82,37 @@ TEST_F(RestoredStore, WhatAGrownVolumesHeadsKnowIsTakenOver) {
   EXPECT_EQ(unit_->store().find_volume("v")->bytes, 128 * kBlockBytes);
 }
 
+// A store that is older than a partition must not make that partition anew.
+// Requirement: P-5.2
+TEST_F(RestoredStore, APartitionThatTheStoreHasNeverKnownIsNotMadeAnew) {
+  write(0, 4, 'A');
+  control::Image copy = unit_->copy_of_store();
+  const std::uint64_t two = unit_->store().find_volume("v")->vp_bytes + 64 * kBlockBytes;
+  std::optional<Status> resized;
+  auto resize = [](control::Control& c, std::uint64_t bytes, std::optional<Status>& s) -> Task<void> { s = (co_await c.volumes().resize("v", bytes)).status(); };
+  auto try_resize = [&](std::uint64_t bytes) {
+    resized.reset();
+    sim_.world(unit_->control_node()).spawn("resize", resize(*unit_->control(), bytes, resized));
+    EXPECT_TRUE(sim_.run_until([&] { return resized.has_value(); }, 60s));
+    return *resized;
+  };
+  ASSERT_TRUE(try_resize(two).ok());
+  sim_.run_for(1s);
+  sim_.crash(unit_->control_node(), Crash::power);
+  unit_->restore_store(copy, false);
+  sim_.restart(unit_->control_node());
+  sim_.run_for(10s);
+  EXPECT_TRUE(unit_->store().lost);
+  EXPECT_EQ(try_resize(two).code(), Code::degraded);
+  bool rebuilt = false;
+  auto rebuild = [](control::Control& c, bool& done) -> Task<void> { done = (co_await c.volumes().rebuild(false, false)).ok(); };
+  sim_.world(unit_->control_node()).spawn("rebuild", rebuild(*unit_->control(), rebuilt));
+  ASSERT_TRUE(sim_.run_until([&] { return rebuilt; }, 60s));
+  EXPECT_EQ(unit_->store().find_volume("v")->bytes, two);
+  EXPECT_FALSE(unit_->store().lost);
+  EXPECT_TRUE(try_resize(two + 64 * kBlockBytes).ok()) << resized->to_string();
+}
+
 // Requirement: P-5.2 switch=unheard-counts-as-heard
 TEST_F(RestoredStore, AHeadWhoseKnowledgeCannotBeTakenOverHasNotBeenHeard) {
   write(0, 4, 'A');
