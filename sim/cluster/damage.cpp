@@ -242,6 +242,8 @@ void Damage::could_not_start(Node n) {
   ++replacing_;
   sim_.after(Duration(random_.spread(100'000'000, 3'000'000'000)), [this, n] {
     if (sim_.up(n)) sim_.crash(n, Crash::power);
+    // With a VP that nobody else holds whole: it stays closed from here on, and rightly.
+    if (!others_hold(n)) reckless_ = true;
     log(sim_.name(n) + ": cannot be read, its disk is replaced by an empty one");
     unit_.replace_disk(n);
     --replacing_;
