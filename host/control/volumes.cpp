@@ -336,10 +336,12 @@ std::vector<NodeId> Volumes::doubting(VpId vp) const {
 void Volumes::answered(const Node& node) {
   const std::set<VpId> doubted = store_.image().doubted;
   for (VpId vp : doubted) {
-    const Designation& stored = store_.image().designations.at(vp);
-    if (!stored.has_member(node.row.id)) continue;
+    if (!store_.image().designations.at(vp).has_member(node.row.id)) continue;
     // What could not be adopted is not known here, whatever was said.
-    if (auto it = unheard_.find({vp, node.row.id}); it != unheard_.end() && it->second.newer_than(stored) && !broken(Switch::unheard_counts_as_heard)) continue;
+    if (auto it = unheard_.find({vp, node.row.id}); it != unheard_.end() && it->second.newer_than(store_.image().designations.at(vp))) {
+      if (store_.adopt(it->second).ok()) push(vp);
+      else if (!broken(Switch::unheard_counts_as_heard)) continue;
+    }
     answered_[vp].insert(node.row.id);
     if (!doubting(vp).empty()) continue;
     if (Status s = store_.clear_doubt(vp); !s.ok()) logging::error("{}", s.to_string());
@@ -350,6 +352,7 @@ void Volumes::answered(const Node& node) {
 void Volumes::joined(const Node& node, const fbs::RegisterNode& r) {
   look_at_store_of(node, r);
   if (node.is("head")) {
+    std::erase_if(unheard_, [&](const auto& u) { return u.first.second == node.row.id; });
     if (r.designations())
       for (const fbs::Designation* d : *r.designations()) adopt(node, *d);
     answered(node);

@@ -11,7 +11,6 @@ namespace {
 // No log of a history given up reaches up to here, however much further than this replica's it went: commit LSNs and
 // records that such a log still names must never be taken for ones of the new history.
 constexpr Lsn kHistoryStep = Lsn{1} << 40;
-constexpr io::Duration kReadsFailPatience = std::chrono::seconds(60);
 
 }  // namespace
 
@@ -39,8 +38,8 @@ io::Task<Partition::Unreadable> Partition::unreadable_blocks(bool ask_others) {
     for (std::uint32_t i = 0; !whole.ok() && i < r->payload_blocks(); ++i) {
       auto block = co_await payload(r, i, 1, false);
       if (block.ok()) continue;
-      out.blocks.emplace_back(r->header.lba() + i, r->lsn());
-      if (block.status().code() != Code::corrupt) out.failed_read = block.status();
+      if (block.status().code() == Code::corrupt) out.blocks.emplace_back(r->header.lba() + i, r->lsn());
+      else out.failed_read = block.status();
     }
   }
   co_return out;
@@ -56,10 +55,7 @@ io::Task<Status> Partition::begin_history() {
   Unreadable unreadable;
   if (!begun) unreadable = co_await unreadable_blocks(true);
   if (epoch != designation().epoch) co_return Status(Code::unavailable, "another epoch has begun");
-  // A disk may come to its senses; a sector that stays unreadable is as lost as one that has rotted.
-  if (unreadable.failed_read.ok()) reads_fail_since_.reset();
-  else if (!reads_fail_since_) reads_fail_since_ = ctx.world.now();
-  if (reads_fail_since_ && ctx.world.now() - *reads_fail_since_ < kReadsFailPatience) co_return unreadable.failed_read;
+  if (!unreadable.failed_read.ok()) co_return unreadable.failed_read;  // it is asked again, until payload() gives it up
   std::uint64_t lost = begun ? 0 : replica.begin_history({epoch, (last / kHistoryStep + 1) * kHistoryStep}, unreadable.blocks);
   Status s = co_await write_image();
   if (s.ok()) s = co_await sound_again();

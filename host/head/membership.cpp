@@ -330,9 +330,7 @@ std::vector<NodeId> Primary::wanted_required(std::string& why) const {
                 (!ctx_.connections->connected(n) ||
                  (partition_.synced_epoch == epoch_ && now - m.left_live > ctx_.options.silent_member));
     bool silent = m.state == MemberState::live && m.acked < last && now - m.last_ack > ctx_.options.silent_member;
-    // One that answers, and has nothing durable: its disk hangs.
-    bool stuck = m.state == MemberState::live && m.acked < last && now - m.progress > ctx_.options.stuck_member && !broken(Switch::stuck_member_awaited);
-    (away || silent || stuck ? gone : moving_.contains(n) ? moving : latency_.slow(n) ? slow : keep).push_back(n);
+    (away || silent ? gone : moving_.contains(n) ? moving : latency_.slow(n) || stuck(m) ? slow : keep).push_back(n);
   }
   // A slow copy is a copy: without it there must be enough others.
   if (keep.size() < d.min_copies && !broken(Switch::slow_below_min_copies)) keep.insert(keep.end(), slow.begin(), slow.end()), slow.clear();

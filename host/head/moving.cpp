@@ -23,7 +23,12 @@ constexpr int kMoveTurns = 200;  // heartbeats, until a move is given up
 // It answers, and lacks nothing for longer than a short loss.
 bool Primary::up_to_date(const Member& m) const {
   bool lags = m.acked < partition_.replica.last().lsn && ctx_.world.now() - m.last_ack > ctx_.options.short_loss;
-  return m.state == MemberState::live && !lags;
+  return m.state == MemberState::live && !lags && !stuck(m);
+}
+
+// It answers, and has nothing durable: its disk hangs.
+bool Primary::stuck(const Member& m) const {
+  return m.state == MemberState::live && m.acked < partition_.replica.last().lsn && ctx_.world.now() - m.progress > ctx_.options.stuck_member && !broken(Switch::stuck_member_awaited);
 }
 
 // Counting who is there now: a member of `required` that is away may hold everything, but nobody can read it there. Who has left

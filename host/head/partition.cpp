@@ -11,6 +11,13 @@ namespace luge::head {
 
 using namespace std::chrono_literals;
 
+namespace {
+
+constexpr io::Duration kReadsFailPatience = 60s;    // a read that has failed for so long is of a sector that is lost
+constexpr io::Duration kReadsFailForgotten = 600s;  // one that is not tried again for so long begins anew
+
+}  // namespace
+
 Partition* Context::partition(VpId vp) {
   auto it = partitions.find(vp);
   return it == partitions.end() || it->second->dropped ? nullptr : it->second.get();
@@ -225,9 +232,9 @@ io::Task<Result<Buffer>> Partition::payload(RecordPtr record, std::uint32_t firs
   bool good = read.ok();
   for (std::uint32_t i = 0; good && i < count; ++i)
     good = crc32c(read->bytes().subspan(std::size_t{i} * kBlockBytes, kBlockBytes)) == record->block_crc(first + i);
+  if (read.ok() && !failed_reads_.empty()) failed_reads_.erase(std::tuple(record->epoch(), record->lsn(), first, count));
   if (good) co_return std::move(*read);
-  // A disk that does not answer has said nothing of what it holds.
-  Status here(read.ok() || broken(Switch::failed_read_is_loss) ? Code::corrupt : Code::io_error,
+  Status here(read.ok() ? Code::corrupt : failed_read_means(*record, first, count),
               "LSN " + std::to_string(record->lsn()) + " does not read back here" + (read.ok() ? "" : ": " + read.status().text()));
   if (!ask_others) co_return here;
   logging::error("VP {:x}: LSN {} does not read back from this head's log; asking another replica", replica.vp(), record->lsn());
@@ -236,6 +243,17 @@ io::Task<Result<Buffer>> Partition::payload(RecordPtr record, std::uint32_t firs
   reached(Path::repaired_from_member);
   replica.keep_payload(*record, *other);  // stays in memory: the copy on the medium is not to be trusted
   co_return other->slice(std::size_t{first} * kBlockBytes, std::size_t{count} * kBlockBytes);
+}
+
+// A disk that does not answer has said nothing of what it holds, and may come to its senses. A sector that stays unreadable is as lost as
+// one that has rotted: without an end to that, whoever needs it would wait for ever.
+Code Partition::failed_read_means(const Record& record, std::uint32_t first, std::uint32_t count) {
+  if (broken(Switch::failed_read_is_loss)) return Code::corrupt;
+  io::Time now = ctx.world.now();
+  std::erase_if(failed_reads_, [&](const auto& f) { return now - f.second.last > kReadsFailForgotten; });
+  FailedReads& f = failed_reads_.try_emplace(std::tuple(record.epoch(), record.lsn(), first, count), FailedReads{now, now}).first->second;
+  f.last = now;
+  return now - f.since < kReadsFailPatience ? Code::io_error : Code::corrupt;
 }
 
 io::Task<Result<Buffer>> Partition::fetch_from_member(RecordPtr record) {

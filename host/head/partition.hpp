@@ -132,11 +132,15 @@ class Partition {
 
  private:
   struct Unreadable {
-    std::vector<std::pair<Lba, Lsn>> blocks;  // with the LSN of the record that is to hold them
-    Status failed_read;                       // not ok: some of them are not known to be bad, the disk did not answer
+    std::vector<std::pair<Lba, Lsn>> blocks;  // known to be bad, with the LSN of the record that is to hold them
+    Status failed_read;                       // not ok: of others nothing is known, the disk did not answer
   };
   io::Task<Unreadable> unreadable_blocks(bool ask_others);
-  std::optional<io::Time> reads_fail_since_;  // while a new history waits for the disk to answer
+  Code failed_read_means(const Record& record, std::uint32_t first, std::uint32_t count);
+  struct FailedReads {
+    io::Time since, last;
+  };
+  std::map<std::tuple<Epoch, Lsn, std::uint32_t, std::uint32_t>, FailedReads> failed_reads_;  // by record, first block and blocks
   io::Task<bool> sound();
   void become_stranger(const Designation& d);
   Status refused(SyncTurn turn) const;

@@ -174,6 +174,7 @@ class Primary : public std::enable_shared_from_this<Primary> {
 
   // moving.cpp
   bool up_to_date(const Member& m) const;
+  bool stuck(const Member& m) const;
   Status may_go(NodeId n) const;
   NodeId live_reserve() const;
   bool can_take(NodeId n) const;

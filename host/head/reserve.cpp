@@ -13,7 +13,6 @@ Code Partition::check_epoch(Epoch epoch) const {
   bool taken = broken(Switch::old_epoch_taken) && synced_epoch == designation().epoch;
   if (epoch < designation().epoch) return taken ? Code::ok : Code::fenced;  // proves its sender is a primary of the past (WR-13)
   if (epoch > designation().epoch || synced_epoch != epoch) return Code::unavailable;
-  if (ctx.failed() && !broken(Switch::failed_log_answers)) return Code::unavailable;  // it would be waited for, and never have anything durable
   return Code::ok;
 }
 
@@ -366,7 +365,7 @@ wire::Frame Partition::alive_query(Epoch, Revision) const {
   if (broken(Switch::heard_primary_denied)) heard = primary_here;
   return wire::make_frame(wire::Kind::alive_reply, [&](auto& b) {
     auto d = designation().to(b);
-    auto text = b.CreateString(replica.suspect ? "suspect" : "");
+    auto text = b.CreateString(replica.suspect || ctx.failed() ? "suspect" : "");
     return fbs::CreateAliveReply(b, 0, text, designation().epoch, designation().revision, heard, d);
   });
 }

@@ -193,6 +193,8 @@ void HeadServer::on_replicate(const ChannelPtr& channel, const wire::Frame& fram
     for (const fbs::VpState* s : *m->states()) {
       Partition* p = ctx_.partition(s->vp());
       Code code = p ? p->check_epoch(s->epoch()) : Code::unavailable;
+      // It would be waited for, and never have anything durable. That no newer epoch is known here it still tells (on_confirm).
+      if (code == Code::ok && ctx_.failed() && !broken(Switch::failed_log_answers)) code = Code::unavailable;
       AckTarget& ack = acks_[s->vp()];
       ack.channel = channel;
       ack.code = code;

@@ -36,8 +36,8 @@ bool Partition::should_stand(io::Time now, io::Duration& wait) const {
 // Does all that only the log has read back?
 io::Task<bool> Partition::sound() {
   Unreadable bad = co_await unreadable_blocks(false);
-  if (bad.blocks.empty()) co_return true;
-  if (!bad.failed_read.ok()) {  // nothing is known to be bad: it stands again
+  if (bad.blocks.empty() && bad.failed_read.ok()) co_return true;
+  if (bad.blocks.empty()) {  // nothing is known to be bad: it stands again
     waits.set(Wait::promotion, "this head's log cannot be read: " + bad.failed_read.text());
     co_return false;
   }

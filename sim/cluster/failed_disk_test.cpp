@@ -6,6 +6,7 @@ namespace {
 
 class FailedDisk : public UnitTest {
  protected:
+  explicit FailedDisk(std::uint32_t copies = 3) : UnitTest(copies) {}
   DiskFaults& faults(NodeId head, const char* file = "log-data") { return sim_.disk(node(head)).faults_of[file]; }
   void heal(NodeId head) { sim_.disk(node(head)).faults_of.clear(); }
   // Not waited for: it is told what has become of it.
@@ -128,6 +129,53 @@ TEST_F(FailedDisk, AReadIsAskedAgainWhileNoCopyCanBeRead) {
   for (NodeId n : heads) heal(n);
   sim_.run_for(10s);
   EXPECT_EQ(*answer, "A");
+}
+
+// A sector that stays unreadable is lost, and says so in the end: what waits for it goes on.
+TEST_F(FailedDisk, AReadThatKeepsFailingEverywhereIsAnErrorInTheEnd) {
+  write(0, 4, 'A');
+  ASSERT_TRUE(all_required());
+  std::vector<NodeId> heads = designation().members();
+  power_off(heads);
+  power_on(heads);
+  sim_.run_for(15s);
+  ASSERT_TRUE(all_required());
+  for (NodeId n : heads) faults(n).read_error = 1;
+  auto answer = begin_read(0);
+  sim_.run_for(30s);
+  EXPECT_EQ(*answer, "") << "it may come back";
+  sim_.run_for(170s);
+  EXPECT_NE(answer->find("cannot be read here nor from another replica"), std::string::npos) << *answer;
+}
+
+class FailedDiskOfTwo : public FailedDisk {
+ protected:
+  FailedDiskOfTwo() : FailedDisk(2) {}
+};
+
+TEST_F(FailedDiskOfTwo, ReadsGoOnThoughAReservesLogHasFailed) {
+  write(0, 4, 'A');
+  ASSERT_EQ(designation().required.size(), 2u);
+  auto done = write_while_it_fails(designation().reserves[0], "log-data");
+  auto answer = begin_read(0);
+  sim_.run_for(500ms);  // before the client opens its session anew for want of an answer to the write: that takes a write, too
+  EXPECT_EQ(*answer, "A") << text("state") << ", " << text("reason");
+  EXPECT_FALSE(*done) << "there is no second copy of it";
+}
+
+TEST_F(FailedDiskOfTwo, TheOtherOpensWhenAPrimarysStoreHasFailed) {
+  write(0, 4, 'A');
+  ASSERT_EQ(designation().required.size(), 2u);
+  NodeId bad = designation().primary;
+  faults(bad, "meta").write_error = 1;
+  ASSERT_TRUE(unit_->control()->volumes().create({"other", 1 << 20, {2, 1}, 2}).ok());
+  sim_.run_for(1s);
+  heal(bad);
+  sim_.run_for(60s);
+  EXPECT_NE(designation().primary, bad);
+  auto answer = begin_read(0);
+  sim_.run_for(10s);
+  EXPECT_EQ(*answer, "A") << text("state") << ", " << text("reason");
 }
 
 }  // namespace
