@@ -250,7 +250,10 @@ io::Task<Result<Buffer>> Partition::payload(RecordPtr record, std::uint32_t firs
 Code Partition::failed_read_means(const Record& record, std::uint32_t first, std::uint32_t count) {
   if (broken(Switch::failed_read_is_loss)) return Code::corrupt;
   io::Time now = ctx.world.now();
-  std::erase_if(failed_reads_, [&](const auto& f) { return now - f.second.last > kReadsFailForgotten; });
+  if (now > forget_failed_reads_) {  // not each time: of a disk that reads nothing there are many
+    forget_failed_reads_ = now + kReadsFailPatience;
+    std::erase_if(failed_reads_, [&](const auto& f) { return now - f.second.last > kReadsFailForgotten; });
+  }
   FailedReads& f = failed_reads_.try_emplace(std::tuple(record.epoch(), record.lsn(), first, count), FailedReads{now, now}).first->second;
   f.last = now;
   return now - f.since < kReadsFailPatience ? Code::io_error : Code::corrupt;

@@ -141,6 +141,7 @@ class Partition {
     io::Time since, last;
   };
   std::map<std::tuple<Epoch, Lsn, std::uint32_t, std::uint32_t>, FailedReads> failed_reads_;  // by record, first block and blocks
+  io::Time forget_failed_reads_{};
   io::Task<bool> sound();
   void become_stranger(const Designation& d);
   Status refused(SyncTurn turn) const;
