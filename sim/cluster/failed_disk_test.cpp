@@ -28,6 +28,18 @@ class FailedDisk : public UnitTest {
     sim_.world(client_node_).spawn("read", task(*client_, lba, answer));
     return answer;
   }
+  // After a restart of all heads the payload is in no memory, and then no disk reads.
+  std::shared_ptr<std::string> read_what_no_disk_reads() {
+    write(0, 4, 'A');
+    EXPECT_TRUE(all_required());
+    std::vector<NodeId> heads = designation().members();
+    power_off(heads);
+    power_on(heads);
+    sim_.run_for(15s);
+    EXPECT_TRUE(all_required());
+    for (NodeId n : heads) faults(n).read_error = 1;
+    return begin_read(0);
+  }
   // The disk is well again after a second; what has failed meanwhile is not.
   std::shared_ptr<bool> write_while_it_fails(NodeId head, const char* file) {
     faults(head, file).write_error = 1;
@@ -116,32 +128,16 @@ TEST_F(FailedDisk, AHeadThatIsAloneOpensWhenItsDiskReadsAgain) {
 }
 
 TEST_F(FailedDisk, AReadIsAskedAgainWhileNoCopyCanBeRead) {
-  write(0, 4, 'A');
-  ASSERT_TRUE(all_required());
-  std::vector<NodeId> heads = designation().members();
-  power_off(heads);
-  power_on(heads);
-  sim_.run_for(15s);
-  ASSERT_TRUE(all_required());
-  for (NodeId n : heads) faults(n).read_error = 1;
-  auto answer = begin_read(0);
+  auto answer = read_what_no_disk_reads();
   sim_.run_for(300ms);
-  for (NodeId n : heads) heal(n);
+  for (NodeId n : designation().members()) heal(n);
   sim_.run_for(10s);
   EXPECT_EQ(*answer, "A");
 }
 
 // A sector that stays unreadable is lost, and says so in the end: what waits for it goes on.
 TEST_F(FailedDisk, AReadThatKeepsFailingEverywhereIsAnErrorInTheEnd) {
-  write(0, 4, 'A');
-  ASSERT_TRUE(all_required());
-  std::vector<NodeId> heads = designation().members();
-  power_off(heads);
-  power_on(heads);
-  sim_.run_for(15s);
-  ASSERT_TRUE(all_required());
-  for (NodeId n : heads) faults(n).read_error = 1;
-  auto answer = begin_read(0);
+  auto answer = read_what_no_disk_reads();
   sim_.run_for(30s);
   EXPECT_EQ(*answer, "") << "it may come back";
   sim_.run_for(170s);
