@@ -11,7 +11,6 @@ namespace {
 constexpr std::size_t kMaxAddress = 512;
 constexpr std::size_t kMaxDevices = 1024;
 constexpr std::size_t kMaxNodes = 10'000;
-constexpr std::size_t kMaxReport = 16 << 20;  // as a frame
 
 std::string text(const flatbuffers::String* s) { return s ? s->str() : std::string(); }
 
@@ -242,7 +241,7 @@ io::Task<void> Registry::ping(NodeId id, io::Duration timeout) {
   if (pong == nullptr) co_return;
   Node& n = it->second;
   n.last_heard = world_.now();
-  if (pong->report() && pong->report()->size() <= kMaxReport) {
+  if (pong->report() && pong->report()->size() <= wire::kMaxBodyBytes) {
     n.report = pong->report()->str();
     n.report_time = n.last_heard;
   }

@@ -139,16 +139,16 @@ SwapAnswer Store::propose(NodeId source, Revision expected, const Designation& p
 }
 
 // A partition that is larger than this copy of the store knows: its volume has been made larger since, and is as large as what is signed says.
-Status Store::grown_by(const Designation& found, const Designation& stored, Change& c) const {
-  if (found.blocks == stored.blocks) return Status();
+bool Store::size_fits(const Designation& found, const Designation& stored, Change& c) const {
+  if (found.blocks == stored.blocks) return true;
   auto v = image_.volumes.find(volume_of(found.vp));
-  if (found.blocks < stored.blocks || v == image_.volumes.end()) return Status(Code::diverged, "another size");
+  if (found.blocks < stored.blocks || v == image_.volumes.end()) return false;
   Volume grown = v->second;
-  if (found.blocks <= grown.blocks_of(index_of(found.vp))) return Status();
-  if (found.blocks > grown.vp_bytes / kBlockBytes || index_of(found.vp) + 1 != grown.vps()) return Status(Code::diverged, "another size");
+  if (found.blocks <= grown.blocks_of(index_of(found.vp))) return true;
+  if (found.blocks > grown.vp_bytes / kBlockBytes || index_of(found.vp) + 1 != grown.vps()) return false;
   grown.bytes = index_of(found.vp) * grown.vp_bytes + found.blocks * kBlockBytes;
   c.volumes.push_back(grown);
-  return Status();
+  return true;
 }
 
 Status Store::adopt(const Designation& found) {
@@ -165,8 +165,7 @@ Status Store::adopt(const Designation& found) {
   // A new history begins with a new epoch, by the word of an operator that this copy of the store has not heard.
   bool another_history = found.history != stored.history && found.epoch == stored.epoch;
   Change c;
-  Status larger = grown_by(found, stored, c);
-  if (another_history || found.layout != stored.layout || !larger.ok())
+  if (another_history || found.layout != stored.layout || !size_fits(found, stored, c))
     return Status(Code::diverged, "VP " + std::to_string(found.vp) + ": another history, layout or size");
   c.swaps.push_back({found.vp, stored.revision});
   c.designations.push_back(found);

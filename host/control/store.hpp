@@ -165,7 +165,7 @@ class Store {
   Image image_;
 
  private:
-  Status grown_by(const Designation& found, const Designation& stored, Change& c) const;
+  bool size_fits(const Designation& found, const Designation& stored, Change& c) const;
   void sign(Designation& d, const Change& change) const;
   std::shared_ptr<const wire::Signer> signer_;
 };

@@ -10,17 +10,31 @@ class RestoredStore : public UnitTest {
   // place, and the head that was let go is the only one there.
   void set_back(bool mark_too = false) {
     write(0, 8, 'A');
+    control::Image copy = copy_and_let_one_go();
+    write(0, 4, 'B');
+    ASSERT_EQ(designation().required.size(), 2u);
+    put_in_place(copy, mark_too);
+    sim_.restart(node(behind_));
+    sim_.run_for(15s);
+  }
+  control::Image copy_and_let_one_go() {
     control::Image copy = unit_->copy_of_store();
     behind_ = designation().reserves[1], first_ = designation().primary, second_ = designation().reserves[0];
     sim_.crash(node(behind_), Crash::power);
-    write(0, 4, 'B');
-    ASSERT_EQ(designation().required.size(), 2u);
+    return copy;
+  }
+  void put_in_place(const control::Image& copy, bool mark_too = false) {
     sim_.run_for(500ms);
     for (Node n : {node(first_), node(second_), unit_->control_node()}) sim_.crash(n, Crash::power);
     unit_->restore_store(copy, mark_too);
     sim_.restart(unit_->control_node());
-    sim_.restart(node(behind_));
-    sim_.run_for(15s);
+  }
+  Status resize(std::uint64_t bytes) {
+    std::optional<Status> done;
+    auto task = [](control::Control& c, std::uint64_t bytes, std::optional<Status>& done) -> Task<void> { done = (co_await c.volumes().resize("v", bytes)).status(); };
+    sim_.world(unit_->control_node()).spawn("resize", task(*unit_->control(), bytes, done));
+    EXPECT_TRUE(sim_.run_until([&] { return done.has_value(); }, 60s));
+    return done.value_or(Status(Code::timed_out, "no answer"));
   }
   bool opened(NodeId head) { return unit_->head(head)->digest(designation().vp)->primary_open; }
 
@@ -56,27 +70,19 @@ TEST_F(RestoredStore, WhoWasToldOfLaterChangesTellsWhenTheMarkWasSetBackToo) {
 // Requirement: P-5.2
 TEST_F(RestoredStore, WhatAGrownVolumesHeadsKnowIsTakenOver) {
   write(0, 4, 'A');
-  control::Image copy = unit_->copy_of_store();
-  NodeId first = designation().primary, second = designation().reserves[0], behind = designation().reserves[1];
-  sim_.crash(node(behind), Crash::power);
+  control::Image copy = copy_and_let_one_go();
   write(0, 2, 'B');
-  bool grown = false;
-  auto grow = [](control::Control& c, bool& g) -> Task<void> { g = (co_await c.volumes().resize("v", 128 * kBlockBytes)).ok(); };
-  sim_.world(unit_->control_node()).spawn("grow", grow(*unit_->control(), grown));
-  ASSERT_TRUE(sim_.run_until([&] { return grown; }, 30s));
+  ASSERT_TRUE(resize(128 * kBlockBytes).ok());
   write(0, 4, 'B');
-  sim_.run_for(500ms);
-  for (Node n : {node(first), node(second), unit_->control_node()}) sim_.crash(n, Crash::power);
-  unit_->restore_store(copy, false);
-  sim_.restart(unit_->control_node());
-  power_on({first, second});
+  put_in_place(copy);
+  power_on({first_, second_});
   sim_.run_for(8s);
-  power_off({first, second});
+  power_off({first_, second_});
   sim_.run_for(1s);
-  sim_.restart(node(behind));
+  sim_.restart(node(behind_));
   sim_.run_for(15s);
-  EXPECT_FALSE(opened(behind)) << "it lacks what was acknowledged without it";
-  power_on({first, second});
+  EXPECT_FALSE(opened(behind_)) << "it lacks what was acknowledged without it";
+  power_on({first_, second_});
   ASSERT_TRUE(all_required());
   EXPECT_EQ(contents().substr(0, 4), "BBBB");
   EXPECT_EQ(unit_->store().find_volume("v")->bytes, 128 * kBlockBytes);
@@ -88,47 +94,35 @@ TEST_F(RestoredStore, APartitionThatTheStoreHasNeverKnownIsNotMadeAnew) {
   write(0, 4, 'A');
   control::Image copy = unit_->copy_of_store();
   const std::uint64_t two = unit_->store().find_volume("v")->vp_bytes + 64 * kBlockBytes;
-  std::optional<Status> resized;
-  auto resize = [](control::Control& c, std::uint64_t bytes, std::optional<Status>& s) -> Task<void> { s = (co_await c.volumes().resize("v", bytes)).status(); };
-  auto try_resize = [&](std::uint64_t bytes) {
-    resized.reset();
-    sim_.world(unit_->control_node()).spawn("resize", resize(*unit_->control(), bytes, resized));
-    EXPECT_TRUE(sim_.run_until([&] { return resized.has_value(); }, 60s));
-    return *resized;
-  };
-  ASSERT_TRUE(try_resize(two).ok());
+  ASSERT_TRUE(resize(two).ok());
   sim_.run_for(1s);
   sim_.crash(unit_->control_node(), Crash::power);
   unit_->restore_store(copy, false);
   sim_.restart(unit_->control_node());
   sim_.run_for(10s);
   EXPECT_TRUE(unit_->store().lost);
-  EXPECT_EQ(try_resize(two).code(), Code::degraded);
+  EXPECT_EQ(resize(two).code(), Code::degraded);
   bool rebuilt = false;
   auto rebuild = [](control::Control& c, bool& done) -> Task<void> { done = (co_await c.volumes().rebuild(false, false)).ok(); };
   sim_.world(unit_->control_node()).spawn("rebuild", rebuild(*unit_->control(), rebuilt));
   ASSERT_TRUE(sim_.run_until([&] { return rebuilt; }, 60s));
   EXPECT_EQ(unit_->store().find_volume("v")->bytes, two);
   EXPECT_FALSE(unit_->store().lost);
-  EXPECT_TRUE(try_resize(two + 64 * kBlockBytes).ok()) << resized->to_string();
+  Status again = resize(two + 64 * kBlockBytes);
+  EXPECT_TRUE(again.ok()) << again.to_string();
 }
 
 // Requirement: P-5.2 switch=unheard-counts-as-heard
 TEST_F(RestoredStore, AHeadWhoseKnowledgeCannotBeTakenOverHasNotBeenHeard) {
   write(0, 4, 'A');
-  control::Image copy = unit_->copy_of_store();
-  NodeId first = designation().primary, second = designation().reserves[0], behind = designation().reserves[1];
-  sim_.crash(node(behind), Crash::power);
+  control::Image copy = copy_and_let_one_go();
   write(0, 4, 'B');
-  sim_.run_for(500ms);
-  for (Node n : {node(first), node(second), unit_->control_node()}) sim_.crash(n, Crash::power);
   for (auto& [vp, d] : copy.designations) d.layout = {3, 1};  // as if another volume had had its number
-  unit_->restore_store(copy, false);
-  sim_.restart(unit_->control_node());
-  power_on({first, second});
+  put_in_place(copy);
+  power_on({first_, second_});
   sim_.run_for(8s);
-  power_off({first, second});
-  sim_.restart(node(behind));
+  power_off({first_, second_});
+  sim_.restart(node(behind_));
   sim_.run_for(15s);
   EXPECT_FALSE(unit_->control()->volumes().doubting(designation().vp).empty());
 }
