@@ -139,6 +139,12 @@ Plan plan_rebuild(const Registry& registry, const Image& image, const Findings& 
   Change& c = plan.change;
   plan.waiting = !found.silent.empty();
   for (const std::string& n : found.silent) plan.left.push_back(n + " did not answer: run this again when it does");
+  bool all_heads = found.silent.empty();
+  for (const auto& [id, n] : registry.nodes()) {
+    if (!image.older || !n.is("head") || found.heads.contains(id)) continue;
+    all_heads = false;
+    if (!n.connected()) plan.left.push_back(n.row.name + " is not up: it may hold partitions that this older copy of the store has not heard of; run this again when it is");
+  }
   std::map<VolumeId, std::vector<const Designation*>> volumes;
   std::map<VpId, Designation> vps = greatest(registry, image, found, verifier, plan);
   for (const auto& [vp, d] : vps) {
@@ -189,6 +195,7 @@ Plan plan_rebuild(const Registry& registry, const Image& image, const Findings& 
   c.next_volume = next;
   c.rebuilt_below = next;
   c.lost = plan.waiting && !accept_loss;
+  if (image.older) c.older = !all_heads && !accept_loss;
   if (!c.designations.empty()) reached(Path::store_rebuilt);
   return plan;
 }

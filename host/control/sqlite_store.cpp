@@ -221,6 +221,8 @@ Status SqliteStore::load() {
     if (s.text(0) == "sequence") image_.sequence = s.number(1);
     if (s.text(0) == "next_volume") image_.next_volume = s.number(1);
     if (s.text(0) == "lost") image_.lost = s.number(1) != 0;
+    if (s.text(0) == "older") image_.older = s.number(1) != 0;
+    if (s.text(0) == "forgotten_from") image_.forgotten_from = s.number(1);
     if (s.text(0) == "rebuilt_below") image_.rebuilt_below = s.number(1);
   });
   each("SELECT id, name, bytes, vp_bytes, k, m, copies, removing FROM volumes", [&](Statement& s) {
@@ -291,8 +293,13 @@ Status SqliteStore::write(const Change& c) {
   if (c.sequence)
     exec("UPDATE counters SET value = ? WHERE name = 'sequence'", [&](Statement& s) { s.bind(*c.sequence); });
   // Not there in a store that was never lost.
-  if (c.lost) exec("INSERT OR REPLACE INTO counters VALUES('lost', ?)", [&](Statement& s) { s.bind(std::uint64_t{*c.lost}); });
-  if (c.rebuilt_below) exec("INSERT OR REPLACE INTO counters VALUES('rebuilt_below', ?)", [&](Statement& s) { s.bind(*c.rebuilt_below); });
+  auto keep = [&](const char* name, auto value) {
+    if (value) exec("INSERT OR REPLACE INTO counters VALUES(?, ?)", [&](Statement& s) { s.bind(name), s.bind(std::uint64_t{*value}); });
+  };
+  keep("lost", c.lost);
+  keep("older", c.older);
+  keep("forgotten_from", c.forgotten_from);
+  keep("rebuilt_below", c.rebuilt_below);
   for (VpId vp : c.doubts) exec("INSERT OR REPLACE INTO doubted VALUES(?)", [&](Statement& s) { s.bind(vp); });
   for (const auto* gone : {&c.erase_doubts, &c.erase_designations})
     for (VpId vp : *gone) exec("DELETE FROM doubted WHERE vp = ?", [&](Statement& s) { s.bind(vp); });

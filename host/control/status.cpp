@@ -258,6 +258,8 @@ json::array alarms_json(const Control& control) {
   }
   if (control.store().image().lost)
     out.emplace_back("the store is not the one that the unit had: heads hold volumes that it does not know; `luge control rebuild` takes them up");
+  else if (control.store().image().older)
+    out.emplace_back("the store is an older copy: no volume gets new partitions before `luge control rebuild` has asked all heads what they hold");
   return out;
 }
 

@@ -7,6 +7,9 @@
 #include "switches/switches.hpp"
 
 namespace luge::control {
+namespace {
+constexpr VolumeId kIdsLeftOut = 1 << 16;  // of 2^48
+}
 
 const Volume* Image::find_volume(const std::string& name) const {
   for (const auto& [id, v] : volumes)
@@ -37,6 +40,8 @@ void apply(Image& image, const Change& c) {
   if (c.incarnation) image.incarnation = *c.incarnation;
   if (c.sequence) image.sequence = *c.sequence;
   if (c.lost) image.lost = *c.lost;
+  if (c.older) image.older = *c.older;
+  if (c.forgotten_from) image.forgotten_from = *c.forgotten_from;
   if (c.rebuilt_below) image.rebuilt_below = *c.rebuilt_below;
   for (VpId vp : c.doubts) image.doubted.insert(vp);
   for (VpId vp : c.erase_doubts) image.doubted.erase(vp);
@@ -90,6 +95,11 @@ Status Store::doubt_everything(std::uint64_t next, const StoreMark& newest) {
   Change c;
   c.incarnation = next;
   c.sequence = newest.sequence;
+  c.older = true;
+  // A volume counts once at least in the sequence; ids whose volume could not be stored do not.
+  VolumeId given_out = std::max(newest.sequence, image_.sequence) - image_.sequence + kIdsLeftOut;
+  c.forgotten_from = image_.forgotten_from ? std::min(image_.forgotten_from, image_.next_volume) : image_.next_volume;
+  c.next_volume = c.rebuilt_below = image_.next_volume + given_out;
   for (const auto& [vp, d] : image_.designations) c.doubts.push_back(vp);
   reached(Path::store_doubted);
   return commit(c);

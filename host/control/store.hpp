@@ -84,11 +84,20 @@ struct Image {
   std::set<Removal> removals;
   Sandboxes sandboxes;
   bool lost = false;              ///< heads hold volumes that this store has never known: it stands in the place of one that is gone (rebuild.hpp)
-  VolumeId rebuilt_below = 0;     ///< a volume below this that is not here may be one that nobody has told of yet, not one that was removed
+  bool older = false;             ///< a copy was put in the place of a later one: volumes may have partitions that it has not heard of
+  VolumeId forgotten_from = 0;    ///< a volume from this on and
+  VolumeId rebuilt_below = 0;     ///< below this that is not here may be one that nobody has told of yet, not one that was removed
   std::set<VpId> doubted;         ///< an older copy may have forgotten who serves them: nothing is proposed for them
 
   /// Was there such a volume, and is it gone for good? Else nobody knows.
-  bool removed(VolumeId id) const { return !lost && id < next_volume && id >= rebuilt_below && !volumes.contains(id); }
+  bool removed(VolumeId id) const {
+    return !lost && id < next_volume && (id < forgotten_from || id >= rebuilt_below) && !volumes.contains(id);
+  }
+  /// May there be such a partition, although there is no designation of it? Whoever holds it must not forget it.
+  bool unheard_of(VpId vp) const {
+    auto v = volumes.find(volume_of(vp));
+    return v == volumes.end() ? !removed(volume_of(vp)) : !v->second.removing && index_of(vp) >= v->second.vps();
+  }
   const Volume* find_volume(const std::string& name) const;  ///< not those being removed
 };
 
@@ -115,7 +124,8 @@ struct Change {
   std::optional<std::uint64_t> sequence;     ///< Store::commit goes on behind it
   std::vector<VpId> doubts, erase_doubts;
   std::optional<bool> lost;
-  std::optional<VolumeId> rebuilt_below;
+  std::optional<bool> older;
+  std::optional<VolumeId> forgotten_from, rebuilt_below;
 };
 
 /// Kept beside the store and not with it, so that an old copy of the store is known for what it is.
@@ -144,7 +154,8 @@ class Store {
   /// invalid: check_proposal() refuses it.
   SwapAnswer propose(NodeId source, Revision expected, const Designation& proposed);
   /// This is an older copy: `newest` is later than what it holds, or of another incarnation. From now on it is another store, with
-  /// the incarnation `next`, and every VP is doubted until clear_doubt() (protocol 5.2).
+  /// the incarnation `next`, every VP is doubted until clear_doubt() (protocol 5.2), and it is `older`: ids of volumes that the later
+  /// one may have given out are left out.
   bool behind(const StoreMark& newest) const { return newest.incarnation != image_.incarnation || newest.sequence > image_.sequence; }
   Status doubt_everything(std::uint64_t next, const StoreMark& newest);
   bool doubted(VpId vp) const { return image_.doubted.contains(vp); }

@@ -354,6 +354,9 @@ TEST_F(SqliteTest, AnOlderCopyOfTheDatabaseIsDoubted) {
     EXPECT_TRUE((*store)->doubted(kVp)) << "also after another start";
     incarnation = (*store)->image().incarnation;
     EXPECT_EQ(incarnation, 8u) << "it is another store";
+    EXPECT_TRUE((*store)->image().older);
+    EXPECT_FALSE((*store)->image().removed((*store)->image().next_volume - 1)) << "the later one may have had it";
+    EXPECT_TRUE((*store)->image().unheard_of(make_vp(volume_of(kVp) + 5, 0)));
     Designation next = first_designation();
     next.revision = 2;
     next.required = {11, 12};

@@ -177,6 +177,8 @@ io::Task<Result<Volume>> Volumes::resize(std::string name, std::uint64_t bytes) 
   grown.bytes = bytes;
   Change c;
   c.volumes.push_back(grown);
+  if (store_.image().older && grown.vps() > v->vps() && !broken(Switch::older_store_makes_partitions))
+    co_return Status(Code::degraded, "the store is an older copy: it may not know of partitions that " + name + " has got since. Start all heads, then `luge control rebuild`");
   if (registry_.alive("head").size() < grown.copies && grown.vps() > v->vps())
     co_return Status(Code::degraded, "new partitions need " + std::to_string(grown.copies) + " heads that are up");
   place(grown, v->vps(), c);
@@ -372,17 +374,14 @@ void Volumes::adopt(const Node& node, const fbs::Designation& found) {
   Designation d = Designation::from(found);
   auto it = store_.image().designations.find(d.vp);
   if (it == store_.image().designations.end()) {
-    VolumeId id = volume_of(d.vp);
-    if (!store_.image().removed(id) && !store_.image().volumes.contains(id)) {
-      // The store is older than its unit. At least no id may be given out twice.
-      note_lost(node.row.name + " holds VP " + std::to_string(d.vp) + ", which this store has never known");
-      Change c;
-      c.next_volume = std::max(store_.image().next_volume, id + 1);
-      if (Status s = store_.commit(c); !s.ok()) logging::error("{}", s.to_string());
-    }
-    auto v = store_.image().volumes.find(id);
-    if (v != store_.image().volumes.end() && !v->second.removing && index_of(d.vp) >= v->second.vps())
-      note_lost(node.row.name + " holds partition " + std::to_string(index_of(d.vp)) + " of volume " + v->second.name + ", which this store has never known");
+    if (!store_.image().unheard_of(d.vp)) return;
+    auto v = store_.image().volumes.find(volume_of(d.vp));
+    std::string what = v == store_.image().volumes.end() ? "VP " + std::to_string(d.vp) : "partition " + std::to_string(index_of(d.vp)) + " of volume " + v->second.name;
+    note_lost(node.row.name + " holds " + what + ", which this store has never known");
+    if (volume_of(d.vp) < store_.image().next_volume) return;
+    Change c;  // at least no id may be given out twice
+    c.next_volume = volume_of(d.vp) + 1;
+    if (Status s = store_.commit(c); !s.ok()) logging::error("{}", s.to_string());
     return;
   }
   if (!d.newer_than(it->second)) return;
@@ -480,10 +479,9 @@ wire::Frame Volumes::lookup_vp(const Node& from, const wire::Frame& request) {
   const auto* r = request.as<fbs::LookupVp>();
   if (r == nullptr) return refusal<fbs::VpView>(wire::Kind::vp_view, bad_request("look-up"));
   // Whoever hears not_found forgets what it has of it.
-  VolumeId id = volume_of(r->vp());
-  if (!store_.image().volumes.contains(id) && !store_.image().removed(id))
+  if (store_.image().unheard_of(r->vp()))
     return refusal<fbs::VpView>(wire::Kind::vp_view, Status(Code::unavailable, "this store has not heard of VP " + std::to_string(r->vp()) + ": the one that had was lost"));
-  if (gone(id) || !store_.image().designations.contains(r->vp()))
+  if (gone(volume_of(r->vp())) || !store_.image().designations.contains(r->vp()))
     return refusal<fbs::VpView>(wire::Kind::vp_view,
                                 Status(Code::not_found, "no VP " + std::to_string(r->vp()) + " in this unit"));
   return wire::make_frame(wire::Kind::vp_view, [&](flatbuffers::FlatBufferBuilder& b) { return view(b, r->vp()); });

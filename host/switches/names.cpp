@@ -12,7 +12,7 @@ std::string_view switch_name(Switch s) {
       "merge-without-block-lock", "ack-before-shrink", "join-before-acks", "acknowledges-one-copy", "union-forgotten", "replacement-joins-at-once",
       "last-copy-moves", "latency-not-relative", "latency-floor-ignored", "slow-without-revision", "slow-never-restored", "slow-below-min-copies", "slow-member-cut-off", "slow-primary-kept",
       "longest-log-by-length",
-      "blank-promoted", "truncate-not-durable", "open-before-all-hold-tail", "restarted-primary-keeps-epoch", "old-epoch-taken", "heard-primary-denied", "writes-wait-for-flush", "flush-triggers-ignored", "silent-while-asking", "log-never-grows", "full-store-fails-log", "failed-read-is-loss", "failed-log-answers", "stuck-member-awaited", "unheard-counts-as-heard", "idle-images-stay", "sync-waits-for-space", "late-sync-taken", "history-unchecked", "reads-unconfirmed", "lease-from-receipt", "lease-of-any-one",
+      "blank-promoted", "truncate-not-durable", "open-before-all-hold-tail", "restarted-primary-keeps-epoch", "old-epoch-taken", "heard-primary-denied", "writes-wait-for-flush", "flush-triggers-ignored", "silent-while-asking", "log-never-grows", "full-store-fails-log", "failed-read-is-loss", "failed-log-answers", "stuck-member-awaited", "unheard-counts-as-heard", "older-store-makes-partitions", "idle-images-stay", "sync-waits-for-space", "late-sync-taken", "history-unchecked", "reads-unconfirmed", "lease-from-receipt", "lease-of-any-one",
       "lease-forgotten-at-restart",
       "unconditional-index-record", "retry-on-same-slots", "free-without-generation", "no-sled-fence", "sled-forgets-fences",
       "segment-generation-unchecked", "suspect-promoted", "torn-end-forgotten", "reuse-before-image", "index-without-reserve",

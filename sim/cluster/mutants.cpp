@@ -68,6 +68,7 @@ const std::map<Switch, const char*> kNotReached = {
     {Switch::failed_log_answers, "a head whose disk gave errors is restarted at the heal; sim_failed_disk_test"},
     {Switch::stuck_member_awaited, "a disk that hangs answers at the heal; sim_failed_disk_test"},
     {Switch::unheard_counts_as_heard, "all that heads of a seed know can be taken over; sim_store_test"},
+    {Switch::older_store_makes_partitions, "no seed makes a volume larger; sim_store_test"},
     {Switch::slow_never_restored, "a smaller set is no error; sim_latency_test"},
     {Switch::slow_below_min_copies, "too few copies stop the writes, and the heal comes; sim_latency_test"},
     {Switch::slow_member_cut_off, "who gets no records is caught up with after the heal; sim_latency_test"},

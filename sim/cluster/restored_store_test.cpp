@@ -6,6 +6,7 @@ namespace {
 
 class RestoredStore : public UnitTest {
  protected:
+  explicit RestoredStore(std::uint32_t heads = 3) : UnitTest(3, 4 << 20, {}, heads) {}
   // A copy is taken, then one head is let go and a write acknowledged without it. Those who know are switched off, the copy is put in
   // place, and the head that was let go is the only one there.
   void set_back(bool mark_too = false) {
@@ -35,6 +36,12 @@ class RestoredStore : public UnitTest {
     sim_.world(unit_->control_node()).spawn("resize", task(*unit_->control(), bytes, done));
     EXPECT_TRUE(sim_.run_until([&] { return done.has_value(); }, 60s));
     return done.value_or(Status(Code::timed_out, "no answer"));
+  }
+  void rebuild() {
+    bool done = false;
+    auto task = [](control::Control& c, bool& done) -> Task<void> { done = (co_await c.volumes().rebuild(false, false)).ok(); };
+    sim_.world(unit_->control_node()).spawn("rebuild", task(*unit_->control(), done));
+    ASSERT_TRUE(sim_.run_until([&] { return done; }, 60s));
   }
   bool opened(NodeId head) { return unit_->head(head)->digest(designation().vp)->primary_open; }
 
@@ -102,14 +109,46 @@ TEST_F(RestoredStore, APartitionThatTheStoreHasNeverKnownIsNotMadeAnew) {
   sim_.run_for(10s);
   EXPECT_TRUE(unit_->store().lost);
   EXPECT_EQ(resize(two).code(), Code::degraded);
-  bool rebuilt = false;
-  auto rebuild = [](control::Control& c, bool& done) -> Task<void> { done = (co_await c.volumes().rebuild(false, false)).ok(); };
-  sim_.world(unit_->control_node()).spawn("rebuild", rebuild(*unit_->control(), rebuilt));
-  ASSERT_TRUE(sim_.run_until([&] { return rebuilt; }, 60s));
+  rebuild();
   EXPECT_EQ(unit_->store().find_volume("v")->bytes, two);
   EXPECT_FALSE(unit_->store().lost);
   Status again = resize(two + 64 * kBlockBytes);
   EXPECT_TRUE(again.ok()) << again.to_string();
+}
+
+class RestoredStoreOfSix : public RestoredStore {
+ protected:
+  RestoredStoreOfSix() : RestoredStore(6) {}
+};
+
+// The heads of a partition that the older copy has not heard of are not there when the volume is to be made larger.
+// Requirement: P-5.2 switch=older-store-makes-partitions
+TEST_F(RestoredStoreOfSix, NoPartitionIsMadeBeforeAllHeadsHaveSaidWhatTheyHold) {
+  control::Image copy = unit_->copy_of_store();
+  const std::uint64_t two = unit_->store().find_volume("v")->vp_bytes + kBlocks * kBlockBytes;
+  ASSERT_TRUE(resize(two).ok());
+  ASSERT_TRUE(unit_->control()->volumes().create({"w", kBlockBytes, {2, 1}, 3}).ok());
+  const VolumeId v = unit_->store().find_volume("v")->id, w = unit_->store().find_volume("w")->id;
+  const control::Designation before = unit_->store().designations.at(make_vp(v, 1));
+  sim_.run_for(1s);
+  power_off(before.members());
+  sim_.crash(unit_->control_node(), Crash::power);
+  unit_->restore_store(copy, false);
+  sim_.restart(unit_->control_node());
+  sim_.run_for(10s);
+  EXPECT_EQ(resize(two).code(), Code::degraded);
+  ASSERT_TRUE(unit_->control()->volumes().create({"x", kBlockBytes, {2, 1}, 3}).ok());
+  EXPECT_GT(unit_->store().find_volume("x")->id, w) << "heads that are not there may hold a volume of that number";
+  rebuild();
+  EXPECT_EQ(resize(two).code(), Code::degraded) << "three heads have not been asked";
+  power_on(before.members());
+  sim_.run_for(10s);
+  rebuild();
+  ASSERT_TRUE(unit_->store().designations.contains(before.vp));
+  EXPECT_EQ(unit_->store().designations.at(before.vp).history, before.history);
+  EXPECT_TRUE(unit_->store().volumes.contains(w));
+  Status larger = resize(two + kBlocks * kBlockBytes);
+  EXPECT_TRUE(larger.ok()) << larger.to_string();
 }
 
 // Requirement: P-5.2 switch=unheard-counts-as-heard
