@@ -45,6 +45,8 @@ struct Record {
   LogPoint point() const { return {epoch(), lsn()}; }
 };
 using RecordPtr = std::shared_ptr<Record>;
+/// Is it one of those that make up an image?
+inline bool is_image(const Record& r) { return r.kind() == RecordKind::image_begin || r.kind() == RecordKind::image_part || r.kind() == RecordKind::image_end; }
 
 /// A client request's identity in its record; zeros for records that are no request.
 struct RequestId {

@@ -225,15 +225,16 @@ void SegmentLog::start() {
 
 void SegmentLog::append(RecordPtr record) {
   queued_bytes_ += area_bytes(*record) + record->payload.size();
-  queue_.push_back(std::move(record));
-  if (queue_.size() == 1) wake_.notify_all();
+  std::deque<RecordPtr>& queue = is_image(*record) && !broken(Switch::images_wait_in_line) ? images_ : queue_;
+  queue.push_back(std::move(record));
+  if (queue.size() == 1) wake_.notify_all();
 }
 
-std::vector<RecordPtr> SegmentLog::take_batch() {
+std::vector<RecordPtr> SegmentLog::take_batch(std::deque<RecordPtr>& queue) {
   std::vector<RecordPtr> batch;
   std::size_t payload = 0, header = sizeof(BatchHeader);
-  while (!queue_.empty()) {
-    const Record& r = *queue_.front();
+  while (!queue.empty()) {
+    const Record& r = *queue.front();
     std::size_t h = area_bytes(r) + sizeof(CommitEntry);
     std::uint64_t quarter = options_.segment_bytes / 4;  // a batch never spans segments
     if (!batch.empty() && (payload + r.payload.size() > std::min<std::uint64_t>(kBatchPayload, quarter) ||
@@ -242,8 +243,8 @@ std::vector<RecordPtr> SegmentLog::take_batch() {
     payload += r.payload.size();
     header += h;
     queued_bytes_ -= area_bytes(r) + r.payload.size();
-    batch.push_back(std::move(queue_.front()));
-    queue_.pop_front();
+    batch.push_back(std::move(queue.front()));
+    queue.pop_front();
   }
   return batch;
 }
@@ -353,7 +354,6 @@ io::Task<Status> SegmentLog::put_rows(std::vector<io::MetaStore::Change> rows) {
 }
 
 io::Task<Status> SegmentLog::next_segment() {
-  while (free_.empty()) co_await grow_or_wait();
   std::uint32_t s = *free_.begin();
   free_.erase(free_.begin());
   Segment next{segments_[s].generation + 1, next_sequence_++, previous_crc_, 0, 0, {}};
@@ -408,6 +408,26 @@ io::Task<Status> SegmentLog::erase_rest() {
   co_return Status();
 }
 
+// An eighth of the portion, and of a small one a quarter: parts of images are large and leave much of a small segment unused.
+std::size_t SegmentLog::kept_for_images() const {
+  if (options_.portion == Portion::data || broken(Switch::images_wait_in_line)) return 0;
+  return std::max<std::size_t>(segments_.size() / 8, std::min<std::size_t>(2, segments_.size() / 4));
+}
+
+// Behind what is written in the active segment, or in another one. Images that come while others wait go first.
+io::Task<Status> SegmentLog::make_place(std::uint64_t bytes, bool image) {
+  if (!has_active_)
+    if (Status s = co_await go_on_in_last(); !s.ok()) co_return s;
+  while (!has_active_ || active_offset_ + bytes > options_.segment_bytes) {
+    Status s;
+    if (free_.size() > (image ? 0 : kept_for_images())) s = co_await next_segment();
+    else if (!image && !images_.empty()) s = co_await write_batch(take_batch(images_));
+    else co_await grow_or_wait();
+    if (!s.ok()) co_return s;
+  }
+  co_return Status();
+}
+
 io::Task<Status> SegmentLog::write_batch(std::vector<RecordPtr> batch) {
   std::size_t header = sizeof(BatchHeader), payload = 0;
   for (const RecordPtr& r : batch) {
@@ -416,12 +436,7 @@ io::Task<Status> SegmentLog::write_batch(std::vector<RecordPtr> batch) {
   }
   std::uint64_t need = round_up(header, kBlockBytes) + payload;
   LUGE_CHECK(need <= options_.segment_bytes);
-  if (!has_active_)
-    if (Status s = co_await go_on_in_last(); !s.ok()) co_return s;
-  if (!has_active_ || active_offset_ + need > options_.segment_bytes) {
-    Status s = co_await next_segment();
-    if (!s.ok()) co_return s;
-  }
+  if (Status s = co_await make_place(need, is_image(*batch.front())); !s.ok()) co_return s;
   std::uint64_t offset = active_offset_;
   Buffer area = encode(batch, static_cast<std::uint32_t>(offset / kBlockBytes));
   std::uint64_t base = active_ * options_.segment_bytes;
@@ -451,11 +466,11 @@ io::Task<Status> SegmentLog::write_batch(std::vector<RecordPtr> batch) {
 
 io::Task<void> SegmentLog::writer() {
   while (!failed_) {
-    if (queue_.empty()) {
+    if (queue_.empty() && images_.empty()) {
       co_await wake_.wait();
       continue;
     }
-    std::vector<RecordPtr> batch = take_batch();
+    std::vector<RecordPtr> batch = take_batch(images_.empty() ? queue_ : images_);
     Status s = co_await write_batch(std::move(batch));
     if (!s.ok()) fail(s);
   }

@@ -19,6 +19,8 @@
 //   the same use of the segment is passed over by later recoveries.
 // - The metadata portion may grow, by whole segments: its images must fit beside one another. More than it was made with is used only after
 //   it has been written with zeros and the MetaStore says how large the portion is now.
+// - Images stand before all else that is queued, and the last segments of the metadata portion are theirs: what frees segments never waits
+//   for one that only it could free. An image tells of what is durable already, so none of what it overtakes is in it.
 // - A write error is never retried in place: failed() from then on, nothing is appended any more.
 #pragma once
 
@@ -131,6 +133,8 @@ class SegmentLog {
   };
   io::Task<void> writer();
   io::Task<Status> write_batch(std::vector<RecordPtr> batch);
+  io::Task<Status> make_place(std::uint64_t bytes, bool image);
+  std::size_t kept_for_images() const;
   std::string grown_key() const;
   std::uint64_t segments_known() const;
   io::Task<Status> next_segment();
@@ -142,7 +146,7 @@ class SegmentLog {
   io::Task<Status> erase_rest();
   bool has_damage(std::uint32_t segment, const Recovery& found) const;
   std::string row_of(const Segment& s) const;
-  std::vector<RecordPtr> take_batch();
+  std::vector<RecordPtr> take_batch(std::deque<RecordPtr>& queue);
   Buffer encode(const std::vector<RecordPtr>& batch, std::uint32_t offset_blocks);
   io::Task<Status> scan_segment(std::uint32_t number, bool last, std::optional<std::uint32_t> next_start_crc, Recovery& out);
   bool valid_batch_behind(Bytes segment, std::uint32_t number, std::uint64_t offset) const;
@@ -170,7 +174,7 @@ class SegmentLog {
   bool last_may_go_on_ = false;                  // its end has never been written down, and it has no damage
   std::uint64_t next_sequence_ = 1;
   std::uint32_t previous_crc_ = 0;
-  std::deque<RecordPtr> queue_;
+  std::deque<RecordPtr> queue_, images_;
   std::size_t queued_bytes_ = 0;
   std::uint64_t appended_bytes_ = 0, batches_ = 0;
   io::Event wake_;

@@ -239,6 +239,29 @@ TEST(SegmentLog, WhatStandsBeyondItsEndIsNeverReadAsPartOfIt) {
   for (std::size_t i = 0; i < got.size(); ++i) EXPECT_EQ(got[i], i + 1);
 }
 
+// More is queued than there is room for, and what would free segments comes last.
+// Requirement: MC-01, P-10.3 switch=images-wait-in-line
+TEST(SegmentLog, AnImageGoesBeforeWhatWaitsForASegment) {
+  Bench b(4, 8 * kSegment, 8 * kSegment);
+  for (Lsn l = 1; l <= 200; ++l) b.daemon->log->append(data_record(l, 8, 1));
+  b.sim.run_for(5s);
+  std::vector<RecordPtr> written = b.daemon->durable;
+  ASSERT_LT(written.size(), 200u);
+  std::vector<RecordPtr> image;
+  for (RecordKind kind : {RecordKind::image_begin, RecordKind::image_part, RecordKind::image_part, RecordKind::image_end}) {
+    image.push_back(make_record(1, {1, 0}, kind, 0, 0, {}, std::string(kSegment / 5, 'i'), {}));
+    b.daemon->log->append(image.back());
+  }
+  b.sim.run_for(5s);
+  for (const RecordPtr& r : image) ASSERT_TRUE(r->durable);
+  EXPECT_LT(b.daemon->durable.size(), written.size() + image.size() + kSegment / (8 * kBlockBytes)) << "the rest goes on behind the image at most";
+  for (const RecordPtr& r : written) b.daemon->log->release(r->position.segment);
+  b.sim.run_for(5s);
+  EXPECT_GT(b.daemon->durable.size(), written.size() + image.size() + 10) << "what was freed is used";
+  b.reboot();
+  EXPECT_TRUE(b.daemon->recovery.damage.empty()) << b.daemon->recovery.why;
+}
+
 TEST(SegmentLog, WhatCannotGrowWaitsAndSaysWhy) {
   Bench b(3, 4 * kSegment, 64 * kSegment);
   b.sim.disk(b.node).faults.capacity = b.file_bytes() + (1 << 20);

@@ -50,6 +50,7 @@ enum class Switch {
   stuck_member_awaited,          // 3.1: a member that answers but has nothing more durable is waited for without end
   unheard_counts_as_heard,       // 5.2: a head whose newer designation could not be adopted counts as having said what it knows
   older_store_makes_partitions,  // 5.2: an older copy of the store makes partitions anew that it has not heard of
+  images_wait_in_line,           // 10.3: images stand behind what waits for the segments that they would free
   idle_images_stay,              // 10.3: images of partitions that do not change stay where they are
   sync_waits_for_space,          // 3.4: a member whose log is full waits for space in the middle of a synchronisation
   late_sync_taken,               // 3.4: a synchronisation that was given up goes on
@@ -67,7 +68,7 @@ enum class Switch {
   suspect_promoted,              // 10.2
   torn_end_forgotten,            // 10.2: where a recovery found the log's end is not written down
   reuse_before_image,            // 10.2: log space is reused while the image still names what was in it
-  index_without_reserve,         // 10.3
+  index_without_reserve,         // 10.3: what clients ask for may take all of the metadata portion
   store_loses_last_transaction,  // 5.1
   restored_store_promotes,       // 5.2: also before all members have answered
   // Checkpoints

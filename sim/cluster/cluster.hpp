@@ -37,7 +37,6 @@
 // Requirement: P-8.1 switch=retry-on-same-slots
 // Requirement: P-8.2 switch=no-sled-fence
 // Requirement: P-10.2 switch=segment-generation-unchecked
-// Requirement: MC-01, P-10.3 switch=index-without-reserve
 #pragma once
 
 #include <cstdint>

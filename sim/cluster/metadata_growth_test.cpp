@@ -71,6 +71,35 @@ TEST_F(IdleVolumes, DoNotHoldTheMetadataLogForGood) {
   EXPECT_GT(times_reached(Path::metadata_gathered), 0u);
 }
 
+struct UncleanedLog : UnitTest {
+  UncleanedLog() : UnitTest(3, 4 << 20, [](head::Options& h) {
+    h.meta_bytes_most = 0;
+    h.clean_fill = 2000;  // never
+  }) {}
+  Result<std::uint64_t> flush() {
+    std::optional<Result<std::uint64_t>> out;
+    auto task = [](control::Control& c, std::optional<Result<std::uint64_t>>& out) -> Task<void> { out = co_await c.volumes().flush("v", 20s); };
+    sim_.world(unit_->control_node()).spawn("flush", task(*unit_->control(), out));
+    sim_.run_until([&] { return out.has_value(); }, 30s);
+    return out.value_or(Status(Code::timed_out, "no answer"));
+  }
+};
+
+// What clients ask for stops short of the end of a metadata portion: a flush, which frees the data portion, goes on in what is left.
+// Requirement: P-10.3 switch=index-without-reserve
+TEST_F(UncleanedLog, LeavesRoomForAFlush) {
+  write(0, 16, 'A');
+  auto task = [](VolumeClient& c) -> Task<void> {
+    for (int i = 0; i < 4000; ++i) (void)co_await client::trim(c.world, *c.volume, 32 * kBlockBytes, kBlockBytes);
+  };
+  client_->world.spawn("trims", task(*client_));
+  sim_.run_for(60s);
+  auto left = flush();
+  ASSERT_TRUE(left.ok()) << left.status().to_string();
+  EXPECT_EQ(*left, 0u);
+  EXPECT_NE(text("reason").find("metadata log is full"), std::string::npos) << text("state") << ": " << text("reason");
+}
+
 // Without room the user is told what it is that is full.
 TEST_F(MetadataBounded, WhereItMayNotGrowTheVolumeSaysWhatItWaitsFor) {
   auto task = [](VolumeClient& c) -> Task<void> {
