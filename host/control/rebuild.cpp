@@ -92,6 +92,22 @@ bool was_removed(const Findings& found, const Designation& d) {
   return primary != found.heads.end() && !primary->second.contains(d.vp);
 }
 
+// Heads of the unit, by this store's word or that of others, that have not said what they hold.
+std::size_t heads_not_heard(const Registry& registry, const Image& image, const Findings& found, std::vector<std::string>& why) {
+  std::set<NodeId> heads;
+  for (const auto& [id, n] : registry.nodes())
+    if (n.is("head")) heads.insert(id);
+  for (const auto& [vp, d] : image.designations)
+    for (NodeId n : d.members()) heads.insert(n);
+  for (const auto& [node, vps] : found.heads)
+    for (const auto& [vp, held] : vps)
+      for (NodeId n : held.designation.members()) heads.insert(n);
+  std::erase_if(heads, [&](NodeId n) { return found.heads.contains(n); });
+  for (NodeId n : heads)
+    why.push_back(registry.name(n) + " has not said what it holds: it may be partitions that this older copy of the store has not heard of; run this again when it is up");
+  return heads.size();
+}
+
 bool unanswered(const Findings& found, const Designation& d) {
   for (NodeId n : d.members())
     if (!found.heads.contains(n)) return true;
@@ -139,19 +155,15 @@ Plan plan_rebuild(const Registry& registry, const Image& image, const Findings& 
   Change& c = plan.change;
   plan.waiting = !found.silent.empty();
   for (const std::string& n : found.silent) plan.left.push_back(n + " did not answer: run this again when it does");
-  bool all_heads = found.silent.empty();
-  for (const auto& [id, n] : registry.nodes()) {
-    if (!image.older || !n.is("head") || found.heads.contains(id)) continue;
-    all_heads = false;
-    if (!n.connected()) plan.left.push_back(n.row.name + " is not up: it may hold partitions that this older copy of the store has not heard of; run this again when it is");
-  }
+  bool heard_all = !image.older || heads_not_heard(registry, image, found, plan.left) == 0;
   std::map<VolumeId, std::vector<const Designation*>> volumes;
   std::map<VpId, Designation> vps = greatest(registry, image, found, verifier, plan);
   for (const auto& [vp, d] : vps) {
-    if (was_removed(found, d) && !accept_loss)
+    if (was_removed(found, d) && !accept_loss) {
+      heard_all = false;  // what is held of it must not be made anew
       plan.left.push_back("VP " + std::to_string(vp) + " of volume " + d.volume + ": its primary, " + registry.name(d.primary) +
                           ", does not know it: it was removed, or that head has lost its disk; --accept-loss takes it up");
-    else
+    } else
       volumes[volume_of(vp)].push_back(&d);
   }
   VolumeId next = image.next_volume;
@@ -191,11 +203,12 @@ Plan plan_rebuild(const Registry& registry, const Image& image, const Findings& 
     else if (!image.designations.contains(row.vp) && !vps.contains(row.vp) && row.vp != 0) strangers.insert(row.vp);
     next = std::max(next, volume_of(row.vp) + 1);
   }
+  for (VpId vp : strangers) heard_all = heard_all && !image.volumes.contains(volume_of(vp));
   for (VpId vp : strangers) plan.left.push_back("VP " + std::to_string(vp) + " has columns on sleds, and no head that is up knows it");
   c.next_volume = next;
   c.rebuilt_below = next;
   c.lost = plan.waiting && !accept_loss;
-  if (image.older) c.older = !all_heads && !accept_loss;
+  if (image.older) c.older = !(heard_all && found.silent.empty()) && !accept_loss;
   if (!c.designations.empty()) reached(Path::store_rebuilt);
   return plan;
 }

@@ -8,7 +8,7 @@
 
 namespace luge::control {
 namespace {
-constexpr VolumeId kIdsLeftOut = 1 << 16;  // of 2^48
+constexpr VolumeId kIdsForAChange = 1024;  // of 2^48
 }
 
 const Volume* Image::find_volume(const std::string& name) const {
@@ -96,9 +96,10 @@ Status Store::doubt_everything(std::uint64_t next, const StoreMark& newest) {
   c.incarnation = next;
   c.sequence = newest.sequence;
   c.older = true;
-  // A volume counts once at least in the sequence; ids whose volume could not be stored do not.
-  VolumeId given_out = std::max(newest.sequence, image_.sequence) - image_.sequence + kIdsLeftOut;
-  c.forgotten_from = image_.forgotten_from ? std::min(image_.forgotten_from, image_.next_volume) : image_.next_volume;
+  // A volume counts once at least in the sequence; ids whose volume could not be stored do not. What is out of the question for another
+  // restore of the same copy, too, which begins from the same id and a later sequence.
+  VolumeId given_out = (std::max(newest.sequence, image_.sequence) - image_.sequence + 64) * kIdsForAChange;
+  c.forgotten_from = image_.rebuilt_below ? std::min(image_.forgotten_from, image_.next_volume) : image_.next_volume;
   c.next_volume = c.rebuilt_below = image_.next_volume + given_out;
   for (const auto& [vp, d] : image_.designations) c.doubts.push_back(vp);
   reached(Path::store_doubted);

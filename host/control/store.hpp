@@ -95,6 +95,7 @@ struct Image {
   }
   /// May there be such a partition, although there is no designation of it? Whoever holds it must not forget it.
   bool unheard_of(VpId vp) const {
+    if (auto r = removals.lower_bound(Removal{vp, 0, 0}); r != removals.end() && r->vp == vp) return false;
     auto v = volumes.find(volume_of(vp));
     return v == volumes.end() ? !removed(volume_of(vp)) : !v->second.removing && index_of(vp) >= v->second.vps();
   }

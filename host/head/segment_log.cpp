@@ -22,6 +22,9 @@ constexpr io::Duration kGrowAgain = 5s;  // after it could not
 
 std::uint64_t round_up(std::uint64_t n, std::uint64_t to) { return (n + to - 1) / to * to; }
 
+// An image may wait for it: of a VP that gives up what it has, or one that nobody has opened yet.
+bool is_pressing(const Record& r) { return r.kind() == RecordKind::truncate || r.kind() == RecordKind::epoch_start; }
+
 void note_highest(std::map<VpId, Lsn>& highest, const Record& r) {
   Lsn& lsn = highest[r.header.vp()];
   lsn = std::max(lsn, r.lsn());
@@ -225,6 +228,7 @@ void SegmentLog::start() {
 
 void SegmentLog::append(RecordPtr record) {
   queued_bytes_ += area_bytes(*record) + record->payload.size();
+  pressing_ += is_pressing(*record);
   std::deque<RecordPtr>& queue = is_image(*record) && !broken(Switch::images_wait_in_line) ? images_ : queue_;
   queue.push_back(std::move(record));
   if (queue.size() == 1) wake_.notify_all();
@@ -414,18 +418,26 @@ std::size_t SegmentLog::kept_for_images() const {
   return std::max<std::size_t>(segments_.size() / 8, std::min<std::size_t>(2, segments_.size() / 4));
 }
 
-// Behind what is written in the active segment, or in another one. Images that come while others wait go first.
+// Behind what is written in the active segment, or in another one. Images that come while others wait go first; what they may wait for, and
+// what stands before it, takes all that is kept but the last segment.
 io::Task<Status> SegmentLog::make_place(std::uint64_t bytes, bool image) {
   if (!has_active_)
     if (Status s = co_await go_on_in_last(); !s.ok()) co_return s;
-  while (!has_active_ || active_offset_ + bytes > options_.segment_bytes) {
+  while (true) {
+    const std::size_t kept = kept_for_images(), leave = image ? 0 : pressing_ != 0 ? std::min<std::size_t>(1, kept) : kept;
+    const bool fits = has_active_ && active_offset_ + bytes <= options_.segment_bytes;
+    if (fits && (image || pressing_ != 0 || !active_kept_ || free_.size() >= kept)) co_return Status();
     Status s;
-    if (free_.size() > (image ? 0 : kept_for_images())) s = co_await next_segment();
-    else if (!image && !images_.empty()) s = co_await write_batch(take_batch(images_));
-    else co_await grow_or_wait();
+    if (free_.size() > leave) {
+      active_kept_ = free_.size() <= kept;
+      s = co_await next_segment();
+    } else if (!image && !images_.empty()) {
+      s = co_await write_batch(take_batch(images_));
+    } else {
+      co_await grow_or_wait();
+    }
     if (!s.ok()) co_return s;
   }
-  co_return Status();
 }
 
 io::Task<Status> SegmentLog::write_batch(std::vector<RecordPtr> batch) {
@@ -459,7 +471,10 @@ io::Task<Status> SegmentLog::write_batch(std::vector<RecordPtr> batch) {
   if (!s.ok()) co_return s.with(options_.path);
   appended_bytes_ += at - (base + offset);
   ++batches_;
-  for (const RecordPtr& r : batch) r->durable = true;
+  for (const RecordPtr& r : batch) {
+    r->durable = true;
+    pressing_ -= is_pressing(*r);
+  }
   if (on_durable) on_durable(batch);
   co_return Status();
 }

@@ -20,7 +20,7 @@
 // - The metadata portion may grow, by whole segments: its images must fit beside one another. More than it was made with is used only after
 //   it has been written with zeros and the MetaStore says how large the portion is now.
 // - Images stand before all else that is queued, and the last segments of the metadata portion are theirs: what frees segments never waits
-//   for one that only it could free. An image tells of what is durable already, so none of what it overtakes is in it.
+//   for one that only it could free. Truncations and starts of epochs, which an image may wait for, take all of those but the last. An image tells of what is durable already, so none of what it overtakes is in it.
 // - A write error is never retried in place: failed() from then on, nothing is appended any more.
 #pragma once
 
@@ -175,6 +175,8 @@ class SegmentLog {
   std::uint64_t next_sequence_ = 1;
   std::uint32_t previous_crc_ = 0;
   std::deque<RecordPtr> queue_, images_;
+  std::size_t pressing_ = 0;    // records, queued or on their way, that images may wait for
+  bool active_kept_ = false;    // the active segment is one of those that are kept for images
   std::size_t queued_bytes_ = 0;
   std::uint64_t appended_bytes_ = 0, batches_ = 0;
   io::Event wake_;

@@ -262,6 +262,24 @@ TEST(SegmentLog, AnImageGoesBeforeWhatWaitsForASegment) {
   EXPECT_TRUE(b.daemon->recovery.damage.empty()) << b.daemon->recovery.why;
 }
 
+// A replica that gives up what it has, or a VP that nobody has opened, has no image before that is written.
+// Requirement: P-10.3
+TEST(SegmentLog, WhatAnImageMayWaitForGoesOnInWhatIsKept) {
+  Bench b(5, 8 * kSegment, 8 * kSegment);
+  Lsn l = 0;
+  do {
+    b.daemon->log->append(data_record(++l, 8, 1));
+    b.sim.run_for(100ms);
+  } while (b.daemon->durable.size() == l);
+  RecordPtr epoch = make_record(2, {2, 1}, RecordKind::epoch_start, 0, 0, {}, {}, {});
+  b.daemon->log->append(epoch);
+  b.sim.run_for(5s);
+  EXPECT_TRUE(epoch->durable);
+  b.daemon->log->append(data_record(++l, 8, 1));
+  b.sim.run_for(5s);
+  EXPECT_EQ(b.daemon->durable.size(), l) << "all but the last one: what is kept is for images again";
+}
+
 TEST(SegmentLog, WhatCannotGrowWaitsAndSaysWhy) {
   Bench b(3, 4 * kSegment, 64 * kSegment);
   b.sim.disk(b.node).faults.capacity = b.file_bytes() + (1 << 20);

@@ -183,6 +183,42 @@ TEST_F(Plans, AVolumeIsTakenUpWithAllItsPartitions) {
   EXPECT_GE(*p.change.next_volume, 2u);
 }
 
+// No partition is made anew while one may be held that this copy of the store has not heard of.
+// Requirement: P-5.2
+TEST_F(Plans, AnOlderCopyIsTrustedAgainWhenNothingSpeaksAgainstIt) {
+  control::Change c;
+  c.volumes.push_back({1, "v", 64 * kBlockBytes, 64 * kBlockBytes, {2, 1}, 2, false});
+  c.designations.push_back(held(0x10000));
+  c.swaps.push_back({0x10000, 0});
+  c.removals.push_back({0x20000, 11, 1});
+  ASSERT_TRUE(store_.commit(c).ok());
+  ASSERT_TRUE(store_.doubt_everything(9, {1, 100}).ok());
+  EXPECT_FALSE(store_.image().unheard_of(0x20000)) << "a head that has not heard of a removal";
+  EXPECT_TRUE(store_.image().unheard_of(0x10001));
+  for (NodeId n : {10, 11}) tell(n, held(0x10000));
+  const control::Findings all = found_;
+  EXPECT_EQ(plan().change.older, std::optional(false));
+  found_.heads.erase(11);
+  EXPECT_EQ(plan().change.older, std::optional(true)) << "a head has not been asked";
+  EXPECT_EQ(plan(true).change.older, std::optional(false));
+  found_ = all;
+  found_.columns.insert({0x10001, 40, 0, 3});
+  EXPECT_EQ(plan().change.older, std::optional(true)) << "a sled has columns of a partition that nobody knows";
+  found_ = all;
+  tell(11, held(0x10001));
+  EXPECT_EQ(plan().change.older, std::optional(true)) << "its primary has lost its disk, perhaps";
+}
+
+// Requirement: P-5.2
+TEST_F(Plans, WhatAStoreThatWasMadeAnewHasNotHeardOfStaysSoInItsCopies) {
+  control::Change c;
+  c.next_volume = c.rebuilt_below = 8;
+  ASSERT_TRUE(store_.commit(c).ok());
+  ASSERT_TRUE(store_.doubt_everything(9, {1, 100}).ok());
+  EXPECT_TRUE(store_.image().unheard_of(0x30000));
+  EXPECT_FALSE(store_.image().removed(3));
+}
+
 TEST_F(Plans, AColumnNobodyKnowsIsNamedAndKeepsItsNumberFromBeingGivenOut) {
   found_.columns.insert({0x70000, 40, 0, 3});
   auto p = plan();
