@@ -5,10 +5,6 @@
 namespace luge::control {
 namespace {
 
-// A history leaves this many epochs to those before it; within them a random number, so that two copies of a store that
-// both accept a loss do not give out one epoch twice.
-constexpr unsigned kEpochBits = 20;
-
 std::string describe(const Registry& registry, const Reach& m) {
   std::string s = registry.name(m.node);
   if (!m.up) return s + (m.last == 0 ? " (down)" : " (down; reached LSN " + std::to_string(m.last) + ")");
@@ -85,7 +81,9 @@ Status check_loss(const Registry& registry, const Designation& d, const std::vec
 
 Designation accept_loss(const Designation& d, NodeId head, std::uint64_t random_history, std::uint64_t random_epoch) {
   Designation next = d;
-  next.epoch = ((d.epoch >> kEpochBits) + 1) << kEpochBits | (random_epoch & ((Epoch{1} << kEpochBits) - 1));
+  // Beyond those that are left to the history before; a random one, so that two copies of a store that both accept a loss do not give
+  // out one epoch twice.
+  next.epoch = ((d.epoch >> wire::kHistoryEpochBits) + 1) << wire::kHistoryEpochBits | (random_epoch & ((Epoch{1} << wire::kHistoryEpochBits) - 1));
   next.revision = d.revision + 1;
   next.history = random_history | 1;
   if (next.history == d.history) next.history += 2;

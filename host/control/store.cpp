@@ -174,7 +174,7 @@ Status Store::adopt(const Designation& found) {
     if (Status s = verifier.ok() ? verifier->check(image_.unit, found) : verifier.status(); !s.ok()) return s;
   }
   // A new history begins with a new epoch, by the word of an operator that this copy of the store has not heard.
-  bool another_history = found.history != stored.history && found.epoch == stored.epoch;
+  bool another_history = found.history != stored.history && (found.epoch == stored.epoch || found.made_anew_beside(stored));
   Change c;
   if (another_history || found.layout != stored.layout || !size_fits(found, stored, c))
     return Status(Code::diverged, "VP " + std::to_string(found.vp) + ": another history, layout or size");

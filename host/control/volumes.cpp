@@ -384,6 +384,8 @@ void Volumes::adopt(const Node& node, const fbs::Designation& found) {
     if (Status s = store_.commit(c); !s.ok()) logging::error("{}", s.to_string());
     return;
   }
+  if (d.made_anew_beside(it->second))
+    events_.note("VP " + std::to_string(d.vp) + " has been made anew while " + node.row.name + " was away: that head keeps what it holds of it, and serves nothing of it");
   if (!d.newer_than(it->second)) return;
   reached(Path::newer_than_store);
   Status s = store_.adopt(d);

@@ -36,6 +36,11 @@ bool Partition::is_primary() const { return primary != nullptr && primary->open(
 
 io::Task<Status> Partition::adopt(Designation d) {
   auto guard = co_await adopting_.lock();
+  // What is held here stays: it is the only trace of what was acknowledged.
+  if (!dropped && d.made_anew_beside(designation()) && !broken(Switch::made_anew_taken)) {
+    co_return Status(Code::diverged, fmt::format("an older copy of the control plane's store has made it anew, with another history (epoch {}, revision {}): this head keeps what it holds of epoch {}, revision {}", d.epoch,
+                                                 d.revision, designation().epoch, designation().revision));
+  }
   // The same, signed by another key: the control plane's old one was lost.
   bool signed_anew = d.epoch == designation().epoch && d.revision == designation().revision && !d.signature.empty() && d.signature != designation().signature;
   if (dropped || (!d.newer_than(designation()) && !signed_anew)) co_return Status();

@@ -110,10 +110,11 @@ Partition& HeadServer::make_partition(VpId vp) {
 
 io::Task<void> HeadServer::designate(Designation d, std::vector<fbs::SandboxColumn> sandbox) {
   if (!d.has_member(ctx_.options.id) && !ctx_.partition(d.vp)) co_return;
-  Partition& p = make_partition(d.vp);
-  p.sandbox = std::move(sandbox);
+  const VpId vp = d.vp;
+  Partition& p = make_partition(vp);
+  if (!d.made_anew_beside(p.designation())) p.sandbox = std::move(sandbox);
   Status s = co_await p.adopt(std::move(d));
-  if (!s.ok()) logging::error("cannot persist a designation: {}", s.to_string());
+  if (!s.ok()) logging::error("VP {:x}: a designation is not adopted: {}", vp, s.to_string());
 }
 
 void HeadServer::on_request(const ChannelPtr& channel, wire::Frame frame) {

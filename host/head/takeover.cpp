@@ -137,8 +137,7 @@ io::Task<void> Partition::stand() {
   } else if (p->current()) {
     Designation current = Designation::from(*p->current());
     if (current.vp == d.vp) {
-      Status s = co_await adopt(current);
-      (void)s;
+      if (Status s = co_await adopt(current); !s.ok()) waits.set(Wait::promotion, s.text());
     }
   } else {
     std::string why = "the control plane refuses the promotion: " + std::string(p->text() ? p->text()->str() : "");

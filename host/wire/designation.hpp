@@ -11,6 +11,9 @@
 
 namespace luge::wire {
 
+/// So many epochs, as a power of two, are a history's own.
+inline constexpr unsigned kHistoryEpochBits = 20;
+
 struct Designation {
   VpId vp = 0;
   Epoch epoch = 0;
@@ -42,6 +45,11 @@ struct Designation {
   /// By epoch, then by revision.
   bool newer_than(const Designation& o) const {
     return epoch != o.epoch ? epoch > o.epoch : revision > o.revision;
+  }
+  /// Another VP of the same number: one that was made anew, by a store that had not heard of this one. A history that follows another begins
+  /// with an accepted loss, and that in an epoch beyond all of the one before it (kHistoryEpochBits).
+  bool made_anew_beside(const Designation& o) const {
+    return history != 0 && o.history != 0 && history != o.history && (epoch >> kHistoryEpochBits) == 0 && (o.epoch >> kHistoryEpochBits) == 0;
   }
   /// Members distinct, required among them and holding the primary, limits kept. invalid says what is not.
   Status well_formed() const;

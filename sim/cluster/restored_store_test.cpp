@@ -151,6 +151,36 @@ TEST_F(RestoredStoreOfSix, NoPartitionIsMadeBeforeAllHeadsHaveSaidWhatTheyHold) 
   EXPECT_TRUE(larger.ok()) << larger.to_string();
 }
 
+// The copy is from before those heads were added, and all that it knows of have answered: nothing tells of the partition.
+// Requirement: P-4.6, P-5.2 switch=made-anew-taken
+TEST_F(RestoredStoreOfSix, HeadsKeepWhatTheyHoldOfAPartitionThatWasMadeAnewAllTheSame) {
+  control::Image copy = unit_->copy_of_store();
+  const std::uint64_t two = unit_->store().find_volume("v")->vp_bytes + kBlocks * kBlockBytes;
+  ASSERT_TRUE(resize(two).ok());
+  const control::Designation before = std::prev(unit_->store().designations.end())->second;
+  sim_.run_for(1s);
+  power_off(before.members());
+  for (NodeId n : before.members()) copy.nodes.erase(n);
+  sim_.crash(unit_->control_node(), Crash::power);
+  unit_->restore_store(copy, false);
+  sim_.restart(unit_->control_node());
+  sim_.run_for(10s);
+  rebuild();
+  ASSERT_TRUE(resize(two).ok());
+  const control::Designation& anew = unit_->store().designations.at(before.vp);
+  ASSERT_NE(anew.history, before.history);
+  power_on(before.members());
+  sim_.run_for(30s);
+  for (NodeId n : before.members()) {
+    const head::Replica* r = unit_->head(n)->replica(before.vp);
+    ASSERT_NE(r, nullptr) << name(n) << " has given it up";
+    EXPECT_EQ(r->designation.history, before.history);
+    EXPECT_FALSE(unit_->head(n)->digest(before.vp)->primary_open);
+  }
+  EXPECT_NE(anew.history, before.history);
+  EXPECT_TRUE(unit_->head(anew.primary)->digest(anew.vp)->primary_open);
+}
+
 // Requirement: P-5.2 switch=unheard-counts-as-heard
 TEST_F(RestoredStore, AHeadWhoseKnowledgeCannotBeTakenOverHasNotBeenHeard) {
   write(0, 4, 'A');
