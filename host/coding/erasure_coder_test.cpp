@@ -3,20 +3,16 @@
 
 #include <gtest/gtest.h>
 
-#include <boost/asio/co_spawn.hpp>
-#include <boost/asio/io_context.hpp>
 #include <random>
+
+#include "io/testing.hpp"
 
 namespace luge::coding {
 namespace {
 
 Status run(io::Task<Status> task) {
-  boost::asio::io_context ctx;
   Status result(Code::internal, "did not run");
-  boost::asio::co_spawn(ctx, std::move(task), [&](std::exception_ptr e, Status s) {
-    if (!e) result = s;
-  });
-  ctx.run();
+  io::testing::run([&](io::World&) -> io::Task<void> { result = co_await std::move(task); });
   return result;
 }
 

@@ -4,13 +4,11 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include <boost/asio/async_result.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/thread_pool.hpp>
-#include <boost/asio/use_awaitable.hpp>
 #include <atomic>
 #include <cerrno>
 #include <cstring>
@@ -24,7 +22,6 @@ namespace luge::io {
 namespace {
 
 namespace asio = boost::asio;
-using Resume = asio::async_result<asio::use_awaitable_t<>, void(int)>::handler_type;
 
 class PoolCalls final : public BlockingCalls {
  public:
@@ -34,19 +31,12 @@ class PoolCalls final : public BlockingCalls {
   Task<int> run(std::function<int()> f) override {
     if (world_.stopped()) throw Stopped{};
     if (!pool_) pool_ = std::make_unique<asio::thread_pool>(threads_);
-    std::optional<Resume> resume;  // touched by the loop's thread only
-    co_return co_await asio::async_initiate<const asio::use_awaitable_t<>, void(int)>(
-        [&](auto handler) {
-          resume.emplace(std::move(handler));
-          asio::post(*pool_, [this, &f, &resume] {
-            int result = f();
-            asio::post(world_.context(), [&resume, result] {
-              Resume h = std::move(*resume);
-              std::move(h)(result);
-            });
-          });
-        },
-        asio::use_awaitable);
+    co_return co_await suspended<int>([&](Resume<int> resume) {
+      asio::post(*pool_, [this, &f, resume] {
+        int result = f();
+        asio::post(world_.context(), [resume, result] { resume(result); });
+      });
+    });
   }
 
  private:
@@ -108,35 +98,32 @@ class UringEngine final : public FileEngine {
   }
 
   Task<int> transfer(Transfer t) override {
-    Op op;
-    op.transfer = t;
-    co_return co_await perform(op);
+    co_return co_await Op(*this, t);
   }
   Task<int> sync(int fd) override {
-    Op op;
-    op.transfer.fd = fd;
-    op.sync = true;
-    co_return co_await perform(op);
+    co_return co_await Op(*this, Transfer{.fd = fd}, true);
   }
 
  private:
   struct Op {
+    explicit Op(UringEngine& e, const Transfer& t, bool s = false) : engine(e), transfer(t), sync(s) {}
+    bool await_ready() const {
+      if (engine.world_.stopped()) throw Stopped{};
+      return false;
+    }
+    void await_suspend(std::coroutine_handle<> h) {
+      waiting = h;
+      engine.waiting_.push_back(this);
+    }
+    int await_resume() const { return result; }
+
+    UringEngine& engine;
     Transfer transfer;
-    bool sync = false;
+    bool sync;
     int result = 0;
-    std::optional<Resume> resume;
+    std::coroutine_handle<> waiting;
   };
   static constexpr unsigned kEntries = 256;
-
-  Task<int> perform(Op& op) {
-    if (world_.stopped()) throw Stopped{};
-    co_return co_await asio::async_initiate<const asio::use_awaitable_t<>, void(int)>(
-        [&](auto handler) {
-          op.resume.emplace(std::move(handler));
-          waiting_.push_back(&op);
-        },
-        asio::use_awaitable);
-  }
 
   void submit() {
     while (!waiting_.empty() && in_flight_ < 2 * kEntries) {
@@ -200,11 +187,7 @@ class UringEngine final : public FileEngine {
     // Either the kernel sees the signal on again, or the look below sees what the kernel has added.
     std::atomic_thread_fence(std::memory_order_seq_cst);
     take_results(done);
-    for (Op* op : done) {
-      Resume h = std::move(*op->resume);
-      int result = op->result;
-      std::move(h)(result);
-    }
+    for (Op* op : done) op->waiting.resume();
     done.clear();
     spare_.swap(done);
   }

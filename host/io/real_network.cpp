@@ -14,9 +14,7 @@
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/post.hpp>
-#include <boost/asio/redirect_error.hpp>
 #include <boost/asio/steady_timer.hpp>
-#include <boost/asio/use_awaitable.hpp>
 #include <cerrno>
 #include <climits>
 #include <cstring>
@@ -169,12 +167,11 @@ class Socket : public RealWorld::Interruptible {
   // Returns also when the socket has been closed meanwhile. Throws Stopped.
   Task<void> ready(stream_descriptor::wait_type what) {
     check_running();
-    error_code e;
-    co_await descriptor_.async_wait(what, asio::redirect_error(asio::use_awaitable, e));
+    co_await suspended<error_code>([&](Resume<error_code> resume) { descriptor_.async_wait(what, resume); });
     check_running();
   }
   Task<void> let_others_run() {
-    co_await asio::post(world_.context(), asio::use_awaitable);
+    co_await suspended<bool>([&](Resume<bool> resume) { asio::post(world_.context(), [resume] { resume(true); }); });
     check_running();
   }
   void check_running() {
@@ -421,8 +418,7 @@ class RealNetwork final : public Network {
     timer.async_wait([&cancel](const error_code& e) {
       if (!e) cancel.interrupt();
     });
-    error_code e;
-    co_await waiter.async_wait(stream_descriptor::wait_write, asio::redirect_error(asio::use_awaitable, e));
+    error_code e = co_await suspended<error_code>([&](Resume<error_code> resume) { waiter.async_wait(stream_descriptor::wait_write, resume); });
     if (world_.stopped()) throw Stopped{};
     if (e) co_return ETIMEDOUT;
     int error = 0;
@@ -443,9 +439,10 @@ class RealNetwork final : public Network {
     timer.async_wait([&cancel](const error_code& e) {
       if (!e) cancel.interrupt();
     });
-    error_code e;
-    auto found = co_await resolver.async_resolve(hp->host, std::to_string(hp->port),
-                                                 asio::redirect_error(asio::use_awaitable, e));
+    using Found = asio::ip::tcp::resolver::results_type;
+    auto [e, found] = co_await suspended<std::pair<error_code, Found>>([&](auto resume) {
+      resolver.async_resolve(hp->host, std::to_string(hp->port), [resume](error_code error, Found f) { resume({error, std::move(f)}); });
+    });
     if (world_.stopped()) throw Stopped{};
     if (e || found.empty())
       co_return Status(Code::unavailable, address + ": cannot resolve the host name: " + e.message());

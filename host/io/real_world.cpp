@@ -44,7 +44,6 @@ struct RealWorld::Impl {
 
   Options options;
   boost::asio::io_context context{1};
-  Executor executor = context.get_executor();
   boost::asio::executor_work_guard<boost::asio::io_context::executor_type> work{context.get_executor()};
   boost::asio::steady_timer timer{context};
   std::optional<Time> armed;  // when `timer` fires
@@ -76,7 +75,6 @@ RealWorld::RealWorld(Options options) : impl_(std::make_unique<Impl>(std::move(o
 
 RealWorld::~RealWorld() { stop(); }
 
-Executor RealWorld::executor() { return impl_->executor; }
 Time RealWorld::now() { return boot_time(); }
 
 std::int64_t RealWorld::wall_clock_ns() {

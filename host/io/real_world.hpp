@@ -30,7 +30,6 @@ class RealWorld final : public World {
   explicit RealWorld(Options options);
   ~RealWorld() override;
 
-  Executor executor() override;
   Time now() override;
   std::int64_t wall_clock_ns() override;
   std::uint64_t random() override;

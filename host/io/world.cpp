@@ -1,9 +1,5 @@
 #include "io/world.hpp"
 
-#include <boost/asio/async_result.hpp>
-#include <boost/asio/co_spawn.hpp>
-#include <boost/asio/post.hpp>
-#include <boost/asio/use_awaitable.hpp>
 #include <cstdio>
 #include <cstdlib>
 
@@ -16,116 +12,106 @@ constexpr std::size_t kReadyAtOnce = 1024;
 
 }  // namespace
 
-// A suspended coroutine. Lives in the coroutine frame of World::wait; `resume` owns the continuation.
-struct World::Waiter {
-  Event* event = nullptr;
-  bool through_stop = false;
-  Waiter* prev = nullptr;  // in Event's queue
-  Waiter* next = nullptr;
-  Waiter* all_prev = nullptr;  // in World::waiting_
-  Waiter* all_next = nullptr;
-  std::optional<std::multimap<Time, Waiter*>::iterator> timer;
-  std::optional<boost::asio::async_result<boost::asio::use_awaitable_t<>, void(bool)>::handler_type> resume;
-};
-
-// What runs from the loop, later: a coroutine that goes on, or a function.
-struct World::Ready {
-  std::optional<boost::asio::async_result<boost::asio::use_awaitable_t<>, void(bool)>::handler_type> resume;
-  bool notified = false;
-  std::function<void()> call;
-};
-
-World::World() : ready_(std::make_unique<std::deque<Ready>>()) {}
+World::World() = default;
 
 World::~World() { LUGE_CHECK(waiting_ == nullptr || stopped_); }
 
-void World::spawn(std::string_view name, Task<void> task) {
-  ++tasks_;
-  boost::asio::co_spawn(
-      executor(), std::move(task), [this, name = std::string(name)](std::exception_ptr e) {
-        --tasks_;
-        if (!e) return;
-        try {
-          std::rethrow_exception(e);
-        } catch (const Stopped&) {
-        } catch (const std::exception& x) {
-          std::fprintf(stderr, "task '%s' ended by exception: %s\n", name.c_str(), x.what());
-          std::abort();
-        }
-      });
+// The frame at the bottom of a task; nobody holds it, and it ends with itself.
+struct World::Root {
+  struct promise_type {
+    Root get_return_object() noexcept { return {std::coroutine_handle<promise_type>::from_promise(*this)}; }
+    std::suspend_always initial_suspend() const noexcept { return {}; }
+    std::suspend_never final_suspend() const noexcept { return {}; }
+    void return_void() const noexcept {}
+    void unhandled_exception() const noexcept { std::terminate(); }
+    static void* operator new(std::size_t bytes) { return frame_memory::take(bytes); }
+    static void operator delete(void* frame, std::size_t bytes) noexcept { frame_memory::give(frame, bytes); }
+  };
+  std::coroutine_handle<> frame;
+};
+
+World::Root World::run_task(World& world, std::string name, Task<void> task) {
+  try {
+    co_await std::move(task);
+  } catch (const Stopped&) {
+  } catch (const std::exception& x) {
+    std::fprintf(stderr, "task '%s' ended by exception: %s\n", name.c_str(), x.what());
+    std::abort();
+  }
+  --world.tasks_;
 }
 
-void World::post(std::function<void()> f) { enqueue({std::nullopt, false, std::move(f)}); }
+void World::spawn(std::string_view name, Task<void> task) {
+  ++tasks_;
+  start(run_task(*this, std::string(name), std::move(task)).frame);
+}
+
+void World::start(std::coroutine_handle<> task) { enqueue({task, {}}); }
+
+void World::post(std::function<void()> f) { enqueue({{}, std::move(f)}); }
 
 // Through a queue of our own: Asio looks at all descriptors (a system call) between two posted handlers.
 void World::enqueue(Ready r) {
-  ready_->push_back(std::move(r));
-  if (ready_->size() == 1) has_ready();
+  ready_.push_back(std::move(r));
+  if (ready_.size() == 1) has_ready();
 }
 
-void World::has_ready() {
-  boost::asio::post(executor(), [this] {
-    if (!run_ready()) has_ready();
-  });
-}
-
-bool World::anything_ready() const { return !ready_->empty(); }
+bool World::anything_ready() const { return !ready_.empty(); }
 
 bool World::run_ready() {
-  for (std::size_t n = 0; n < kReadyAtOnce && !ready_->empty(); ++n) {
+  for (std::size_t n = 0; n < kReadyAtOnce && !ready_.empty(); ++n) {
     // The entry stays in the queue while it runs, so that what it wakes does not ask for another call.
-    Ready r = std::move(ready_->front());
-    if (r.resume) std::move(*r.resume)(r.notified);
+    Ready& r = ready_.front();
+    if (r.resume) r.resume.resume();
     else r.call();
-    ready_->pop_front();
+    ready_.pop_front();
   }
-  return ready_->empty();
+  return ready_.empty();
 }
 
-Task<void> World::sleep(Duration d) { co_await wait(nullptr, now() + d); }
-
-Task<bool> World::wait(Event* event, std::optional<Time> deadline, bool through_stop) {
-  if (stopped_ && !through_stop) throw Stopped{};
-  Waiter w;
-  w.through_stop = through_stop;
-  w.event = event;
-  bool notified = co_await boost::asio::async_initiate<const boost::asio::use_awaitable_t<>, void(bool)>(
-      [&](auto handler) {
-        w.resume.emplace(std::move(handler));
-        if (event != nullptr) {
-          w.prev = event->last_;
-          (event->last_ ? event->last_->next : event->first_) = &w;
-          event->last_ = &w;
-        }
-        w.all_next = waiting_;
-        if (waiting_) waiting_->all_prev = &w;
-        waiting_ = &w;
-        if (deadline) arm(w, *deadline);
-      },
-      boost::asio::use_awaitable);
-  if (stopped_ && !through_stop) throw Stopped{};
-  co_return notified;
+bool Wait::await_ready() const {
+  if (world_.stopped_ && !through_stop_) throw Stopped{};
+  return false;
 }
 
-void World::arm(Waiter& w, Time deadline) {
-  w.timer = timers_.emplace(deadline, &w);
-  if (*w.timer == timers_.begin()) wake_at(deadline);
+void Wait::await_suspend(std::coroutine_handle<> waiting) {
+  waiting_ = waiting;
+  if (event_ != nullptr) {
+    prev_ = event_->last_;
+    (event_->last_ ? event_->last_->next_ : event_->first_) = this;
+    event_->last_ = this;
+  }
+  all_next_ = world_.waiting_;
+  if (all_next_) all_next_->all_prev_ = this;
+  world_.waiting_ = this;
+  if (deadline_) world_.arm(*this, *deadline_);
 }
 
-void World::disarm(Waiter& w) {
-  if (w.timer) timers_.erase(*w.timer);
-  w.timer.reset();
+bool Wait::await_resume() const {
+  if (world_.stopped_ && !through_stop_) throw Stopped{};
+  return notified_;
 }
 
-void World::wake(Waiter& w, bool notified) {
+void World::arm(Wait& w, Time deadline) {
+  w.timer_ = timers_.emplace(deadline, &w);
+  if (*w.timer_ == timers_.begin()) wake_at(deadline);
+}
+
+void World::disarm(Wait& w) {
+  if (w.timer_) timers_.erase(*w.timer_);
+  w.timer_.reset();
+}
+
+void World::wake(Wait& w, bool notified) {
   disarm(w);
-  if (Event* e = w.event) {
-    (w.prev ? w.prev->next : e->first_) = w.next;
-    (w.next ? w.next->prev : e->last_) = w.prev;
+  if (Event* e = w.event_) {
+    (w.prev_ ? w.prev_->next_ : e->first_) = w.next_;
+    (w.next_ ? w.next_->prev_ : e->last_) = w.prev_;
   }
-  (w.all_prev ? w.all_prev->all_next : waiting_) = w.all_next;
-  if (w.all_next) w.all_next->all_prev = w.all_prev;
-  enqueue({std::move(w.resume), notified, {}});
+  (w.all_prev_ ? w.all_prev_->all_next_ : waiting_) = w.all_next_;
+  if (w.all_next_) w.all_next_->all_prev_ = w.all_prev_;
+  w.notified_ = notified;
+  enqueue({w.waiting_, {}});
 }
 
 void World::run_timers() {
@@ -136,9 +122,9 @@ void World::run_timers() {
 
 void World::stop() {
   if (std::exchange(stopped_, true)) return;
-  for (Waiter* w = waiting_; w != nullptr;) {
-    Waiter* next = w->all_next;
-    if (!w->through_stop) wake(*w, false);
+  for (Wait* w = waiting_; w != nullptr;) {
+    Wait* next = w->all_next_;
+    if (!w->through_stop_) wake(*w, false);
     w = next;
   }
   on_stop();
@@ -149,9 +135,6 @@ Event::~Event() {
   LUGE_CHECK(first_ == nullptr);
 }
 
-Task<void> Event::wait() { co_await world_.wait(this, std::nullopt); }
-Task<bool> Event::wait_for(Duration d) { return world_.wait(this, world_.now() + d); }
-Task<bool> Event::wait_until(Time deadline) { return world_.wait(this, deadline); }
 void Event::notify_all() { while (first_) world_.wake(*first_, true); }
 void Event::notify_one() { if (first_) world_.wake(*first_, true); }
 
@@ -181,7 +164,7 @@ void TaskGroup::spawn(std::string_view name, Task<void> task) {
 }
 
 Task<void> TaskGroup::join() {
-  while (state_->running != 0) co_await world_.wait(&state_->done, std::nullopt, true);
+  while (state_->running != 0) co_await Wait(world_, &state_->done, std::nullopt, true);
   if (world_.stopped()) throw Stopped{};
 }
 

@@ -3,7 +3,7 @@
 // kernel (real_world.hpp) and under virtual time with a seed (sim/cluster).
 //
 // Threads: one World is one event loop on one thread. Nothing here may be called from another thread.
-// Re-entrancy: a wake-up is always posted, never run inside the call that caused it.
+// Re-entrancy: a wake-up is always posted, never run inside the call that caused it; so is the start of a task.
 // Stopping: stop() makes every present and future wait throw Stopped. The owner then runs the loop until
 // tasks() is 0 and destroys the daemon: objects therefore outlive the coroutines that use them.
 #pragma once
@@ -30,6 +30,36 @@ using namespace std::chrono_literals;
 
 class Network;
 class Files;
+class World;
+class Event;
+
+/// A wait for an Event or for a time, to be awaited where it is made. True: the Event was notified; false: the time has come.
+/// Throws Stopped.
+class [[nodiscard]] Wait {
+ public:
+  Wait(const Wait&) = delete;
+  bool await_ready() const;
+  void await_suspend(std::coroutine_handle<> waiting);
+  bool await_resume() const;
+
+ private:
+  friend class World;
+  friend class Event;
+  friend class TaskGroup;
+  Wait(World& world, Event* event, std::optional<Time> deadline, bool through_stop = false)
+      : world_(world), event_(event), deadline_(deadline), through_stop_(through_stop) {}
+  World& world_;
+  Event* event_;
+  std::optional<Time> deadline_;
+  std::coroutine_handle<> waiting_;
+  Wait* prev_ = nullptr;  // in event_'s queue
+  Wait* next_ = nullptr;
+  Wait* all_prev_ = nullptr;  // in World::waiting_
+  Wait* all_next_ = nullptr;
+  std::optional<std::multimap<Time, Wait*>::iterator> timer_;
+  bool through_stop_;
+  bool notified_ = false;
+};
 
 class World {
  public:
@@ -38,7 +68,6 @@ class World {
   World& operator=(const World&) = delete;
   virtual ~World();
 
-  virtual Executor executor() = 0;
   virtual Time now() = 0;
   /// Nanoseconds since 1970 for people and logs only; nothing may be decided by it.
   virtual std::int64_t wall_clock_ns() = 0;
@@ -56,9 +85,9 @@ class World {
   void spawn(std::string_view name, Task<void> task);
   /// Runs `f` from the loop, later.
   void post(std::function<void()> f);
-  Task<void> sleep(Duration d);
+  Wait sleep(Duration d) { return {*this, nullptr, now() + d}; }
   /// Lets everything that is ready run first.
-  Task<void> yield() { return sleep(Duration(0)); }
+  Wait yield() { return sleep(Duration(0)); }
 
   void stop();
   bool stopped() const { return stopped_; }
@@ -69,8 +98,10 @@ class World {
   virtual void wake_at(Time t) = 0;
   void run_timers();
   /// The queue of what is ready has its first entry: see to it that run_ready() is called, from the loop and not from
-  /// here. By itself: posted to the executor.
-  virtual void has_ready();
+  /// here.
+  virtual void has_ready() = 0;
+  /// The first step of a spawned task: to be resumed from the loop. By itself: queued with what is ready.
+  virtual void start(std::coroutine_handle<> task);
   /// Runs what is ready in the order in which it became so, and what becomes ready meanwhile, up to a bound that lets
   /// sockets and timers have their turn. False: the bound was reached and something is left.
   bool run_ready();
@@ -80,18 +111,22 @@ class World {
 
  private:
   friend class Event;
-  friend class TaskGroup;
-  struct Waiter;
-  Task<bool> wait(class Event* event, std::optional<Time> deadline, bool through_stop = false);
-  void arm(Waiter& w, Time deadline);
-  void disarm(Waiter& w);
-  void wake(Waiter& w, bool notified);
-  struct Ready;
+  friend class Wait;
+  struct Root;
+  static Root run_task(World& world, std::string name, Task<void> task);
+  void arm(Wait& w, Time deadline);
+  void disarm(Wait& w);
+  void wake(Wait& w, bool notified);
+  /// What runs from the loop, later: a coroutine that goes on, or a function.
+  struct Ready {
+    std::coroutine_handle<> resume;
+    std::function<void()> call;
+  };
   void enqueue(Ready r);
 
-  std::unique_ptr<std::deque<Ready>> ready_;
-  std::multimap<Time, Waiter*> timers_;
-  Waiter* waiting_ = nullptr;  // all suspended waiters, for stop()
+  std::deque<Ready> ready_;
+  std::multimap<Time, Wait*> timers_;
+  Wait* waiting_ = nullptr;  // all that are suspended, for stop()
   std::size_t tasks_ = 0;
   bool stopped_ = false;
 };
@@ -102,19 +137,20 @@ class Event {
   explicit Event(World& world) : world_(world) {}
   Event(const Event&) = delete;
   ~Event();
-  Task<void> wait();
+  Wait wait() { return {world_, this, std::nullopt}; }
   /// False: the time passed first.
-  Task<bool> wait_for(Duration d);
-  Task<bool> wait_until(Time deadline);
+  Wait wait_for(Duration d) { return {world_, this, world_.now() + d}; }
+  Wait wait_until(Time deadline) { return {world_, this, deadline}; }
   void notify_all();
   void notify_one();
   bool has_waiters() const { return first_ != nullptr; }
 
  private:
   friend class World;
+  friend class Wait;
   World& world_;
-  World::Waiter* first_ = nullptr;  // FIFO
-  World::Waiter* last_ = nullptr;
+  Wait* first_ = nullptr;  // FIFO
+  Wait* last_ = nullptr;
 };
 
 /// Mutual exclusion between coroutines of one World; FIFO.

@@ -1,7 +1,6 @@
 #include "sim/cluster/simulation.hpp"
 
 #include <algorithm>
-#include <boost/asio/execution_context.hpp>
 #include <cstdio>
 #include <cstdlib>
 
@@ -9,30 +8,13 @@
 
 namespace luge::sim {
 
-namespace asio = boost::asio;
-
-// Handlers of Asio can only be moved, so std::function will not do.
-struct Simulation::Handler {
-  struct Base {
-    virtual ~Base() = default;
-    virtual void run() = 0;
-  };
-  template <class F>
-  struct Of final : Base {
-    explicit Of(F f) : f(std::move(f)) {}
-    void run() override { std::move(f)(); }
-    F f;
-  };
-  std::unique_ptr<Base> body;
-};
-
 struct Simulation::NodeState {
   Simulation* sim;
   Node index;
   std::string name;
   Boot boot;
   Disk disk;
-  std::deque<Handler> queue;
+  std::deque<std::function<void()>> queue;
   bool queued = false;  // stands in runnable_
   bool paused = false;
   std::unique_ptr<SimWorld> world;
@@ -54,39 +36,15 @@ struct Simulation::NodeState {
 
 namespace {
 Simulation* newest = nullptr;  // for log lines only
-
-asio::execution_context& context() {
-  static asio::execution_context c;
-  return c;
-}
 }  // namespace
-
-// What a World's coroutines run on: puts each handler into its node's queue.
-class SimExecutor {
- public:
-  SimExecutor(Simulation& sim, Simulation::NodeState& node) : sim_(&sim), node_(&node) {}
-  template <class F>
-  void execute(F f) const {
-    sim_->enqueue(*node_, {std::make_unique<Simulation::Handler::Of<F>>(std::move(f))});
-  }
-  asio::execution_context& query(asio::execution::context_t) const noexcept { return context(); }
-  static constexpr asio::execution::blocking_t::never_t query(asio::execution::blocking_t) noexcept { return {}; }
-  friend bool operator==(const SimExecutor& a, const SimExecutor& b) noexcept { return a.node_ == b.node_; }
-  friend bool operator!=(const SimExecutor& a, const SimExecutor& b) noexcept { return a.node_ != b.node_; }
-
- private:
-  Simulation* sim_;
-  Simulation::NodeState* node_;
-};
 
 class SimWorld final : public io::World {
  public:
   SimWorld(Simulation& sim, Simulation::NodeState& node, Random random)
-      : sim_(sim), node_(node), executor_(SimExecutor(sim, node)), random_(random),
+      : sim_(sim), node_(node), random_(random),
         network_(*this, sim.fabric(), node.index), files_(*this, node.disk) {}
   ~SimWorld() override { *alive_ = false; }
 
-  io::Executor executor() override { return executor_; }
   io::Time now() override { return io::Time(node_.local()); }
   std::int64_t wall_clock_ns() override { return 1'700'000'000'000'000'000 + node_.local().count(); }
   std::uint64_t random() override { return random_.next(); }
@@ -101,6 +59,12 @@ class SimWorld final : public io::World {
   io::Files& files() override { return files_; }
 
  protected:
+  void has_ready() override {
+    sim_.enqueue(node_, [this] {
+      if (!run_ready()) has_ready();
+    });
+  }
+  void start(std::coroutine_handle<> task) override { sim_.enqueue(node_, task); }
   // A wake-up is never earlier than a microsecond from now: a loop around yield() must not stop time.
   void wake_at(io::Time t) override {
     Duration at = std::max(node_.true_time(t.time_since_epoch()), sim_.now() + 1us);
@@ -118,7 +82,6 @@ class SimWorld final : public io::World {
  private:
   Simulation& sim_;
   Simulation::NodeState& node_;
-  io::Executor executor_;
   Random random_;
   SimNetwork network_;
   SimFiles files_;
@@ -213,8 +176,8 @@ void Simulation::set_clock(Node n, Duration ahead, double rate) {
   node.rate = rate;
 }
 
-void Simulation::enqueue(NodeState& n, Handler h) {
-  n.queue.push_back(std::move(h));
+void Simulation::enqueue(NodeState& n, std::function<void()> f) {
+  n.queue.push_back(std::move(f));
   if (n.queued || n.paused) return;
   n.queued = true;
   runnable_.push_back(&n);
@@ -228,9 +191,9 @@ void Simulation::run_handlers(NodeState& n) {
       std::fprintf(stderr, "%s: time does not move any more: a loop without a wait\n", n.name.c_str());
       std::abort();
     }
-    Handler h = std::move(n.queue.front());
+    std::function<void()> f = std::move(n.queue.front());
     n.queue.pop_front();
-    h.body->run();
+    f();
   }
   current_ = outer;
 }

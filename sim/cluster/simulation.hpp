@@ -93,8 +93,6 @@ class Simulation {
 
  private:
   friend class SimWorld;
-  friend class SimExecutor;
-  struct Handler;
   struct NodeState;
   struct Event {
     Duration time;
@@ -104,7 +102,7 @@ class Simulation {
   static bool later(const Event& a, const Event& b) {
     return a.time != b.time ? a.time > b.time : a.sequence > b.sequence;
   }
-  void enqueue(NodeState& n, Handler h);
+  void enqueue(NodeState& n, std::function<void()> f);
   void drain();
   void run_handlers(NodeState& n);
   bool step(Duration limit);
