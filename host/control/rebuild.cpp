@@ -109,8 +109,10 @@ std::size_t heads_not_heard(const Registry& registry, const Image& image, const 
 }
 
 bool unanswered(const Findings& found, const Designation& d) {
-  for (NodeId n : d.members())
-    if (!found.heads.contains(n)) return true;
+  for (NodeId n : d.members()) {
+    auto head = found.heads.find(n);
+    if (head == found.heads.end() || (!head->second.contains(d.vp) && !broken(Switch::nothing_is_an_answer))) return true;
+  }
   return false;
 }
 

@@ -293,7 +293,9 @@ void Volumes::look_at_store_of(const Node& node, const fbs::RegisterNode& r) {
   Status s = store_.doubt_everything(world_.random() >> 11 | 1, {r.store(), r.sequence()});
   if (!s.ok()) logging::error("{}", s.to_string());
   answered_.clear();
-  for (const Node* other : registry_.alive("head")) answered(*other);
+  // What the others hold they say when they register again.
+  for (const Node* other : registry_.alive("head"))
+    if (other->row.id != node.row.id && other->connected()) other->channel->close();
 }
 
 void Volumes::note_lost(const std::string& why) {
@@ -312,8 +314,11 @@ io::Task<Result<Volumes::Rebuilt>> Volumes::rebuild(bool accept_loss, bool other
   Plan plan = plan_rebuild(registry_, store_.image(), found, verifier ? &*verifier : nullptr, accept_loss);
   if (Status s = store_.commit(plan.change); !s.ok()) co_return s;
   Rebuilt out{static_cast<std::uint32_t>(plan.change.volumes.size()), static_cast<std::uint32_t>(plan.change.designations.size()), 0, plan.left};
-  for (const auto& [node, held] : found.heads)
-    if (const Node* n = registry_.find(node)) answered(*n);
+  for (const auto& [node, held] : found.heads) {
+    std::set<VpId> named;
+    for (const auto& [vp, what] : held) named.insert(vp);
+    if (const Node* n = registry_.find(node)) answered(*n, named);
+  }
   for (const Designation& d : plan.change.designations) {
     out.doubted += store_.doubted(d.vp);
     push(d.vp);
@@ -335,10 +340,12 @@ std::vector<NodeId> Volumes::doubting(VpId vp) const {
 }
 
 // All that it knows has been adopted, where that could be.
-void Volumes::answered(const Node& node) {
+void Volumes::answered(const Node& node, const std::set<VpId>& named) {
   const std::set<VpId> doubted = store_.image().doubted;
   for (VpId vp : doubted) {
     if (!store_.image().designations.at(vp).has_member(node.row.id)) continue;
+    // A head that knows nothing of it may have given it up to others since, whom this copy does not know.
+    if (!named.contains(vp) && !broken(Switch::nothing_is_an_answer)) continue;
     // What could not be adopted is not known here, whatever was said.
     if (auto it = unheard_.find({vp, node.row.id}); it != unheard_.end() && it->second.newer_than(store_.image().designations.at(vp))) {
       if (store_.adopt(it->second).ok()) push(vp);
@@ -355,11 +362,18 @@ void Volumes::joined(const Node& node, const fbs::RegisterNode& r) {
   look_at_store_of(node, r);
   if (node.is("head")) {
     std::erase_if(unheard_, [&](const auto& u) { return u.first.second == node.row.id; });
+    std::set<VpId> named;
     if (r.designations())
-      for (const fbs::Designation* d : *r.designations()) adopt(node, *d);
-    answered(node);
-    for (const auto& [vp, d] : store_.image().designations)
+      for (const fbs::Designation* d : *r.designations()) {
+        named.insert(d->vp());
+        adopt(node, *d);
+      }
+    answered(node, named);
+    for (const auto& [vp, d] : store_.image().designations) {
+      // Nor is it told of its part in one: it would begin it with nothing.
+      if (store_.doubted(vp) && !named.contains(vp) && !broken(Switch::nothing_is_an_answer)) continue;
       if (d.has_member(node.row.id)) registry_.send(node.row.id, designate(d));
+    }
     // One that has been replaced while it was away learns it now.
     if (r.designations())
       for (const fbs::Designation* held : *r.designations()) {

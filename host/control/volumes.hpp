@@ -94,7 +94,8 @@ class Volumes {
   wire::Frame designate(const Designation& d) const;
   void adopt(const Node& node, const fbs::Designation& found);
   void look_at_store_of(const Node& node, const fbs::RegisterNode& r);
-  void answered(const Node& node);
+  /// `named`: the partitions of which it has said that it holds them.
+  void answered(const Node& node, const std::set<VpId>& named);
   flatbuffers::Offset<fbs::VpView> view(flatbuffers::FlatBufferBuilder& b, VpId vp) const;
   bool gone(VolumeId id) const;
   void note_lost(const std::string& why);
@@ -113,7 +114,7 @@ class Volumes {
   Registry& registry_;
   Events& events_;
   Options options_;
-  std::map<VpId, std::set<NodeId>> answered_;  // of doubted VPs: who has registered since our start
+  std::map<VpId, std::set<NodeId>> answered_;  // of doubted VPs: who has said what it holds of it since our start
   std::map<std::pair<VpId, NodeId>, Designation> unheard_;  // what that node knew and the store could not take
   io::Event removal_;  // something to remove, or something was
   bool running_ = true;

@@ -18,6 +18,7 @@ using namespace std::chrono_literals;
 namespace {
 
 constexpr std::size_t kStripesPerRound = 8;
+constexpr std::size_t kPlacementsPerRecord = 32 << 10;  // 1 MiB: a record has to fit into a segment of the metadata portion
 constexpr std::size_t kStripesBesideWriters = 2;
 constexpr Lba kPadding = ~Lba{0};
 constexpr io::Duration kDegradedHolds = 1s;
@@ -139,6 +140,39 @@ io::Task<void> write_jobs(Primary& primary, std::vector<StripeJob>& jobs, std::s
   }
 }
 
+// The body of an index record for stripes that are durable; they get the numbers from `number` on.
+std::string index_body(const Replica& replica, Epoch epoch, std::uint32_t chunk_bytes, std::uint64_t number, std::span<const StripeJob* const> jobs) {
+  const Layout layout = replica.designation.layout;
+  flatbuffers::FlatBufferBuilder b(64 << 10);
+  std::vector<flatbuffers::Offset<fbs::Stripe>> stripes;
+  std::vector<fbs::Placement> placements;
+  std::vector<std::uint64_t> placement_stripe;
+  for (const StripeJob* job : jobs) {
+    fbs::StripeId id(replica.vp(), epoch, job->counter);
+    auto places = b.CreateVectorOfStructs(job->places);
+    stripes.push_back(fbs::CreateStripe(b, number, &id, static_cast<std::uint16_t>(layout.k), static_cast<std::uint16_t>(layout.m), chunk_bytes, places, 0));
+    for (std::size_t i = 0; i < job->blocks.size(); ++i) {
+      placements.emplace_back(job->blocks[i].lba, job->blocks[i].record->lsn(), static_cast<std::uint32_t>(i), 0);
+      placement_stripe.push_back(number);
+    }
+    ++number;
+  }
+  auto stripes_vector = b.CreateVector(stripes);
+  auto placements_vector = b.CreateVectorOfStructs(placements);
+  auto numbers_vector = b.CreateVector(placement_stripe);
+  auto sessions = b.CreateVector(replica.sessions.save(b, replica.last().lsn));
+  b.Finish(fbs::CreateIndexRecord(b, stripes_vector, placements_vector, numbers_vector, sessions));
+  return std::string(reinterpret_cast<const char*>(b.GetBufferPointer()), b.GetSize());
+}
+
+// So many of the jobs as one index record may name; at least one.
+std::size_t jobs_of_a_record(std::span<const StripeJob* const> jobs) {
+  std::size_t n = 0, placements = 0;
+  do placements += jobs[n++]->blocks.size();
+  while (n < jobs.size() && placements + jobs[n]->blocks.size() <= kPlacementsPerRecord);
+  return n;
+}
+
 }  // namespace
 
 io::Task<std::uint64_t> Primary::flush_some(bool partial) {
@@ -178,57 +212,49 @@ io::Task<std::uint64_t> Primary::flush_some(bool partial) {
   co_await group.join();
   if (deposed_) co_return 0;
 
-  // One index record for all stripes that made it; the others are tried again on fresh slots under fresh ids (8.1).
-  flatbuffers::FlatBufferBuilder b(64 << 10);
-  std::vector<flatbuffers::Offset<fbs::Stripe>> stripes;
-  std::vector<fbs::Placement> placements;
-  std::vector<std::uint64_t> placement_stripe;
-  std::uint64_t number = std::max(replica.next_stripe(), next_stripe_number_);
+  // The others are tried again on fresh slots under fresh ids (8.1).
+  std::vector<const StripeJob*> written;
   for (StripeJob& job : jobs) {
-    if (!job.status.ok()) {
-      logging::warn("VP {:x}: stripe {} was not written: {}", d.vp, job.counter, job.status.to_string());
-      if (job.status.code() == Code::fenced && !broken(Switch::sleds_word_ignored)) {
-        depose(job.status.text());
-        co_return 0;
-      }
-      partition_.waits.set(Wait::flush, "flush: " + job.status.text());
-      columns_.refused(job.places, job.status);
-      for (const fbs::ChunkPlace& p : job.places)
-        if (p.sled() != 0 && (!ctx_.alive(p.sled()) || !ctx_.connections->connected(p.sled()))) columns_.avoid(p.sled());
+    if (job.status.ok()) {
+      written.push_back(&job);
       continue;
     }
-    fbs::StripeId id(d.vp, epoch_, job.counter);
-    auto places = b.CreateVectorOfStructs(job.places);
-    stripes.push_back(fbs::CreateStripe(b, number, &id, static_cast<std::uint16_t>(d.layout.k),
-                                        static_cast<std::uint16_t>(d.layout.m), chunk_bytes, places, 0));
-    for (std::size_t i = 0; i < job.blocks.size(); ++i) {
-      placements.emplace_back(job.blocks[i].lba, job.blocks[i].record->lsn(), static_cast<std::uint32_t>(i), 0);
-      placement_stripe.push_back(number);
+    logging::warn("VP {:x}: stripe {} was not written: {}", d.vp, job.counter, job.status.to_string());
+    if (job.status.code() == Code::fenced && !broken(Switch::sleds_word_ignored)) {
+      depose(job.status.text());
+      co_return 0;
     }
-    ++number;
-    ++counters_.stripes;
-    counters_.data_chunks += std::uint64_t{d.layout.k} * chunk_bytes;
-    for (std::size_t i = d.layout.k; i < job.places.size(); ++i)
-      if (job.places[i].sled() != 0) counters_.parity_chunks += chunk_bytes;
+    partition_.waits.set(Wait::flush, "flush: " + job.status.text());
+    columns_.refused(job.places, job.status);
+    for (const fbs::ChunkPlace& p : job.places)
+      if (p.sled() != 0 && (!ctx_.alive(p.sled()) || !ctx_.connections->connected(p.sled()))) columns_.avoid(p.sled());
   }
-  if (stripes.empty()) {
+  if (written.empty()) {
     flush_failed_ = true;
     co_return 0;
   }
-  next_stripe_number_ = number;
-  auto stripes_vector = b.CreateVector(stripes);
-  auto placements_vector = b.CreateVectorOfStructs(placements);
-  auto numbers_vector = b.CreateVector(placement_stripe);
-  auto sessions = b.CreateVector(replica.sessions.save(b, replica.last().lsn));
-  b.Finish(fbs::CreateIndexRecord(b, stripes_vector, placements_vector, numbers_vector, sessions));
-  RecordPtr record = append(RecordKind::index, 0, 0, {},
-                            std::string(reinterpret_cast<const char*>(b.GetBufferPointer()), b.GetSize()), {});
+  Lsn last = 0;
+  std::uint64_t placed = 0;
+  for (std::span<const StripeJob* const> left(written); !left.empty();) {
+    auto now = left.first(jobs_of_a_record(left));
+    left = left.subspan(now.size());
+    std::uint64_t number = std::max(replica.next_stripe(), next_stripe_number_);
+    next_stripe_number_ = number + now.size();
+    last = append(RecordKind::index, 0, 0, {}, index_body(replica, epoch_, chunk_bytes, number, now), {})->lsn();
+    for (const StripeJob* job : now) {
+      placed += job->blocks.size();
+      ++counters_.stripes;
+      counters_.data_chunks += std::uint64_t{d.layout.k} * chunk_bytes;
+      for (std::size_t i = d.layout.k; i < job->places.size(); ++i)
+        if (job->places[i].sled() != 0) counters_.parity_chunks += chunk_bytes;
+    }
+  }
   reached(Path::index_record_appended);
-  if (!co_await wait_commit(record->lsn())) co_return 0;
+  if (!co_await wait_commit(last)) co_return 0;
   flush_failed_ = false;
   partition_.waits.clear(Wait::flush);
   pump();
-  co_return placements.size();
+  co_return placed;
 }
 
 io::Task<Status> Primary::flush_everything(std::shared_ptr<Primary> self) {

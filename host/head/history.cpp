@@ -8,9 +8,11 @@
 namespace luge::head {
 namespace {
 
-// No log of a history given up reaches up to here, however much further than this replica's it went: commit LSNs and
-// records that such a log still names must never be taken for ones of the new history.
+// No log of a history given up reaches up to the first LSN, however much further than this replica's it went: commit LSNs and
+// records that such a log still names must never be taken for ones of the new history. Histories are counted by their epochs: this replica
+// may never have heard of the one before, and its heads return.
 constexpr Lsn kHistoryStep = Lsn{1} << 40;
+Lsn first_lsn(Epoch epoch, Lsn last) { return std::max(last / kHistoryStep + 1, epoch >> wire::kHistoryEpochBits) * kHistoryStep; }
 
 }  // namespace
 
@@ -56,7 +58,7 @@ io::Task<Status> Partition::begin_history() {
   if (!begun) unreadable = co_await unreadable_blocks(true);
   if (epoch != designation().epoch) co_return Status(Code::unavailable, "another epoch has begun");
   if (!unreadable.failed_read.ok()) co_return unreadable.failed_read;  // it is asked again, until payload() gives it up
-  std::uint64_t lost = begun ? 0 : replica.begin_history({epoch, (last / kHistoryStep + 1) * kHistoryStep}, unreadable.blocks);
+  std::uint64_t lost = begun ? 0 : replica.begin_history({epoch, first_lsn(epoch, last)}, unreadable.blocks);
   Status s = co_await write_image();
   if (s.ok()) s = co_await sound_again();
   if (!s.ok()) co_return s;

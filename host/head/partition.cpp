@@ -53,6 +53,8 @@ io::Task<Status> Partition::adopt(Designation d) {
   Status s = co_await ctx.meta_store->put(std::move(changes), refusable ? io::MetaStore::Kind::refusable : io::MetaStore::Kind::needed);
   if (!s.ok()) co_return refusable && s.code() == Code::no_space ? s.with("this head takes no more partitions") : s;
   if (new_history) become_stranger(d);
+  // Known to others and not to this head: it may have served in that epoch before it lost what it held (protocol 4.5).
+  if (designation().epoch == 0 && (d.epoch > 1 || d.revision > 1) && !broken(Switch::restarted_primary_keeps_epoch)) ended_epoch = d.epoch;
   bool new_epoch = d.epoch != designation().epoch;
   witnessed(Fact::epoch_adopted, d.vp, d.epoch);
   replica.designation = std::move(d);

@@ -3,6 +3,8 @@
 // `required` does, and needs no clock.
 #include <absl/container/flat_hash_map.h>
 
+#include <set>
+
 #include "base/crc32c.hpp"
 #include "base/logging.hpp"
 #include "head/primary.hpp"
@@ -189,7 +191,9 @@ io::Task<void> Primary::run_rounds(std::shared_ptr<Primary> self) {
     while (!deposed_ && !round->confirmed) {
       Outcome out;
       io::TaskGroup asking(ctx_.world);
-      std::vector<NodeId> required = partition_.designation().required;
+      // Of a change of `required` whose fate is unknown both sets (protocol 3.2): by the store's word another may have opened without the old one.
+      std::set<NodeId> required(also_required_.begin(), also_required_.end());
+      for (NodeId n : partition_.designation().required) required.insert(n);
       for (NodeId n : required)
         if (n != ctx_.options.id) asking.spawn("confirm", ask(*this, n, out));
       co_await asking.join();

@@ -96,6 +96,9 @@ void Primary::write(const ChannelPtr& channel, const fbs::WriteBatch& batch, con
       at += op.payload.size();
       for (std::size_t i = 0; i < blocks; ++i) op.crcs.push_back(batch.crcs()->Get(static_cast<std::uint32_t>(crc_at++)));
     }
+    // At most W requests are open (protocol 2.3): what is remembered of a session would grow with one that never says what it has heard.
+    if (s.ok() && (w->sequence() < batch.low() || w->sequence() - batch.low() >= kSessionWindow))
+      s = Status(Code::invalid, "more requests are open than a session may have");
     if (batch.epoch() != epoch_ || !open()) s = Status(Code::unavailable, state_);
     else if (sessions.incarnation(batch.attachment()) != batch.incarnation() && !broken(Switch::no_session_fence))
       s = Status(sessions.incarnation(batch.attachment()) > batch.incarnation() ? Code::closed_session : Code::unavailable,

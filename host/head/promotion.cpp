@@ -60,7 +60,7 @@ bool Primary::everybody_holds(Lsn lsn) const {
 }
 
 io::Task<void> Primary::run(std::shared_ptr<Primary> self) {
-  if (!co_await adopt_greatest_log()) co_return;
+  if (!co_await adopt_greatest_log() || deposed_) co_return;
   Replica& replica = partition_.replica;
   LogPoint start{epoch_, replica.last().lsn + 1};
   // The last record is the start of an epoch that never opened: its primary was lost while it gave its tail to the others.

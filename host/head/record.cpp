@@ -13,7 +13,7 @@ bool check_index_body(Bytes body) {
   const auto* r = flatbuffers::GetRoot<fbs::IndexRecord>(body.data());
   if (r->stripes())
     for (const fbs::Stripe* s : *r->stripes())
-      if (!s->id() || !s->places() || s->places()->size() != std::uint32_t{s->k()} + s->m() || s->k() == 0) return false;
+      if (!possible_stripe(*s)) return false;
   std::size_t placements = r->placements() ? r->placements()->size() : 0;
   std::size_t numbers = r->placement_stripe() ? r->placement_stripe()->size() : 0;
   return placements == numbers;
@@ -22,6 +22,10 @@ bool check_index_body(Bytes body) {
 Bytes bytes_of(const std::string& s) { return as_bytes(s); }
 
 }  // namespace
+
+bool possible_stripe(const fbs::Stripe& s) {
+  return s.id() && s.places() && s.k() != 0 && s.places()->size() == std::uint32_t{s.k()} + s.m() && s.chunk_bytes() >= kBlockBytes && s.chunk_bytes() % kBlockBytes == 0;
+}
 
 std::uint32_t Record::block_crc(std::uint32_t i) const {
   std::uint32_t crc;

@@ -59,6 +59,9 @@ RecordPtr make_record(VpId vp, LogPoint point, RecordKind kind, Lba lba, std::ui
 
 std::uint32_t record_crc(const RecordHeader& header, Bytes body);
 
+/// Whether a row of the stripe table that came from outside can be one: as many places as chunks, chunks of whole blocks.
+bool possible_stripe(const fbs::Stripe& row);
+
 /// Header against its limits, its CRC and, for data records, the size of the body. Says nothing of the payload.
 Status check_record(const RecordHeader& header, Bytes body);
 /// Each block of the payload against the CRCs in the body.

@@ -114,12 +114,11 @@ class Replay {
     // Below the image only data that its index may still name is of interest.
     if (r->lsn() <= image.lsn) {
       if (r->kind() == RecordKind::data) {
+        // The one that was written later, whatever its epoch: with an accepted loss a log may have come back whose epochs are lower.
         auto [it, fresh] = held_below_[replica.vp()].try_emplace(r->lsn(), r);
-        if (!fresh && newer(*r, *it->second)) {
+        if (!fresh) {
           forget(it->second);
           it->second = r;
-        } else if (!fresh) {
-          forget(r);
         }
       } else {
         forget(r);

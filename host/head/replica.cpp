@@ -323,7 +323,8 @@ void Replica::choose_form(Lsn base, ImageFor whom, std::vector<std::uint64_t>& p
     std::erase_if(pages, [&](std::uint64_t number) {
       const Index::Page& page = *index_.page(number);
       std::size_t used = static_cast<std::size_t>(std::count_if(page.begin(), page.end(), [](Entry e) { return !e.hole(); }));
-      if (used * kEntryBytes >= kPageBytes) return false;
+      // A page of holes alone is told as one: whoever loads it has to know when its blocks became holes, to tell others.
+      if (used == 0 || used * kEntryBytes >= kPageBytes) return false;
       for (std::uint32_t i = 0; i < Index::kFanOut; ++i)
         if (!page[i].hole()) entries.emplace_back(number * Index::kFanOut + i, page[i].raw());
       return true;
@@ -435,7 +436,7 @@ bool Replica::load_part(const std::string& body) {
   }
   if (part->stripes()) {
     for (const fbs::Stripe* s : *part->stripes()) {
-      if (!s->id() || !s->places()) return false;
+      if (!possible_stripe(*s)) return false;
       StripeRow row;
       row.id = {s->id()->vp(), s->id()->epoch(), s->id()->counter()};
       row.layout = {s->k(), s->m()};

@@ -162,6 +162,34 @@ TEST_F(Fixture, CatchUpByWhatChangedGivesTheSameReplica) {
   EXPECT_EQ(member.index().digest(), r.index().digest());
 }
 
+// B is made anew from a whole image after a part of a page was trimmed, so that the page is there and has only holes; it tells M, which
+// has missed the trim, of it.
+TEST_F(Fixture, WhoIsMadeAnewKnowsWhenAPageBecameHoles) {
+  Replica member(1), anew(1);
+  member.designation.blocks = anew.designation.blocks = 1 << 20;
+  auto start = make_record(1, {1, 1}, RecordKind::epoch_start, 0, 0, {}, {}, {});
+  start->durable = true;
+  member.append(start);
+  member.on_durable(*start);
+  member.advance_commit(1);
+  for (const RecordPtr& rec : {data(next(), 5, 1)}) {
+    add(rec);
+    follow(member, *rec);
+  }
+  auto flushed = index_record(next(), 1, {{5, r.last().lsn, 0, 0}});
+  add(flushed);
+  follow(member, *flushed);
+  Lsn base = r.commit();
+  add(make_record(1, next(), RecordKind::trim, 0, 256, {}, {}, {}));
+  feed(r, anew, 0, Replica::ImageFor::member);
+  ASSERT_EQ(anew.index().digest(), r.index().digest());
+  ASSERT_LE(anew.lowest_base(), base);
+  feed(anew, member, base, Replica::ImageFor::member);
+  member.apply_delta();
+  EXPECT_TRUE(member.index().get(5).hole()) << "trimmed, and acknowledged";
+  EXPECT_EQ(member.index().digest(), r.index().digest());
+}
+
 // A writes; B misses some of it and is told; C has missed more and is told by B, change by change, whichever point C stands at.
 // Requirement: MC-20
 TEST_F(Fixture, WhatAReplicaWasToldItTellsOnChangeByChange) {

@@ -183,9 +183,15 @@ io::Task<Status> Partition::take_over_checkpoint(LogPoint point) {
   co_return Status();
 }
 
-// Nothing of what was held may be replayed on top of what comes in its place.
+// Nothing of what was held may be replayed on top of what comes in its place. That it is gone is written down first: should this head
+// restart before something whole has come, what is left of before (an image, say) is no replica, however sound it looks.
 io::Task<Status> Partition::forget_all() {
   ++resets_;
+  if (auto guard = co_await adopting_.lock(); !unsound && !broken(Switch::rebuild_not_noted)) {
+    Status s = co_await ctx.meta_store->put(std::vector<io::MetaStore::Change>{{unsound_key(replica.vp()), "it was being rebuilt"}});
+    if (!s.ok()) co_return s;
+    unsound = true;
+  }
   if (Status s = co_await void_everything(); !s.ok()) co_return s;
   replica.reset();
   forget_incoming_image();

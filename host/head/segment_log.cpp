@@ -447,7 +447,8 @@ io::Task<Status> SegmentLog::write_batch(std::vector<RecordPtr> batch) {
     payload += r->payload.size();
   }
   std::uint64_t need = round_up(header, kBlockBytes) + payload;
-  LUGE_CHECK(need <= options_.segment_bytes);
+  if (need > options_.segment_bytes)
+    co_return Status(Code::internal, options_.path + ": a record of " + std::to_string(need) + " bytes does not fit into a segment of " + std::to_string(options_.segment_bytes));
   if (Status s = co_await make_place(need, is_image(*batch.front())); !s.ok()) co_return s;
   std::uint64_t offset = active_offset_;
   Buffer area = encode(batch, static_cast<std::uint32_t>(offset / kBlockBytes));

@@ -4,7 +4,10 @@
 namespace luge::sim {
 namespace {
 
-class LossTest : public UnitTest {};
+class LossTest : public UnitTest {
+ protected:
+  using UnitTest::UnitTest;
+};
 
 // Requirement: P-4.6 switch=history-unchecked
 TEST_F(LossTest, TheHeadThatWasBehindGoesOnAndTheOthersAreRebuiltFromIt) {
@@ -95,6 +98,62 @@ TEST_F(LossTest, ALogDamagedWhereverItIsDamagedClosesTheVolumeOnce) {
   power_on(heads);
   ASSERT_TRUE(all_required()) << "the damage is known and does not close the volume again";
   EXPECT_EQ(contents(), kept);
+}
+
+class LossOfTwo : public LossTest {
+ protected:
+  LossOfTwo() : LossTest(2, 4 << 20, std::function<void(head::Options&)>(), 2) {}
+  // The head finds that its copy of block 0 has rotted, and another record stands behind it.
+  void find_rot(NodeId head) {
+    sim_.run_for(1s);  // a heartbeat tells how far it is committed
+    auto at = position(head, 0);
+    sim_.crash(node(head), Crash::power);
+    rot(head, at);
+    sim_.restart(node(head));
+    ASSERT_TRUE(sim_.run_until([&] { return replica(head) && replica(head)->suspect; }, 10s));
+  }
+  const head::Replica* replica(NodeId head) { return unit_->head(head) ? unit_->head(head)->replica(designation().vp) : nullptr; }
+  void flush() {
+    bool done = false;
+    auto task = [](control::Control& c, bool& done) -> Task<void> { done = (co_await c.volumes().flush("v", 20s)).ok(); };
+    sim_.world(unit_->control_node()).spawn("flush", task(*unit_->control(), done));
+    ASSERT_TRUE(sim_.run_until([&] { return done; }, 30s));
+  }
+  void write_elsewhere() {
+    on_client([](VolumeClient& c) -> Task<Status> {
+      if (!c.other) {
+        auto v = co_await client::Volume::attach(c.world, c.identity, c.control, "w", kFirstClient, false);
+        if (!v.ok()) co_return v.status();
+        c.other = std::move(*v);
+      }
+      co_return co_await client::write(c.world, *c.other, 0, filled(1, 'W'));
+    });
+  }
+};
+
+// What was held is void, and what is to come in its place has not come: an image of long ago is still there, and looks sound.
+// Requirement: P-10.2 switch=rebuild-not-noted
+TEST_F(LossOfTwo, AReplicaWhoseRebuildWasCutOffIsNoneUntilItIsWhole) {
+  ASSERT_TRUE(unit_->control()->volumes().create({"w", kBlocks * kBlockBytes, {2, 1}, 2}).ok());
+  NodeId first = designation().primary, other = designation().reserves[0];
+  write(0, 4, 'A');
+  flush();
+  sim_.crash(node(other), Crash::power);
+  unit_->replace_disk(node(other));
+  sim_.restart(node(other));
+  ASSERT_TRUE(sim_.run_until([&] { return replica(other) && replica(other)->last() == replica(first)->last() && !replica(other)->suspect; }, 20s)) << "it has an image, of what is flushed";
+  ASSERT_TRUE(wait_for_state("open"));
+  write(0, 8, 'B');
+  write_elsewhere();
+  find_rot(other);
+  ASSERT_TRUE(sim_.run_until([&] { return replica(other)->last().lsn == 0; }, 20s)) << "all is void";
+  power_off({first, other});
+  sim_.restart(node(other));
+  sim_.run_for(20s);
+  EXPECT_FALSE(unit_->head(other)->digest(designation().vp)->primary_open) << "it lacks what was acknowledged";
+  sim_.restart(node(first));
+  ASSERT_TRUE(wait_for_state("open"));
+  EXPECT_EQ(contents().substr(0, 9), "BBBBBBBB0");
 }
 
 // Requirement: P-4.2, P-4.6 switch=blank-promoted

@@ -43,6 +43,14 @@ class RestoredStore : public UnitTest {
     sim_.world(unit_->control_node()).spawn("rebuild", task(*unit_->control(), done));
     ASSERT_TRUE(sim_.run_until([&] { return done; }, 60s));
   }
+  void move_away(NodeId head, NodeId to) {
+    std::optional<Status> done;
+    auto task = [](control::Control& c, std::string from, std::string to, std::optional<Status>& done) -> Task<void> { done = (co_await c.volumes().move("v", from, to, true, 60s)).status(); };
+    sim_.world(unit_->control_node()).spawn("move", task(*unit_->control(), name(head), name(to), done));
+    ASSERT_TRUE(sim_.run_until([&] { return done.has_value(); }, 120s));
+    ASSERT_TRUE(done->ok()) << done->to_string();
+    sim_.run_for(2s);
+  }
   bool opened(NodeId head) { return unit_->head(head)->digest(designation().vp)->primary_open; }
 
   NodeId behind_ = 0, first_ = 0, second_ = 0;
@@ -149,6 +157,35 @@ TEST_F(RestoredStoreOfSix, NoPartitionIsMadeBeforeAllHeadsHaveSaidWhatTheyHold) 
   EXPECT_TRUE(unit_->store().volumes.contains(w));
   Status larger = resize(two + kBlocks * kBlockBytes);
   EXPECT_TRUE(larger.ok()) << larger.to_string();
+}
+
+// The partition has moved to other heads altogether since the copy was made, and those it was with have given it up.
+// Requirement: P-5.2 switch=nothing-is-an-answer
+TEST_F(RestoredStoreOfSix, HeadsThatHoldNothingHaveNotSaidWhereItIs) {
+  write(0, 4, 'A');
+  control::Image copy = unit_->copy_of_store();
+  const std::vector<NodeId> first = designation().members();
+  std::vector<NodeId> others;
+  for (const control::Node* n : unit_->control()->registry().alive("head"))
+    if (!designation().has_member(n->row.id)) others.push_back(n->row.id);
+  for (std::size_t i = 0; i < first.size(); ++i) move_away(first[i], others.at(i));
+  for (NodeId n : first) ASSERT_FALSE(designation().has_member(n));
+  write(0, 4, 'B');
+  sim_.run_for(5s);
+  for (NodeId n : first) ASSERT_EQ(unit_->head(n)->replica(designation().vp), nullptr);
+  const std::vector<NodeId> second = designation().members();
+  power_off(second);
+  sim_.crash(unit_->control_node(), Crash::power);
+  unit_->restore_store(copy, false);
+  sim_.restart(unit_->control_node());
+  sim_.run_for(20s);
+  for (NodeId n : first) EXPECT_FALSE(unit_->head(n)->digest(designation().vp) && unit_->head(n)->digest(designation().vp)->primary_open) << "it holds nothing of it";
+  rebuild();
+  sim_.run_for(10s);
+  EXPECT_FALSE(unit_->control()->volumes().doubting(designation().vp).empty());
+  power_on(second);
+  ASSERT_TRUE(all_required());
+  EXPECT_EQ(contents().substr(0, 5), "BBBB0");
 }
 
 // The copy is from before those heads were added, and all that it knows of have answered: nothing tells of the partition.

@@ -35,6 +35,7 @@ struct VolumeClient {
   wire::Identity identity;
   wire::ControlLink control;
   std::unique_ptr<client::Volume> volume;
+  std::unique_ptr<client::Volume> other;  ///< if a test attaches one more
 };
 
 class UnitTest : public testing::Test {
