@@ -101,8 +101,10 @@ io::Task<Status> Device::clear_headers(std::uint32_t column, std::uint32_t slot_
   static const Buffer zeros = Buffer::zeros(kBlockBytes);
   auto clear = [this](std::uint32_t, std::uint64_t offset) -> io::Task<Status> {
     Buffer b = Buffer::allocate(kBlockBytes);
-    if (Status s = co_await file_->read(offset, b); !s.ok()) co_return fail(s);
-    if (std::memcmp(b.data(), zeros.data(), b.size()) == 0) co_return Status();
+    // One that cannot be read is written: a disk then gives the sector another place.
+    Status found = co_await read_at(offset, b);
+    if (!usable()) co_return health();
+    if (found.ok() && std::memcmp(b.data(), zeros.data(), b.size()) == 0) co_return Status();
     known_.forget(offset);
     Status s = co_await file_->write(offset, zeros, io::Durability::durable);
     known_.forget(offset);

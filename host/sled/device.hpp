@@ -18,6 +18,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -169,6 +170,7 @@ class Device {
   Status enter(const fbs::ChunkPlace& place, Use& use);
   io::Task<Status> load(Column& column, std::uint32_t number);
   io::Task<Status> load_slot(Column& column, std::uint32_t slot, std::uint64_t offset);
+  io::Task<Status> read_at(std::uint64_t offset, Buffer into);
   Slot judge(const ColumnRow& row, const Result<coding::ChunkHeader>& header) const;
   io::Task<Result<coding::ChunkHeader>> read_header(std::uint64_t offset, std::uint32_t slot_bytes, Buffer* area = nullptr);
   io::Task<Status> mark_free(std::uint64_t offset, Generation generation, const Permit& permit);
@@ -196,6 +198,7 @@ class Device {
   bool missed_fences_ = false;
   io::Mutex fencing_;
   Budget read_memory_, write_memory_;
+  std::set<std::uint64_t> unreadable_;  // where reads have failed since the last that did not
   KnownChunks known_;
   io::Event changed_;  // a column's changing, loading or users
   Counters counters_;

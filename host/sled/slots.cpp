@@ -3,11 +3,17 @@
 #include <algorithm>
 
 #include "base/crc32c.hpp"
+#include "base/logging.hpp"
 #include "coding/checkpoint_block.hpp"
 #include "sled/device.hpp"
 #include "switches/switches.hpp"
 
 namespace luge::sled {
+namespace {
+
+constexpr std::size_t kUnreadableInARow = 16;  // different places, with none between them that reads
+
+}  // namespace
 
 // Keeps a column from changing hands while an operation is in it.
 class Device::Use {
@@ -40,13 +46,28 @@ Status Device::enter(const fbs::ChunkPlace& p, Use& use) {
   return Status();
 }
 
+// What cannot be read takes nothing else of the device away: whoever asks has the other chunks of the stripe, and they lie on devices with
+// bad sectors of their own. A device that hangs, or where nothing reads any more, is gone.
+io::Task<Status> Device::read_at(std::uint64_t offset, Buffer into) {
+  Status s = co_await file_->read(offset, std::move(into));
+  if (s.ok()) {
+    unreadable_.clear();
+    co_return s;
+  }
+  unreadable_.insert(offset);
+  if (file_->hung() || unreadable_.size() > kUnreadableInARow || broken(Switch::bad_sector_fails_device)) co_return fail(s);
+  ++counters_.errors;
+  logging::warn("{}: cannot read at {}: {}", spec_.path, offset, s.to_string());
+  co_return s.text().starts_with(spec_.path) ? s : s.with(spec_.path);
+}
+
 io::Task<Result<coding::ChunkHeader>> Device::read_header(std::uint64_t offset, std::uint32_t slot_bytes, Buffer* area) {
   Buffer b = Buffer::allocate(kBlockBytes);
-  if (Status s = co_await file_->read(offset, b); !s.ok()) co_return fail(s);
+  if (Status s = co_await read_at(offset, b); !s.ok()) co_return s;
   std::uint32_t bytes = coding::claimed_header_bytes(b.bytes(), slot_bytes);
   if (bytes > b.size()) {
     Buffer whole = Buffer::allocate(bytes);
-    if (Status s = co_await file_->read(offset, whole); !s.ok()) co_return fail(s);
+    if (Status s = co_await read_at(offset, whole); !s.ok()) co_return s;
     b = std::move(whole);
   }
   if (area) *area = b;
@@ -72,7 +93,7 @@ Device::Slot Device::judge(const ColumnRow& row, const Result<coding::ChunkHeade
 
 io::Task<Status> Device::load_slot(Column& c, std::uint32_t slot, std::uint64_t offset) {
   auto header = co_await read_header(offset, c.row.slot_bytes);
-  if (header.code() == Code::io_error) co_return header.status();
+  if (!usable()) co_return health();
   c.slots[slot] = judge(c.row, header);
   co_return Status();
 }
@@ -118,7 +139,7 @@ io::Task<Result<coding::ChunkHeader>> Device::header_of(VpId vp, std::uint32_t c
 // write that was cut off may have left the header alone.
 io::Task<Status> Device::same_chunk(std::uint64_t offset, Bytes header_area, Bytes chunk) {
   Buffer b = Buffer::allocate(header_area.size() + chunk.size());
-  if (Status s = co_await file_->read(offset, b); !s.ok()) co_return fail(s);
+  if (Status s = co_await read_at(offset, b); !s.ok()) co_return s;
   bool same = std::memcmp(b.data(), header_area.data(), header_area.size()) == 0 &&
               std::memcmp(b.data() + header_area.size(), chunk.data(), chunk.size()) == 0;
   co_return same ? Status() : Status(Code::stale, "the slot holds other bytes under this stripe's name");
@@ -189,7 +210,7 @@ io::Task<Status> Device::free_slot(VpId vp, fbs::ChunkPlace place, StripeId stri
 // the old mark over half a header, and the slot unreadable.
 io::Task<Status> Device::mark_free(std::uint64_t offset, Generation generation, const Permit& permit) {
   Buffer b = Buffer::allocate(kBlockBytes);
-  if (Status s = co_await file_->read(offset, b); !s.ok()) co_return fail(s);
+  if (Status s = co_await read_at(offset, b); !s.ok()) co_return s;
   Buffer mark = coding::encode_free_header(unit_, generation);
   std::memcpy(b.data(), mark.data(), sizeof(coding::ChunkHeaderHead));
   if (Status s = permit(); !s.ok()) co_return s;
@@ -238,8 +259,7 @@ io::Task<Result<Device::ReadResult>> Device::read_chunk(fbs::ChunkPlace place, S
 
 io::Task<Status> Device::read_blocks(std::uint64_t slot, std::uint32_t first, std::uint32_t blocks, ReadResult& out) {
   out.blocks = Buffer::allocate(std::size_t{blocks} * kBlockBytes);
-  Status s = co_await file_->read(slot + out.chunk->header_bytes + std::uint64_t{first} * kBlockBytes, out.blocks);
-  if (!s.ok()) co_return fail(s);
+  if (Status s = co_await read_at(slot + out.chunk->header_bytes + std::uint64_t{first} * kBlockBytes, out.blocks); !s.ok()) co_return s;
   std::uint32_t good = 0;
   while (good < blocks && crc32c(out.blocks.bytes().subspan(std::size_t{good} * kBlockBytes, kBlockBytes)) == out.chunk->blocks[first + good].crc()) ++good;
   if (good == blocks) co_return Status();

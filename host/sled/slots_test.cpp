@@ -477,6 +477,51 @@ TEST(DeviceFailure, DegradesThatDeviceOnly) {
   EXPECT_EQ(u.fence(0, kVp, 1).code(), Code::fenced);
 }
 
+// Three devices with a bad sector each, in stripes that have nothing to do with one another, are no three devices lost.
+// Requirement: RD-03 switch=bad-sector-fails-device
+TEST(DeviceFailure, ABadSectorIsNotTheDevices) {
+  SledUnit u(1, 1);
+  ASSERT_TRUE(u.fence(0, kVp, 1).ok());
+  auto c = u.claim(0, kVp, 1, 0, slot_bytes());
+  ASSERT_TRUE(c.ok());
+  Generation g = c->slots[0].generation();
+  Stripe a = u.stripe(1), b = u.stripe(2);
+  ASSERT_TRUE(u.write(0, a, 0, u.place(0, 0, 0, g)).ok());
+  ASSERT_TRUE(u.write(0, b, 0, u.place(0, 0, 1, g)).ok());
+  u.disk(0).faults.read_error = 1;
+  for (int i = 0; i < 50; ++i) EXPECT_EQ(u.read(0, a.id, 0, u.place(0, 0, 0, g)).code(), Code::io_error) << "as often as it is asked for";
+  u.disk(0).faults.read_error = 0;
+  EXPECT_TRUE(u.read(0, b.id, 0, u.place(0, 0, 1, g)).ok());
+  EXPECT_TRUE(u.read(0, a.id, 0, u.place(0, 0, 0, g)).ok());
+  EXPECT_NE(u.report(0).find("\"state\":\"ok\""), std::string::npos) << u.report(0);
+}
+
+// Nor is it one while a column's headers are read; the slot is not used.
+TEST(DeviceFailure, ASlotWhoseHeaderCannotBeReadIsLeftOut) {
+  SledUnit u(1, 1);
+  ASSERT_TRUE(u.fence(0, kVp, 1).ok());
+  ASSERT_TRUE(u.claim(0, kVp, 1, 0, slot_bytes()).ok());
+  ASSERT_TRUE(u.bounce(0).ok());
+  u.disk(0).faults.read_error = 0.1;
+  auto l = u.list(0, kVp, 1);
+  u.disk(0).faults.read_error = 0;
+  ASSERT_TRUE(l.ok());
+  ASSERT_EQ(l->size(), 1u);
+  auto unreadable = std::count_if(l->at(0).slots.begin(), l->at(0).slots.end(), [](const auto& s) { return s.state() == 2; });
+  EXPECT_GT(unreadable, 0);
+  EXPECT_LT(unreadable, static_cast<long>(l->at(0).slots.size()));
+}
+
+TEST(DeviceFailure, WhereNothingReadsAnyMoreIsGone) {
+  SledUnit u(1, 1);
+  ASSERT_TRUE(u.fence(0, kVp, 1).ok());
+  ASSERT_TRUE(u.claim(0, kVp, 1, 0, slot_bytes()).ok());
+  ASSERT_TRUE(u.bounce(0).ok());
+  u.disk(0).faults.read_error = 1;
+  (void)u.list(0, kVp, 1);
+  EXPECT_NE(u.report(0).find("\"state\":\"failed\""), std::string::npos) << u.report(0);
+}
+
 // Requirement: P-8.6
 TEST(DeviceFailure, RotIsReportedNotReturned) {
   SledUnit u(1);
