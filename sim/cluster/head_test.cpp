@@ -313,12 +313,14 @@ TEST(Promotion, TheLaterEpochCountsMoreThanTheLongerLog) {
     return later = std::make_shared<FakeReserve>(w, kFirstFake + 1, LogPoint{2, 36}, std::vector<fbs::EpochStartEntry>{{1, 1}, {2, 36}});
   });
   sim.run_for(500ms);
-  // Told of a new epoch by the way of a primary that asks: its own.
+  // A reserve first; then told of a new epoch by the way of a primary that asks: its own.
   struct Teller {
     explicit Teller(io::World& w) : link(w, identity, kHeadAddress) { link.start(); }
     Task<void> tell() {
-      auto r = co_await link.call(collect(designation(3, kHead, {kFirstFake, kFirstFake + 1})), 1s);
-      EXPECT_TRUE(r.ok());
+      for (const auto& d : {designation(1, kFirstFake, {kHead, kFirstFake + 1}), designation(3, kHead, {kFirstFake, kFirstFake + 1})}) {
+        auto r = co_await link.call(collect(d), 1s);
+        EXPECT_TRUE(r.ok());
+      }
     }
     wire::Identity identity{kUnit, kPrimary};
     wire::Link link;
@@ -330,6 +332,33 @@ TEST(Promotion, TheLaterEpochCountsMoreThanTheLongerLog) {
   EXPECT_TRUE(later->tail_asked_for);
   EXPECT_FALSE(longer->tail_asked_for);
   longer.reset(), later.reset(), teller.reset();
+}
+
+// A head that knows nothing of the VP is told that it is the primary of an epoch long begun: it may have served in it before it lost
+// all that it held, and what it wrote then is under that epoch's numbers.
+// Requirement: P-4.5 switch=restarted-primary-keeps-epoch
+TEST(Promotion, AHeadThatLostWhatItHeldDoesNotGoOnInItsEpoch) {
+  logging::setup("test", "off");
+  Simulation sim(1);
+  sim.add_node("control", [](io::World& w) { return std::make_shared<ControlDaemon>(w); });
+  sim.add_node("head", [](io::World& w) { return std::make_shared<HeadDaemon>(w); });
+  std::shared_ptr<FakeReserve> reserve;
+  sim.add_node("reserve", [&](io::World& w) {
+    return reserve = std::make_shared<FakeReserve>(w, kFirstFake, LogPoint{3, 50}, std::vector<fbs::EpochStartEntry>{{3, 1}});
+  });
+  sim.run_for(500ms);
+  struct Teller {
+    explicit Teller(io::World& w) : link(w, identity, kHeadAddress) { link.start(); }
+    Task<void> tell() { EXPECT_TRUE((co_await link.call(collect(designation(3, kHead, {kFirstFake})), 1s)).ok()); }
+    wire::Identity identity{kUnit, kPrimary};
+    wire::Link link;
+  };
+  std::shared_ptr<Teller> teller;
+  Node node = sim.add_node("teller", [&](io::World& w) { return teller = std::make_shared<Teller>(w); });
+  sim.run(node, teller->tell());
+  sim.run_for(2s);
+  EXPECT_FALSE(reserve->tail_asked_for) << "it took up its role without a new epoch";
+  reserve.reset(), teller.reset();
 }
 
 }  // namespace
