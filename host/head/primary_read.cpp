@@ -192,7 +192,8 @@ io::Task<void> Primary::run_rounds(std::shared_ptr<Primary> self) {
       Outcome out;
       io::TaskGroup asking(ctx_.world);
       // Of a change of `required` whose fate is unknown both sets (protocol 3.2): by the store's word another may have opened without the old one.
-      std::set<NodeId> required(also_required_.begin(), also_required_.end());
+      std::set<NodeId> required;
+      if (!broken(Switch::union_not_asked)) required.insert(also_required_.begin(), also_required_.end());
       for (NodeId n : partition_.designation().required) required.insert(n);
       for (NodeId n : required)
         if (n != ctx_.options.id) asking.spawn("confirm", ask(*this, n, out));

@@ -50,6 +50,7 @@ enum class Switch {
   stuck_member_awaited,          // 3.1: a member that answers but has nothing more durable is waited for without end
   unheard_counts_as_heard,       // 5.2: a head whose newer designation could not be adopted counts as having said what it knows
   older_store_makes_partitions,  // 5.2: an older copy of the store makes partitions anew that it has not heard of
+  union_not_asked,               // 3.2: reads are confirmed by the old set alone while a proposal has no answer
   bad_sector_fails_device,       // RD-03: one read that fails takes the whole device away
   nothing_is_an_answer,          // 5.2: a head that holds nothing of a doubted VP has said what it knows of it
   rebuild_not_noted,             // 10.2: that a replica is being rebuilt is not written down

@@ -70,6 +70,7 @@ const std::map<Switch, const char*> kNotReached = {
     {Switch::unheard_counts_as_heard, "all that heads of a seed know can be taken over; sim_store_test"},
     {Switch::older_store_makes_partitions, "no seed makes a volume larger; sim_store_test"},
     {Switch::index_without_reserve, "images have segments of their own, and free some: only long seeds (1971) run out of them; sim_metadata_growth_test"},
+    {Switch::union_not_asked, "no seed cuts a joiner off from its primary while its proposal has no answer; sim_no_control_test"},
     {Switch::bad_sector_fails_device, "costs redundancy, breaks no promise; slots_test"},
     {Switch::nothing_is_an_answer, "no seed moves a partition to other heads altogether and then sets the store back; sim_store_test"},
     {Switch::rebuild_not_noted, "needs a burst that no other batch knows the commit of; sim_head_test"},

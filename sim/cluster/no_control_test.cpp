@@ -26,6 +26,31 @@ TEST_F(NoControlTest, LeasesLastWhileAProposalHasNoAnswer) {
   EXPECT_TRUE(all_required());
 }
 
+// The store may have taken the proposal, and the joiner may be primary of a later epoch by now: without its word nothing is read.
+// Requirement: P-3.2 switch=union-not-asked
+TEST_F(NoControlTest, ReadsAskTheJoinerToo) {
+  write(0, 1, 'a');
+  NodeId back = designation().reserves[0], primary = designation().primary;
+  power_off({back});
+  ASSERT_TRUE(sim_.run_until([&] { return designation().required.size() == 2; }, 20s));
+  sim_.pause(unit_->control_node());
+  power_on({back});
+  sim_.run_for(2s);
+  ASSERT_EQ(unit_->head(back)->replica(designation().vp)->commit(), unit_->head(primary)->replica(designation().vp)->commit());
+  sim_.fabric().cut_both(node(primary), node(back));
+  sim_.run_for(2s);  // its grant is over
+  ASSERT_FALSE(unit_->head(primary)->digest(designation().vp)->lease);
+  bool answered = false;
+  auto task = [](VolumeClient& c, bool& answered) -> Task<void> { answered = (co_await client::read(c.world, *c.volume, 0, kBlockBytes)).ok(); };
+  sim_.world(client_node_).spawn("read", task(*client_, answered));
+  sim_.run_for(3s);
+  EXPECT_FALSE(answered);
+  sim_.fabric().heal_all();
+  sim_.resume(unit_->control_node());
+  ASSERT_TRUE(sim_.run_until([&] { return answered; }, 20s));
+  EXPECT_TRUE(all_required());
+}
+
 // Requirement: MC-21 switch=designations-not-kept
 TEST_F(NoControlTest, AHeadThatHasRestartedKnowsWhereTheReplicasOfItsVolumesAre) {
   write(0, 1, 'a');
