@@ -334,6 +334,13 @@ TEST_F(VhostDiskTest, MessagesThatBreakTheProtocolEndTheConnectionAndNoMore) {
         [](FrontEnd& f, Driver& d) { vhost::Log l{1 << 30, 0}; f.send(Message::set_log_base, &l, sizeof l, std::span<const int>(&d.fd, 1)); },
         [](FrontEnd& f, Driver&) { f.send_u64(Message::set_vring_kick, 0x100); },
         [](FrontEnd& f, Driver& d) { f.send_u64(Message::set_vring_kick, 0, d.fd); },
+        [this](FrontEnd& f, Driver& d) { ASSERT_TRUE(f.start(d, kFeatures)); one(f, d, 1, 8); vhost::InflightArea a{0, 0, 1, 4, 0}; f.send(Message::get_inflight_fd, &a, sizeof a); },
+        [](FrontEnd& f, Driver& d) {
+          vhost::InflightArea a{0, 0, 1, static_cast<std::uint16_t>(d.entries / 2), 0};
+          f.send(Message::get_inflight_fd, &a, sizeof a);
+          ASSERT_FALSE(f.receive().empty());
+          f.say_start(d, kFeatures, 0);
+        },
         [](FrontEnd& f, Driver& d) { vhost::InflightArea a{64, 0, 2, 128, 0}; f.send(Message::set_inflight_fd, &a, sizeof a, std::span<const int>(&d.fd, 1)); },
     };
     for (std::size_t i = 0; i < bad.size(); ++i) {

@@ -446,6 +446,7 @@ Status VhostSession::get_inflight(Incoming& m) {
   vhost::InflightArea a{};
   if (!read_as(a, m.payload) || a.queues == 0 || a.queues > owner_.device().queues() || a.entries == 0 || a.entries > Vring::kMostEntries)
     return wrong(fmt::format("an area for {} queues of {}", a.queues, a.entries));
+  if (owner_.device().any_started()) return wrong("a queue runs");
   auto area = Inflight::create(a.queues, a.entries);
   if (!area.ok()) return area.status();
   owner_.device().set_inflight(*area);

@@ -1,9 +1,11 @@
 // The guest's disk against a driver that counts what it is told, and against guests that break the rules.
+#include <fcntl.h>
 #include <gtest/gtest.h>
 
 #include <set>
 
 #include "attach/vhost_testing.hpp"
+#include "io/descriptor.hpp"
 #include "sim/cluster/simulation.hpp"
 #include "switches/switches.hpp"
 
@@ -347,6 +349,34 @@ TEST_F(VhostTest, RingsThatCannotBeAreRefused) {
     EXPECT_FALSE(device->start(0, p, 0).ok());
     EXPECT_FALSE(device->started(0));
   }
+}
+
+// The size of a ring is the guest's to choose, that of the area its front end's.
+TEST_F(VhostTest, ARingLargerThanItsInflightAreaIsRefused) {
+  area = *Inflight::create(1, driver.entries / 2);
+  device->set_inflight(area);
+  EXPECT_EQ(device->start(0, driver.place, 0).code(), Code::invalid);
+  EXPECT_FALSE(device->started(0));
+  device->set_inflight(*Inflight::create(1, driver.entries));
+  start();
+}
+
+TEST_F(VhostTest, AnInflightAreaIsNotWrittenBeyondItsEnd) {
+  constexpr std::uint64_t kPlace = 4096;
+  io::Descriptor fd(::memfd_create("areas", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  ASSERT_EQ(::ftruncate(fd.get(), 1 << 20), 0);
+  ASSERT_EQ(::fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK), 0);
+  const std::uint64_t bytes = Inflight::bytes_for(1, 16);
+  area = *Inflight::map(fd.get(), kPlace, bytes, 1, 16);
+  EXPECT_TRUE(area->recover(0, 0).empty());
+  const std::vector<std::uint16_t> beyond{16, 40, 0x7fff, 0xffff};
+  for (std::uint16_t h : beyond) area->taken(0, h), area->taken(1, h);
+  area->ending(0, beyond), area->ending(1, beyond);
+  area->ended(0, beyond, 0), area->ended(1, beyond, 0);
+  std::vector<std::byte> all(1 << 20);
+  ASSERT_EQ(::pread(fd.get(), all.data(), all.size(), 0), 1 << 20);
+  EXPECT_TRUE(all_zero(std::span(all).subspan(kPlace + bytes)));
+  EXPECT_TRUE(area->recover(0, 0).empty());
 }
 
 TEST_F(VhostTest, AHeadThatIsNotThere) {

@@ -85,13 +85,17 @@ void VirtioBlk::set_features(std::uint64_t features) { features_ = features; }
 Status VirtioBlk::start(std::size_t index, const Vring::Place& place, std::uint16_t available) {
   Queue& q = queues_[index];
   if (!dma_->memory()) return Status(Code::invalid, "a ring is started without a table of guest memory");
+  // The size is the guest's, the area was made for the front end's: what is noted beyond its end would be in somebody else's memory.
+  const bool noted = inflight_ && index < inflight_->queues();
+  if (noted && place.entries > inflight_->entries())
+    return Status(Code::invalid, "queue " + std::to_string(index) + " has " + std::to_string(place.entries) + " entries and its inflight area " + std::to_string(inflight_->entries()));
   if (Status s = q.ring.start(*dma_->memory(), place); !s.ok()) return s;
   q.taken.assign(place.entries, false);
   q.stopping = q.armed = q.arming = false;
   q.ended.clear(), q.elements.clear(), q.replay.clear();
   q.published = q.ring.used_index();
   q.available = available;
-  if (inflight_ && index < inflight_->queues() && place.entries <= inflight_->entries()) {
+  if (noted) {
     q.replay = inflight_->recover(index, q.published);
     if (!q.replay.empty()) logging::info("disk '{}': queue {}: {} requests of before are done again", name_, index, q.replay.size());
     stats_.replayed += q.replay.size();
