@@ -162,12 +162,19 @@ Result<json::object> Protection::checkpoint(bool stay_paused) {
   return to_json(*r);
 }
 
+// Nobody but a person can look at the other host.
+Status Protection::undecided() const {
+  return Status(Code::conflict, "it isn't known whether " + options_.machine + " runs on the other host: if it does, end the QEMU here; if it surely doesn't, `luge vm release " + options_.machine +
+                                    "` lets it go on here");
+}
+
 Result<json::object> Protection::migrate(const std::string& address) {
   std::lock_guard lock(working_);
   if (!replicator_) return Status(Code::unavailable, options_.machine + " is not protected any more");
   if (options_.with_disk) return Status(Code::invalid, options_.machine + " is protected with its disk, which a migration leaves where it is: release it first");
   {
     std::lock_guard noted(noted_);
+    if (state_ == "unknown") return undecided();
     state_ = "migrating";
   }
   RemoteTarget target(address, true);

@@ -54,6 +54,7 @@ class Protection {
   Result<Report> one(Target& target, Replicator::Then then);
   void note(const Result<Report>& r);
   void loop();
+  Status undecided() const;
   std::string description() const;
 
   const ProtectionOptions options_;

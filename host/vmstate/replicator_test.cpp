@@ -293,6 +293,18 @@ TEST_F(ReplicatorTest, GivenUpTheMachineRunsOn) {
   EXPECT_FALSE(target.committed);
 }
 
+TEST_F(ReplicatorTest, WhatTimesOutBeforeTheCommitHasNotArrived) {
+  Replicator& r = replicator();
+  FakeTarget target(kPages);
+  ASSERT_TRUE(r.start().ok());
+  target.next_put = Status(Code::timed_out, "a page has no answer");
+  EXPECT_EQ(r.checkpoint(target, {"vm", 1, 0, {}}, "{}", Replicator::Then::hand_over).code(), Code::unavailable);
+  target.next_put = Status();
+  machine_.saved = Status(Code::timed_out, "QEMU doesn't save its devices");
+  EXPECT_EQ(r.checkpoint(target, {"vm", 1, 0, {}}, "{}", Replicator::Then::hand_over).code(), Code::unavailable);
+  EXPECT_FALSE(machine_.paused);
+}
+
 TEST_F(ReplicatorTest, AMigrationThatMayHaveArrivedStaysPaused) {
   struct Unknown final : Target {
     explicit Unknown(Code code) : code(code) {}
