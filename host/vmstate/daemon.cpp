@@ -259,7 +259,9 @@ Result<json::object> Daemon::release(const json::object& request) {
   const std::string name = text(request, "machine");
   auto p = find(name);
   if (!p.ok()) return p.status();
-  if (Status s = (*p)->stop(); !s.ok()) return s;
+  Status off = (*p)->release();
+  if ((*p)->waits_for_a_person()) return off;
+  if (!off.ok()) return off;
   std::lock_guard lock(mutex_);
   machines_.erase(name);
   return json::object{{"machine", name}, {"state", "released"}};

@@ -30,7 +30,7 @@ Replicator::Replicator(std::shared_ptr<const MachineMemory> memory, Machine& mac
 }
 
 Replicator::~Replicator() {
-  if (paused_) (void)machine_.resume();
+  if (paused_ && !undecided_) (void)machine_.resume();
   if (recording_) (void)stop();
 }
 
@@ -360,6 +360,8 @@ void Replicator::let_run(bool machine) {
 
 Result<Report> Replicator::checkpoint(Target& target, Begin begin, const std::string& description, Then then) {
   if (!recording_) return Status(Code::invalid, "recording is off");
+  // Its end would let the machine run.
+  if (undecided_) return Status(Code::conflict, "it isn't known whether the machine runs elsewhere");
   give_up_ = false;
   Report report;
   report.sequence = begin.sequence, begin.shape = shape();
@@ -401,7 +403,8 @@ Result<Report> Replicator::checkpoint(Target& target, Begin begin, const std::st
   if (then == Then::hand_over) {
     report.pause_seconds = seconds_since(pause), report.quiet_seconds = seconds_since(quiet);
     // The other side may run: then this one must not.
-    if (!s.ok() && s.code() != Code::timed_out) let_run();
+    undecided_ = s.code() == Code::timed_out;
+    if (!s.ok() && !undecided_) let_run();
   }
   if (!s.ok()) return failed(target, s);
   fresh_ = false;

@@ -322,6 +322,20 @@ TEST_F(ReplicatorTest, AMigrationThatMayHaveArrivedStaysPaused) {
   EXPECT_FALSE(machine_.paused);
   EXPECT_FALSE(r.checkpoint(silent, {"vm", 1, 0, {}}, "{}", Replicator::Then::hand_over).ok());
   EXPECT_TRUE(machine_.paused);
+  FakeTarget target(kPages);
+  EXPECT_EQ(checkpoint(r, target).code(), Code::conflict);
+  EXPECT_EQ(r.checkpoint(refused, {"vm", 1, 0, {}}, "{}", Replicator::Then::hand_over).code(), Code::conflict);
+  EXPECT_TRUE(machine_.paused) << "the end of a checkpoint let it run";
+  EXPECT_TRUE(r.stop().ok());
+  replicator_.reset();
+  EXPECT_TRUE(machine_.paused) << "the daemon's end let it run";
+  machine_.paused = false;
+  Replicator& again = replicator();
+  ASSERT_TRUE(again.start().ok());
+  EXPECT_FALSE(again.checkpoint(silent, {"vm", 1, 0, {}}, "{}", Replicator::Then::hand_over).ok());
+  again.runs_nowhere_else();
+  replicator_.reset();
+  EXPECT_FALSE(machine_.paused) << "a person has decided";
 }
 
 }  // namespace
