@@ -261,7 +261,8 @@ Result<json::object> Daemon::release(const json::object& request) {
   if (!p.ok()) return p.status();
   Status off = (*p)->release();
   if ((*p)->waits_for_a_person()) return off;
-  if (!off.ok()) return off;
+  // What its disks didn't answer ends with the connections to them; kept here, the machine could neither be released nor protected anew.
+  if (!off.ok()) logging::warn("{}: {}", name, off.to_string());
   std::lock_guard lock(mutex_);
   machines_.erase(name);
   return json::object{{"machine", name}, {"state", "released"}};
