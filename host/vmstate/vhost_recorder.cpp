@@ -164,7 +164,12 @@ Status VhostRecorder::stop() { return ask(card::RecorderVerb::stop).status(); }
 Status VhostRecorder::quiesce(bool stays) {
   if (throttled_)
     if (Status s = throttle(0); !s.ok()) return s;
-  return ask(card::RecorderVerb::quiesce, stays ? 1 : 0).status();
+  auto reply = ask(card::RecorderVerb::quiesce, stays ? 1 : 0);
+  if (!reply.ok()) return reply.status();
+  // The bitmap has no bits for what is written beyond the old end, and the checkpoint no blocks.
+  if (bitmap_ != nullptr && reply->volume_bytes != volume_bytes_)
+    return Status(Code::conflict, "the disk has " + std::to_string(reply->volume_bytes) + " bytes now, and had " + std::to_string(volume_bytes_) + ": protect it anew");
+  return Status();
 }
 
 Status VhostRecorder::resume() { return ask(card::RecorderVerb::resume).status(); }

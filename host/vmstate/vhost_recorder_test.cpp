@@ -117,5 +117,17 @@ TEST_F(VhostRecorderTest, ASlowedDiskIsLetGoBeforeItIsToBeQuiet) {
   EXPECT_EQ(disk_.asked, (Asked{{RecorderVerb::quiesce, 1}, {RecorderVerb::throttle, 1 << 20}, {RecorderVerb::throttle, 0}, {RecorderVerb::quiesce, 1}, {RecorderVerb::quiesce, 1}}));
 }
 
+// The blocks beyond the old end would be missing in every checkpoint.
+TEST_F(VhostRecorderTest, ADiskThatHasGrownIsToBeProtectedAnew) {
+  auto r = open();
+  ASSERT_TRUE(r);
+  ASSERT_TRUE(r->disk().start_tracking().ok());
+  EXPECT_TRUE(r->quiesce(true).ok());
+  disk_.volume_bytes = 16 << 20;
+  EXPECT_EQ(r->quiesce(true).code(), Code::conflict);
+  EXPECT_TRUE(r->disk().stop_tracking().ok());
+  EXPECT_TRUE(r->quiesce(true).ok()) << "without its disk it is the size that it likes";
+}
+
 }  // namespace
 }  // namespace luge::vmstate
