@@ -310,12 +310,13 @@ io::Task<Status> Attach::close_export(std::string name, bool detach) {
   if (it == exports_.end()) co_return Status(Code::not_found, "volume '" + name + "' is not exported here");
   ExportPtr e = it->second;
   exports_.erase(it);
-  ended_.push_back(e);
   if (e->disk) {
     co_await e->disk->close(kDiskCloseTime);
     if (e->volume) e->volume->close();
+    if (e->disk->connected()) ended_.push_back(e);
     co_return Status();
   }
+  ended_.push_back(e);
   auto connections = connections_of(*e);
   leave_portal(e->nbd, e.get());
   e->volume->on_lost({});  // it is not lost, it is given back

@@ -254,6 +254,7 @@ void Recorder::stop() {
   sockets_->doorbell.close(ignored);
   ::close(std::exchange(sockets_->watermark, -1));
   recording_ = nullptr;
+  disk_->recording_stopped();
   logging::info("recorder {}: DMA writes are not recorded any more", path_);
 }
 

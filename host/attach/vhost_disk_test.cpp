@@ -208,6 +208,34 @@ TEST_F(VhostDiskTest, TheVolumeStaysWhileAManagerHasTheGuestStopped) {
   });
 }
 
+// As long as the disk has it mapped, the memory of a guest that has ended isn't the host's again.
+TEST_F(VhostDiskTest, TheMemoryOfAGuestThatHasGoneIsNotKept) {
+  run([&] {
+    Vmc vmc(path + card::kRecorderSuffix);
+    RecorderRequest record;
+    record.verb = RecorderVerb::start, record.slots_log2 = 8;
+    auto regions = [&] { return vmc.ask(RecorderVerb::memory).regions; };
+    for (bool recorded : {false, true, false}) {
+      Driver d;
+      {
+        FrontEnd f(FrontEnd::connect(path));
+        ASSERT_TRUE(f.start(d, kFeatures));
+        one(f, d, 1, 8);
+        if (recorded) EXPECT_EQ(vmc.ask(record).code, 0);
+        one(f, d, 0, 8);
+        EXPECT_EQ(regions(), 1u);
+      }
+      if (recorded) {
+        EXPECT_TRUE(comes_true([&] { return (vmc.ask(RecorderVerb::status).flags & card::kDiskConnected) == 0; }));
+        EXPECT_EQ(regions(), 1u) << "the recording isn't at its end";
+        EXPECT_EQ(vmc.ask(RecorderVerb::stop).code, 0);
+        EXPECT_EQ(regions(), 0u);
+      }
+      EXPECT_TRUE(comes_true([&] { return regions() == 0; }));
+    }
+  });
+}
+
 TEST_F(VhostDiskTest, TheGuestHearsOfANewSize) {
   run([&] {
     FrontEnd f(FrontEnd::connect(path));
