@@ -169,7 +169,7 @@ io::Task<bool> VhostDisk::quiesce(bool stays) {
   auto self = shared_from_this();
   quiesced_ = true, stays_ = stays;
   device_.hold(true);
-  if (!co_await device_.drain_all() || !quiesced_) co_return false;
+  if (!co_await device_.finish_all() || !quiesced_) co_return false;
   co_return co_await dma_->suspend() && quiesced_;
 }
 

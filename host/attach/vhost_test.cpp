@@ -325,6 +325,99 @@ TEST_F(VhostTest, DrainingAQueueEndsWhatItHasAndTakesNoMore) {
   EXPECT_EQ(disk.waiting(), 0u);
 }
 
+// A process that has taken over, and has not got the volume yet when the guest is stopped or is to be quiet.
+class ReplayTest : public VhostTest {
+ public:
+  void take_over_without_a_volume() {
+    area = *Inflight::create(1, driver.entries);
+    device->set_inflight(area);
+    start();
+    disk.late = true;
+    for (int i = 0; i < 5; ++i) driver.submit(kIn, 0, {{Driver::kData, 4096}}, true);
+    device->kick(0);
+    settle();
+    disk.forget(), disk.late = false;
+    device.reset(), dma.reset();
+    make_device();
+    device->set_target(nullptr);
+    start(driver.get<std::uint16_t>(driver.place.used + 2));
+    driver.submit(kIn, 0, {{Driver::kData, 4096}}, true);  // one that is new
+  }
+  void sleep(io::Duration d) {
+    sim.run(node, [](io::World& w, io::Duration d) -> io::Task<void> { co_await w.sleep(d); }(world(), d), 100s);
+  }
+  void drain() {
+    world().spawn("drain", [](ReplayTest& t) -> io::Task<void> {
+      t.base = co_await t.device->drain(0);
+      t.ended = true;
+    }(*this));
+    settle();
+  }
+  void be_quiet() {
+    device->hold(true);
+    world().spawn("quiet", [](ReplayTest& t) -> io::Task<void> {
+      t.whole = co_await t.device->finish_all();
+      t.ended = true;
+    }(*this));
+    settle();
+  }
+  bool ended = false, whole = false;
+  std::uint16_t base = 0;
+};
+
+TEST_F(ReplayTest, AStopWaitsForWhatIsToBeDoneAgain) {
+  take_over_without_a_volume();
+  drain();
+  EXPECT_FALSE(ended);
+  device->enable(0, false);  // as front ends do before they stop a ring
+  device->set_target(&disk);
+  sleep(200ms);
+  EXPECT_TRUE(ended);
+  EXPECT_EQ(base, 5);
+  EXPECT_EQ(driver.ended().size(), 5u) << "the guest goes on behind them, elsewhere";
+  EXPECT_TRUE(area->recover(0, 5).empty());
+}
+
+TEST_F(ReplayTest, AStopWithoutAVolumeEndsAndLeavesThemInTheInflightArea) {
+  take_over_without_a_volume();
+  drain();
+  sleep(3s);
+  EXPECT_TRUE(ended);
+  EXPECT_EQ(base, 5);
+  EXPECT_EQ(area->recover(0, 0).size(), 5u);
+  device->set_target(&disk);
+  start(0);
+  settle();
+  EXPECT_EQ(driver.ended().size(), 6u);
+}
+
+TEST_F(ReplayTest, AQuietDiskHasDoneThemAndTakesNothingNew) {
+  take_over_without_a_volume();
+  be_quiet();
+  EXPECT_FALSE(ended);
+  device->set_target(&disk);
+  sleep(200ms);
+  EXPECT_TRUE(ended && whole);
+  EXPECT_EQ(driver.ended().size(), 5u);
+  device->hold(false);
+  settle();
+  EXPECT_EQ(driver.ended().size(), 1u);
+}
+
+TEST_F(ReplayTest, ADiskWithoutAVolumeIsNotQuiet) {
+  take_over_without_a_volume();
+  be_quiet();
+  sleep(3s);
+  EXPECT_TRUE(ended);
+  EXPECT_FALSE(whole);
+  device->set_target(&disk);
+  settle();
+  EXPECT_TRUE(driver.ended().empty()) << "it is held still";
+  device->hold(false);
+  settle();
+  EXPECT_EQ(driver.ended().size(), 6u);
+}
+
 TEST_F(VhostTest, AVolumeThatGoesAwayLeavesRequestsInFlight) {
   area = *Inflight::create(1, driver.entries);
   device->set_inflight(area);

@@ -138,10 +138,18 @@ void VirtioBlk::hold(bool on) {
     for (Queue& q : queues_) process(q);
 }
 
-io::Task<std::uint16_t> VirtioBlk::drain(std::size_t index) {
+// Where the guest goes on by the next available index alone, without the inflight area, requests to be done again would be lost: the index is
+// behind them.
+io::Task<std::uint16_t> VirtioBlk::drain(std::size_t index, io::Duration patience) {
   Queue& q = queues_[index];
+  const io::Time deadline = world_.now() + patience;
   q.stopping = true;
-  while (q.ring.started() && !idle(q)) co_await changed_.wait_for(100ms);
+  for (process(q); q.ring.started() && !done(q); process(q)) {
+    if (stuck(q) && world_.now() >= deadline) break;
+    co_await changed_.wait_for(100ms);
+  }
+  if (!q.replay.empty()) logging::warn("disk '{}': queue {} stops before {} requests of before have been done again", name_, index, q.replay.size());
+  q.replay.clear();
   q.ring.stop();
   q.stopping = false;
   co_return q.available;
@@ -155,6 +163,20 @@ io::Task<bool> VirtioBlk::drain_all() {
   co_return held_ != 0;
 }
 
+io::Task<bool> VirtioBlk::finish_all() {
+  const io::Time deadline = world_.now() + kReplayPatience;
+  auto all = [this] { return std::all_of(queues_.begin(), queues_.end(), [this](const Queue& q) { return done(q); }); };
+  ++finishing_;
+  for (Queue& q : queues_) process(q);
+  while (held_ != 0 && !all()) {
+    const bool any_stuck = std::any_of(queues_.begin(), queues_.end(), [this](const Queue& q) { return !done(q) && stuck(q); });
+    if (any_stuck && world_.now() >= deadline) break;
+    co_await changed_.wait_for(100ms);
+  }
+  --finishing_;
+  co_return held_ != 0 && all();
+}
+
 void VirtioBlk::stop_for_good(const Status& why) {
   if (!broken_.ok()) return;
   broken_ = why;
@@ -165,14 +187,16 @@ void VirtioBlk::stop_for_good(const Status& why) {
 // ---- taking requests ----
 
 void VirtioBlk::process(Queue& q) {
-  while (q.ring.started() && q.enabled && !q.stopping && held_ == 0 && target_ != nullptr && broken_.ok() && outstanding_ < kOutstanding) {
+  while (q.ring.started() && target_ != nullptr && broken_.ok() && outstanding_ < kOutstanding) {
     if (!q.replay.empty()) {
+      if (!may_replay(q)) return;
       std::uint16_t head = q.replay.front();
       q.replay.erase(q.replay.begin());
       if (head >= q.ring.entries()) return stop_for_good(Status(Code::invalid, "the inflight area names a descriptor that is not there"));
       if (!take(q, head)) return;
       continue;
     }
+    if (!q.enabled || q.stopping || held_ != 0) return;
     auto waiting = static_cast<std::uint16_t>(q.ring.available_index() - q.available);
     if (waiting == 0) {
       if (arm(q)) return;
