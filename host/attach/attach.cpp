@@ -209,13 +209,20 @@ Status Attach::open_disk(const std::string& name, const std::string& address, bo
     if (!e) co_return Status(Code::unavailable, "the disk is closed");
     co_return co_await take_volume(e, take_over);
   };
-  lease.give = [weak]() -> io::Task<void> {
+  lease.give = [this, weak]() -> io::Task<void> {
     auto e = weak.lock();
     if (!e || !e->volume) co_return;
     e->volume->on_lost({});
-    Status s = co_await e->volume->detach();
-    if (!s.ok()) logging::warn("{}", s.to_string());
-    e->volume.reset();
+    std::shared_ptr<client::Volume> volume = std::move(e->volume);
+    Status s = co_await volume->detach();
+    if (s.ok()) co_return;
+    // Until it is given back nobody else gets it without taking it over.
+    logging::warn("{}; trying again", s.to_string());
+    auto over = [this, weak, taken = e->taken] {
+      auto e = weak.lock();
+      return draining_ || (e && e->taken != taken);
+    };
+    world_.spawn("give back", client::Volume::give_back(world_, std::move(volume), over));
   };
   auto disk = VhostDisk::serve(*world, std::move(o), std::move(lease));
   if (!disk.ok()) return disk.status();
@@ -229,6 +236,7 @@ io::Task<Result<client::BlockTarget*>> Attach::take_volume(ExportPtr e, bool tak
   auto volume = co_await client::Volume::attach(world_, identity_, *control_, e->volume_name, options_.id, take_over);
   if (!volume.ok()) co_return volume.status();
   e->volume = std::move(*volume);
+  ++e->taken;
   e->disk->resize(e->volume->size_bytes());
   std::weak_ptr<Export> weak = e;
   e->volume->on_lost([weak](const Status& s) {
@@ -310,12 +318,13 @@ io::Task<Status> Attach::close_export(std::string name, bool detach) {
   if (it == exports_.end()) co_return Status(Code::not_found, "volume '" + name + "' is not exported here");
   ExportPtr e = it->second;
   exports_.erase(it);
-  ended_.push_back(e);
   if (e->disk) {
     co_await e->disk->close(kDiskCloseTime);
     if (e->volume) e->volume->close();
+    if (e->disk->connected()) ended_.push_back(e);
     co_return Status();
   }
+  ended_.push_back(e);
   auto connections = connections_of(*e);
   leave_portal(e->nbd, e.get());
   e->volume->on_lost({});  // it is not lost, it is given back

@@ -43,6 +43,7 @@ class Attach {
     std::shared_ptr<NbdExport> served;  // null: a disk
     std::shared_ptr<VhostDisk> disk;    // null: over NBD
     bool read_only = false;
+    std::uint64_t taken = 0;  // how often, of a disk's volume
   };
   // An address while it has exports.
   struct Portal {

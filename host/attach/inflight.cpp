@@ -87,6 +87,7 @@ std::vector<std::uint16_t> Inflight::recover(std::size_t index, std::uint16_t us
 }
 
 void Inflight::taken(std::size_t index, std::uint16_t head) {
+  if (!inside(index, head)) return;
   Queue& q = queue(index);
   q.entry[head].counter = counter_++;
   barrier();
@@ -95,8 +96,10 @@ void Inflight::taken(std::size_t index, std::uint16_t head) {
 }
 
 void Inflight::ending(std::size_t index, const std::vector<std::uint16_t>& heads) {
+  if (index >= queues_) return;
   Queue& q = queue(index);
   for (std::uint16_t h : heads) {
+    if (!inside(index, h)) continue;
     q.entry[h].next = q.last_batch_head;
     barrier();
     q.last_batch_head = h;
@@ -105,9 +108,11 @@ void Inflight::ending(std::size_t index, const std::vector<std::uint16_t>& heads
 }
 
 void Inflight::ended(std::size_t index, const std::vector<std::uint16_t>& heads, std::uint16_t used) {
+  if (index >= queues_) return;
   Queue& q = queue(index);
   barrier();
-  for (std::uint16_t h : heads) q.entry[h].inflight = 0;
+  for (std::uint16_t h : heads)
+    if (inside(index, h)) q.entry[h].inflight = 0;
   barrier();
   q.used = used;
 }

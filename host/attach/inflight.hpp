@@ -29,6 +29,7 @@ class Inflight {
   /// Heads in flight, in the order in which they were taken. `used`: the used index in guest memory; what was published of a batch that
   /// was not cleared is cleared first.
   std::vector<std::uint16_t> recover(std::size_t queue, std::uint16_t used);
+  // What lies outside of the area is not noted: VirtioBlk starts no ring that could name it.
   void taken(std::size_t queue, std::uint16_t head);
   /// The batch whose used index comes next.
   void ending(std::size_t queue, const std::vector<std::uint16_t>& heads);
@@ -49,6 +50,7 @@ class Inflight {
   };
   static_assert(sizeof(Entry) == 16 && sizeof(Queue) == 16);
   Inflight() = default;
+  bool inside(std::size_t queue, std::uint16_t head) const { return queue < queues_ && head < entries_; }
   Queue& queue(std::size_t i) const { return *reinterpret_cast<Queue*>(base_ + i * stride_); }
 
   int fd_ = -1;

@@ -159,7 +159,7 @@ io::Task<Status> Recorder::perform(Connection& c, const RecorderRequest& request
       if (quiesced_ != nullptr) co_return quiesced_ == &c ? Status() : Status(Code::exists, "another connection has quiesced this disk");
       quiesced_ = &c;
       bool whole = co_await disk_->quiesce(request.value == 1);
-      co_return whole ? Status() : Status(Code::unavailable, "resumed before it was quiet");
+      co_return whole ? Status() : Status(Code::unavailable, "resumed before it was quiet, or requests of before a restart wait for the volume");
     }
     case RecorderVerb::resume:
       if (quiesced_ != &c) co_return Status(Code::not_found, "this connection has not quiesced the disk");
@@ -254,6 +254,7 @@ void Recorder::stop() {
   sockets_->doorbell.close(ignored);
   ::close(std::exchange(sockets_->watermark, -1));
   recording_ = nullptr;
+  disk_->recording_stopped();
   logging::info("recorder {}: DMA writes are not recorded any more", path_);
 }
 

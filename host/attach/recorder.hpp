@@ -29,6 +29,8 @@ class RecordedDisk {
   /// Notes which blocks the guest writes, in a bitmap whose descriptor is the caller's (written_blocks.hpp).
   virtual Result<int> track_writes() = 0;
   virtual void untrack_writes() = 0;
+  /// DMA writes are not recorded any more.
+  virtual void recording_stopped() = 0;
   virtual io::Task<Result<Buffer>> read_volume(std::uint64_t offset, std::uint32_t bytes) = 0;
 };
 

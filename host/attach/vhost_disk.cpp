@@ -66,11 +66,18 @@ void VhostDisk::accept() {
       logging::info("disk '{}': the front end has gone", self->options_.name);
       self->world_.post([ended = std::move(self->session_)] {});  // not within its own call
       self->session_ = nullptr;
+      self->forget_memory();
       self->changed_.notify_all();
       if (!self->closed_) self->accept();
     });
     self->session_->start();
   });
+}
+
+// A guest that has gone would keep all its memory for as long as it is mapped here; the next front end, be it the same, tells its table anew.
+// A recording needs the table until its end: what the guest wrote last is still in its ring.
+void VhostDisk::forget_memory() {
+  if (session_ == nullptr && !dma_->recording() && dma_->idle()) dma_->set_memory(nullptr);
 }
 
 // ---- the volume ----
@@ -159,9 +166,10 @@ void VhostDisk::resize(std::uint64_t bytes) {
 // ---- the recorder ----
 
 io::Task<bool> VhostDisk::quiesce(bool stays) {
+  auto self = shared_from_this();
   quiesced_ = true, stays_ = stays;
   device_.hold(true);
-  if (!co_await device_.drain_all() || !quiesced_) co_return false;
+  if (!co_await device_.finish_all() || !quiesced_) co_return false;
   co_return co_await dma_->suspend() && quiesced_;
 }
 

@@ -60,11 +60,13 @@ class VhostDisk : public VhostOwner, public RecordedDisk, public std::enable_sha
   void describe(card::RecorderReply& reply) const override;
   Result<int> track_writes() override { return written_.track(options_.bytes); }
   void untrack_writes() override { written_.untrack(); }
+  void recording_stopped() override { forget_memory(); }
   io::Task<Result<Buffer>> read_volume(std::uint64_t offset, std::uint32_t bytes) override;
 
  private:
   VhostDisk(io::RealWorld& world, Options options, Lease lease, std::shared_ptr<card::DmaPath> dma);
   void accept();
+  void forget_memory();
   static io::Task<void> hold_lease(std::shared_ptr<VhostDisk> self);
   static io::Task<void> end_of_stay(std::shared_ptr<VhostDisk> self);
   static io::Task<void> give_lease(std::shared_ptr<VhostDisk> self, std::shared_ptr<bool> given);

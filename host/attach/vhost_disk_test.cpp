@@ -208,6 +208,34 @@ TEST_F(VhostDiskTest, TheVolumeStaysWhileAManagerHasTheGuestStopped) {
   });
 }
 
+// As long as the disk has it mapped, the memory of a guest that has ended isn't the host's again.
+TEST_F(VhostDiskTest, TheMemoryOfAGuestThatHasGoneIsNotKept) {
+  run([&] {
+    Vmc vmc(path + card::kRecorderSuffix);
+    RecorderRequest record;
+    record.verb = RecorderVerb::start, record.slots_log2 = 8;
+    auto regions = [&] { return vmc.ask(RecorderVerb::memory).regions; };
+    for (bool recorded : {false, true, false}) {
+      Driver d;
+      {
+        FrontEnd f(FrontEnd::connect(path));
+        ASSERT_TRUE(f.start(d, kFeatures));
+        one(f, d, 1, 8);
+        if (recorded) EXPECT_EQ(vmc.ask(record).code, 0);
+        one(f, d, 0, 8);
+        EXPECT_EQ(regions(), 1u);
+      }
+      if (recorded) {
+        EXPECT_TRUE(comes_true([&] { return (vmc.ask(RecorderVerb::status).flags & card::kDiskConnected) == 0; }));
+        EXPECT_EQ(regions(), 1u) << "the recording isn't at its end";
+        EXPECT_EQ(vmc.ask(RecorderVerb::stop).code, 0);
+        EXPECT_EQ(regions(), 0u);
+      }
+      EXPECT_TRUE(comes_true([&] { return regions() == 0; }));
+    }
+  });
+}
+
 TEST_F(VhostDiskTest, TheGuestHearsOfANewSize) {
   run([&] {
     FrontEnd f(FrontEnd::connect(path));
@@ -334,6 +362,13 @@ TEST_F(VhostDiskTest, MessagesThatBreakTheProtocolEndTheConnectionAndNoMore) {
         [](FrontEnd& f, Driver& d) { vhost::Log l{1 << 30, 0}; f.send(Message::set_log_base, &l, sizeof l, std::span<const int>(&d.fd, 1)); },
         [](FrontEnd& f, Driver&) { f.send_u64(Message::set_vring_kick, 0x100); },
         [](FrontEnd& f, Driver& d) { f.send_u64(Message::set_vring_kick, 0, d.fd); },
+        [this](FrontEnd& f, Driver& d) { ASSERT_TRUE(f.start(d, kFeatures)); one(f, d, 1, 8); vhost::InflightArea a{0, 0, 1, 4, 0}; f.send(Message::get_inflight_fd, &a, sizeof a); },
+        [](FrontEnd& f, Driver& d) {
+          vhost::InflightArea a{0, 0, 1, static_cast<std::uint16_t>(d.entries / 2), 0};
+          f.send(Message::get_inflight_fd, &a, sizeof a);
+          ASSERT_FALSE(f.receive().empty());
+          f.say_start(d, kFeatures, 0);
+        },
         [](FrontEnd& f, Driver& d) { vhost::InflightArea a{64, 0, 2, 128, 0}; f.send(Message::set_inflight_fd, &a, sizeof a, std::span<const int>(&d.fd, 1)); },
     };
     for (std::size_t i = 0; i < bad.size(); ++i) {

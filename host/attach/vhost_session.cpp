@@ -446,6 +446,7 @@ Status VhostSession::get_inflight(Incoming& m) {
   vhost::InflightArea a{};
   if (!read_as(a, m.payload) || a.queues == 0 || a.queues > owner_.device().queues() || a.entries == 0 || a.entries > Vring::kMostEntries)
     return wrong(fmt::format("an area for {} queues of {}", a.queues, a.entries));
+  if (owner_.device().any_started()) return wrong("a queue runs");
   auto area = Inflight::create(a.queues, a.entries);
   if (!area.ok()) return area.status();
   owner_.device().set_inflight(*area);
@@ -476,7 +477,7 @@ io::Task<void> VhostSession::end(std::shared_ptr<VhostSession> self) {
   VirtioBlk& device = self->owner_.device();
   bool any = device.any_started();
   for (std::uint32_t q = 0; q < device.queues(); ++q) {
-    if (device.started(q)) co_await device.drain(q);
+    if (device.started(q)) co_await device.drain(q, io::Duration(0));  // what isn't done again here is so from its inflight area, by the next
     device.enable(q, false);
     device.set_interrupt(q, {});
   }

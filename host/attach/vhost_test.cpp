@@ -1,9 +1,11 @@
 // The guest's disk against a driver that counts what it is told, and against guests that break the rules.
+#include <fcntl.h>
 #include <gtest/gtest.h>
 
 #include <set>
 
 #include "attach/vhost_testing.hpp"
+#include "io/descriptor.hpp"
 #include "sim/cluster/simulation.hpp"
 #include "switches/switches.hpp"
 
@@ -323,6 +325,99 @@ TEST_F(VhostTest, DrainingAQueueEndsWhatItHasAndTakesNoMore) {
   EXPECT_EQ(disk.waiting(), 0u);
 }
 
+// A process that has taken over, and has not got the volume yet when the guest is stopped or is to be quiet.
+class ReplayTest : public VhostTest {
+ public:
+  void take_over_without_a_volume() {
+    area = *Inflight::create(1, driver.entries);
+    device->set_inflight(area);
+    start();
+    disk.late = true;
+    for (int i = 0; i < 5; ++i) driver.submit(kIn, 0, {{Driver::kData, 4096}}, true);
+    device->kick(0);
+    settle();
+    disk.forget(), disk.late = false;
+    device.reset(), dma.reset();
+    make_device();
+    device->set_target(nullptr);
+    start(driver.get<std::uint16_t>(driver.place.used + 2));
+    driver.submit(kIn, 0, {{Driver::kData, 4096}}, true);  // one that is new
+  }
+  void sleep(io::Duration d) {
+    sim.run(node, [](io::World& w, io::Duration d) -> io::Task<void> { co_await w.sleep(d); }(world(), d), 100s);
+  }
+  void drain() {
+    world().spawn("drain", [](ReplayTest& t) -> io::Task<void> {
+      t.base = co_await t.device->drain(0);
+      t.ended = true;
+    }(*this));
+    settle();
+  }
+  void be_quiet() {
+    device->hold(true);
+    world().spawn("quiet", [](ReplayTest& t) -> io::Task<void> {
+      t.whole = co_await t.device->finish_all();
+      t.ended = true;
+    }(*this));
+    settle();
+  }
+  bool ended = false, whole = false;
+  std::uint16_t base = 0;
+};
+
+TEST_F(ReplayTest, AStopWaitsForWhatIsToBeDoneAgain) {
+  take_over_without_a_volume();
+  drain();
+  EXPECT_FALSE(ended);
+  device->enable(0, false);  // as front ends do before they stop a ring
+  device->set_target(&disk);
+  sleep(200ms);
+  EXPECT_TRUE(ended);
+  EXPECT_EQ(base, 5);
+  EXPECT_EQ(driver.ended().size(), 5u) << "the guest goes on behind them, elsewhere";
+  EXPECT_TRUE(area->recover(0, 5).empty());
+}
+
+TEST_F(ReplayTest, AStopWithoutAVolumeEndsAndLeavesThemInTheInflightArea) {
+  take_over_without_a_volume();
+  drain();
+  sleep(3s);
+  EXPECT_TRUE(ended);
+  EXPECT_EQ(base, 5);
+  EXPECT_EQ(area->recover(0, 0).size(), 5u);
+  device->set_target(&disk);
+  start(0);
+  settle();
+  EXPECT_EQ(driver.ended().size(), 6u);
+}
+
+TEST_F(ReplayTest, AQuietDiskHasDoneThemAndTakesNothingNew) {
+  take_over_without_a_volume();
+  be_quiet();
+  EXPECT_FALSE(ended);
+  device->set_target(&disk);
+  sleep(200ms);
+  EXPECT_TRUE(ended && whole);
+  EXPECT_EQ(driver.ended().size(), 5u);
+  device->hold(false);
+  settle();
+  EXPECT_EQ(driver.ended().size(), 1u);
+}
+
+TEST_F(ReplayTest, ADiskWithoutAVolumeIsNotQuiet) {
+  take_over_without_a_volume();
+  be_quiet();
+  sleep(3s);
+  EXPECT_TRUE(ended);
+  EXPECT_FALSE(whole);
+  device->set_target(&disk);
+  settle();
+  EXPECT_TRUE(driver.ended().empty()) << "it is held still";
+  device->hold(false);
+  settle();
+  EXPECT_EQ(driver.ended().size(), 6u);
+}
+
 TEST_F(VhostTest, AVolumeThatGoesAwayLeavesRequestsInFlight) {
   area = *Inflight::create(1, driver.entries);
   device->set_inflight(area);
@@ -347,6 +442,34 @@ TEST_F(VhostTest, RingsThatCannotBeAreRefused) {
     EXPECT_FALSE(device->start(0, p, 0).ok());
     EXPECT_FALSE(device->started(0));
   }
+}
+
+// The size of a ring is the guest's to choose, that of the area its front end's.
+TEST_F(VhostTest, ARingLargerThanItsInflightAreaIsRefused) {
+  area = *Inflight::create(1, driver.entries / 2);
+  device->set_inflight(area);
+  EXPECT_EQ(device->start(0, driver.place, 0).code(), Code::invalid);
+  EXPECT_FALSE(device->started(0));
+  device->set_inflight(*Inflight::create(1, driver.entries));
+  start();
+}
+
+TEST_F(VhostTest, AnInflightAreaIsNotWrittenBeyondItsEnd) {
+  constexpr std::uint64_t kPlace = 4096;
+  io::Descriptor fd(::memfd_create("areas", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  ASSERT_EQ(::ftruncate(fd.get(), 1 << 20), 0);
+  ASSERT_EQ(::fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK), 0);
+  const std::uint64_t bytes = Inflight::bytes_for(1, 16);
+  area = *Inflight::map(fd.get(), kPlace, bytes, 1, 16);
+  EXPECT_TRUE(area->recover(0, 0).empty());
+  const std::vector<std::uint16_t> beyond{16, 40, 0x7fff, 0xffff};
+  for (std::uint16_t h : beyond) area->taken(0, h), area->taken(1, h);
+  area->ending(0, beyond), area->ending(1, beyond);
+  area->ended(0, beyond, 0), area->ended(1, beyond, 0);
+  std::vector<std::byte> all(1 << 20);
+  ASSERT_EQ(::pread(fd.get(), all.data(), all.size(), 0), 1 << 20);
+  EXPECT_TRUE(all_zero(std::span(all).subspan(kPlace + bytes)));
+  EXPECT_TRUE(area->recover(0, 0).empty());
 }
 
 TEST_F(VhostTest, AHeadThatIsNotThere) {

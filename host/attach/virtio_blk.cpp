@@ -85,13 +85,17 @@ void VirtioBlk::set_features(std::uint64_t features) { features_ = features; }
 Status VirtioBlk::start(std::size_t index, const Vring::Place& place, std::uint16_t available) {
   Queue& q = queues_[index];
   if (!dma_->memory()) return Status(Code::invalid, "a ring is started without a table of guest memory");
+  // The size is the guest's, the area was made for the front end's: what is noted beyond its end would be in somebody else's memory.
+  const bool noted = inflight_ && index < inflight_->queues();
+  if (noted && place.entries > inflight_->entries())
+    return Status(Code::invalid, "queue " + std::to_string(index) + " has " + std::to_string(place.entries) + " entries and its inflight area " + std::to_string(inflight_->entries()));
   if (Status s = q.ring.start(*dma_->memory(), place); !s.ok()) return s;
   q.taken.assign(place.entries, false);
   q.stopping = q.armed = q.arming = false;
   q.ended.clear(), q.elements.clear(), q.replay.clear();
   q.published = q.ring.used_index();
   q.available = available;
-  if (inflight_ && index < inflight_->queues() && place.entries <= inflight_->entries()) {
+  if (noted) {
     q.replay = inflight_->recover(index, q.published);
     if (!q.replay.empty()) logging::info("disk '{}': queue {}: {} requests of before are done again", name_, index, q.replay.size());
     stats_.replayed += q.replay.size();
@@ -134,10 +138,18 @@ void VirtioBlk::hold(bool on) {
     for (Queue& q : queues_) process(q);
 }
 
-io::Task<std::uint16_t> VirtioBlk::drain(std::size_t index) {
+// Where the guest goes on by the next available index alone, without the inflight area, requests to be done again would be lost: the index is
+// behind them.
+io::Task<std::uint16_t> VirtioBlk::drain(std::size_t index, io::Duration patience) {
   Queue& q = queues_[index];
+  const io::Time deadline = world_.now() + patience;
   q.stopping = true;
-  while (q.ring.started() && !idle(q)) co_await changed_.wait_for(100ms);
+  for (process(q); q.ring.started() && !done(q); process(q)) {
+    if (stuck(q) && world_.now() >= deadline) break;
+    co_await changed_.wait_for(100ms);
+  }
+  if (!q.replay.empty()) logging::warn("disk '{}': queue {} stops before {} requests of before have been done again", name_, index, q.replay.size());
+  q.replay.clear();
   q.ring.stop();
   q.stopping = false;
   co_return q.available;
@@ -151,6 +163,20 @@ io::Task<bool> VirtioBlk::drain_all() {
   co_return held_ != 0;
 }
 
+io::Task<bool> VirtioBlk::finish_all() {
+  const io::Time deadline = world_.now() + kReplayPatience;
+  auto all = [this] { return std::all_of(queues_.begin(), queues_.end(), [this](const Queue& q) { return done(q); }); };
+  ++finishing_;
+  for (Queue& q : queues_) process(q);
+  while (held_ != 0 && !all()) {
+    const bool any_stuck = std::any_of(queues_.begin(), queues_.end(), [this](const Queue& q) { return !done(q) && stuck(q); });
+    if (any_stuck && world_.now() >= deadline) break;
+    co_await changed_.wait_for(100ms);
+  }
+  --finishing_;
+  co_return held_ != 0 && all();
+}
+
 void VirtioBlk::stop_for_good(const Status& why) {
   if (!broken_.ok()) return;
   broken_ = why;
@@ -161,14 +187,16 @@ void VirtioBlk::stop_for_good(const Status& why) {
 // ---- taking requests ----
 
 void VirtioBlk::process(Queue& q) {
-  while (q.ring.started() && q.enabled && !q.stopping && held_ == 0 && target_ != nullptr && broken_.ok() && outstanding_ < kOutstanding) {
+  while (q.ring.started() && target_ != nullptr && broken_.ok() && outstanding_ < kOutstanding) {
     if (!q.replay.empty()) {
+      if (!may_replay(q)) return;
       std::uint16_t head = q.replay.front();
       q.replay.erase(q.replay.begin());
       if (head >= q.ring.entries()) return stop_for_good(Status(Code::invalid, "the inflight area names a descriptor that is not there"));
       if (!take(q, head)) return;
       continue;
     }
+    if (!q.enabled || q.stopping || held_ != 0) return;
     auto waiting = static_cast<std::uint16_t>(q.ring.available_index() - q.available);
     if (waiting == 0) {
       if (arm(q)) return;

@@ -47,6 +47,7 @@ class VirtioBlk {
  public:
   static constexpr std::size_t kMostQueues = 16;
   static constexpr std::uint64_t kOutstanding = 64u << 20, kMostBytes = 32u << 20;
+  static constexpr io::Duration kReplayPatience = std::chrono::seconds(2);
   struct Stats {
     std::uint64_t reads = 0, writes = 0, read_bytes = 0, written_bytes = 0, errors = 0, replayed = 0, interrupts = 0;
   };
@@ -75,11 +76,14 @@ class VirtioBlk {
   /// The guest has made requests available.
   void kick(std::size_t q);
   /// Takes no more from the queue and ends when nothing of it is in flight; it is stopped then. Its next available index.
-  io::Task<std::uint16_t> drain(std::size_t q);
+  /// What is to be done again is in flight, too; where it cannot be begun (no target) that is waited for `patience`, and left in the inflight area.
+  io::Task<std::uint16_t> drain(std::size_t q, io::Duration patience = kReplayPatience);
   /// While held, by whoever, nothing is taken.
   void hold(bool on);
-  /// REQUIRES: held. Ends when nothing is in flight. False: nobody holds it any more.
+  /// REQUIRES: held. Ends when nothing is in flight but what is to be done again and has not begun. False: nobody holds it any more.
   io::Task<bool> drain_all();
+  /// REQUIRES: held. The same, with all that is to be done again. False also: that could not be begun within kReplayPatience.
+  io::Task<bool> finish_all();
   /// Guest memory is another. REQUIRES: held and drained.
   Status move_ring(std::size_t q, const Vring::Place& place);
   void set_inflight(std::shared_ptr<Inflight> area) { inflight_ = std::move(area); }
@@ -118,6 +122,9 @@ class VirtioBlk {
   void process(Queue& q);
   static bool being_told(const Queue& q, std::uint16_t head);
   bool arm(Queue& q);
+  bool may_replay(const Queue& q) const { return target_ != nullptr && (q.enabled || q.stopping) && held_ == finishing_; }
+  bool stuck(const Queue& q) const { return idle(q) && !may_replay(q); }
+  bool done(const Queue& q) const { return idle(q) && (q.replay.empty() || !broken_.ok()); }
   bool idle(const Queue& q) const { return q.in_flight == 0 && !q.publishing && q.ended.empty() && !q.arming; }
   bool take(Queue& q, std::uint16_t head);
   Request* new_request();
@@ -142,7 +149,7 @@ class VirtioBlk {
   client::BlockTarget* target_ = nullptr;
   std::uint64_t bytes_ = 0, features_ = 0;
   bool read_only_ = false;
-  unsigned held_ = 0;
+  unsigned held_ = 0, finishing_ = 0;  // finishing_: of those who hold it, who wait for replays
   std::vector<Queue> queues_;
   std::vector<std::unique_ptr<Request>> requests_;
   std::vector<Request*> free_;

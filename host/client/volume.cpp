@@ -10,6 +10,7 @@ namespace luge::client {
 namespace {
 
 constexpr io::Duration kControlTimeout = std::chrono::seconds(10);
+constexpr io::Duration kGiveBackRetry = std::chrono::seconds(1), kGiveBackRetryMost = std::chrono::seconds(15);
 constexpr io::Duration kDrainTime = std::chrono::seconds(2);
 constexpr std::uint64_t kMaxVps = 65536;
 
@@ -296,7 +297,8 @@ io::Task<Status> Volume::detach() {
   io::Time deadline = state->world.now() + kDrainTime;
   while (state->open_requests != 0 && state->failed.ok())
     if (!co_await state->idle.wait_until(deadline)) break;
-  bool lost = state->failed.code() == Code::closed_session;
+  const bool lost = !state->detached && state->failed.code() == Code::closed_session;
+  state->detached = !lost;
   state->fail(Status(Code::closed_session, "volume '" + state->name + "' has been detached"));
   co_await state->world.yield();  // the callbacks of what was open have run when this returns
   if (lost) co_return Status();
@@ -306,6 +308,15 @@ io::Task<Status> Volume::detach() {
   auto answer = co_await state->control.call(std::move(request), kControlTimeout);
   if (!answer.ok()) co_return answer.status().with("detaching volume '" + state->name + "'");
   co_return wire::status_of(*answer);
+}
+
+io::Task<void> Volume::give_back(io::World& world, std::shared_ptr<Volume> volume, std::function<bool()> over) {
+  for (io::Duration wait = kGiveBackRetry; !over(); wait = std::min(2 * wait, kGiveBackRetryMost)) {
+    Status s = co_await volume->detach();
+    // The last two: it has been attached anew since, or is no more.
+    if (s.ok() || s.code() == Code::closed_session || s.code() == Code::not_found) co_return;
+    co_await world.sleep(wait);
+  }
 }
 
 void Volume::close() {

@@ -48,8 +48,11 @@ class Volume final : public BlockTarget {
 
   /// The volume has grown, and its primaries know. Less than now is ignored.
   void grow(std::uint64_t bytes);
-  /// Waits up to 2 s for open requests, closes, and gives the attachment back. Nothing may be asked afterwards.
+  /// Waits up to 2 s for open requests, closes, and gives the attachment back. Nothing may be asked afterwards
+  /// but this again, where the control plane did not answer.
   io::Task<Status> detach();
+  /// detach() until it is answered, however long the control plane is away, or until `over`.
+  static io::Task<void> give_back(io::World& world, std::shared_ptr<Volume> volume, std::function<bool()> over);
   /// Every open request and all later ones fail with unavailable. The attachment stays with its holder.
   void close();
   /// Runs once from the loop when the attachment is lost for good.

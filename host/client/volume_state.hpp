@@ -50,6 +50,7 @@ struct VolumeState : std::enable_shared_from_this<VolumeState> {
   Status failed;
   bool down = false;
   bool closing = false;
+  bool detached = false;  // here; the control plane may not have heard so
   std::function<void(const Status&)> lost;
   Volume::Stats stats;
 

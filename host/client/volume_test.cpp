@@ -369,6 +369,25 @@ TEST_F(VolumeTest, DetachGivesTheAttachmentBackAndRefusesWhatComesLater) {
   EXPECT_EQ(store->holder, 0u);
 }
 
+TEST_F(VolumeTest, WhatTheControlPlaneDidNotHearIsGivenBackWhenItDoes) {
+  sim.crash(control_node, sim::Crash::process);
+  run([](VolumeTest& t) -> io::Task<void> { EXPECT_FALSE((co_await t.volume().detach()).ok()); }(*this));
+  std::shared_ptr<Volume> volume = std::move(client->volume);
+  bool over = false, ended = false;
+  world().spawn("give back", [](io::World& w, std::shared_ptr<Volume> v, bool& over, bool& ended) -> io::Task<void> {
+    co_await Volume::give_back(w, std::move(v), [&] { return over; });
+    ended = true;
+  }(world(), std::move(volume), over, ended));
+  sim.run_for(60s);
+  EXPECT_FALSE(ended);
+  EXPECT_NE(store->holder, 0u);
+  sim.restart(control_node);
+  sim.run_for(60s);
+  EXPECT_TRUE(ended);
+  EXPECT_EQ(control->detaches, 1u);
+  EXPECT_EQ(store->holder, 0u);
+}
+
 TEST_F(VolumeTest, ClosingFailsWhatIsOpen) {
   heads[0]->deaf = true;
   start_writes(5);

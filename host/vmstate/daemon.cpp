@@ -122,10 +122,24 @@ void Daemon::accept(int listener, const Handler& handler) {
 
 void Daemon::serve_host(int fd) {
   Status s = serve_transfer(fd, [this](const std::string& machine, bool live) -> Result<std::unique_ptr<Target>> {
-    if (live) return std::unique_ptr<Target>(new LiveTarget(live_directory(machine)));
+    if (live) {
+      auto claim = claim_live(machine);
+      if (!claim.ok()) return claim.status();
+      return std::unique_ptr<Target>(new LiveTarget(live_directory(machine), std::move(*claim)));
+    }
     return std::unique_ptr<Target>(new StoreTarget(directory_ + "/store", {settings_.number("keep"), settings_.flag("durable")}));
   });
   if (!s.ok()) logging::warn("a connection of another host ends: {}", s.to_string());
+}
+
+// Two migrations into one machine's memory would both write it.
+Result<std::shared_ptr<void>> Daemon::claim_live(const std::string& machine) {
+  std::lock_guard lock(mutex_);
+  if (!arriving_.insert(machine).second) return Status(Code::conflict, machine + " is arriving over another connection");
+  return std::shared_ptr<void>(nullptr, [this, machine](void*) {
+    std::lock_guard lock(mutex_);
+    arriving_.erase(machine);
+  });
 }
 
 void Daemon::serve_people(int fd) {
@@ -245,7 +259,10 @@ Result<json::object> Daemon::release(const json::object& request) {
   const std::string name = text(request, "machine");
   auto p = find(name);
   if (!p.ok()) return p.status();
-  if (Status s = (*p)->stop(); !s.ok()) return s;
+  Status off = (*p)->release();
+  if ((*p)->waits_for_a_person()) return off;
+  // What its disks didn't answer ends with the connections to them; kept here, the machine could neither be released nor protected anew.
+  if (!off.ok()) logging::warn("{}: {}", name, off.to_string());
   std::lock_guard lock(mutex_);
   machines_.erase(name);
   return json::object{{"machine", name}, {"state", "released"}};

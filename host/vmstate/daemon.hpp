@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <thread>
 
 #include "io/daemon.hpp"
@@ -40,6 +41,7 @@ class Daemon {
   void accept(int listener, const Handler& handler);
   void serve_people(int fd);
   void serve_host(int fd);
+  Result<std::shared_ptr<void>> claim_live(const std::string& machine);
   Result<boost::json::object> perform(const boost::json::object& request);
   Result<boost::json::object> protect(const boost::json::object& request);
   Result<boost::json::object> checkpoint(const boost::json::object& request);
@@ -55,6 +57,7 @@ class Daemon {
   std::string listening_;
   mutable std::mutex mutex_;
   std::map<std::string, std::shared_ptr<Protection>> machines_;
+  std::set<std::string> arriving_;  // by migration
   std::list<Connection> connections_;
   std::vector<int> listeners_;
   std::vector<std::thread> threads_;

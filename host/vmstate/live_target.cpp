@@ -23,11 +23,17 @@ Status LiveTarget::begin(const Begin& b) {
   if (b.shape.disk_pages != 0) return Status(Code::invalid, "a migration takes no disk along: both hosts have the volume");
   std::error_code e;
   std::filesystem::create_directories(directory_, e);
+  // Before the memory is touched: it may be that of a machine which has arrived, and whose sender never heard so.
+  if (Status s = meet_qemu(std::chrono::milliseconds(0)); !s.ok() && s.code() != Code::not_found) return s;
+  return map_memory(b.shape);
+}
+
+Status LiveTarget::map_memory(const Shape& shape) {
   const std::string path = directory_ + "/memory";
   const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
   struct stat st {};
   if (fd < 0 || ::fstat(fd, &st) != 0) return Status(Code::io_error, path + ": " + std::strerror(errno));
-  const std::uint64_t bytes = b.shape.memory_pages * kPage;
+  const std::uint64_t bytes = shape.memory_pages * kPage;
   Status s;
   if (st.st_size != 0 && static_cast<std::uint64_t>(st.st_size) != bytes)
     s = Status(Code::conflict, path + " has " + std::to_string(st.st_size) + " bytes, the machine " + std::to_string(bytes) + ": start the QEMU that waits with as much memory");
@@ -39,16 +45,26 @@ Status LiveTarget::begin(const Begin& b) {
     if (memory_ == nullptr) s = Status(Code::io_error, path + ": " + std::strerror(errno));
   }
   ::close(fd);
-  shape_ = b.shape, have_ = PageSet(shape_.memory_pages);
-  qmp_ = nullptr;
-  if (s.ok()) (void)meet_qemu(std::chrono::milliseconds(0));
+  shape_ = shape, have_ = PageSet(shape_.memory_pages);
   return s;
 }
 
+// not_found: none is there. Whatever else it is but one that waits may run, also one that doesn't answer (another has its monitor): conflict.
 Status LiveTarget::meet_qemu(std::chrono::milliseconds patience) {
+  qmp_ = nullptr;
   auto qmp = Qmp::open(directory_ + "/qmp.sock", patience);
-  if (!qmp.ok()) return qmp.status();
-  if (Status s = QemuMachine::prepare_to_load(**qmp); !s.ok()) return s;
+  if (qmp.code() == Code::not_found) return qmp.status();
+  Status s = qmp.status();
+  std::string is;
+  if (s.ok()) {
+    auto now = (*qmp)->run("query-status");
+    s = now.status();
+    const boost::json::value* v = now.ok() && now->is_object() ? now->as_object().if_contains("status") : nullptr;
+    if (v && v->is_string()) is = v->as_string();
+  }
+  if (!s.ok() || is != "inmigrate")
+    return Status(Code::conflict, "the QEMU at " + directory_ + "/qmp.sock doesn't wait for a migration: " + (s.ok() ? "it is '" + is + "'" : s.text()) + "; start one with -incoming defer");
+  if (s = QemuMachine::prepare_to_load(**qmp); !s.ok()) return s;
   qmp_ = std::move(*qmp);
   return Status();
 }

@@ -155,11 +155,18 @@ void Protection::note(const Result<Report>& r) {
 Result<json::object> Protection::checkpoint(bool stay_paused) {
   std::lock_guard lock(working_);
   if (!replicator_) return Status(Code::unavailable, options_.machine + " is not protected any more");
+  if (replicator_->undecided()) return undecided();
   if (!target_) return Status(Code::invalid, "where to? Name it with --to");
   auto r = one(*target_, stay_paused ? Replicator::Then::stay_paused : Replicator::Then::resume);
   note(r);
   if (!r.ok()) return r.status();
   return to_json(*r);
+}
+
+// Nobody but a person can look at the other host.
+Status Protection::undecided() const {
+  return Status(Code::conflict, "it isn't known whether " + options_.machine + " runs on the other host: if it does, end the QEMU here; if it surely doesn't, `luge vm release " + options_.machine +
+                                    "` lets it go on here");
 }
 
 Result<json::object> Protection::migrate(const std::string& address) {
@@ -168,6 +175,7 @@ Result<json::object> Protection::migrate(const std::string& address) {
   if (options_.with_disk) return Status(Code::invalid, options_.machine + " is protected with its disk, which a migration leaves where it is: release it first");
   {
     std::lock_guard noted(noted_);
+    if (replicator_->undecided()) return undecided();
     state_ = "migrating";
   }
   RemoteTarget target(address, true);
@@ -176,7 +184,7 @@ Result<json::object> Protection::migrate(const std::string& address) {
   under_way_ = false;
   note(r);
   std::lock_guard noted(noted_);
-  state_ = r.ok() ? "migrated" : r.code() == Code::timed_out ? "unknown" : "protected";
+  state_ = r.ok() ? "migrated" : replicator_->undecided() ? "unknown" : "protected";
   if (!r.ok()) return r.status();
   // It runs over there. Its recorders go on to record nobody's writes until this one has gone.
   replicator_->moved();
@@ -202,10 +210,31 @@ void Protection::loop() {
       if (wake_.wait_until(lock, next, [this] { return ending_; })) return;
     }
     auto r = checkpoint();
+    if (r.code() == Code::conflict && waits_for_a_person()) return;
     if (!r.ok()) logging::warn("{}: no checkpoint: {}", options_.machine, r.status().to_string());
     next = std::max(next + options_.every, std::chrono::steady_clock::now());
     if (!r.ok()) next += std::chrono::seconds(1);
   }
+}
+
+bool Protection::waits_for_a_person() const {
+  std::lock_guard lock(noted_);
+  return state_ == "unknown";
+}
+
+Status Protection::release() {
+  const bool decided = waits_for_a_person();  // not of a migration that is under way still
+  give_up();
+  {
+    std::lock_guard lock(working_);
+    if (replicator_ && replicator_->undecided()) {
+      if (!decided) return undecided();
+      replicator_->runs_nowhere_else();
+      std::lock_guard noted(noted_);
+      state_ = "released";
+    }
+  }
+  return stop();
 }
 
 Status Protection::stop() {

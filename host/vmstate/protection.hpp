@@ -44,8 +44,11 @@ class Protection {
   void give_up();
   /// Periodic checkpoints, if `every` says so.
   void run();
-  /// Recording off.
+  /// Recording off. A machine of which it isn't known whether it has arrived elsewhere stays paused.
   Status stop();
+  /// The same, said by a person: such a machine goes on here.
+  Status release();
+  bool waits_for_a_person() const;
   boost::json::object status() const;
 
  private:
@@ -54,6 +57,7 @@ class Protection {
   Result<Report> one(Target& target, Replicator::Then then);
   void note(const Result<Report>& r);
   void loop();
+  Status undecided() const;
   std::string description() const;
 
   const ProtectionOptions options_;

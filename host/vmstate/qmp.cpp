@@ -20,6 +20,7 @@ using namespace std::chrono_literals;
 constexpr std::size_t kMostLine = 4u << 20;
 constexpr std::size_t kMostState = 32u << 20;
 constexpr auto kStateLimit = 30s;
+constexpr timeval kTakenLimit{10, 0};  // that a monitor which others have may let us wait
 
 Result<int> unix_socket(const std::string& path, bool listen) {
   sockaddr_un address{};
@@ -28,9 +29,11 @@ Result<int> unix_socket(const std::string& path, bool listen) {
   std::memcpy(address.sun_path, path.data(), path.size());
   const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (listen) ::unlink(path.c_str());
+  if (fd >= 0 && !listen) ::setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &kTakenLimit, sizeof kTakenLimit);
   const auto* a = reinterpret_cast<sockaddr*>(&address);
   if (fd >= 0 && (listen ? ::bind(fd, a, sizeof address) == 0 && ::listen(fd, 1) == 0 : ::connect(fd, a, sizeof address) == 0)) return fd;
-  Status why(Code::unavailable, path + ": " + std::strerror(errno));
+  const bool nobody = !listen && fd >= 0 && (errno == ENOENT || errno == ECONNREFUSED);
+  Status why(nobody ? Code::not_found : Code::unavailable, path + ": " + std::strerror(errno));
   if (fd >= 0) ::close(fd);
   return why;
 }

@@ -14,6 +14,7 @@ namespace luge::vmstate {
 
 class Qmp {
  public:
+  /// not_found: nobody listens there.
   static Result<std::unique_ptr<Qmp>> open(const std::string& path, std::chrono::milliseconds patience = std::chrono::seconds(5));
   ~Qmp();
   /// The command's `return`. Errors of QEMU's: `invalid` with its words.

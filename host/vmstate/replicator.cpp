@@ -15,6 +15,9 @@ constexpr std::size_t kChunkPages = 256;
 constexpr auto kExamineEvery = std::chrono::milliseconds(2);
 constexpr std::uint64_t kLeastThrottle = 1u << 20;  // bytes per second: a guest's disk stays usable
 
+// timed_out is kept for a machine that may run elsewhere. Before the commit nothing does, whoever didn't answer in time.
+Status not_handed_over(Status s) { return s.code() == Code::timed_out ? Status(Code::unavailable, s.text()) : s; }
+
 double seconds_since(Clock::time_point t) { return std::chrono::duration<double>(Clock::now() - t).count(); }
 
 }  // namespace
@@ -27,7 +30,7 @@ Replicator::Replicator(std::shared_ptr<const MachineMemory> memory, Machine& mac
 }
 
 Replicator::~Replicator() {
-  if (paused_) (void)machine_.resume();
+  if (paused_ && !undecided_) (void)machine_.resume();
   if (recording_) (void)stop();
 }
 
@@ -357,6 +360,8 @@ void Replicator::let_run(bool machine) {
 
 Result<Report> Replicator::checkpoint(Target& target, Begin begin, const std::string& description, Then then) {
   if (!recording_) return Status(Code::invalid, "recording is off");
+  // Its end would let the machine run.
+  if (undecided_) return Status(Code::conflict, "it isn't known whether the machine runs elsewhere");
   give_up_ = false;
   Report report;
   report.sequence = begin.sequence, begin.shape = shape();
@@ -368,9 +373,9 @@ Result<Report> Replicator::checkpoint(Target& target, Begin begin, const std::st
     passes_.clear();
   }
   const std::uint64_t records = device_counters().records;
-  if (Status s = target.begin(begin); !s.ok()) return s;
+  if (Status s = target.begin(begin); !s.ok()) return not_handed_over(s);
   handing_over_ = then == Then::hand_over;
-  if (Status s = run_passes(target, report, everything); !s.ok()) return failed(target, s);
+  if (Status s = run_passes(target, report, everything); !s.ok()) return failed(target, not_handed_over(s));
   put_aside_ = then != Then::hand_over;
   const auto quiet = Clock::now();
   Status s = quiesce(then != Then::hand_over);
@@ -385,20 +390,21 @@ Result<Report> Replicator::checkpoint(Target& target, Begin begin, const std::st
   if (s.ok() && give_up_) s = Status(Code::unavailable, "given up");
   if (!s.ok()) {
     let_run();
-    return failed(target, s);
+    return failed(target, not_handed_over(s));
   }
   if (then != Then::hand_over) {
     let_run(then == Then::resume);
     report.pause_seconds = seconds_since(pause), report.quiet_seconds = seconds_since(quiet);
   }
-  s = send_aside(target, report.passes.back());
+  s = not_handed_over(send_aside(target, report.passes.back()));
   const auto commit = Clock::now();
   if (s.ok()) s = target.commit(state, description);
   report.commit_seconds = seconds_since(commit);
   if (then == Then::hand_over) {
     report.pause_seconds = seconds_since(pause), report.quiet_seconds = seconds_since(quiet);
     // The other side may run: then this one must not.
-    if (!s.ok() && s.code() != Code::timed_out) let_run();
+    undecided_ = s.code() == Code::timed_out;
+    if (!s.ok() && !undecided_) let_run();
   }
   if (!s.ok()) return failed(target, s);
   fresh_ = false;

@@ -120,6 +120,9 @@ class Replicator {
   Status stop();
   /// The machine runs elsewhere: it is not to run here again, whatever happens.
   void moved() { paused_ = false; }
+  /// A handing over had no answer: the machine stays paused, also when this is destroyed, until somebody knows that it runs nowhere else.
+  bool undecided() const { return undecided_; }
+  void runs_nowhere_else() { undecided_ = false; }
 
   enum class Then { resume, stay_paused, hand_over };
   /// One consistent point to `target`. The machine runs again when this returns, ok or not; except when ok with stay_paused or hand_over,
@@ -177,7 +180,7 @@ class Replicator {
   bool put_aside_ = false;                 // copies of a pause are sent after it
   std::vector<std::uint64_t> aside_;
   std::vector<std::byte> aside_content_;
-  bool recording_ = false, fresh_ = true, paused_ = false, handing_over_ = false;
+  bool recording_ = false, fresh_ = true, paused_ = false, handing_over_ = false, undecided_ = false;
   std::uint64_t throttle_ = 0;
   double copy_rate_ = 0;    // pages per second
   std::atomic<bool> give_up_{false};

@@ -293,6 +293,18 @@ TEST_F(ReplicatorTest, GivenUpTheMachineRunsOn) {
   EXPECT_FALSE(target.committed);
 }
 
+TEST_F(ReplicatorTest, WhatTimesOutBeforeTheCommitHasNotArrived) {
+  Replicator& r = replicator();
+  FakeTarget target(kPages);
+  ASSERT_TRUE(r.start().ok());
+  target.next_put = Status(Code::timed_out, "a page has no answer");
+  EXPECT_EQ(r.checkpoint(target, {"vm", 1, 0, {}}, "{}", Replicator::Then::hand_over).code(), Code::unavailable);
+  target.next_put = Status();
+  machine_.saved = Status(Code::timed_out, "QEMU doesn't save its devices");
+  EXPECT_EQ(r.checkpoint(target, {"vm", 1, 0, {}}, "{}", Replicator::Then::hand_over).code(), Code::unavailable);
+  EXPECT_FALSE(machine_.paused);
+}
+
 TEST_F(ReplicatorTest, AMigrationThatMayHaveArrivedStaysPaused) {
   struct Unknown final : Target {
     explicit Unknown(Code code) : code(code) {}
@@ -310,6 +322,20 @@ TEST_F(ReplicatorTest, AMigrationThatMayHaveArrivedStaysPaused) {
   EXPECT_FALSE(machine_.paused);
   EXPECT_FALSE(r.checkpoint(silent, {"vm", 1, 0, {}}, "{}", Replicator::Then::hand_over).ok());
   EXPECT_TRUE(machine_.paused);
+  FakeTarget target(kPages);
+  EXPECT_EQ(checkpoint(r, target).code(), Code::conflict);
+  EXPECT_EQ(r.checkpoint(refused, {"vm", 1, 0, {}}, "{}", Replicator::Then::hand_over).code(), Code::conflict);
+  EXPECT_TRUE(machine_.paused) << "the end of a checkpoint let it run";
+  EXPECT_TRUE(r.stop().ok());
+  replicator_.reset();
+  EXPECT_TRUE(machine_.paused) << "the daemon's end let it run";
+  machine_.paused = false;
+  Replicator& again = replicator();
+  ASSERT_TRUE(again.start().ok());
+  EXPECT_FALSE(again.checkpoint(silent, {"vm", 1, 0, {}}, "{}", Replicator::Then::hand_over).ok());
+  again.runs_nowhere_else();
+  replicator_.reset();
+  EXPECT_FALSE(machine_.paused) << "a person has decided";
 }
 
 }  // namespace

@@ -125,7 +125,8 @@ struct FakeMachine final : Machine {
     paused = false;
     return Status();
   }
-  Result<std::string> device_state() override { return std::string("state"); }
+  Result<std::string> device_state() override { return saved; }
+  Result<std::string> saved = std::string("state");
   std::function<void()> on_resume;
   bool paused = false;
 };

@@ -22,6 +22,7 @@ namespace luge::vmstate {
 namespace {
 
 constexpr int kSilence = 30;  // seconds without a byte after which the other end counts as gone
+constexpr timeval kMigrationSilence{180, 0};  // quieting the device and saving its state take less
 
 struct SocketAddress {
   sockaddr_storage storage{};
@@ -303,6 +304,8 @@ class Receiver {
     open_ = false, wrong_ = Status();
     auto t = target_for(f.machine, f.live != 0);
     if (!t.ok()) return reply(t.status());
+    // One that went without a word isn't to keep others from sending the machine.
+    if (live_) ::setsockopt(fd_, SOL_SOCKET, SO_RCVTIMEO, &kMigrationSilence, sizeof kMigrationSilence);
     shape_ = {f.memory_pages, f.disk_pages};
     Status s = (*t)->begin({machine_, f.sequence, f.parent, shape_});
     open_ = s.ok();

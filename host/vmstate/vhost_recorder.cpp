@@ -7,13 +7,14 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
 namespace luge::vmstate {
 namespace {
 
-constexpr int kAnswerMs = 10'000;
+using Clock = std::chrono::steady_clock;
 
 void close_all(std::vector<int>& descriptors) {
   for (int fd : descriptors) ::close(fd);
@@ -33,7 +34,7 @@ std::vector<std::array<std::uint64_t, 5>> identities(const std::vector<MemoryRan
 
 }  // namespace
 
-Result<std::unique_ptr<VhostRecorder>> VhostRecorder::open(const std::string& path) {
+Result<std::unique_ptr<VhostRecorder>> VhostRecorder::open(const std::string& path, std::chrono::milliseconds answer_within) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   if (path.size() >= sizeof address.sun_path) return Status(Code::invalid, path + ": too long for the name of a socket");
@@ -44,7 +45,7 @@ Result<std::unique_ptr<VhostRecorder>> VhostRecorder::open(const std::string& pa
     if (fd >= 0) ::close(fd);
     return why;
   }
-  std::unique_ptr<VhostRecorder> r(new VhostRecorder(path, fd));
+  std::unique_ptr<VhostRecorder> r(new VhostRecorder(path, fd, answer_within));
   auto status = r->status();
   if (!status.ok()) return status.status();
   r->function_ = status->function, r->volume_bytes_ = status->volume_bytes;
@@ -61,11 +62,28 @@ VhostRecorder::~VhostRecorder() {
 
 void VhostRecorder::forget_memory() { close_all(memory_); }
 
+// An answer that came too late for its question is still on its way when the next is asked.
 Result<card::RecorderReply> VhostRecorder::receive(std::uint32_t id, std::vector<int>& descriptors) {
+  const auto deadline = Clock::now() + answer_within_;
+  while (true) {
+    auto reply = receive_one(deadline, descriptors);
+    if (!reply.ok()) return reply;
+    if (static_cast<std::int32_t>(reply->id - id) < 0) {
+      close_all(descriptors);
+      continue;
+    }
+    if (reply->id != id) return Status(Code::wrong_version, path_ + ": an answer that nobody asked for");
+    if (reply->code != 0) return Status(static_cast<Code>(reply->code), path_ + ": " + reply->text);
+    return reply;
+  }
+}
+
+Result<card::RecorderReply> VhostRecorder::receive_one(Clock::time_point deadline, std::vector<int>& descriptors) {
   pollfd p{socket_, POLLIN, 0};
+  auto left = [&] { return static_cast<int>(std::max<std::int64_t>(0, std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now()).count())); };
   int ready;
-  while ((ready = ::poll(&p, 1, kAnswerMs)) < 0 && errno == EINTR) {}
-  if (ready <= 0) return Status(Code::timed_out, path_ + ": no answer within " + std::to_string(kAnswerMs / 1000) + " s");
+  while ((ready = ::poll(&p, 1, left())) < 0 && errno == EINTR) {}
+  if (ready <= 0) return Status(Code::timed_out, path_ + ": no answer within " + std::to_string(answer_within_.count()) + " ms");
   card::RecorderReply reply;
   alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * (card::kRecorderMostRegions + 3))];
   iovec v{&reply, sizeof reply};
@@ -79,11 +97,10 @@ Result<card::RecorderReply> VhostRecorder::receive(std::uint32_t id, std::vector
     descriptors.resize(at + count);
     std::memcpy(descriptors.data() + at, CMSG_DATA(c), count * sizeof(int));
   }
-  if (n != sizeof reply || reply.magic != card::kRecorderMagic || reply.version != card::kRecorderVersion || reply.id != id || (h.msg_flags & MSG_CTRUNC) != 0 ||
+  if (n != sizeof reply || reply.magic != card::kRecorderMagic || reply.version != card::kRecorderVersion || (h.msg_flags & MSG_CTRUNC) != 0 ||
       reply.regions > card::kRecorderMostRegions)
     return Status(Code::wrong_version, path_ + ": an answer that isn't known: is luge-attach of another version?");
   reply.text[sizeof reply.text - 1] = 0;
-  if (reply.code != 0) return Status(static_cast<Code>(reply.code), path_ + ": " + reply.text);
   return reply;
 }
 
@@ -142,9 +159,26 @@ Result<Recorder::Ring> VhostRecorder::start(bool at_scheduling, unsigned slots_l
 }
 
 Status VhostRecorder::stop() { return ask(card::RecorderVerb::stop).status(); }
-Status VhostRecorder::quiesce(bool stays) { return ask(card::RecorderVerb::quiesce, stays ? 1 : 0).status(); }
+
+// A disk that is slowed would need long for what it has begun, and is answered for when that is done.
+Status VhostRecorder::quiesce(bool stays) {
+  if (throttled_)
+    if (Status s = throttle(0); !s.ok()) return s;
+  auto reply = ask(card::RecorderVerb::quiesce, stays ? 1 : 0);
+  if (!reply.ok()) return reply.status();
+  // The bitmap has no bits for what is written beyond the old end, and the checkpoint no blocks.
+  if (bitmap_ != nullptr && reply->volume_bytes != volume_bytes_)
+    return Status(Code::conflict, "the disk has " + std::to_string(reply->volume_bytes) + " bytes now, and had " + std::to_string(volume_bytes_) + ": protect it anew");
+  return Status();
+}
+
 Status VhostRecorder::resume() { return ask(card::RecorderVerb::resume).status(); }
-Status VhostRecorder::throttle(std::uint64_t bytes_per_second) { return ask(card::RecorderVerb::throttle, bytes_per_second).status(); }
+Status VhostRecorder::throttle(std::uint64_t bytes_per_second) {
+  throttled_ = throttled_ || bytes_per_second != 0;
+  Status s = ask(card::RecorderVerb::throttle, bytes_per_second).status();
+  if (s.ok()) throttled_ = bytes_per_second != 0;
+  return s;
+}
 
 void VhostRecorder::examined(std::uint32_t sequence) {
   ring_.header().examined.store(sequence, std::memory_order_seq_cst);

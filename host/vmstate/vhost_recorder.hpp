@@ -5,6 +5,7 @@
 #pragma once
 
 #include <array>
+#include <chrono>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -20,7 +21,7 @@ namespace luge::vmstate {
 class VhostRecorder final : public Recorder, public Disk {
  public:
   /// `path`: PATH.recorder of a disk served at PATH. The machine is connected to it, else `unavailable`.
-  static Result<std::unique_ptr<VhostRecorder>> open(const std::string& path);
+  static Result<std::unique_ptr<VhostRecorder>> open(const std::string& path, std::chrono::milliseconds answer_within = std::chrono::seconds(10));
   ~VhostRecorder() override;
 
   /// The table of guest memory that the disk has. Its descriptors belong to this and live until the next call.
@@ -47,14 +48,17 @@ class VhostRecorder final : public Recorder, public Disk {
   Status stop_tracking() override;
   Status read(std::uint64_t first, std::uint64_t count, std::byte* into) override;
   void unmap();
-  explicit VhostRecorder(std::string path, int fd) : path_(std::move(path)), socket_(fd) {}
+  VhostRecorder(std::string path, int fd, std::chrono::milliseconds answer_within) : path_(std::move(path)), socket_(fd), answer_within_(answer_within) {}
   Result<card::RecorderReply> ask(card::RecorderRequest request, std::vector<int>& descriptors);
   Result<card::RecorderReply> ask(card::RecorderVerb verb, std::uint64_t value = 0);
   Result<card::RecorderReply> receive(std::uint32_t id, std::vector<int>& descriptors);
+  Result<card::RecorderReply> receive_one(std::chrono::steady_clock::time_point deadline, std::vector<int>& descriptors);
   void forget_memory();
 
   const std::string path_;
   const int socket_;
+  const std::chrono::milliseconds answer_within_;
+  bool throttled_ = false;
   std::uint32_t next_id_ = 1, function_ = 0;
   card::DmaRing ring_;
   int doorbell_ = -1;
