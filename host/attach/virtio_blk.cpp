@@ -167,8 +167,9 @@ io::Task<bool> VirtioBlk::finish_all() {
   const io::Time deadline = world_.now() + kReplayPatience;
   auto all = [this] { return std::all_of(queues_.begin(), queues_.end(), [this](const Queue& q) { return done(q); }); };
   ++finishing_;
-  for (Queue& q : queues_) process(q);
-  while (held_ != 0 && !all()) {
+  while (held_ != 0) {
+    for (Queue& q : queues_) process(q);  // each time: another holder may have let go
+    if (all()) break;
     const bool any_stuck = std::any_of(queues_.begin(), queues_.end(), [this](const Queue& q) { return !done(q) && stuck(q); });
     if (any_stuck && world_.now() >= deadline) break;
     co_await changed_.wait_for(100ms);

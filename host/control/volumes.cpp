@@ -282,7 +282,10 @@ wire::Frame Volumes::designate(const Designation& d) const {
 void Volumes::push(VpId vp) {
   const Designation& d = store_.image().designations.at(vp);
   wire::Frame frame = designate(d);
-  for (NodeId n : d.members()) registry_.send(n, frame);
+  // A head that has not said that it holds a VP that is doubted is not told of its part in it: it would begin it with nothing.
+  const bool doubted = store_.doubted(vp) && !broken(Switch::nothing_is_an_answer);
+  for (NodeId n : d.members())
+    if (!doubted || answered_[vp].contains(n)) registry_.send(n, frame);
 }
 
 // What a node was told of the store tells an older copy from the one before, if the mark beside the store was set back as well.
@@ -291,7 +294,7 @@ void Volumes::look_at_store_of(const Node& node, const fbs::RegisterNode& r) {
   if (store_.image().volumes.empty() && store_.image().next_volume == 1) note_lost(node.row.name + " was told of later changes than this store holds, and it is empty");
   else events_.note(node.row.name + " was told of later changes than this store holds: it is an older copy");
   Status s = store_.doubt_everything(world_.random() >> 11 | 1, {r.store(), r.sequence()});
-  if (!s.ok()) logging::error("{}", s.to_string());
+  if (!s.ok()) return logging::error("{}", s.to_string());
   answered_.clear();
   // What the others hold they say when they register again.
   for (const Node* other : registry_.alive("head"))
@@ -354,7 +357,7 @@ void Volumes::answered(const Node& node, const std::set<VpId>& named) {
     answered_[vp].insert(node.row.id);
     if (!doubting(vp).empty()) continue;
     if (Status s = store_.clear_doubt(vp); !s.ok()) logging::error("{}", s.to_string());
-    else events_.note("VP " + std::to_string(vp) + ": all its heads have said what they know; the restored store is trusted");
+    else events_.note("VP " + std::to_string(vp) + ": all its heads have said what they know; the restored store is trusted"), push(vp);
   }
 }
 
@@ -370,7 +373,7 @@ void Volumes::joined(const Node& node, const fbs::RegisterNode& r) {
       }
     answered(node, named);
     for (const auto& [vp, d] : store_.image().designations) {
-      // Nor is it told of its part in one: it would begin it with nothing.
+      // As in push().
       if (store_.doubted(vp) && !named.contains(vp) && !broken(Switch::nothing_is_an_answer)) continue;
       if (d.has_member(node.row.id)) registry_.send(node.row.id, designate(d));
     }

@@ -69,10 +69,12 @@ io::Task<Status> Partition::begin_history() {
 
 io::Task<Status> Partition::sound_again() {
   if (unsound) {
+    // Not beside a designation that is being kept: with another history comes that what is held is of none.
     std::uint64_t history = designation().history;
+    auto guard = co_await adopting_.lock();
+    if (history != designation().history) co_return Status(Code::unavailable, "yet another history has begun");
     Status s = co_await ctx.meta_store->put(std::vector<io::MetaStore::Change>{{unsound_key(replica.vp()), std::nullopt}});
     if (!s.ok()) co_return s;
-    if (history != designation().history) co_return Status(Code::unavailable, "yet another history has begun");
     stranger = unsound = false;
   }
   replica.suspect = false;
