@@ -50,6 +50,29 @@ TEST_F(LossTest, TheHeadThatWasBehindGoesOnAndTheOthersAreRebuiltFromIt) {
   EXPECT_GT(times_reached(Path::stranger), 0u);
 }
 
+// Heads of the first history come back one day, and their logs name LSNs of it.
+// Requirement: P-4.6
+TEST_F(LossTest, ASecondHistoryIsBeyondTheFirstThoughItsHeadNeverHeardOfIt) {
+  write(0, 16, 'A');
+  NodeId behind = designation().reserves[1], first = designation().primary, second = designation().reserves[0];
+  sim_.crash(node(behind), Crash::power);
+  write(0, 8, 'B');
+  power_off({first, second});
+  auto accept = [&](NodeId h) {
+    sim_.restart(node(h));
+    EXPECT_TRUE(wait_for_state("closed"));
+    auto s = unit_->control()->volumes().accept_loss("v", name(h), true).status();
+    EXPECT_TRUE(s.ok()) << s.to_string();
+    EXPECT_TRUE(sim_.run_until([&] { return unit_->head(h)->digest(designation().vp)->primary_open; }, 20s));
+    return unit_->head(h)->replica(designation().vp)->last().lsn;
+  };
+  Lsn one = accept(behind);
+  sim_.crash(node(behind), Crash::power);
+  Lsn two = accept(first);
+  EXPECT_GT(one, Lsn{1} << 40);
+  EXPECT_GT(two, one + (Lsn{1} << 39));
+}
+
 // Requirement: P-4.6 switch=history-unchecked
 TEST_F(LossTest, DamagedReplicasAreServedWithErrorsForWhatIsLost) {
   write(0, 4, 'A');
