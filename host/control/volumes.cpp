@@ -282,10 +282,15 @@ wire::Frame Volumes::designate(const Designation& d) const {
 void Volumes::push(VpId vp) {
   const Designation& d = store_.image().designations.at(vp);
   wire::Frame frame = designate(d);
-  // A head that has not said that it holds a VP that is doubted is not told of its part in it: it would begin it with nothing.
-  const bool doubted = store_.doubted(vp) && !broken(Switch::nothing_is_an_answer);
   for (NodeId n : d.members())
-    if (!doubted || answered_[vp].contains(n)) registry_.send(n, frame);
+    if (is_told(n, vp)) registry_.send(n, frame);
+}
+
+// A head that has not said that it holds a VP that is doubted is not told of its part in it: it would begin it with nothing.
+bool Volumes::is_told(NodeId member, VpId vp) const {
+  if (!store_.doubted(vp) || broken(Switch::nothing_is_an_answer)) return true;
+  auto it = answered_.find(vp);
+  return it != answered_.end() && it->second.contains(member);
 }
 
 // What a node was told of the store tells an older copy from the one before, if the mark beside the store was set back as well.
@@ -372,11 +377,8 @@ void Volumes::joined(const Node& node, const fbs::RegisterNode& r) {
         adopt(node, *d);
       }
     answered(node, named);
-    for (const auto& [vp, d] : store_.image().designations) {
-      // As in push().
-      if (store_.doubted(vp) && !named.contains(vp) && !broken(Switch::nothing_is_an_answer)) continue;
-      if (d.has_member(node.row.id)) registry_.send(node.row.id, designate(d));
-    }
+    for (const auto& [vp, d] : store_.image().designations)
+      if (d.has_member(node.row.id) && is_told(node.row.id, vp)) registry_.send(node.row.id, designate(d));
     // One that has been replaced while it was away learns it now.
     if (r.designations())
       for (const fbs::Designation* held : *r.designations()) {

@@ -91,6 +91,7 @@ class Volumes {
   bool has_copy(VpId vp, NodeId n) const;
   std::uint64_t usable_bytes(Layout layout) const;
   void push(VpId vp);
+  bool is_told(NodeId member, VpId vp) const;
   wire::Frame designate(const Designation& d) const;
   void adopt(const Node& node, const fbs::Designation& found);
   void look_at_store_of(const Node& node, const fbs::RegisterNode& r);

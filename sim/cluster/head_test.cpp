@@ -299,6 +299,16 @@ class FakeReserve {
   wire::ControlLink control_;
 };
 
+// Tells the head of epochs by the way of a primary that asks.
+struct Teller {
+  explicit Teller(io::World& w) : link(w, identity, kHeadAddress) { link.start(); }
+  Task<void> tell(std::vector<wire::Designation> of) {
+    for (const wire::Designation& d : of) EXPECT_TRUE((co_await link.call(collect(d), 1s)).ok());
+  }
+  wire::Identity identity{kUnit, kPrimary};
+  wire::Link link;
+};
+
 // Requirement: P-4.2 switch=longest-log-by-length
 TEST(Promotion, TheLaterEpochCountsMoreThanTheLongerLog) {
   logging::setup("test", "off");
@@ -313,21 +323,10 @@ TEST(Promotion, TheLaterEpochCountsMoreThanTheLongerLog) {
     return later = std::make_shared<FakeReserve>(w, kFirstFake + 1, LogPoint{2, 36}, std::vector<fbs::EpochStartEntry>{{1, 1}, {2, 36}});
   });
   sim.run_for(500ms);
-  // A reserve first; then told of a new epoch by the way of a primary that asks: its own.
-  struct Teller {
-    explicit Teller(io::World& w) : link(w, identity, kHeadAddress) { link.start(); }
-    Task<void> tell() {
-      for (const auto& d : {designation(1, kFirstFake, {kHead, kFirstFake + 1}), designation(3, kHead, {kFirstFake, kFirstFake + 1})}) {
-        auto r = co_await link.call(collect(d), 1s);
-        EXPECT_TRUE(r.ok());
-      }
-    }
-    wire::Identity identity{kUnit, kPrimary};
-    wire::Link link;
-  };
   std::shared_ptr<Teller> teller;
   Node node = sim.add_node("teller", [&](io::World& w) { return teller = std::make_shared<Teller>(w); });
-  sim.run(node, teller->tell());
+  // A reserve first; then told of a new epoch: its own.
+  sim.run(node, teller->tell({designation(1, kFirstFake, {kHead, kFirstFake + 1}), designation(3, kHead, {kFirstFake, kFirstFake + 1})}));
   sim.run_for(2s);
   EXPECT_TRUE(later->tail_asked_for);
   EXPECT_FALSE(longer->tail_asked_for);
@@ -347,15 +346,9 @@ TEST(Promotion, AHeadThatLostWhatItHeldDoesNotGoOnInItsEpoch) {
     return reserve = std::make_shared<FakeReserve>(w, kFirstFake, LogPoint{3, 50}, std::vector<fbs::EpochStartEntry>{{3, 1}});
   });
   sim.run_for(500ms);
-  struct Teller {
-    explicit Teller(io::World& w) : link(w, identity, kHeadAddress) { link.start(); }
-    Task<void> tell() { EXPECT_TRUE((co_await link.call(collect(designation(3, kHead, {kFirstFake})), 1s)).ok()); }
-    wire::Identity identity{kUnit, kPrimary};
-    wire::Link link;
-  };
   std::shared_ptr<Teller> teller;
   Node node = sim.add_node("teller", [&](io::World& w) { return teller = std::make_shared<Teller>(w); });
-  sim.run(node, teller->tell());
+  sim.run(node, teller->tell({designation(3, kHead, {kFirstFake})}));
   sim.run_for(2s);
   EXPECT_FALSE(reserve->tail_asked_for) << "it took up its role without a new epoch";
   reserve.reset(), teller.reset();

@@ -73,7 +73,7 @@ const std::map<Switch, const char*> kNotReached = {
     {Switch::union_not_asked, "no seed cuts a joiner off from its primary while its proposal has no answer; sim_no_control_test"},
     {Switch::bad_sector_fails_device, "costs redundancy, breaks no promise; slots_test"},
     {Switch::nothing_is_an_answer, "no seed moves a partition to other heads altogether and then sets the store back; sim_store_test"},
-    {Switch::rebuild_not_noted, "needs a burst that no other batch knows the commit of; sim_head_test"},
+    {Switch::rebuild_not_noted, "needs a burst that no other batch knows the commit of; sim_loss_test"},
     {Switch::made_anew_taken, "no seed makes a volume larger; sim_store_test"},
     {Switch::images_wait_in_line, "a metadata portion is rarely full; segment_log_test"},
     {Switch::slow_never_restored, "a smaller set is no error; sim_latency_test"},
