@@ -321,17 +321,6 @@ def figures(unit, work, a):
             used = processor_seconds(pid) - before
             n = out["jobs"][0][kind]["total_ios"] if front == "nbd" else out["requests"]
             table[front, kind] = (n / seconds, used / n * 1e6)
-        if front == "vhost":  # in turns, so that a machine that changes its mind is the same to both
-            rates = {False: [], True: []}
-            for turn in range(8):
-                on = turn % 4 in (1, 2)  # a drift of the machine meets both alike
-                recording = Recording(where) if on else None
-                out = json.loads(command([bench, where, "read", "2", "32", str(size)], timeout=60))
-                rates[on].append(out["iops"])
-                if on:
-                    records = recording.end() / out["requests"]
-            FIGURES["recording"] = {"ratio": sum(rates[True]) / sum(rates[False]), "records_per_read": records}
-            print(f"reads at depth 32 with recording on: {sum(rates[True]) / sum(rates[False]):.3f}x those with it off; {records:.2f} records a read", flush=True)
         unit.run("detach", "fig")
     for kind in ("write", "read"):
         (v, vc), (n, nc) = table["vhost", kind], table["nbd", kind]
