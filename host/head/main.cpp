@@ -35,6 +35,7 @@ class HeadDaemon {
         {"slow-factor", T::number, "4", "writes do not wait for a reserve whose median latency is this many times that of the primary's own log; a primary that is so much slower than every reserve hands over; 0: never"},
         {"slow-floor", T::duration, "20ms", "... and is longer than it by at least this"},
         {"slow-back", T::number, "2", "they wait for it again below this many times, or when it is longer by less than half of slow-floor"},
+        {"io-timeout", T::duration, "30s", "a log whose disk takes longer for one operation has failed, and this head with it; at least 1s. A primary hands over after 10s"},
         {"slow-gap", T::duration, "10s", "least time between two such changes of a partition; at least 1s"},
     };
   }
@@ -65,6 +66,8 @@ class HeadDaemon {
     o.latency.floor = s.duration("slow-floor");
     o.latency.back = s.number("slow-back");
     o.latency.gap = s.duration("slow-gap");
+    o.io_timeout = s.duration("io-timeout");
+    if (o.io_timeout < 1s) co_return Status(Code::invalid, "io-timeout is at least 1s");
     if (o.latency.factor > 1000 || (o.latency.factor != 0 && (o.latency.factor < 2 || o.latency.back < 1 || o.latency.back > o.latency.factor)))
       co_return Status(Code::invalid, "slow-factor is 0 or 2 to 1000, slow-back is 1 to slow-factor");
     if (o.latency.floor < 1ms || o.latency.gap < 1s) co_return Status(Code::invalid, "slow-floor is at least 1ms, slow-gap at least 1s");

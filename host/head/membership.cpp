@@ -115,6 +115,10 @@ Status sync_status(const Result<wire::Frame>& answer) {
 
 }  // namespace
 
+void Primary::note_failure(NodeId id, Code code) {
+  if (Member* m = member(id)) m->failed = code == Code::io_error;
+}
+
 // Agree on a point; then the records behind it, where this replica still has them all. Else the metadata that changed
 // behind the point (all of it for a member that cannot be built upon), what is unflushed of that, and the records behind.
 io::Task<bool> Primary::sync_once(NodeId id) {
@@ -131,6 +135,7 @@ io::Task<bool> Primary::sync_once(NodeId id) {
     depose("node " + std::to_string(id) + " knows epoch " + std::to_string(c->epoch()));
     co_return false;
   }
+  note_failure(id, static_cast<Code>(c->code()));
   if (c->code() != 0) co_return false;
   std::vector<EpochStart> starts;
   if (c->starts())
@@ -150,6 +155,7 @@ io::Task<bool> Primary::sync_once(NodeId id) {
   replica.pin(id, std::max<Lsn>(1, image ? replica.commit() + 1 : agreed.lsn + 1));
   std::uint64_t turn = ++sync_turns_;
   Status s = sync_status(co_await ctx_.connections->call(id, sync_begin_frame(vp, epoch_, turn, agreed, from), 5s));
+  note_failure(id, s.code());
   if (deposed_ || !s.ok()) co_return false;
   if (image && !co_await send_image(id, turn, from, agreed)) co_return false;
   Member* m = member(id);
@@ -356,7 +362,7 @@ std::vector<NodeId> Primary::wanted_required(std::string& why) const {
 }
 
 // Too few of `required` are left to let the others go by a revision: writes wait (protocol 3.3), and reads would wait for
-// members that are gone. Whoever holds everything may begin an epoch alone, and serve reads in it.
+// members that are gone, or whose disk has failed. Whoever holds everything may begin an epoch alone, and serve reads in it.
 bool Primary::left_alone() {
   const Designation& d = partition_.designation();
   bool alone = d.epoch == epoch_ && d.required.size() > 1 && ctx_.control->connected();
@@ -364,7 +370,8 @@ bool Primary::left_alone() {
   for (NodeId n : d.required) {
     if (n == ctx_.options.id) continue;
     auto it = members_.find(n);
-    gone += it != members_.end() && it->second.state == MemberState::away && !ctx_.alive(n) && !ctx_.connections->connected(n);
+    if (it == members_.end() || it->second.state != MemberState::away) continue;
+    gone += (it->second.failed && !broken(Switch::failed_member_awaited)) || (!ctx_.alive(n) && !ctx_.connections->connected(n));
   }
   alone = alone && gone != 0 && d.required.size() - gone < d.min_copies;
   if (!alone) alone_since_.reset();

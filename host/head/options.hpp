@@ -54,6 +54,7 @@ struct Options {
   io::Duration short_loss = 300ms;        ///< a member away for less is waited for, not removed (protocol 3.1)
   io::Duration replace_after = 5s;        ///< another head takes the place of a member that the failure agent has given up for this long
   io::Duration silent_member = 1500ms;    ///< a connected member that answers nothing for this long is removed
+  io::Duration io_timeout = 30s;          ///< a log or metadata store whose disk takes longer for an operation has failed
   io::Duration stuck_member = 10s;        ///< ... or that answers, but has nothing more durable for this long though records are outstanding
   LatencyLimits latency;                  ///< when a member that answers, but late, is not waited for
 };

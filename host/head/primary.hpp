@@ -94,6 +94,7 @@ class Primary : public std::enable_shared_from_this<Primary> {
     bool joining = false;     // not required yet, but commits wait for it already (protocol 3.2)
     Lsn commit_seen = 0;      // commit LSN when it was looked at last
     bool sync_running = false;
+    bool failed = false;      // it has answered that its disk does not let it take part
     std::uint16_t data_fill = 0, meta_fill = 0;
   };
   struct Op {
@@ -151,10 +152,12 @@ class Primary : public std::enable_shared_from_this<Primary> {
   /// Commits wait for it: it is in `required`, or may be by a proposal whose fate or spreading is open.
   bool awaited(NodeId n) const { return partition_.designation().requires_node(n) || also_required_.contains(n); }
   bool fate_unknown() const;
+  void note_failure(NodeId id, Code code);
   bool left_alone();
   void let_join(Member& m);
   bool behind_too_far(const Member& m) const;
   io::Task<void> judge_latency();
+  bool own_log_stuck() const;
   io::Task<void> hand_over(NodeId to);
   void start_sync(NodeId id);
   void set_state(Member& m, MemberState s);

@@ -218,15 +218,16 @@ class Replay {
 io::Task<Status> open_stores(Context& ctx) {
   auto file = co_await ctx.world.files().open("meta", {.create = true, .size = ctx.options.meta_store_bytes, .prewrite = true});
   if (!file.ok()) co_return file.status();
-  ctx.meta_file = std::move(*file);
+  ctx.meta_file = std::make_unique<io::WatchedFile>(ctx.world, std::move(*file), "meta", ctx.options.io_timeout);
   auto store = co_await io::MetaStore::open(ctx.world, *ctx.meta_file, 0, ctx.options.meta_store_bytes);
   if (!store.ok()) co_return store.status();
   ctx.meta_store = std::move(*store);
   const Options& o = ctx.options;
-  ctx.data_log = std::make_unique<SegmentLog>(ctx.world, *ctx.meta_store, ctx.log_order,
-      SegmentLog::Options{Portion::data, "log-data", o.log_bytes, o.segment_bytes, o.id});
-  ctx.meta_log = std::make_unique<SegmentLog>(ctx.world, *ctx.meta_store, ctx.log_order,
-      SegmentLog::Options{Portion::meta, "log-meta", o.meta_bytes, o.meta_segment_bytes, o.id, o.meta_bytes_most});
+  SegmentLog::Options data{.portion = Portion::data, .path = "log-data", .bytes = o.log_bytes, .segment_bytes = o.segment_bytes, .node = o.id, .io_timeout = o.io_timeout};
+  SegmentLog::Options meta{.portion = Portion::meta, .path = "log-meta", .bytes = o.meta_bytes, .segment_bytes = o.meta_segment_bytes, .node = o.id,
+                           .most_bytes = o.meta_bytes_most, .io_timeout = o.io_timeout};
+  ctx.data_log = std::make_unique<SegmentLog>(ctx.world, *ctx.meta_store, ctx.log_order, std::move(data));
+  ctx.meta_log = std::make_unique<SegmentLog>(ctx.world, *ctx.meta_store, ctx.log_order, std::move(meta));
   co_return Status();
 }
 

@@ -76,7 +76,7 @@ io::Task<Result<SegmentLog::Recovery>> SegmentLog::open() {
   options_.bytes = count * options_.segment_bytes;
   auto file = co_await world_.files().open(options_.path, {.create = true, .size = options_.bytes, .prewrite = true});
   if (!file.ok()) co_return file.status();
-  file_ = std::move(*file);
+  file_ = std::make_unique<io::WatchedFile>(world_, std::move(*file), options_.path, options_.io_timeout);
   // What has been used counts, whatever the configuration says now; what has not, does not: a growth may have been cut off in it.
   std::uint64_t used_once = segments_known();
   if (used_once > file_->size() / options_.segment_bytes)
@@ -151,7 +151,7 @@ io::Task<Status> SegmentLog::scan_segment(std::uint32_t number, bool last, std::
   Buffer segment = Buffer::allocate(options_.segment_bytes);
   for (std::uint64_t at = 0; at < options_.segment_bytes; at += 1 << 20) {
     std::size_t n = std::min<std::uint64_t>(1 << 20, options_.segment_bytes - at);
-    if (Status s = co_await file_->read(base + at, MutableBytes(segment.data() + at, n)); !s.ok())
+    if (Status s = co_await file_->read(base + at, segment.slice(at, n)); !s.ok())
       co_return s.with(options_.path);
   }
   std::uint64_t at = 0, limit = options_.segment_bytes;
@@ -312,8 +312,7 @@ io::Task<Status> SegmentLog::grow(std::uint64_t bytes) {
 io::Task<Status> SegmentLog::add_segments(std::uint64_t to) {
   Buffer zeros = Buffer::zeros(std::min<std::uint64_t>(1 << 20, options_.segment_bytes));
   for (std::uint64_t at = options_.bytes, end = std::min(to, file_->size()); at < end; at += zeros.size()) {
-    const Bytes part[] = {zeros.bytes().first(std::min<std::uint64_t>(zeros.size(), end - at))};
-    if (Status s = co_await file_->write(at, part, io::Durability::durable); !s.ok()) co_return s;
+    if (Status s = co_await file_->write(at, zeros.slice(0, std::min<std::uint64_t>(zeros.size(), end - at)), io::Durability::durable); !s.ok()) co_return s;
   }
   if (file_->size() < to)
     if (Status s = co_await file_->grow(to); !s.ok()) co_return s;
@@ -399,15 +398,14 @@ io::Task<Status> SegmentLog::erase_rest() {
   const std::uint64_t base = active_ * options_.segment_bytes, from = active_offset_;
   if (from == options_.segment_bytes) co_return Status();
   Buffer first = Buffer::allocate(kBlockBytes);
-  if (Status s = co_await file_->read(base + from, first.mutable_bytes()); !s.ok()) co_return s.with(options_.path);
+  if (Status s = co_await file_->read(base + from, first); !s.ok()) co_return s.with(options_.path);
   std::memset(first.data(), 0, 512);  // a sector
-  const Bytes header[] = {first.bytes()};
-  if (Status s = co_await file_->write(base + from, header, io::Durability::durable); !s.ok()) co_return s.with(options_.path);
+  if (Status s = co_await file_->write(base + from, first, io::Durability::durable); !s.ok()) co_return s.with(options_.path);
   Buffer zeros = Buffer::allocate(std::min<std::uint64_t>(1 << 20, options_.segment_bytes));
   std::memset(zeros.data(), 0, zeros.size());
   for (std::uint64_t at = from; at < options_.segment_bytes; at += zeros.size()) {
-    const Bytes part[] = {zeros.bytes().first(std::min<std::uint64_t>(zeros.size(), options_.segment_bytes - at))};
-    if (Status s = co_await file_->write(base + at, part, io::Durability::durable); !s.ok()) co_return s.with(options_.path);
+    Buffer part = zeros.slice(0, std::min<std::uint64_t>(zeros.size(), options_.segment_bytes - at));
+    if (Status s = co_await file_->write(base + at, std::move(part), io::Durability::durable); !s.ok()) co_return s.with(options_.path);
   }
   co_return Status();
 }
@@ -468,7 +466,13 @@ io::Task<Status> SegmentLog::write_batch(std::vector<RecordPtr> batch) {
   active_offset_ = at - base;
   segments_[active_].live += batch.size();
   for (const RecordPtr& r : batch) note_highest(segments_[active_].highest, *r);
-  Status s = co_await file_->write(base + offset, parts, io::Durability::durable);
+  auto owner = std::make_shared<std::vector<Buffer>>();  // a write that hangs in the disk uses them still when the records have let go of them
+  owner->reserve(batch.size() + 1);
+  for (const RecordPtr& r : batch) owner->push_back(r->payload);
+  owner->push_back(std::move(area));
+  writing_since_ = world_.now();
+  Status s = co_await file_->write(base + offset, std::move(parts), std::move(owner), io::Durability::durable);
+  writing_since_.reset();
   if (!s.ok()) co_return s.with(options_.path);
   appended_bytes_ += at - (base + offset);
   ++batches_;
@@ -500,7 +504,7 @@ void SegmentLog::fail(Status status) {
 
 io::Task<Result<Buffer>> SegmentLog::read(const Record& record, std::uint32_t first, std::uint32_t count) {
   Buffer b = Buffer::allocate(std::size_t{count} * kBlockBytes);
-  Status s = co_await file_->read(record.position.offset + std::uint64_t{first} * kBlockBytes, b.mutable_bytes());
+  Status s = co_await file_->read(record.position.offset + std::uint64_t{first} * kBlockBytes, b);
   if (!s.ok()) co_return s.with(options_.path);
   co_return b;
 }

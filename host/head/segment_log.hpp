@@ -21,7 +21,8 @@
 //   it has been written with zeros and the MetaStore says how large the portion is now.
 // - Images stand before all else that is queued, and the last segments of the metadata portion are theirs: what frees segments never waits
 //   for one that only it could free. Truncations and starts of epochs, which an image may wait for, take all of those but the last. An image tells of what is durable already, so none of what it overtakes is in it.
-// - A write error is never retried in place: failed() from then on, nothing is appended any more.
+// - A write error is never retried in place: failed() from then on, nothing is appended any more. An operation that does not return within
+//   the I/O timeout is one.
 #pragma once
 
 #include <deque>
@@ -35,8 +36,8 @@
 
 #include "head/batch_format.hpp"
 #include "head/record.hpp"
-#include "io/files.hpp"
 #include "io/meta_store.hpp"
+#include "io/watched_file.hpp"
 
 namespace luge::head {
 
@@ -58,6 +59,7 @@ class SegmentLog {
     NodeId node = 0;
     std::uint64_t most_bytes = 0;       ///< metadata: so large it may grow while it runs; at most `bytes`: not at all
     std::uint64_t growth_step = 64 << 20;
+    io::Duration io_timeout = std::chrono::seconds(30);  ///< an operation that takes longer is an error
   };
   struct Damage {
     std::uint32_t segment = 0;
@@ -112,6 +114,8 @@ class SegmentLog {
   void retain(std::uint32_t segment) { ++segments_[segment].live; }
 
   bool failed() const { return failed_; }
+  /// Since when the disk has been writing the batch that is under way; nothing: there is none, or it waits for room.
+  std::optional<io::Time> writing_since() const { return writing_since_; }
   std::uint64_t bytes() const { return options_.bytes; }
   std::uint64_t used_bytes() const;
   /// 0..1000; counts whole segments that are not free, and the queue.
@@ -164,7 +168,7 @@ class SegmentLog {
   io::MetaStore& meta_;
   std::uint64_t& order_;
   Options options_;
-  std::unique_ptr<io::BlockFile> file_;
+  std::unique_ptr<io::WatchedFile> file_;
   std::vector<Segment> segments_;
   std::set<std::uint32_t> free_;
   std::uint32_t active_ = 0;
@@ -183,6 +187,7 @@ class SegmentLog {
   bool growing_ = false;
   std::string cannot_grow_;
   io::Time grow_again_{};
+  std::optional<io::Time> writing_since_;
   bool failed_ = false;
   bool started_ = false;  // before that nothing is freed: `covered` is not there yet
 };

@@ -34,8 +34,18 @@ std::string Primary::slow_members() const {
   return s;
 }
 
+// A disk that hangs gives no latency that could be compared.
+bool Primary::own_log_stuck() const {
+  auto stuck = [this](const SegmentLog& log) { return log.writing_since() && ctx_.world.now() - *log.writing_since() > ctx_.options.stuck_member; };
+  return !broken(Switch::stuck_log_kept) && (stuck(*ctx_.data_log) || stuck(*ctx_.meta_log));
+}
+
 io::Task<void> Primary::judge_latency() {
   if (!open() || !ctx_.control->connected()) co_return;  // nobody could agree to it
+  if (NodeId next = own_log_stuck() ? live_reserve() : 0; next != 0) {
+    logging::warn("VP {:x}: this head's disk has not returned a write for {}: node {} shall be primary", partition_.replica.vp(), milliseconds(ctx_.options.stuck_member), next);
+    co_return co_await hand_over(next);
+  }
   auto change = latency_.judge(partition_.designation(), ctx_.world.now());
   if (!change) co_return;
   std::string medians;
@@ -83,6 +93,8 @@ io::Task<void> Primary::hand_over(NodeId to) {
     next.primary = to;
     std::erase(next.reserves, to);
     next.reserves.push_back(ctx_.options.id);
+    // What is acknowledged is with the others of `required`, too, and nobody can wait for what hangs here.
+    if (own_log_stuck() && next.required.size() > next.min_copies) std::erase(next.required, ctx_.options.id);
     auto answer = co_await ctx_.control->call(wire::make_frame(wire::Kind::propose, [&](auto& b) {
       auto d = next.to(b);
       return fbs::CreatePropose(b, expected, d);

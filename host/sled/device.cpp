@@ -101,7 +101,7 @@ io::Task<Status> Device::recognise(const Expected& expected) {
 
 io::Task<Status> Device::open_file(bool create) {
   io::OpenOptions options{.create = create && spec_.create_bytes != 0, .size = spec_.create_bytes, .lock = true};
-  auto file = co_await WatchedFile::open(world_, spec_.path, options, io_timeout_);
+  auto file = co_await io::WatchedFile::open(world_, spec_.path, options, io_timeout_);
   if (!file.ok()) co_return file.status();
   file_ = std::move(*file);
   std::uint64_t least = kMetaOffset + meta_mib_for(1) * kMiB + column_bytes_;

@@ -30,7 +30,7 @@
 #include "sled/device_format.hpp"
 #include "sled/known_chunks.hpp"
 #include "sled/sled_meta.hpp"
-#include "sled/watched_file.hpp"
+#include "io/watched_file.hpp"
 
 namespace luge::sled {
 
@@ -190,7 +190,7 @@ class Device {
   Status failure_;
   DeviceId id_ = 0;
   bool formatted_ = false;
-  std::unique_ptr<WatchedFile> file_;
+  std::unique_ptr<io::WatchedFile> file_;
   std::unique_ptr<io::MetaStore> meta_;
   std::vector<Column> columns_;
   std::uint32_t free_columns_ = 0;

@@ -68,7 +68,7 @@ io::Task<Status> write_fences(io::MetaStore& store, Fences& held, Fences wanted)
 
 io::Task<Result<std::unique_ptr<SledMeta>>> SledMeta::open(io::World& world, io::Duration io_timeout) {
   io::OpenOptions options{.create = true, .size = kMetaBytes, .prewrite = true, .lock = true};
-  auto file = co_await WatchedFile::open(world, "meta", options, io_timeout);
+  auto file = co_await io::WatchedFile::open(world, "meta", options, io_timeout);
   if (!file.ok()) co_return file.status().with("the sled's data directory");
   std::unique_ptr<SledMeta> meta(new SledMeta(world, std::move(*file)));
   auto store = co_await io::MetaStore::open(world, *meta->file_, 0, kMetaBytes);

@@ -21,7 +21,7 @@
 
 #include "base/ids.hpp"
 #include "io/meta_store.hpp"
-#include "sled/watched_file.hpp"
+#include "io/watched_file.hpp"
 
 namespace luge::sled {
 
@@ -58,11 +58,11 @@ class SledMeta {
   io::Task<Status> raise(Fences fences);
 
  private:
-  SledMeta(io::World& world, std::unique_ptr<WatchedFile> file) : world_(world), file_(std::move(file)), raising_(world) {}
+  SledMeta(io::World& world, std::unique_ptr<io::WatchedFile> file) : world_(world), file_(std::move(file)), raising_(world) {}
   Status load();
 
   io::World& world_;
-  std::unique_ptr<WatchedFile> file_;
+  std::unique_ptr<io::WatchedFile> file_;
   std::unique_ptr<io::MetaStore> store_;
   std::map<std::uint16_t, DeviceId> devices_;
   Fences fences_;

@@ -9,6 +9,10 @@ class FailedDisk : public UnitTest {
   explicit FailedDisk(std::uint32_t copies = 3) : UnitTest(copies) {}
   DiskFaults& faults(NodeId head, const char* file = "log-data") { return sim_.disk(node(head)).faults_of[file]; }
   void heal(NodeId head) { sim_.disk(node(head)).faults_of.clear(); }
+  // Nothing that is asked of it returns.
+  void hang(NodeId head, bool on = true) {
+    for (const std::string& path : sim_.disk(node(head)).paths()) sim_.disk(node(head)).file(path)->hung = on;
+  }
   // Not waited for: it is told what has become of it.
   std::shared_ptr<bool> begin_write(Lba lba, char with) {
     auto done = std::make_shared<bool>(false);
@@ -76,6 +80,36 @@ TEST_F(FailedDisk, AReserveWhoseDiskHangsIsNotWaitedFor) {
   EXPECT_FALSE(designation().requires_node(bad));
   sim_.disk(node(bad)).file("log-data")->hung = false;
   EXPECT_TRUE(all_required()) << "it is taken back as soon as it answers";
+}
+
+// Requirement: P-3.5 switch=stuck-log-kept
+TEST_F(FailedDisk, APrimaryWhoseDiskHangsHandsOver) {
+  write(0, 4, 'A');
+  ASSERT_TRUE(all_required());
+  NodeId bad = designation().primary;
+  hang(bad);
+  auto done = begin_write(1, 'B');
+  sim_.run_for(5s);
+  EXPECT_FALSE(*done) << "a disk may take its time";
+  sim_.run_for(25s);
+  EXPECT_TRUE(*done) << text("state") << ", " << text("reason");
+  EXPECT_NE(designation().primary, bad);
+  EXPECT_EQ(contents().substr(0, 5), "ABAA0");
+  hang(bad, false);
+  EXPECT_TRUE(all_required()) << "it is taken back as soon as it answers";
+}
+
+// Requirement: P-3.3 switch=failed-member-awaited
+TEST_F(FailedDisk, TheOtherReserveOpensBesideOneWhoseDiskHangs) {
+  write(0, 4, 'A');
+  ASSERT_TRUE(all_required());
+  NodeId bad = designation().reserves[0], first = designation().primary;
+  hang(bad);
+  sim_.crash(node(first), Crash::power);
+  auto answer = begin_read(0);
+  sim_.run_for(60s);
+  EXPECT_EQ(*answer, "A") << text("state") << ", " << text("reason");
+  EXPECT_NE(designation().primary, bad);
 }
 
 // A primary that cannot write its metadata store could take over no change of its members any more.
@@ -157,6 +191,11 @@ TEST_F(FailedDiskOfTwo, ReadsGoOnThoughAReservesLogHasFailed) {
   sim_.run_for(500ms);  // before the client opens its session anew for want of an answer to the write: that takes a write, too
   EXPECT_EQ(*answer, "A") << text("state") << ", " << text("reason");
   EXPECT_FALSE(*done) << "there is no second copy of it";
+  sim_.run_for(20s);
+  auto again = begin_read(2);
+  sim_.run_for(5s);
+  EXPECT_EQ(*again, "A") << text("state") << ", " << text("reason");
+  EXPECT_FALSE(*done);
 }
 
 TEST_F(FailedDiskOfTwo, TheOtherOpensWhenAPrimarysStoreHasFailed) {

@@ -85,15 +85,21 @@ void UnitFaults::disk_errors(Chaos& chaos) {
   if (kinds & 1) f.read_error = chance;
   if (kinds & 2) f.write_error = chance;
   if (kinds & 4) f.sync_error = chance;
-  if (sim_.tracing()) sim_.log(sim_.name(n) + " " + path + ": errors");
-  disk.faults_of[path] = f;
+  // Few ask for a sync: instead of failing those alone it gives no answer at all, the whole disk or this file.
+  const bool hangs = kinds == 4;
+  if (sim_.tracing()) sim_.log(sim_.name(n) + " " + path + (hangs ? ": hangs" : ": errors"));
+  if (!hangs) disk.faults_of[path] = f;
+  for (const std::string& p : paths)
+    if (hangs && (p == path || chance == 1)) disk.file(p)->hung = true;
   ailing_.insert(n);
   damage_.excuse(n);
   chaos.undo_later([this, n] { end_errors(n); });
 }
 
 void UnitFaults::end_errors(Node n) {
-  sim_.disk(n).faults_of.clear();
+  Disk& disk = sim_.disk(n);
+  disk.faults_of.clear();
+  for (const std::string& p : disk.paths()) disk.file(p)->hung = false;
   if (sim_.tracing()) sim_.log(sim_.name(n) + ": no more errors");
   if (sim_.up(n)) {
     sim_.crash(n, Crash::process);
