@@ -1,5 +1,7 @@
 #include "attach/attach.hpp"
 
+#include <sys/resource.h>
+
 #include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
@@ -14,6 +16,7 @@ using namespace std::chrono_literals;
 
 namespace {
 constexpr std::string_view kVhostUser = "vhost-user:";
+constexpr std::size_t kOtherDescriptors = 256;  // heads, control plane, listeners, disks and what guests pass
 constexpr io::Duration kDiskCloseTime = 2s;  // for what is in flight
 }  // namespace
 
@@ -282,10 +285,23 @@ void Attach::leave_portal(const std::string& nbd, const Export* e) {
     if (auto c = w.lock(); c && c->served() == nullptr) c->close();
 }
 
+// Clients open as many connections as they like; the way to the heads and to the control plane needs descriptors, too.
+bool Attach::crowded() const {
+  rlimit limit;
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return false;
+  std::size_t connections = 0;
+  for (const auto& [address, portal] : portals_) connections += portal->connections.size();
+  return connections + kOtherDescriptors > limit.rlim_cur;
+}
+
 io::Task<void> Attach::accept_loop(PortalPtr p) {
   while (auto stream = co_await p->listener->accept()) {
-    auto connection = std::make_shared<NbdConnection>(world_, std::move(stream), p->served);
     std::erase_if(p->connections, [](const auto& w) { return w.expired(); });
+    if (crowded()) {
+      logging::warn("{}: more connections than this process has descriptors for; the newest is closed", p->listener->address());
+      continue;
+    }
+    auto connection = std::make_shared<NbdConnection>(world_, std::move(stream), p->served);
     p->connections.push_back(connection);
     world_.spawn("nbd connection", connection->serve(connection));
   }

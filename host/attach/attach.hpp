@@ -69,6 +69,7 @@ class Attach {
   Status resize_export(const std::string& name, std::uint64_t bytes);
   Result<PortalPtr> portal_at(const std::string& nbd);
   void leave_portal(const std::string& nbd, const Export* e);
+  bool crowded() const;
   io::Task<void> accept_loop(PortalPtr p);
   std::vector<std::shared_ptr<NbdConnection>> connections_of(const Export& e) const;
   io::Task<void> join_unit();

@@ -65,6 +65,7 @@ class FakePrimary {
   std::uint32_t wrong_maps = 0;    ///< so many map answers do not add up
   std::uint64_t maps = 0;
   std::uint32_t unavailable_writes = 0;
+  std::uint32_t damaged_writes = 0;  ///< so many writes are found not to be what they were summed as
   Epoch answer_as_epoch = 0;       ///< 0: the true one
   std::uint64_t batches = 0, ops = 0, sessions = 0, bad_crcs = 0, largest_window = 0;
   std::vector<fbs::WriteOp> seen;
@@ -123,6 +124,10 @@ class FakePrimary {
       if (code == Code::ok && unavailable_writes != 0) {
         --unavailable_writes;
         code = Code::unavailable;
+      }
+      if (code == Code::ok && damaged_writes != 0) {
+        --damaged_writes;
+        code = Code::corrupt;
       }
       std::uint64_t blocks = (op->offset() % kBlockBytes + op->length() + kBlockBytes - 1) / kBlockBytes;
       LUGE_CHECK(op->kind() != fbs::OpKind::write || blocks <= kMaxOpBlocks);

@@ -43,17 +43,20 @@ struct Part {
   std::uint64_t offset = 0;  ///< inside the VP, bytes
   std::uint64_t id = 0;      ///< sequence of a write, tag of a read; 0: not given yet
   std::uint32_t attempts = 0;
+  std::uint32_t damaged = 0;  ///< so often a head found a write's payload not to be what it was summed as
   io::Time sent{};           ///< last time
   io::Time due{};            ///< of a read that waits to be tried again
   Buffer image;              ///< of a write: its blocks
   std::vector<std::uint32_t> crcs;  ///< of a write: one per block, over the bytes of the write only
 
   Lba lba() const { return offset / kBlockBytes; }
+  /// Of a write: one for each block that it touches, over its own bytes in that block (wire/client.fbs).
+  std::vector<std::uint32_t> checksums() const;
   std::uint32_t blocks() const { return static_cast<std::uint32_t>(touched_blocks(offset, length)); }
   void reset() {
     request = nullptr;
     id = 0;
-    attempts = 0;
+    attempts = damaged = 0;
     image = Buffer();
     crcs.clear();
   }

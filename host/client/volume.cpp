@@ -14,17 +14,17 @@ constexpr io::Duration kGiveBackRetry = std::chrono::seconds(1), kGiveBackRetryM
 constexpr io::Duration kDrainTime = std::chrono::seconds(2);
 constexpr std::uint64_t kMaxVps = 65536;
 
-// One CRC per touched block, over the bytes of the write in that block (wire/client.fbs).
-void checksum(Part& p) {
-  std::uint64_t at = p.offset % kBlockBytes, end = at + p.length;
-  while (at < end) {
+}  // namespace
+
+std::vector<std::uint32_t> Part::checksums() const {
+  std::vector<std::uint32_t> sums;
+  for (std::uint64_t at = offset % kBlockBytes, end = at + length; at < end;) {
     std::uint64_t stop = std::min<std::uint64_t>(end, (at / kBlockBytes + 1) * kBlockBytes);
-    p.crcs.push_back(crc32c({p.image.data() + at, static_cast<std::size_t>(stop - at)}));
+    sums.push_back(crc32c({image.data() + at, static_cast<std::size_t>(stop - at)}));
     at = stop;
   }
+  return sums;
 }
-
-}  // namespace
 
 Status VolumeState::accept(const fbs::VolumeView& view) {
   auto wrong = [&](const char* what) {
@@ -83,7 +83,7 @@ void VolumeState::submit_write(fbs::OpKind kind, std::uint64_t offset, Buffer im
     p->length = static_cast<std::uint32_t>(stop - at);
     if (kind == fbs::OpKind::write) {
       p->image = image.slice((at / kBlockBytes - first_block) * kBlockBytes, p->blocks() * std::size_t{kBlockBytes});
-      checksum(*p);
+      p->crcs = p->checksums();
     }
     ++r->left;
     sessions[at / vp_bytes]->submit(p);

@@ -1,7 +1,8 @@
 // A volume seen from outside: where its partitions are served, retries, failover. What its user sees of a head that
 // dies is a pause, never an error.
 //
-// Errors: an answered request either was done or is wrong in itself (invalid, no_space, corrupt ...). Everything that
+// Errors: an answered request either was done or is wrong in itself (invalid, no_space, corrupt ...; a write that came to a head
+// damaged, and is right here, is sent again). Everything that
 // may pass (head gone, fenced, too few members) is tried again for as long as it takes. The one permanent end is
 // closed_session: somebody else has taken the attachment over; then every request fails with it.
 // Reads see every write that had completed before they were made; data is checked block by block against the CRC that

@@ -318,6 +318,13 @@ TEST_F(VolumeTest, WrongBytesAreNeverHandedOut) {
   EXPECT_GE(volume().stats().corrupt_replies, 1u);
 }
 
+TEST_F(VolumeTest, AWriteThatWasDamagedOnTheWayIsSentAgain) {
+  heads[0]->damaged_writes = 3;
+  expect_write(0, pattern(10000, 3));
+  expect_read(0, pattern(10000, 3));
+  EXPECT_EQ(heads[0]->damaged_writes, 0u);
+}
+
 // Requirement: P-6.3
 TEST_F(VolumeTest, AnswersOfAnOlderEpochAreDropped) {
   store->fail_over(1);

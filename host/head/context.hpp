@@ -9,6 +9,7 @@
 #include "head/connections.hpp"
 #include "head/options.hpp"
 #include "head/segment_log.hpp"
+#include "io/budget.hpp"
 #include "io/meta_store.hpp"
 #include "wire/control_link.hpp"
 
@@ -36,6 +37,7 @@ struct Context {
   std::map<VpId, std::unique_ptr<Partition>> partitions;
   std::vector<std::unique_ptr<Partition>> removed;  ///< their tasks may still run; destroyed with the head
 
+  io::Budget read_memory;  ///< of what is read for clients and not on its way to them yet
   std::uint64_t next_stripe_counter = 1;
   std::size_t in_flight = 0;  ///< payload that this head's primaries have admitted and not committed yet
   std::uint64_t coded_bytes = 0;  ///< source bytes that this head's own processor has coded: 0 while sleds can and are to

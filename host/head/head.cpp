@@ -10,9 +10,13 @@
 
 namespace luge::head {
 
+namespace {
+constexpr std::uint64_t kReadMemory = 256 << 20;
+}
+
 using namespace std::chrono_literals;
 
-Context::Context(io::World& w, Options o) : world(w), options(std::move(o)), identity{options.unit, options.id}, started(w.now()) {}
+Context::Context(io::World& w, Options o) : world(w), options(std::move(o)), identity{options.unit, options.id}, started(w.now()), read_memory(w, kReadMemory) {}
 Context::~Context() = default;
 
 Head::Head(io::World& world, Options options) : ctx_(std::make_unique<Context>(world, std::move(options))) {}

@@ -128,6 +128,7 @@ class Primary : public std::enable_shared_from_this<Primary> {
     bool zero;
     Status status;
     Buffer data;
+    std::optional<io::Budget::Lease> memory;  // of `data`
   };
 
   // promotion.cpp
@@ -207,6 +208,7 @@ class Primary : public std::enable_shared_from_this<Primary> {
 
   // primary_read.cpp
   io::Task<void> serve(std::shared_ptr<Primary> self, std::shared_ptr<ReadJob> job);
+  io::Task<std::optional<io::Budget::Lease>> room_to_read(ChannelPtr channel, std::uint64_t bytes);
   static io::Task<void> serve_part(Primary& primary, std::shared_ptr<ReadJob> job, ReadPart& part);
   void send_read_answers();
   io::Task<bool> confirm();

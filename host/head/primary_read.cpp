@@ -18,6 +18,8 @@ using namespace std::chrono_literals;
 
 namespace {
 constexpr std::size_t kReplyBytes = 4 << 20;  // of one message, about
+constexpr std::uint64_t kMostBlocks = 4096;  // of one batch: 16 MiB, as much as a client asks for at once
+constexpr std::size_t kMostUnread = 64 << 20;  // of answers that a connection has not taken yet
 }
 
 // One confirmation round: everybody who joined before it started is covered by it.
@@ -45,6 +47,12 @@ struct Primary::ReadJob {
 
 void Primary::read(const ChannelPtr& channel, const fbs::ReadBatch& batch) {
   if (!batch.ops()) return;
+  std::uint64_t blocks = 0;
+  for (const fbs::ReadOp* op : *batch.ops()) blocks += std::min(op->blocks(), kMaxOpBlocks);
+  if (blocks > kMostBlocks || batch.ops()->size() > kMostBlocks) {
+    logging::warn("{}: asks for more than {} blocks at once; connection closed", channel->peer(), kMostBlocks);
+    return channel->close();
+  }
   auto job = std::make_shared<ReadJob>();
   job->channel = channel;
   for (const fbs::ReadOp* op : *batch.ops()) {
@@ -94,15 +102,27 @@ io::Task<void> Primary::serve(std::shared_ptr<Primary> self, std::shared_ptr<Rea
   }
 }
 
+// What a client does not take is not read: its answers would fill this head's memory. Nothing: it has gone.
+io::Task<std::optional<io::Budget::Lease>> Primary::room_to_read(ChannelPtr channel, std::uint64_t bytes) {
+  while (channel->open() && channel->queued_bytes() > kMostUnread && !broken(Switch::unread_answers_pile_up)) co_await ctx_.world.sleep(5ms);
+  if (!channel->open()) co_return std::nullopt;
+  auto at_once = ctx_.read_memory.take_at_once(bytes);
+  if (at_once) co_return at_once;
+  co_return co_await ctx_.read_memory.take(bytes);
+}
+
 io::Task<void> Primary::serve_part(Primary& primary, std::shared_ptr<ReadJob> job, ReadPart& p) {
   std::shared_ptr<Primary> self = primary.shared_from_this();
-  if (p.status.ok() && !p.zero) {
+  const bool has_data = p.status.ok() && !p.zero;
+  auto memory = has_data ? co_await primary.room_to_read(job->channel, std::uint64_t{p.blocks} * kBlockBytes) : std::nullopt;
+  if (has_data && !memory) co_return;  // nobody is there to take it
+  if (has_data) {
     p.data = Buffer::allocate(std::size_t{p.blocks} * kBlockBytes);
     p.status = co_await primary.fetch(std::move(p.sources), p.lba, p.data);
   }
   if (p.status.code() == Code::degraded) primary.partition_.waits.set(Wait::reads, "reads wait: " + p.status.text());
   else if (p.status.ok() && !p.zero) primary.partition_.waits.clear(Wait::reads);
-  primary.read_answers_.push_back({job->channel, p.tag, p.blocks, p.zero, std::move(p.status), std::move(p.data)});
+  primary.read_answers_.push_back({job->channel, p.tag, p.blocks, p.zero, std::move(p.status), std::move(p.data), std::move(memory)});
   if (std::exchange(primary.read_answers_posted_, true)) co_return;
   primary.ctx_.world.post([self] { self->send_read_answers(); });
 }

@@ -72,10 +72,31 @@ RecordPtr Primary::append(RecordKind kind, Lba lba, std::uint32_t blocks, const 
   return record;
 }
 
+namespace {
+
+// What the ops of a batch bring along lies one behind the other, that of an op that is refused too.
+std::uint64_t blocks_brought(const fbs::WriteOp& w) {
+  return w.kind() == fbs::OpKind::write ? (w.offset() % kBlockBytes + w.length() + kBlockBytes - 1) / kBlockBytes : 0;
+}
+
+bool brings_what_it_names(const fbs::WriteBatch& batch, std::size_t bytes) {
+  std::uint64_t blocks = 0;
+  for (const fbs::WriteOp* w : *batch.ops()) {
+    if (blocks_brought(*w) > kMaxOpBlocks) return false;
+    blocks += blocks_brought(*w);
+  }
+  return blocks * kBlockBytes == bytes && blocks == (batch.crcs() ? batch.crcs()->size() : 0);
+}
+
+}  // namespace
+
 void Primary::write(const ChannelPtr& channel, const fbs::WriteBatch& batch, const Buffer& payload) {
   if (!batch.ops()) return;
-  std::size_t at = 0, crc_at = 0;
-  std::size_t crcs = batch.crcs() ? batch.crcs()->size() : 0;
+  if (!brings_what_it_names(batch, payload.size())) {
+    logging::warn("{}: write batch whose payload does not fit its ops; connection closed", channel->peer());
+    return channel->close();
+  }
+  std::uint64_t at = 0;  // in blocks
   const Sessions& sessions = partition_.replica.sessions;
   for (const fbs::WriteOp* w : *batch.ops()) {
     Op op;
@@ -85,16 +106,11 @@ void Primary::write(const ChannelPtr& channel, const fbs::WriteBatch& batch, con
     op.length = w->length();
     op.kind = w->kind();
     Status s = check_op(op);
-    if (s.ok() && op.kind == fbs::OpKind::write) {
-      std::size_t blocks = op.end_lba() - op.first_lba();
-      if (blocks > kMaxOpBlocks || blocks * kBlockBytes > payload.size() - at || blocks > crcs - crc_at) {
-        logging::warn("{}: write batch whose payload does not fit its ops; connection closed", channel->peer());
-        channel->close();
-        return;
-      }
-      op.payload = payload.slice(at, blocks * kBlockBytes);
-      at += op.payload.size();
-      for (std::size_t i = 0; i < blocks; ++i) op.crcs.push_back(batch.crcs()->Get(static_cast<std::uint32_t>(crc_at++)));
+    const std::uint64_t first = at, blocks = blocks_brought(*w);
+    if (s.ok() || !broken(Switch::refused_op_brings_nothing)) at += blocks;
+    if (s.ok() && blocks != 0) {
+      op.payload = payload.slice(first * kBlockBytes, blocks * kBlockBytes);
+      for (std::uint64_t i = first; i < first + blocks; ++i) op.crcs.push_back(batch.crcs()->Get(static_cast<std::uint32_t>(i)));
     }
     // At most W requests are open (protocol 2.3): what is remembered of a session would grow with one that never says what it has heard.
     if (s.ok() && (w->sequence() < batch.low() || w->sequence() - batch.low() >= kSessionWindow))

@@ -1,5 +1,6 @@
 #include "io/daemon.hpp"
 
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -108,6 +109,18 @@ std::string text_if_any(const Settings& s, const std::vector<Option>& table, std
 
 }  // namespace
 
+namespace {
+
+// The soft limit is of a time when select() was used. Each peer, client and device takes a descriptor.
+void raise_descriptor_limit() {
+  rlimit l;
+  if (::getrlimit(RLIMIT_NOFILE, &l) != 0 || l.rlim_cur >= l.rlim_max) return;
+  l.rlim_cur = l.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &l);
+}
+
+}  // namespace
+
 int run_daemon(int argc, char** argv, const DaemonKind& kind, std::vector<Option> table,
                const std::function<DaemonCalls(World&, const DaemonOptions&)>& make) {
   std::vector<Option> all = common_options(kind);
@@ -131,6 +144,7 @@ int run_daemon(int argc, char** argv, const DaemonKind& kind, std::vector<Option
   if (!logging::setup(options.name, s.text("log-level")))
     return complain(kind, kBadUsage, "--log-level: '" + s.text("log-level") + "' is none of trace, debug, info, warn, error");
 
+  raise_descriptor_limit();
   std::unique_ptr<DataDirectory> directory;
   if (!s.text("dir").empty()) {
     auto opened = DataDirectory::open(s.text("dir"), {kind.role, options.id, options.unit});

@@ -394,6 +394,7 @@ class RealNetwork final : public Network {
       }
       if (e == EAGAIN) e = ETIMEDOUT;
       if (e == EINPROGRESS || e == EINTR) e = co_await finish_connect(fd.get(), deadline);
+      if (e == 0 && connected_to_itself(fd.get())) co_return Status(Code::unavailable, address + ": nobody listens there");
       if (e == 0) {
         set_options(fd.get(), *a);
         give_up_early(fd.get(), *a);
@@ -408,16 +409,22 @@ class RealNetwork final : public Network {
     return Status(Code::invalid, "'" + address + "' is not an address: it starts with neither unix: nor tcp:");
   }
 
+  // TCP on one machine may give a caller the very port that it calls. It would hear itself, and whoever belongs there could not listen.
+  static bool connected_to_itself(int fd) {
+    sockaddr_storage own{}, other{};
+    socklen_t own_length = sizeof own, other_length = sizeof other;
+    if (::getsockname(fd, reinterpret_cast<sockaddr*>(&own), &own_length) != 0 || own.ss_family == AF_UNIX) return false;
+    return ::getpeername(fd, reinterpret_cast<sockaddr*>(&other), &other_length) == 0 && own_length == other_length && std::memcmp(&own, &other, own_length) == 0;
+  }
+
   // 0 or the errno. Waits on a copy of the descriptor, so that the caller keeps its own.
   Task<int> finish_connect(int fd, Time deadline) {
     int copy = ::fcntl(fd, F_DUPFD_CLOEXEC, 0);
     if (copy < 0) co_return errno;
     stream_descriptor waiter(world_.context(), copy);
-    Cancel cancel(world_, [&] { error_code ignored; waiter.cancel(ignored); });
+    auto cancel = std::make_shared<Cancel>(world_, [&] { error_code ignored; waiter.cancel(ignored); });
     asio::steady_timer timer(world_.context(), std::max<Duration>(deadline - world_.now(), Duration(0)));
-    timer.async_wait([&cancel](const error_code& e) {
-      if (!e) cancel.interrupt();
-    });
+    interrupt_at_end(timer, cancel);
     error_code e = co_await suspended<error_code>([&](Resume<error_code> resume) { waiter.async_wait(stream_descriptor::wait_write, resume); });
     if (world_.stopped()) throw Stopped{};
     if (e) co_return ETIMEDOUT;
@@ -434,11 +441,9 @@ class RealNetwork final : public Network {
     if (!hp.ok()) co_return hp.status();
     if (auto n = numeric_address(*hp)) co_return std::move(*n);
     asio::ip::tcp::resolver resolver(world_.context());
-    Cancel cancel(world_, [&] { resolver.cancel(); });
+    auto cancel = std::make_shared<Cancel>(world_, [&] { resolver.cancel(); });
     asio::steady_timer timer(world_.context(), std::max<Duration>(deadline - world_.now(), Duration(0)));
-    timer.async_wait([&cancel](const error_code& e) {
-      if (!e) cancel.interrupt();
-    });
+    interrupt_at_end(timer, cancel);
     using Found = asio::ip::tcp::resolver::results_type;
     auto [e, found] = co_await suspended<std::pair<error_code, Found>>([&](auto resume) {
       resolver.async_resolve(hp->host, std::to_string(hp->port), [resume](error_code error, Found f) { resume({error, std::move(f)}); });
@@ -461,6 +466,13 @@ class RealNetwork final : public Network {
    private:
     std::function<void()> f_;
   };
+
+  // A timer that has fired can't be taken back: its handler may run when the coroutine has gone on, and ended.
+  static void interrupt_at_end(asio::steady_timer& timer, const std::shared_ptr<Cancel>& cancel) {
+    timer.async_wait([weak = std::weak_ptr<Cancel>(cancel)](const error_code& e) {
+      if (auto c = e ? nullptr : weak.lock()) c->interrupt();
+    });
+  }
 
   RealWorld& world_;
 };

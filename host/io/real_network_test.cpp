@@ -277,5 +277,40 @@ TEST(World, TimersFireInOrder) {
   });
 }
 
+// The kernel may give a caller the port that it calls, when nobody listens there; some thousand tries come to that.
+TEST(Network, NobodyConnectsToHimself) {
+  testing::run([](World& world) -> Task<void> {
+    std::string address;
+    {
+      auto listener = world.network().listen("tcp:127.0.0.1:0");
+      EXPECT_TRUE(listener.ok());
+      address = (*listener)->address();
+      (*listener)->close();
+    }
+    for (int i = 0; i < 20'000; ++i) {
+      auto c = co_await world.network().connect(address, 1s);
+      EXPECT_FALSE(c.ok()) << "try " << i;
+      if (c.ok()) co_return;
+    }
+  });
+}
+
+// The connection is there and its time is over, both at once: a process that stood still meanwhile. A sanitizer sees what the timer touches.
+TEST(Network, AConnectionThatIsMadeAsItsTimeEndsIsOneOrTheOther) {
+  testing::run([](World& world) -> Task<void> {
+    auto listener = world.network().listen("tcp:127.0.0.1:0");
+    EXPECT_TRUE(listener.ok());
+    for (int i = 0; i < 5; ++i) {
+      world.spawn("stands still", [](World&) -> Task<void> {
+        ::usleep(30'000);
+        co_return;
+      }(world));
+      auto c = co_await world.network().connect((*listener)->address(), 10ms);
+      if (!c.ok()) EXPECT_EQ(c.status().code(), Code::timed_out);
+      co_await world.sleep(5ms);
+    }
+  });
+}
+
 }  // namespace
 }  // namespace luge::io

@@ -26,7 +26,7 @@
 #include "coding/chunk_header.hpp"
 #include "io/files.hpp"
 #include "io/meta_store.hpp"
-#include "sled/budget.hpp"
+#include "io/budget.hpp"
 #include "sled/device_format.hpp"
 #include "sled/known_chunks.hpp"
 #include "sled/sled_meta.hpp"
@@ -125,8 +125,8 @@ class Device {
   std::uint64_t column_bytes() const { return column_bytes_; }
   const Counters& counters() const { return counters_; }
   /// Memory for the payloads of its requests: of its own, so that a device that is slow, or hangs, starves no other.
-  Budget& read_memory() { return read_memory_; }
-  Budget& write_memory() { return write_memory_; }
+  io::Budget& read_memory() { return read_memory_; }
+  io::Budget& write_memory() { return write_memory_; }
 
  private:
   struct Column {
@@ -197,7 +197,7 @@ class Device {
   Fences fences_;
   bool missed_fences_ = false;
   io::Mutex fencing_;
-  Budget read_memory_, write_memory_;
+  io::Budget read_memory_, write_memory_;
   std::set<std::uint64_t> unreadable_;  // where reads have failed since the last that did not
   KnownChunks known_;
   io::Event changed_;  // a column's changing, loading or users

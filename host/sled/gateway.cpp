@@ -162,7 +162,7 @@ io::Task<wire::Frame> Gateway::write_stripe(const wire::Frame& request) {
   if (s.ok()) s = permitted_(job->vp, job->epoch, job->places, job->credentials);
   if (s.ok()) {
     // Parity beside the data, and once more to compare it with.
-    Budget::Lease lease = co_await memory_.take(std::uint64_t{job->layout.k + 2 * job->layout.m} * job->chunk_bytes);
+    io::Budget::Lease lease = co_await memory_.take(std::uint64_t{job->layout.k + 2 * job->layout.m} * job->chunk_bytes);
     s = co_await check_blocks(*job);
     if (s.ok()) s = co_await code(*job);
     if (s.ok()) {

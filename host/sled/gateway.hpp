@@ -6,7 +6,7 @@
 #include <span>
 
 #include "coding/guarded_coder.hpp"
-#include "sled/budget.hpp"
+#include "io/budget.hpp"
 #include "sled/peers.hpp"
 #include "sled/sled.hpp"
 #include "wire/channel.hpp"
@@ -44,7 +44,7 @@ class Gateway {
   Peers& peers_;
   Permitted permitted_;
   LocalWrite local_;
-  Budget memory_;
+  io::Budget memory_;
 };
 
 }  // namespace luge::sled

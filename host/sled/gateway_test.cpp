@@ -309,30 +309,5 @@ TEST(Gateway, HoldsOnlySoManyStripesAtOnce) {
   EXPECT_EQ(u.reported(0, "stripes_coded"), 14u);
 }
 
-TEST(Budget, BoundsWhatIsHeldAndServesInOrder) {
-  sim::Simulation sim(1);
-  sim::Node n = sim.add_node("n");
-  std::vector<int> order;
-  std::uint64_t most = 0;
-  sim.run(n, [](io::World& w, std::vector<int>& order, std::uint64_t& most) -> io::Task<void> {
-    Budget budget(w, 100);
-    io::TaskGroup group(w);
-    std::uint64_t sizes[] = {60, 60, 30, 500, 10, 10};
-    for (int i = 0; i < 6; ++i)
-      group.spawn("taker", [](io::World& w, Budget& b, int i, std::uint64_t bytes, std::vector<int>& order, std::uint64_t& most) -> io::Task<void> {
-        Budget::Lease lease = co_await b.take(bytes);
-        order.push_back(i);
-        if (bytes <= 100) most = std::max(most, b.used());
-        else EXPECT_EQ(b.used(), bytes) << "too large: alone";
-        co_await w.sleep(1ms);
-      }(w, budget, i, sizes[i], order, most));
-    co_await group.join();
-    EXPECT_EQ(budget.used(), 0u);
-    EXPECT_EQ(budget.waiting(), 0u);
-  }(sim.world(n), order, most));
-  EXPECT_EQ(order, (std::vector<int>{0, 1, 2, 3, 4, 5}));
-  EXPECT_LE(most, 100u);
-}
-
 }  // namespace
 }  // namespace luge::sled::testing

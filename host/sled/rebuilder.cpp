@@ -131,7 +131,7 @@ io::Task<wire::Frame> Rebuilder::rebuild(const fbs::Rebuild& request) {
   auto job = std::make_shared<Job>();
   Status s = memory_.crowded() ? Status(Code::unavailable, "the sled rebuilds more than it can hold; try another") : parse(request, *job);
   if (s.ok()) {
-    Budget::Lease lease = co_await memory_.take(std::uint64_t{job->layout.k + 1} * job->blocks * kBlockBytes);
+    io::Budget::Lease lease = co_await memory_.take(std::uint64_t{job->layout.k + 1} * job->blocks * kBlockBytes);
     s = co_await gather(job);
     if (s.ok()) s = co_await decode(*job);
   }

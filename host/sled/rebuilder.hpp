@@ -6,7 +6,7 @@
 #include <functional>
 
 #include "coding/guarded_coder.hpp"
-#include "sled/budget.hpp"
+#include "io/budget.hpp"
 #include "sled/peers.hpp"
 #include "sled/sled.hpp"
 #include "wire/sled_generated.h"
@@ -36,7 +36,7 @@ class Rebuilder {
   coding::GuardedCoder& coder_;
   Peers& peers_;
   LocalRead local_;
-  Budget memory_;
+  io::Budget memory_;
 };
 
 }  // namespace luge::sled

@@ -263,9 +263,9 @@ io::Task<Status> Service::write_chunk(const wire::Frame& frame, const fbs::Write
     co_return Status(Code::invalid, "the chunk's header is another chunk's");
   auto d = device(m.place()->sled(), m.place()->device());
   if (!d.ok()) co_return d.status();
-  Budget& memory = (*d)->write_memory();
+  io::Budget& memory = (*d)->write_memory();
   if (memory.crowded()) co_return Status(Code::unavailable, (*d)->spec().path + ": more chunks wait to be written than this sled holds; use another");
-  Budget::Lease lease = co_await memory.take(data.size());
+  io::Budget::Lease lease = co_await memory.take(data.size());
   co_return co_await store_chunk(*m.place(), m.epoch(), m.credential(), data.slice(0, m.header_bytes()), data.slice(m.header_bytes(), data.size() - m.header_bytes()));
 }
 
@@ -311,7 +311,8 @@ io::Task<wire::Frame> Service::read_chunk(const fbs::ReadChunk& m) {
   if (!m.stripe() || !m.place()) {
     s = Status(Code::invalid, "the request does not parse");
   } else if (auto d = device(m.place()->sled(), m.place()->device()); d.ok()) {
-    Budget::Lease lease = co_await (*d)->read_memory().take(bytes + kBlockBytes);
+    auto at_once = (*d)->read_memory().take_at_once(bytes + kBlockBytes);
+    io::Budget::Lease lease = at_once ? std::move(*at_once) : co_await (*d)->read_memory().take(bytes + kBlockBytes);
     auto r = co_await (*d)->read_chunk(*m.place(), stripe_of(*m.stripe()), chunk, first, blocks, want_header);
     if (r.ok()) got = std::move(*r);
     else s = r.status();

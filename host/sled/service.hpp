@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "sled/budget.hpp"
+#include "io/budget.hpp"
 #include "sled/credentials.hpp"
 #include "sled/gateway.hpp"
 #include "sled/rebuilder.hpp"

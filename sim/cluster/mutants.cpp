@@ -66,6 +66,8 @@ const std::map<Switch, const char*> kNotReached = {
     {Switch::latency_floor_ignored, "no seed asks how often a set changes; sim_latency_test"},
     {Switch::failed_read_is_loss, "no operator accepts a loss in the moment in which a disk gives errors; sim_failed_disk_test"},
     {Switch::failed_log_answers, "a head whose disk gave errors is restarted at the heal; sim_failed_disk_test"},
+    {Switch::refused_op_brings_nothing, "a client that knows the size is refused nothing; sim_head_test"},
+    {Switch::unread_answers_pile_up, "clients of the simulated unit take their answers; sim_head_test"},
     {Switch::failed_member_awaited, "a head whose disk gave errors is restarted at the heal; sim_failed_disk_test"},
     {Switch::stuck_log_kept, "a disk that hangs answers at the heal; sim_failed_disk_test"},
     {Switch::stuck_member_awaited, "a disk that hangs answers at the heal; sim_failed_disk_test"},

@@ -3,14 +3,16 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
+#include <utility>
 
 #include "io/world.hpp"
 
-namespace luge::sled {
+namespace luge::io {
 
 class Budget {
  public:
-  Budget(io::World& world, std::uint64_t bytes) : bytes_(bytes), room_(world), turn_(world) {}
+  Budget(World& world, std::uint64_t bytes) : bytes_(bytes), room_(world), turn_(world) {}
 
   class Lease {
    public:
@@ -28,16 +30,21 @@ class Budget {
     std::uint64_t bytes_;
   };
 
-  io::Task<Lease> take(std::uint64_t bytes) {
+  Task<Lease> take(std::uint64_t bytes) {
     waiting_ += bytes;
     struct Leave {
       std::uint64_t& waiting;
       std::uint64_t bytes;
       ~Leave() { waiting -= bytes; }
     } leave{waiting_, bytes};
-    io::Mutex::Guard guard = co_await turn_.lock();
+    Mutex::Guard guard = co_await turn_.lock();
     while (used_ != 0 && used_ + bytes > bytes_) co_await room_.wait();
     co_return Lease(*this, bytes);
+  }
+  /// Nothing if it would have to wait.
+  std::optional<Lease> take_at_once(std::uint64_t bytes) {
+    if (waiting_ != 0 || (used_ != 0 && used_ + bytes > bytes_)) return std::nullopt;
+    return Lease(*this, bytes);
   }
   std::uint64_t used() const { return used_; }
   std::uint64_t waiting() const { return waiting_; }
@@ -47,8 +54,8 @@ class Budget {
  private:
   std::uint64_t bytes_;
   std::uint64_t used_ = 0, waiting_ = 0;
-  io::Event room_;
-  io::Mutex turn_;
+  Event room_;
+  Mutex turn_;
 };
 
-}  // namespace luge::sled
+}  // namespace luge::io
