@@ -21,6 +21,7 @@ io::Task<Status> HeadServer::forget(Partition& p, std::string why) {
   p.primary.reset();
   witnessed(Fact::rebuild_begun, vp, p.designation().epoch);  // should the VP ever come here again, what is left of it in the log is not the whole
   p.dropped = true;  // its tasks end by themselves; the object stays until the head does
+  p.forget_incoming_image();
   p.replica.release_everything();
   p.durable_changed.notify_all();
   ctx_.data_log->recheck();
@@ -32,7 +33,7 @@ io::Task<Status> HeadServer::forget(Partition& p, std::string why) {
 // Who has been replaced keeps what it has until its successors hold everything: until then it may be asked back, or be the last
 // to know something. It asks how things stand, for nobody tells one who is no member.
 io::Task<void> HeadServer::leave_partitions() {
-  if (ctx_.world.now() < ask_again_) co_return;
+  if (ctx_.world.now() < ask_again_ || !ctx_.control->connected()) co_return;  // each would be waited for
   ask_again_ = ctx_.world.now() + 1s;
   std::vector<VpId> left;
   for (auto& [vp, p] : ctx_.partitions)

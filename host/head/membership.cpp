@@ -17,7 +17,7 @@ void Primary::make_members() {
     if (!fresh) continue;
     Member& m = it->second;
     m.id = n;
-    m.left_live = m.last_ack = m.progress = ctx_.world.now();
+    m.left_live = m.last_ack = m.progress = m.heard = ctx_.world.now();
     ctx_.connections->to(n);
   }
 }
@@ -97,6 +97,8 @@ void Primary::no_room_at(NodeId id) {
 
 namespace {
 
+constexpr std::size_t kMostQueued = 8 << 20;  // on the way to a member that is brought up to date
+
 LogPoint point_of(const fbs::LogPoint* p) { return p ? LogPoint{p->epoch(), p->lsn()} : LogPoint{}; }
 
 wire::Frame sync_begin_frame(VpId vp, Epoch epoch, std::uint64_t turn, LogPoint agreed, Partition::SyncFrom from) {
@@ -115,8 +117,16 @@ Status sync_status(const Result<wire::Frame>& answer) {
 
 }  // namespace
 
-void Primary::note_failure(NodeId id, Code code) {
-  if (Member* m = member(id)) m->failed = code == Code::io_error;
+void Primary::note_answer(NodeId id, Code code) {
+  Member* m = member(id);
+  if (m == nullptr) return;
+  m->heard = ctx_.world.now();
+  m->failed = code == Code::io_error;
+}
+
+// A process that stands still keeps its connections.
+bool Primary::unheard(const Member& m) const {
+  return ctx_.world.now() - m.heard > ctx_.options.silent_member && !broken(Switch::frozen_member_awaited);
 }
 
 // Agree on a point; then the records behind it, where this replica still has them all. Else the metadata that changed
@@ -135,7 +145,7 @@ io::Task<bool> Primary::sync_once(NodeId id) {
     depose("node " + std::to_string(id) + " knows epoch " + std::to_string(c->epoch()));
     co_return false;
   }
-  note_failure(id, static_cast<Code>(c->code()));
+  note_answer(id, static_cast<Code>(c->code()));
   if (c->code() != 0) co_return false;
   std::vector<EpochStart> starts;
   if (c->starts())
@@ -143,6 +153,8 @@ io::Task<bool> Primary::sync_once(NodeId id) {
   LogPoint last = point_of(c->last());
   LogPoint agreed = replica.common_point(starts, last);
   bool whole = c->suspect() || (agreed.lsn == 0 && last.lsn != 0) || agreed.lsn < c->commit();
+  // Who is required has had all that is committed, and has lost it: filled up record by record it would look as if it were whole before it is.
+  whole = whole || (partition_.designation().requires_node(id) && agreed.lsn < replica.commit() && !broken(Switch::half_a_log_counts));
   bool image = whole || agreed.lsn + 1 < replica.window();
   if (agreed.lsn == 0 || agreed.lsn < replica.lowest_base()) whole = true;
   using From = Partition::SyncFrom;
@@ -155,7 +167,7 @@ io::Task<bool> Primary::sync_once(NodeId id) {
   replica.pin(id, std::max<Lsn>(1, image ? replica.commit() + 1 : agreed.lsn + 1));
   std::uint64_t turn = ++sync_turns_;
   Status s = sync_status(co_await ctx_.connections->call(id, sync_begin_frame(vp, epoch_, turn, agreed, from), 5s));
-  note_failure(id, s.code());
+  if (s.code() != Code::timed_out && s.code() != Code::unavailable) note_answer(id, s.code());
   if (deposed_ || !s.ok()) co_return false;
   if (image && !co_await send_image(id, turn, from, agreed)) co_return false;
   Member* m = member(id);
@@ -174,7 +186,7 @@ io::Task<bool> Primary::sync_once(NodeId id) {
     if (deposed_ || !m || m->state != MemberState::syncing) co_return false;
     ctx_.outbox->add(id, fbs::VpState(vp, epoch_, replica.commit()), *r, blocks);
     auto channel = ctx_.connections->to(id)->channel();
-    while (channel && channel->open() && channel->queued_bytes() > (8u << 20)) co_await ctx_.world.sleep(1ms);
+    if (channel && !co_await takes(channel)) co_return false;
     m = member(id);
     if (deposed_ || !m || m->state != MemberState::syncing) co_return false;
   }
@@ -182,6 +194,18 @@ io::Task<bool> Primary::sync_once(NodeId id) {
   set_state(*m, MemberState::live);
   recompute_commit();  // it may hold everything already, and then its acknowledgements say nothing new
   co_return true;
+}
+
+// What a member that stands still has not taken would hold the log for as long as it does.
+io::Task<bool> Primary::takes(std::shared_ptr<wire::Channel> channel) {
+  std::size_t left = channel->queued_bytes();
+  io::Time taken = ctx_.world.now();
+  while (channel->open() && !deposed_ && channel->queued_bytes() > kMostQueued) {
+    if (channel->queued_bytes() < left) left = channel->queued_bytes(), taken = ctx_.world.now();
+    if (ctx_.world.now() - taken > ctx_.options.stuck_member && !broken(Switch::frozen_member_awaited)) co_return false;
+    co_await ctx_.world.sleep(1ms);
+  }
+  co_return !deposed_;
 }
 
 // The point of the newest checkpoint that the member has found, if it lies on this replica's history; else zeros.
@@ -234,6 +258,7 @@ io::Task<bool> Primary::send_image(NodeId id, std::uint64_t turn, Partition::Syn
     f.payload = std::move(packed.payload);
     Status s = sync_status(co_await p.ctx_.connections->call(to, std::move(f), 10s));
     if (!s.ok()) logging::warn("VP {:x}: node {} does not take the image: {}", p.partition_.replica.vp(), to, s.to_string());
+    if (s.ok()) p.note_answer(to, Code::ok);
     if (s.code() == Code::no_space) p.no_room_at(to);
     co_return s.ok() && !p.deposed_;
   };
@@ -265,6 +290,7 @@ io::Task<bool> Primary::send_image(NodeId id, std::uint64_t turn, Partition::Syn
 void Primary::on_ack(NodeId id, const fbs::AckState& ack, std::uint16_t data_fill, std::uint16_t meta_fill) {
   Member* m = member(id);
   if (!m || deposed_) return;
+  m->heard = ctx_.world.now();
   auto code = static_cast<Code>(ack.code());
   if (ack.epoch() > epoch_) {
     depose("node " + std::to_string(id) + " has fenced this epoch off");
@@ -333,9 +359,9 @@ std::vector<NodeId> Primary::wanted_required(std::string& why) const {
     }
     const Member& m = it->second;
     bool away = m.state != MemberState::live && now - m.left_live > ctx_.options.short_loss &&
-                (!ctx_.connections->connected(n) ||
+                (!ctx_.connections->connected(n) || unheard(m) ||
                  (partition_.synced_epoch == epoch_ && now - m.left_live > ctx_.options.silent_member));
-    bool silent = m.state == MemberState::live && m.acked < last && now - m.last_ack > ctx_.options.silent_member;
+    bool silent = m.state == MemberState::live && now - m.last_ack > ctx_.options.silent_member && (m.acked < last || !broken(Switch::frozen_member_awaited));
     (away || silent ? gone : moving_.contains(n) ? moving : latency_.slow(n) || stuck(m) ? slow : keep).push_back(n);
   }
   // A slow copy is a copy: without it there must be enough others.
@@ -370,8 +396,11 @@ bool Primary::left_alone() {
   for (NodeId n : d.required) {
     if (n == ctx_.options.id) continue;
     auto it = members_.find(n);
-    if (it == members_.end() || it->second.state != MemberState::away) continue;
-    gone += (it->second.failed && !broken(Switch::failed_member_awaited)) || (!ctx_.alive(n) && !ctx_.connections->connected(n));
+    if (it == members_.end()) continue;
+    const Member& m = it->second;
+    bool away = m.state == MemberState::away;
+    bool silent = unheard(m) || (away && !ctx_.connections->connected(n));
+    gone += (away && m.failed && !broken(Switch::failed_member_awaited)) || (silent && !ctx_.alive(n));
   }
   alone = alone && gone != 0 && d.required.size() - gone < d.min_copies;
   if (!alone) alone_since_.reset();

@@ -23,7 +23,7 @@ constexpr int kMoveTurns = 200;  // heartbeats, until a move is given up
 // It answers, and lacks nothing for longer than a short loss.
 bool Primary::up_to_date(const Member& m) const {
   bool lags = m.acked < partition_.replica.last().lsn && ctx_.world.now() - m.last_ack > ctx_.options.short_loss;
-  return m.state == MemberState::live && !lags && !stuck(m);
+  return m.state == MemberState::live && !lags && !stuck(m) && !unheard(m);
 }
 
 // It answers, and has nothing durable: its disk hangs.

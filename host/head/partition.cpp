@@ -141,6 +141,7 @@ io::Task<Status> Partition::append_local(RecordPtr record, std::uint32_t* segmen
     if (dropped) co_return Status(Code::unavailable, "the volume was removed");
     co_await durable_changed.wait();
   }
+  if (record->given_back) co_return Status(Code::unavailable, "the volume was removed");
   if (segment) *segment = record->position.segment;
   co_return Status();
 }

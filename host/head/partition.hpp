@@ -112,7 +112,7 @@ class Partition {
   /// Durably declares all that this replica has logged so far void (before an image of another replica's replaces it).
   io::Task<Status> void_everything();
   /// Takes over what has been staged (Replica::stage) and makes it durable as an image of its own.
-  io::Task<Status> complete_delta();
+  io::Task<Status> complete_delta(SyncTurn turn);
   /// A stranger that is designated primary begins the new history with what it has (history.cpp). Durable when it returns.
   io::Task<Status> begin_history();
   /// What is held now counts again (no longer suspect), durably. REQUIRES: it is an image of the designation's history.
@@ -129,6 +129,8 @@ class Partition {
   std::shared_ptr<void> hold(const Record& record);
 
   io::Event durable_changed;
+  /// What has come of an image gives its log space back.
+  void forget_incoming_image();
 
  private:
   struct Unreadable {
@@ -152,7 +154,6 @@ class Partition {
   io::Task<Status> complete_image(LogPoint point);
   io::Task<Status> truncate_locked(LogPoint to);
   io::Task<Status> log_truncate(LogPoint to, Lsn voided);
-  void forget_incoming_image();
   io::Task<Status> begin_image(const RecordPtr& record);
   io::Task<Status> image_record(const RecordPtr& record);
   io::Task<Status> unflushed_records(std::vector<RecordPtr> records);

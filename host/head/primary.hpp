@@ -89,6 +89,7 @@ class Primary : public std::enable_shared_from_this<Primary> {
     Lsn acked = 0;
     io::Time left_live{};     // when it was live last, or became a member: a synchronisation that is tried again and again does not renew it
     io::Time last_ack{};
+    io::Time heard{};         // when it last answered anything
     io::Time progress{};      // when it told last of something more that is durable, or was given something when nothing was outstanding
     io::Time granted{};       // sending of the newest message that this member has granted a lease for; 0: none
     bool joining = false;     // not required yet, but commits wait for it already (protocol 3.2)
@@ -153,7 +154,9 @@ class Primary : public std::enable_shared_from_this<Primary> {
   /// Commits wait for it: it is in `required`, or may be by a proposal whose fate or spreading is open.
   bool awaited(NodeId n) const { return partition_.designation().requires_node(n) || also_required_.contains(n); }
   bool fate_unknown() const;
-  void note_failure(NodeId id, Code code);
+  void note_answer(NodeId id, Code code);
+  bool unheard(const Member& m) const;
+  io::Task<bool> takes(std::shared_ptr<wire::Channel> channel);
   bool left_alone();
   void let_join(Member& m);
   bool behind_too_far(const Member& m) const;
@@ -276,6 +279,7 @@ class Primary : public std::enable_shared_from_this<Primary> {
   struct Answer { std::weak_ptr<wire::Channel> channel; RequestId request; Code code; };
   std::vector<Answer> answers_;
   bool answers_posted_ = false;
+  std::map<std::uint64_t, std::uint64_t> opened_;  // incarnation by attachment, as this epoch has logged it
   std::vector<ReadAnswer> read_answers_;
   bool read_answers_posted_ = false;
   bool pump_armed_ = false;

@@ -117,6 +117,7 @@ io::Task<bool> Primary::adopt_greatest_log() {
       NodeId node;
       LogPoint last;
       Lsn first;  // oldest record that it still has
+      Lsn commit;
       std::vector<EpochStart> starts;
     };
     struct Collected {
@@ -134,12 +135,13 @@ io::Task<bool> Primary::adopt_greatest_log() {
         out.missing += " " + std::to_string(n);
         co_return;
       }
+      p.note_answer(n, static_cast<Code>(c->code()));
       if (c->epoch() > p.epoch_) {
         p.depose("node " + std::to_string(n) + " knows epoch " + std::to_string(c->epoch()));
         co_return;
       }
       if (c->code() != 0 || (c->suspect() && !broken(Switch::suspect_promoted))) co_return;
-      Reply r{n, {c->last()->epoch(), c->last()->lsn()}, c->first(), {}};
+      Reply r{n, {c->last()->epoch(), c->last()->lsn()}, c->first(), c->commit(), {}};
       if (c->starts())
         for (const auto* s : *c->starts()) r.starts.push_back({s->epoch(), s->lsn()});
       out.replies.push_back(std::move(r));
@@ -178,8 +180,9 @@ io::Task<bool> Primary::adopt_greatest_log() {
       co_await members_changed_.wait_for(1s);
       continue;
     }
-    if (agreed.lsn + 1 < best->first) {
-      lost_records("node " + std::to_string(best->node) + " has let go of records, flushed and committed, that are not here");
+    // Not by taking them over one by one: a log of which half has come would be one that could be opened alone.
+    if (agreed.lsn + 1 < best->first || (agreed.lsn < best->commit && !broken(Switch::half_a_log_counts))) {
+      lost_records("node " + std::to_string(best->node) + " knows of committed records that are not here");
       co_return false;
     }
     Status cut = co_await partition_.truncate(agreed);

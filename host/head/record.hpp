@@ -34,6 +34,7 @@ struct Record {
   Buffer payload;           ///< blocks of a data record; empty once it may be read from the log instead
   LogPosition position;     ///< valid once durable
   bool durable = false;
+  bool given_back = false;  ///< nobody wanted it when it became durable: its log space is free again
   std::uint32_t live = 0;   ///< blocks of a committed data record that the index still reaches by LSN
 
   Lsn lsn() const { return header.lsn(); }

@@ -29,7 +29,9 @@ NodeId Primary::spare_head() const {
 }
 
 bool Primary::lost(NodeId n) const {
-  return !ctx_.alive(n) && !ctx_.connections->connected(n) && !awaited(n);
+  auto it = members_.find(n);
+  bool silent = !ctx_.connections->connected(n) || (it != members_.end() && unheard(it->second));
+  return !ctx_.alive(n) && silent && !awaited(n);
 }
 
 // The reserves as they should be now; `why` is empty if they are as they should be. One change at a time.

@@ -320,7 +320,7 @@ io::Task<Status> Partition::take_part(SyncTurn turn, std::vector<RecordPtr> reco
 }
 
 // Until the image is durable this replica has neither the old state nor the new one for certain: suspect.
-io::Task<Status> Partition::complete_delta() {
+io::Task<Status> Partition::complete_delta(SyncTurn turn) {
   Lsn base = replica.loading_base();
   replica.suspect = true;
   replica.suspect_reason = "catching up";
@@ -332,6 +332,7 @@ io::Task<Status> Partition::complete_delta() {
     s = co_await write_image();
     if (s.code() == Code::unavailable) co_await ctx.world.sleep(10ms);  // one of before is still being written
   } while (s.code() == Code::unavailable && !dropped);
+  if (s.ok()) s = refused(turn);  // its mark would be another history's
   if (s.ok()) s = co_await sound_again();
   if (!s.ok()) co_return s;
   if (std::exchange(stands_on_, 0) != 0) {
@@ -357,7 +358,7 @@ io::Task<wire::Frame> Partition::sync_end(SyncTurn turn, LogPoint point) {
   auto guard = co_await rebuilding_.lock();
   Status s = refused(turn);
   bool delta = replica.delta_complete() && replica.loading_point() == point.lsn;
-  if (s.ok() && delta) s = co_await complete_delta();
+  if (s.ok() && delta) s = co_await complete_delta(turn);
   else if (s.ok()) s = co_await complete_image(point);
   if (s.ok()) witnessed(Fact::image_taken, replica.vp(), turn.epoch);
   if (s.ok()) s = refused(turn);

@@ -238,8 +238,12 @@ void HeadServer::on_replicate(const ChannelPtr& channel, const wire::Frame& fram
 void HeadServer::on_log_durable(const std::vector<RecordPtr>& records) {
   std::set<VpId> touched;
   for (const RecordPtr& r : records) {
-    if (Partition* p = ctx_.partition(r->header.vp())) p->settle(r);
-    else ctx_.log(r->portion()).release(r->position.segment);
+    if (Partition* p = ctx_.partition(r->header.vp())) {
+      p->settle(r);
+    } else {
+      r->given_back = true;
+      ctx_.log(r->portion()).release(r->position.segment);
+    }
   }
   for (const RecordPtr& r : records) {
     Partition* p = ctx_.partition(r->header.vp());
