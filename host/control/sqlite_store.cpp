@@ -224,6 +224,7 @@ Status SqliteStore::load() {
     if (s.text(0) == "older") image_.older = s.number(1) != 0;
     if (s.text(0) == "forgotten_from") image_.forgotten_from = s.number(1);
     if (s.text(0) == "rebuilt_below") image_.rebuilt_below = s.number(1);
+    if (s.text(0) == "incarnations_above") image_.incarnations_above = s.number(1);
   });
   each("SELECT id, name, bytes, vp_bytes, k, m, copies, removing FROM volumes", [&](Statement& s) {
     Volume v{s.number(0), s.text(1), s.number(2), s.number(3),
@@ -300,6 +301,7 @@ Status SqliteStore::write(const Change& c) {
   keep("older", c.older);
   keep("forgotten_from", c.forgotten_from);
   keep("rebuilt_below", c.rebuilt_below);
+  keep("incarnations_above", c.incarnations_above);
   for (VpId vp : c.doubts) exec("INSERT OR REPLACE INTO doubted VALUES(?)", [&](Statement& s) { s.bind(vp); });
   for (const auto* gone : {&c.erase_doubts, &c.erase_designations})
     for (VpId vp : *gone) exec("DELETE FROM doubted WHERE vp = ?", [&](Statement& s) { s.bind(vp); });

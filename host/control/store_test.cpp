@@ -357,6 +357,7 @@ TEST_F(SqliteTest, AnOlderCopyOfTheDatabaseIsDoubted) {
     EXPECT_TRUE((*store)->image().older);
     EXPECT_FALSE((*store)->image().removed((*store)->image().next_volume - 1)) << "the later one may have had it";
     EXPECT_TRUE((*store)->image().unheard_of(make_vp(volume_of(kVp) + 5, 0)));
+    EXPECT_GT((*store)->next_incarnation({1, 5ull << 32, 0}, 0), 1000ull << 32) << "the later one has given out greater ones, perhaps";
     Designation next = first_designation();
     next.revision = 2;
     next.required = {11, 12};

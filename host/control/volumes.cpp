@@ -56,10 +56,6 @@ Status check_nbd(const std::string& nbd) {
   return Status(Code::invalid, "NBD address '" + nbd.substr(0, 80) + "': give unix:PATH, tcp:HOST:PORT, tls:HOST:PORT or vhost-user:PATH");
 }
 
-// Greater than the one before, and a number that no other history of this store has given out: after a restore of an old
-// copy two attachments must not share a session, whose duplicate table would take one's writes for the other's.
-std::uint64_t next_incarnation(std::uint64_t before, std::uint64_t random) { return ((before >> 32) + 1) << 32 | (random & 0xffffffff); }
-
 }  // namespace
 
 Volumes::Volumes(io::World& world, Store& store, Registry& registry, Events& events, Options options)
@@ -522,7 +518,7 @@ wire::Frame Volumes::attach_volume(const Node& from, const wire::Frame& request)
     return refuse(Status(Code::exists, "volume " + name + " is attached by " + registry_.name(a.holder) +
                                            ": detach it there, or take it over"));
   if (a.holder != from.row.id) events_.note("volume " + name + " attached by " + from.row.name);
-  a.incarnation = next_incarnation(a.incarnation, world_.random());
+  a.incarnation = store_.next_incarnation(a, world_.random());
   a.holder = from.row.id;
   Change c;
   c.attachments.push_back(a);
