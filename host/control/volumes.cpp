@@ -331,7 +331,7 @@ io::Task<Result<Volumes::Rebuilt>> Volumes::rebuild(bool accept_loss, bool other
   for (const std::string& why : plan.left) events_.note("rebuild: " + why);
   for (const auto& [id, e] : store_.image().exports) {
     (void)id;
-    if (const Node* n = registry_.find(e.node); n && n->connected()) n->channel->close();  // it asks what to export when it registers again
+    have_it_ask(e.node);
   }
   co_return out;
 }
@@ -504,6 +504,17 @@ wire::Frame Volumes::lookup_vp(const Node& from, const wire::Frame& request) {
   return wire::make_frame(wire::Kind::vp_view, [&](flatbuffers::FlatBufferBuilder& b) { return view(b, r->vp()); });
 }
 
+// Whom its export names, or whom an operator has export it just now. A daemon that was shut out and has not heard of it asks all the same, for
+// a guest that waits: it would get the volume when the guest that has it stops.
+Status Volumes::may_attach(const Volume& v, NodeId asker) const {
+  NodeId named = 0;
+  if (auto e = store_.image().exports.find(v.id); e != store_.image().exports.end()) named = e->second.node;
+  if (auto next = store_.image().incoming.find(v.id); next != store_.image().incoming.end() && next->second.node == asker) named = asker;
+  if (auto a = arriving_.find(v.id); a != arriving_.end()) named = a->second;
+  if (named == 0 || named == asker || broken(Switch::taken_over_disk_returns)) return Status();
+  return Status(Code::exists, "volume " + v.name + " is exported by " + registry_.name(named) + ", and not by " + registry_.name(asker) + " any more");
+}
+
 wire::Frame Volumes::attach_volume(const Node& from, const wire::Frame& request) {
   auto refuse = [](Status s) { return refusal<fbs::VolumeView>(wire::Kind::volume_view, s); };
   const auto* r = request.as<fbs::AttachVolume>();
@@ -514,6 +525,7 @@ wire::Frame Volumes::attach_volume(const Node& from, const wire::Frame& request)
   const Volume* v = store_.image().find_volume(name);
   if (v == nullptr) return refuse(Status(Code::not_found, "there is no volume " + name));
   Attachment a = store_.image().attachments.at(v->id);
+  if (Status s = may_attach(*v, from.row.id); !s.ok()) return refuse(s);
   if (a.holder != 0 && a.holder != from.row.id && !r->take_over())
     return refuse(Status(Code::exists, "volume " + name + " is attached by " + registry_.name(a.holder) +
                                            ": detach it there, or take it over"));
@@ -566,6 +578,8 @@ wire::Frame Volumes::list_exports(const Node& from) const {
     for (const auto* all : {&store_.image().exports, &store_.image().incoming})
       for (const auto& [id, e] : *all) {
         if (e.node != from.row.id || gone(id)) continue;
+        auto taker = arriving_.find(id);
+        if (taker != arriving_.end() && taker->second != e.node && !broken(Switch::taken_over_disk_returns)) continue;
         auto name = b.CreateString(store_.image().volumes.at(id).name), nbd = b.CreateString(e.nbd);
         rows.push_back(fbs::CreateExportVolume(b, name, nbd, false, e.read_only, store_.image().volumes.at(id).bytes));
       }
@@ -583,7 +597,6 @@ io::Task<Result<std::string>> Volumes::attach(Attach request) {
   const Volume* v = store_.image().find_volume(request.name);
   if (v == nullptr) co_return Status(Code::not_found, "there is no volume " + request.name);
   const VolumeId id = v->id;
-  const std::uint64_t bytes = v->bytes;
   auto daemons = registry_.alive("attach");
   if (!request.node.empty()) std::erase_if(daemons, [&](const Node* n) { return n->row.name != request.node; });
   if (daemons.empty())
@@ -597,33 +610,64 @@ io::Task<Result<std::string>> Volumes::attach(Attach request) {
   };
   const Node* target = *std::min_element(daemons.begin(), daemons.end(),
                                          [&](const Node* a, const Node* b) { return load(a) < load(b); });
-  NodeId node = target->row.id;
-  std::string node_name = target->row.name;
-  if (auto old = store_.image().exports.find(id); old != store_.image().exports.end()) {
-    Export e = old->second;
-    if (request.incoming) co_return co_await attach_incoming(std::move(request), e, *target);
-    if (!request.take_over)
-      co_return Status(Code::exists, "volume " + request.name + " is attached by " + registry_.name(e.node) + " at " +
-                                         e.nbd + ": detach it first, or use --take-over");
-    // Best effort: the new attachment's higher incarnation shuts the old one out wherever it is.
-    Status s = co_await ask(e.node, wire::make_frame(wire::Kind::unexport_volume, [&](auto& b) {
-                              return fbs::CreateUnexportVolume(b, b.CreateString(request.name));
-                            }), std::chrono::seconds(2));
-    if (!s.ok()) logging::warn("taking {} over: {}", request.name, s.to_string());
-  }
-  if (request.incoming) co_return Status(Code::invalid, "volume " + request.name + " is no guest's disk: there is nothing to move");
-  Status s = co_await ask(node, wire::make_frame(wire::Kind::export_volume, [&](auto& b) {
-                            auto name = b.CreateString(request.name);
-                            auto nbd = b.CreateString(request.nbd);
-                            return fbs::CreateExportVolume(b, name, nbd, request.take_over, request.read_only, bytes);
-                          }), kExportTimeout);
+  if (auto other = arriving_.find(id); other != arriving_.end())
+    co_return Status(Code::conflict, "volume " + request.name + " is just being attached by " + registry_.name(other->second) + ": ask again");
+  auto old = store_.image().exports.find(id);
+  const bool exported = old != store_.image().exports.end();
+  if (request.incoming && !exported) co_return Status(Code::invalid, "volume " + request.name + " is no guest's disk: there is nothing to move");
+  if (request.incoming) co_return co_await attach_incoming(std::move(request), old->second, *target);
+  if (exported && !request.take_over)
+    co_return Status(Code::exists, "volume " + request.name + " is attached by " + registry_.name(old->second.node) + " at " +
+                                       old->second.nbd + ": detach it first, or use --take-over");
+  const NodeId node = target->row.id;
+  arriving_[id] = node;
+  auto answer = co_await attach_at(std::move(request), id, node);
+  arriving_.erase(id);
+  co_return answer;
+}
+
+io::Task<Result<std::string>> Volumes::attach_at(Attach request, VolumeId id, NodeId node) {
+  const std::string node_name = registry_.name(node);
+  const std::vector<NodeId> unheard = co_await shut_out(request.name, id);
+  auto volume = store_.image().volumes.find(id);
+  if (volume == store_.image().volumes.end()) co_return Status(Code::not_found, "the volume was removed meanwhile");
+  Status s = co_await ask(node, export_volume(request, volume->second.bytes), kExportTimeout);
   if (!s.ok()) co_return s;
   if (gone(id)) co_return Status(Code::not_found, "the volume was removed meanwhile");
   Change c;
+  c.erase_incoming.push_back(id);
   c.exports.push_back({id, node, request.nbd, request.read_only});
   if (Status stored = store_.commit(c); !stored.ok()) co_return stored;
+  for (NodeId n : unheard)
+    if (n != node && !broken(Switch::taken_over_disk_returns)) have_it_ask(n);
   events_.note("volume " + request.name + " exported by " + node_name + " at " + request.nbd);
   co_return node_name;
+}
+
+// An attach daemon asks what it is to export when it registers again.
+void Volumes::have_it_ask(NodeId daemon) {
+  if (const Node* n = registry_.find(daemon); n && n->connected()) n->channel->close();
+}
+
+// Best effort: the new attachment's higher incarnation shuts the old one out wherever it is. Those that have not answered.
+io::Task<std::vector<NodeId>> Volumes::shut_out(std::string name, VolumeId id) {
+  std::vector<NodeId> ends, unheard;
+  for (const auto* all : {&store_.image().exports, &store_.image().incoming})
+    if (auto e = all->find(id); e != all->end()) ends.push_back(e->second.node);
+  for (NodeId n : ends) {
+    Status s = co_await unexport(n, name, std::chrono::seconds(2));
+    if (s.ok() || s.code() == Code::not_found) continue;
+    logging::warn("taking {} over: {}", name, s.to_string());
+    unheard.push_back(n);
+  }
+  co_return unheard;
+}
+
+wire::Frame Volumes::export_volume(const Attach& request, std::uint64_t bytes) {
+  return wire::make_frame(wire::Kind::export_volume, [&](auto& b) {
+    auto name = b.CreateString(request.name), nbd = b.CreateString(request.nbd);
+    return fbs::CreateExportVolume(b, name, nbd, request.take_over, request.read_only, bytes);
+  });
 }
 
 io::Task<Status> Volumes::unexport(NodeId node, std::string name, io::Duration timeout) {
@@ -640,14 +684,10 @@ io::Task<Result<std::string>> Volumes::attach_incoming(Attach request, Export fr
   if (node == from.node) co_return Status(Code::invalid, "the guest's disk is at " + node_name + " now: name another attach daemon with --node");
   if (auto next = store_.image().incoming.find(from.volume); next != store_.image().incoming.end())
     co_return Status(Code::exists, "volume " + request.name + " is being moved to " + registry_.name(next->second.node) + " at " + next->second.nbd);
-  const std::uint64_t bytes = store_.image().volumes.at(from.volume).bytes;
   Change c;
   c.incoming.push_back({from.volume, node, request.nbd, request.read_only});
   if (Status s = store_.commit(c); !s.ok()) co_return s;
-  Status s = co_await ask(node, wire::make_frame(wire::Kind::export_volume, [&](auto& b) {
-                            auto name = b.CreateString(request.name), nbd = b.CreateString(request.nbd);
-                            return fbs::CreateExportVolume(b, name, nbd, request.take_over, request.read_only, bytes);
-                          }), kExportTimeout);
+  Status s = co_await ask(node, export_volume(request, store_.image().volumes.at(from.volume).bytes), kExportTimeout);
   if (s.ok()) {
     events_.note("volume " + request.name + " may move to " + node_name + " at " + request.nbd);
     co_return node_name;
