@@ -765,6 +765,46 @@ TEST_F(ControlTest, AGuestsDiskMovesToWhereItIsAttached) {
   EXPECT_TRUE(listed(901).empty() && listed(902).empty());
 }
 
+class Growing : public ControlTest {
+ protected:
+  // Sizes, as an attach daemon hears them: in its list, and when it attaches.
+  static Task<void> ask_sizes(Peer& p, std::pair<std::uint64_t, std::uint64_t>& out) {
+    auto list = co_await p.link.call(wire::make_frame(wire::Kind::list_exports, [](auto& b) { return fbs::CreateListExports(b); }), 2s);
+    auto view = co_await p.link.call(wire::make_frame(wire::Kind::attach_volume, [&](auto& b) { return fbs::CreateAttachVolume(b, b.CreateString("v"), p.setup.id, false); }), 2s);
+    const auto* e = list.ok() ? list->as<fbs::Exports>() : nullptr;
+    const auto* v = view.ok() ? view->as<fbs::VolumeView>() : nullptr;
+    out = {e && e->exports()->size() == 1 ? e->exports()->Get(0)->bytes() : 0, v ? v->bytes() : 0};
+    if (v) EXPECT_EQ(v->vps()->size(), (v->bytes() + v->vp_bytes() - 1) / v->vp_bytes());
+  }
+  std::pair<std::uint64_t, std::uint64_t> sizes() {
+    std::pair<std::uint64_t, std::uint64_t> out;
+    sim_.run(sim_node_[901], ask_sizes(peer(901), out));
+    return out;
+  }
+  unsigned resize(std::uint64_t bytes) { return http("POST", "/v1/volumes/v/resize", R"({"size":)" + std::to_string(bytes) + "}").status; }
+};
+
+// The volume has the new size in the store, and its primary the old one.
+TEST_F(Growing, ASizeThatIsNotServedYetIsNotOffered) {
+  vp_bytes_ = 1ull << 30;
+  sim_.crash(control_node_, sim::Crash::process);
+  sim_.restart(control_node_);
+  add_unit();
+  constexpr std::uint64_t before = 256 << 20, after = 1280 << 20;  // one partition, and two
+  create("v", before);
+  ASSERT_EQ(http("POST", "/v1/volumes/v/attach", R"({"nbd":"unix:/x"})").status, 200u);
+  Designation d = image().designations.begin()->second;
+  for (NodeId n : {11, 12, 13, 14}) peer(n).answer = Status(Code::unavailable, "not now");
+  EXPECT_NE(resize(after), 200u);
+  EXPECT_EQ(image().find_volume("v")->bytes, after);
+  EXPECT_EQ(sizes(), std::pair(before, before));
+  d.blocks = vp_bytes_ / kBlockBytes;
+  ++d.revision;
+  ASSERT_TRUE(propose(d.primary, 1, d).first.ok());
+  EXPECT_EQ(resize(after), 200u);
+  EXPECT_EQ(sizes(), std::pair(after, after));
+}
+
 // An attach daemon is cut off for a moment while its volume is taken over: it registers anew before the new export is in the store, and has a
 // guest that asks for the volume again and again.
 class TakenOver : public ControlTest {

@@ -515,6 +515,17 @@ Status Volumes::may_attach(const Volume& v, NodeId asker) const {
   return Status(Code::exists, "volume " + v.name + " is exported by " + registry_.name(named) + ", and not by " + registry_.name(asker) + " any more");
 }
 
+// Up to the first partition that has not grown yet. A front end that offered more would give errors beyond.
+std::uint64_t Volumes::served_bytes(const Volume& v) const {
+  if (broken(Switch::grown_size_told_early)) return v.bytes;
+  for (std::uint32_t i = 0; i < v.vps(); ++i) {
+    auto d = store_.image().designations.find(make_vp(v.id, i));
+    std::uint64_t blocks = d == store_.image().designations.end() ? 0 : d->second.blocks;
+    if (blocks < v.blocks_of(i)) return i * v.vp_bytes + blocks * kBlockBytes;
+  }
+  return v.bytes;
+}
+
 wire::Frame Volumes::attach_volume(const Node& from, const wire::Frame& request) {
   auto refuse = [](Status s) { return refusal<fbs::VolumeView>(wire::Kind::volume_view, s); };
   const auto* r = request.as<fbs::AttachVolume>();
@@ -541,15 +552,17 @@ wire::Frame Volumes::attach_volume(const Node& from, const wire::Frame& request)
     c.erase_incoming.push_back(v->id);
     if (auto old = store_.image().exports.find(v->id); old != store_.image().exports.end()) moved = old->second;
   }
+  Volume served = *v;
+  served.bytes = served_bytes(*v);
   if (Status s = store_.commit(c); !s.ok()) return refuse(s);
   if (moved) world_.spawn("moved export", end_moved(name, *moved, from.row.name));
   return wire::make_frame(wire::Kind::volume_view, [&](flatbuffers::FlatBufferBuilder& b) {
     auto volume_name = b.CreateString(v->name);
     std::vector<flatbuffers::Offset<fbs::VpView>> vps;
-    for (std::uint32_t i = 0; i < v->vps(); ++i) vps.push_back(view(b, make_vp(v->id, i)));
+    for (std::uint32_t i = 0; i < served.vps(); ++i) vps.push_back(view(b, make_vp(v->id, i)));
     auto vector = b.CreateVector(vps);
     // One writer attachment a volume: the volume's id names it.
-    return fbs::CreateVolumeView(b, 0, 0, volume_name, v->id, v->bytes, v->vp_bytes,
+    return fbs::CreateVolumeView(b, 0, 0, volume_name, v->id, served.bytes, v->vp_bytes,
                                  static_cast<std::uint16_t>(v->layout.k), static_cast<std::uint16_t>(v->layout.m), v->id,
                                  a.incarnation, vector);
   });
@@ -580,8 +593,9 @@ wire::Frame Volumes::list_exports(const Node& from) const {
         if (e.node != from.row.id || gone(id)) continue;
         auto taker = arriving_.find(id);
         if (taker != arriving_.end() && taker->second != e.node && !broken(Switch::taken_over_disk_returns)) continue;
-        auto name = b.CreateString(store_.image().volumes.at(id).name), nbd = b.CreateString(e.nbd);
-        rows.push_back(fbs::CreateExportVolume(b, name, nbd, false, e.read_only, store_.image().volumes.at(id).bytes));
+        const Volume& v = store_.image().volumes.at(id);
+        auto name = b.CreateString(v.name), nbd = b.CreateString(e.nbd);
+        rows.push_back(fbs::CreateExportVolume(b, name, nbd, false, e.read_only, served_bytes(v)));
       }
     return fbs::CreateExports(b, 0, 0, b.CreateVector(rows));
   });
@@ -631,7 +645,7 @@ io::Task<Result<std::string>> Volumes::attach_at(Attach request, VolumeId id, No
   const std::vector<NodeId> unheard = co_await shut_out(request.name, id);
   auto volume = store_.image().volumes.find(id);
   if (volume == store_.image().volumes.end()) co_return Status(Code::not_found, "the volume was removed meanwhile");
-  Status s = co_await ask(node, export_volume(request, volume->second.bytes), kExportTimeout);
+  Status s = co_await ask(node, export_volume(request, served_bytes(volume->second)), kExportTimeout);
   if (!s.ok()) co_return s;
   if (gone(id)) co_return Status(Code::not_found, "the volume was removed meanwhile");
   Change c;
@@ -687,7 +701,7 @@ io::Task<Result<std::string>> Volumes::attach_incoming(Attach request, Export fr
   Change c;
   c.incoming.push_back({from.volume, node, request.nbd, request.read_only});
   if (Status s = store_.commit(c); !s.ok()) co_return s;
-  Status s = co_await ask(node, export_volume(request, store_.image().volumes.at(from.volume).bytes), kExportTimeout);
+  Status s = co_await ask(node, export_volume(request, served_bytes(store_.image().volumes.at(from.volume))), kExportTimeout);
   if (s.ok()) {
     events_.note("volume " + request.name + " may move to " + node_name + " at " + request.nbd);
     co_return node_name;

@@ -105,6 +105,7 @@ class Volumes {
   io::Task<void> drop_all();
   io::Task<bool> drop(VpId vp, NodeId node, Epoch epoch);
   io::Task<void> flush_vp(VpId vp, io::Time deadline, Result<std::uint64_t>* out);
+  std::uint64_t served_bytes(const Volume& v) const;
   Status may_attach(const Volume& v, NodeId asker) const;
   io::Task<Result<std::string>> attach_at(Attach request, VolumeId id, NodeId node);
   void have_it_ask(NodeId daemon);
