@@ -71,6 +71,7 @@ const std::map<Switch, const char*> kNotReached = {
     {Switch::stuck_member_awaited, "a disk that hangs answers at the heal; sim_failed_disk_test"},
     {Switch::unheard_counts_as_heard, "all that heads of a seed know can be taken over; sim_store_test"},
     {Switch::taken_over_disk_returns, "no seed has exports; control_test"},
+    {Switch::attachments_unbounded, "no client of a seed makes attachments up; sim_fencing_test"},
     {Switch::grown_size_told_early, "no seed makes a volume larger; control_test"},
     {Switch::incarnations_given_out_again, "seeds restore a copy that is a moment old; sim_store_test"},
     {Switch::older_store_makes_partitions, "no seed makes a volume larger; sim_store_test"},
