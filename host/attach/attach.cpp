@@ -207,10 +207,11 @@ Status Attach::open_disk(const std::string& name, const std::string& address, bo
   o.function = static_cast<unsigned>(free - used.begin());
   VhostDisk::Lease lease;
   std::weak_ptr<Export> weak = e;
-  lease.take = [this, weak, take_over]() -> io::Task<Result<client::BlockTarget*>> {
+  // An operator has said so once: later, who has been shut out waits.
+  lease.take = [this, weak, take_over](bool first) -> io::Task<Result<client::BlockTarget*>> {
     auto e = weak.lock();
     if (!e) co_return Status(Code::unavailable, "the disk is closed");
-    co_return co_await take_volume(e, take_over);
+    co_return co_await take_volume(e, take_over && first);
   };
   lease.give = [this, weak]() -> io::Task<void> {
     auto e = weak.lock();

@@ -287,7 +287,7 @@ TEST_F(RteVhostTest, AFrontEndFindsTheSameBehindDpdksServer) {
     VhostDisk::Options o;
     o.name = "disk", o.path = path, o.bytes = kDisk, o.queues = 1;
     VhostDisk::Lease lease;
-    lease.take = [&memory]() -> io::Task<Result<client::BlockTarget*>> { co_return &memory; };
+    lease.take = [&memory](bool) -> io::Task<Result<client::BlockTarget*>> { co_return &memory; };
     lease.give = []() -> io::Task<void> { co_return; };
     auto disk = VhostDisk::serve(world, o, lease).value();
     return {[disk] { return disk->close(1s); }, [] {}};

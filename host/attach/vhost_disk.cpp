@@ -92,8 +92,9 @@ io::Task<void> VhostDisk::hold_lease(std::shared_ptr<VhostDisk> self) {
   auto guard = co_await self->leasing_.lock();
   io::Time complain_at = self->world_.now() + 1s;
   while (self->wanted_ && !self->taken_) {
-    auto target = co_await self->lease_.take();
+    auto target = co_await self->lease_.take(self->never_taken_);
     if (target.ok()) {
+      self->never_taken_ = false;
       self->taken_ = true;
       self->written_.set_target(*target);
       break;

@@ -28,7 +28,8 @@ class VhostDisk : public VhostOwner, public RecordedDisk, public std::enable_sha
   };
   /// How the volume is taken and given back. A taken one may turn out to be lost: lost().
   struct Lease {
-    std::function<io::Task<Result<client::BlockTarget*>>()> take;
+    /// first: it has never been taken for this disk before.
+    std::function<io::Task<Result<client::BlockTarget*>>(bool first)> take;
     std::function<io::Task<void>()> give;
   };
   static Result<std::shared_ptr<VhostDisk>> serve(io::RealWorld& world, Options options, Lease lease);
@@ -83,6 +84,7 @@ class VhostDisk : public VhostOwner, public RecordedDisk, public std::enable_sha
   std::shared_ptr<Recorder> recorder_;
   io::Mutex leasing_;
   io::Event changed_;
+  bool never_taken_ = true;
   bool wanted_ = false, taken_ = false, quiesced_ = false, closed_ = false;
   bool stays_ = false;  // the volume is kept while the guest's rings are stopped
   std::uint32_t memory_generation_ = 0;

@@ -68,7 +68,8 @@ class VhostDiskTest : public ::testing::Test {
       VhostDisk::Options o;
       o.name = "disk", o.path = path, o.bytes = kDisk, o.queues = 2;
       VhostDisk::Lease lease;
-      lease.take = [this]() -> io::Task<Result<client::BlockTarget*>> {
+      lease.take = [this](bool first) -> io::Task<Result<client::BlockTarget*>> {
+        EXPECT_EQ(first, taken == 0) << "what was taken over once is not taken over again";
         ++taken;
         co_return memory.get();
       };

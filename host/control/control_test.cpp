@@ -59,6 +59,7 @@ struct Peer {
   wire::ControlLink::Callbacks callbacks() {
     wire::ControlLink::Callbacks c;
     c.report = [this] { return report; };
+    c.registered = [this] { world.spawn("ask", ask(*this)); };
     c.devices = [this](flatbuffers::FlatBufferBuilder& b) {
       std::vector<flatbuffers::Offset<fbs::Device>> rows;
       for (std::uint32_t i = 0; i < setup.devices; ++i)
@@ -100,6 +101,14 @@ struct Peer {
     };
     return c;
   }
+  static Task<void> ask(Peer& p) {
+    auto r = co_await p.link.call(wire::make_frame(wire::Kind::list_exports, [](auto& b) { return fbs::CreateListExports(b); }), 2s);
+    const auto* m = r.ok() && r->kind == wire::Kind::exports ? r->as<fbs::Exports>() : nullptr;
+    if (!m) co_return;
+    p.wanted.clear(), ++p.asked;
+    if (m->exports())
+      for (const auto* e : *m->exports()) p.wanted[e->name()->str()] = e->nbd()->str();
+  }
   Task<Result<Designation>> propose(Revision expected, Designation d, Status* status) {
     auto answer = co_await link.call(wire::make_frame(wire::Kind::propose, [&](auto& b) {
       auto designation = d.to(b);
@@ -128,6 +137,8 @@ struct Peer {
   std::map<VpId, std::vector<SandboxRow>> sandbox;
   std::vector<VpId> drops;
   std::vector<std::string> exports;
+  std::map<std::string, std::string> wanted;  // as it was told when it registered last
+  int asked = 0;
   wire::ControlLink link;
 };
 
@@ -752,6 +763,152 @@ TEST_F(ControlTest, AGuestsDiskMovesToWhereItIsAttached) {
   EXPECT_EQ(http("POST", "/v1/volumes/v/attach", R"({"nbd":"vhost-user:/a","node":"attach-1","incoming":true})").status, 200u) << "and back";
   EXPECT_EQ(http("POST", "/v1/volumes/v/detach").status, 200u);
   EXPECT_TRUE(listed(901).empty() && listed(902).empty());
+}
+
+class Growing : public ControlTest {
+ protected:
+  // Sizes, as an attach daemon hears them: in its list, and when it attaches.
+  static Task<void> ask_sizes(Peer& p, std::pair<std::uint64_t, std::uint64_t>& out) {
+    auto list = co_await p.link.call(wire::make_frame(wire::Kind::list_exports, [](auto& b) { return fbs::CreateListExports(b); }), 2s);
+    auto view = co_await p.link.call(wire::make_frame(wire::Kind::attach_volume, [&](auto& b) { return fbs::CreateAttachVolume(b, b.CreateString("v"), p.setup.id, false); }), 2s);
+    const auto* e = list.ok() ? list->as<fbs::Exports>() : nullptr;
+    const auto* v = view.ok() ? view->as<fbs::VolumeView>() : nullptr;
+    out = {e && e->exports()->size() == 1 ? e->exports()->Get(0)->bytes() : 0, v ? v->bytes() : 0};
+    if (v) EXPECT_EQ(v->vps()->size(), (v->bytes() + v->vp_bytes() - 1) / v->vp_bytes());
+  }
+  std::pair<std::uint64_t, std::uint64_t> sizes() {
+    std::pair<std::uint64_t, std::uint64_t> out;
+    sim_.run(sim_node_[901], ask_sizes(peer(901), out));
+    return out;
+  }
+  unsigned resize(std::uint64_t bytes) { return http("POST", "/v1/volumes/v/resize", R"({"size":)" + std::to_string(bytes) + "}").status; }
+};
+
+// The volume has the new size in the store, and its primary the old one.
+TEST_F(Growing, ASizeThatIsNotServedYetIsNotOffered) {
+  vp_bytes_ = 1ull << 30;
+  sim_.crash(control_node_, sim::Crash::process);
+  sim_.restart(control_node_);
+  add_unit();
+  constexpr std::uint64_t before = 256 << 20, after = 1280 << 20;  // one partition, and two
+  create("v", before);
+  ASSERT_EQ(http("POST", "/v1/volumes/v/attach", R"({"nbd":"unix:/x"})").status, 200u);
+  Designation d = image().designations.begin()->second;
+  for (NodeId n : {11, 12, 13, 14}) peer(n).answer = Status(Code::unavailable, "not now");
+  EXPECT_NE(resize(after), 200u);
+  EXPECT_EQ(image().find_volume("v")->bytes, after);
+  EXPECT_EQ(sizes(), std::pair(before, before));
+  d.blocks = vp_bytes_ / kBlockBytes;
+  ++d.revision;
+  ASSERT_TRUE(propose(d.primary, 1, d).first.ok());
+  EXPECT_EQ(resize(after), 200u);
+  EXPECT_EQ(sizes(), std::pair(after, after));
+}
+
+// An attach daemon is cut off for a moment while its volume is taken over: it registers anew before the new export is in the store, and has a
+// guest that asks for the volume again and again.
+class TakenOver : public ControlTest {
+ protected:
+  void SetUp() override {
+    add_unit();
+    add({902, "attach-2", "attach"});
+    ASSERT_TRUE(sim_.run_until([&] { return peer(902).link.connected(); }, 5s));
+    create("v");
+    ASSERT_EQ(http("POST", "/v1/volumes/v/attach", R"({"nbd":"vhost-user:/a","node":"attach-1"})").status, 200u);
+    ASSERT_EQ(attach(901, false, &a_), Code::ok);
+  }
+  void take_over_in_a_blip(sim::Duration before, sim::Duration during) {
+    sim_.fabric().cut_both(control_node_, sim_node_[901]);
+    sim_.run_for(before);
+    Answer out;
+    bool done = false;
+    sim_.world(control_node_).spawn("http", run(control_->api, "POST", "/v1/volumes/v/attach", R"({"nbd":"vhost-user:/b","node":"attach-2","take_over":true})", out, done));
+    sim_.run_for(during);
+    sim_.fabric().heal_all();
+    peer(901).exports.clear();
+    peer(901).wanted = {{"v", "vhost-user:/a"}};
+    ASSERT_TRUE(sim_.run_until([&] { return done; }, 60s));
+    EXPECT_EQ(out.status, 200u);
+    sim_.run_for(10s);
+  }
+  // Has it been told, by an unexport or by the list that it asks for when it registers?
+  bool keeps_its_disk(NodeId daemon) {
+    const auto& told = peer(daemon).exports;
+    return peer(daemon).wanted.contains("v") && std::count(told.begin(), told.end(), "-v") == 0;
+  }
+  void give_back(NodeId by, std::uint64_t incarnation) {
+    sim_.run(sim_node_[by], [](Peer& p, VolumeId id, std::uint64_t incarnation) -> Task<void> {
+      auto r = co_await p.link.call(wire::make_frame(wire::Kind::detach_volume, [&](auto& b) { return fbs::CreateDetachVolume(b, id, id, incarnation); }), 2s);
+      EXPECT_TRUE(r.ok() && wire::status_of(*r).ok());
+    }(peer(by), image().volumes.begin()->first, incarnation));
+  }
+  std::uint64_t a_ = 0, b_ = 0;
+};
+
+// Requirement: P-2.3 switch=taken-over-disk-returns
+TEST_F(TakenOver, WhoWasShutOutDoesNotGetItBack) {
+  take_over_in_a_blip(1500ms, 1200ms);
+  ASSERT_EQ(attach(902, true, &b_), Code::ok);
+  EXPECT_EQ(attach(901, true, &a_), Code::exists) << "a disk that was opened with --take-over itself";
+  give_back(902, b_);
+  EXPECT_EQ(attach(901, false, &a_), Code::exists) << "the other guest only boots anew";
+  EXPECT_EQ(attach(902, false, &b_), Code::ok);
+}
+
+// It registers anew, and asks for its list, when its unexport is lost and the new export is not in the store yet.
+// Requirement: P-2.3 switch=taken-over-disk-returns
+TEST_F(TakenOver, WhoComesBackBeforeTheNewExportIsStoredIsTold) {
+  sim_.fabric().cut_both(control_node_, sim_node_[901]);
+  sim_.pause(sim_node_[902]);
+  Answer out;
+  bool done = false;
+  sim_.world(control_node_).spawn("http", run(control_->api, "POST", "/v1/volumes/v/attach", R"({"nbd":"vhost-user:/b","node":"attach-2","take_over":true})", out, done));
+  sim_.run_for(100ms);
+  peer(901).exports.clear();
+  control().registry().find(901)->channel->close();
+  sim_.crash(sim_node_[901], sim::Crash::process);
+  sim_.fabric().heal_all();
+  sim_.restart(sim_node_[901]);
+  ASSERT_TRUE(sim_.run_until([&] { return peer(901).asked != 0; }, 5s));
+  ASSERT_FALSE(done);
+  sim_.resume(sim_node_[902]);
+  ASSERT_TRUE(sim_.run_until([&] { return done; }, 60s));
+  EXPECT_EQ(out.status, 200u);
+  sim_.run_for(5s);
+  EXPECT_FALSE(keeps_its_disk(901));
+}
+
+TEST_F(TakenOver, WhoWasShutOutIsToldWheneverItComesBack) {
+  for (auto before : {1000ms, 1500ms})
+    for (auto during : {600ms, 1000ms, 1200ms, 1400ms, 1700ms}) {
+      take_over_in_a_blip(before, during);
+      EXPECT_FALSE(keeps_its_disk(901)) << before.count() << " " << during.count();
+      EXPECT_EQ(http("POST", "/v1/volumes/v/attach", R"({"nbd":"vhost-user:/a","node":"attach-1","take_over":true})").status, 200u);
+    }
+}
+
+// Requirement: P-2.3 switch=taken-over-disk-returns
+TEST_F(TakenOver, NeitherDoesItWhileTheOtherIsBeingAsked) {
+  sim_.pause(sim_node_[902]);
+  Answer out;
+  bool done = false;
+  sim_.world(control_node_).spawn("http", run(control_->api, "POST", "/v1/volumes/v/attach", R"({"nbd":"vhost-user:/b","node":"attach-2","take_over":true})", out, done));
+  sim_.run_for(500ms);
+  EXPECT_EQ(attach(901, true, &a_), Code::exists);
+  EXPECT_TRUE(listed(901).empty()) << "it would open its disk again";
+  EXPECT_EQ(error_code(http("POST", "/v1/volumes/v/attach", R"({"nbd":"vhost-user:/c","node":"attach-1","take_over":true})")), "conflict");
+  sim_.resume(sim_node_[902]);
+  ASSERT_TRUE(sim_.run_until([&] { return done; }, 60s));
+  EXPECT_EQ(attach(902, true, &b_), Code::ok);
+}
+
+// Requirement: P-2.3 switch=taken-over-disk-returns
+TEST_F(TakenOver, ATakeOverEndsAMoveToAThird) {
+  ASSERT_EQ(http("POST", "/v1/volumes/v/attach", R"({"nbd":"vhost-user:/b","node":"attach-2","incoming":true})").status, 200u);
+  ASSERT_EQ(http("POST", "/v1/volumes/v/attach", R"({"nbd":"vhost-user:/c","node":"attach-1","take_over":true})").status, 200u);
+  EXPECT_EQ(peer(902).exports.back(), "-v");
+  EXPECT_TRUE(listed(902).empty());
+  EXPECT_EQ(attach(902, true, &b_), Code::exists);
 }
 
 TEST_F(ControlTest, AFlushFollowsThePrimary) {

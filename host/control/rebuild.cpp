@@ -133,6 +133,25 @@ Volume volume_from(const Image& image, VolumeId id, const std::vector<const Desi
   return v;
 }
 
+// Of each volume, the newest attachment that a head has seen.
+std::map<VolumeId, std::uint64_t> newest_incarnations(const Findings& found) {
+  std::map<VolumeId, std::uint64_t> out;
+  for (const auto& [node, vps] : found.heads)
+    for (const auto& [vp, held] : vps) out[volume_of(vp)] = std::max(out[volume_of(vp)], held.incarnation);
+  return out;
+}
+
+// Heads refuse a volume's attachment when they have seen a newer one.
+void raise_attachments(const Image& image, const std::map<VolumeId, std::uint64_t>& newest, Change& c) {
+  for (const auto& [id, stored] : image.attachments) {
+    auto seen = newest.find(id);
+    if (seen == newest.end() || seen->second <= stored.incarnation || broken(Switch::incarnations_given_out_again)) continue;
+    Attachment a = stored;
+    a.incarnation = seen->second;
+    c.attachments.push_back(a);
+  }
+}
+
 // Who serves it, by the word of the attach daemons themselves.
 void take_export(const Registry& registry, const Volume& v, std::uint64_t incarnation, Change& c) {
   Attachment a{v.id, incarnation, 0};
@@ -168,6 +187,8 @@ Plan plan_rebuild(const Registry& registry, const Image& image, const Findings& 
     } else
       volumes[volume_of(vp)].push_back(&d);
   }
+  std::map<VolumeId, std::uint64_t> newest = newest_incarnations(found);
+  raise_attachments(image, newest, c);
   VolumeId next = image.next_volume;
   std::set<VpId> taken;
   for (const auto& [id, parts] : volumes) {
@@ -181,14 +202,11 @@ Plan plan_rebuild(const Registry& registry, const Image& image, const Findings& 
                           " partitions are held by heads that are up: start the others");
       continue;
     }
-    std::uint64_t incarnation = 0;
     for (const Designation* d : parts) {
       taken.insert(d->vp);
       c.swaps.push_back({d->vp, 0});
       c.designations.push_back(*d);
       if (unanswered(found, *d) && !accept_loss && !broken(Switch::restored_store_promotes)) c.doubts.push_back(d->vp);
-      for (const auto& [node, held] : found.heads)
-        if (auto h = held.find(d->vp); h != held.end()) incarnation = std::max(incarnation, h->second.incarnation);
     }
     if (known) {
       Volume grown = image.volumes.at(id);
@@ -197,7 +215,7 @@ Plan plan_rebuild(const Registry& registry, const Image& image, const Findings& 
       continue;
     }
     c.volumes.push_back(volume_from(image, id, parts));
-    take_export(registry, c.volumes.back(), incarnation, c);
+    take_export(registry, c.volumes.back(), newest[id], c);
   }
   std::set<VpId> strangers;
   for (const SandboxRow& row : found.columns) {

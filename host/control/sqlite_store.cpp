@@ -5,9 +5,12 @@
 #include <unistd.h>
 
 #include <array>
+#include <chrono>
 #include <cstring>
+#include <thread>
 
 #include "base/crc32c.hpp"
+#include "base/logging.hpp"
 
 namespace luge::control {
 namespace {
@@ -117,27 +120,47 @@ struct MarkSlot {
   std::uint32_t sum() const { return crc32c(Bytes(reinterpret_cast<const std::byte*>(this), 16)); }
 };
 constexpr off_t kSlotBytes = 512;
+constexpr int kMarkReads = 5;
+constexpr std::chrono::milliseconds kMarkPause{200};  // before the second, and twice as long before each further one
+
+// The newer slot; nothing is taken for a mark that could not be read.
+Result<StoreMark> read_mark(int file) {
+  StoreMark newest;
+  for (off_t slot : {0, 1}) {
+    MarkSlot m;
+    ssize_t n = ::pread(file, &m, sizeof m, slot * kSlotBytes);
+    if (n < 0) return Status(Code::io_error, std::strerror(errno));
+    if (n != sizeof m || m.crc != m.sum()) continue;
+    if (m.sequence >= newest.sequence) newest = {m.incarnation, m.sequence};
+  }
+  return newest;
+}
 
 }  // namespace
 
 // Without a mark this is a copy of the database that came here alone.
 Status SqliteStore::open_mark(bool fresh, std::uint64_t next_incarnation) {
-  std::string path = path_ + ".mark";
-  mark_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-  if (mark_ < 0) return Status(Code::io_error, path + ": " + std::strerror(errno));
-  StoreMark newest;
-  for (off_t slot : {0, 1}) {
-    MarkSlot m;
-    ssize_t n = ::pread(mark_, &m, sizeof m, slot * kSlotBytes);
-    if (n < 0) return Status(Code::io_error, path + ": " + std::strerror(errno));  // not to be taken for a mark that is not there
-    if (n != sizeof m || m.crc != m.sum()) continue;
-    if (m.sequence >= newest.sequence) newest = {m.incarnation, m.sequence};
+  auto newest = find_mark();
+  for (int tried = 1; !newest.ok() && tried < kMarkReads; ++tried) {
+    logging::warn("{}; reading it again", newest.status().to_string());
+    std::this_thread::sleep_for(kMarkPause * (1 << (tried - 1)));  // nothing else runs yet
+    newest = find_mark();
   }
+  if (!newest.ok()) return newest.status().with("without it nobody knows whether the database is the newest");
   // What may lie there tells of a database that is gone.
-  if (fresh && ::ftruncate(mark_, 0) != 0) return Status(Code::io_error, path + ": " + std::strerror(errno));
+  if (fresh && ::ftruncate(mark_, 0) != 0) return Status(Code::io_error, path_ + ".mark: " + std::strerror(errno));
   if (fresh) return remember({image_.incarnation, image_.sequence});
-  if (behind(newest)) return doubt_everything(next_incarnation, newest);
+  if (behind(*newest)) return doubt_everything(next_incarnation, *newest);
   return Status();
+}
+
+Result<StoreMark> SqliteStore::find_mark() {
+  const std::string path = path_ + ".mark";
+  if (mark_ >= 0) ::close(mark_);
+  mark_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  auto found = mark_ < 0 ? Result<StoreMark>(Status(Code::io_error, std::strerror(errno))) : read_mark(mark_);
+  if (!found.ok()) return Status(Code::io_error, path + ": " + found.status().text());
+  return found;
 }
 
 Status SqliteStore::remember(const StoreMark& mark) {
@@ -224,6 +247,7 @@ Status SqliteStore::load() {
     if (s.text(0) == "older") image_.older = s.number(1) != 0;
     if (s.text(0) == "forgotten_from") image_.forgotten_from = s.number(1);
     if (s.text(0) == "rebuilt_below") image_.rebuilt_below = s.number(1);
+    if (s.text(0) == "incarnations_above") image_.incarnations_above = s.number(1);
   });
   each("SELECT id, name, bytes, vp_bytes, k, m, copies, removing FROM volumes", [&](Statement& s) {
     Volume v{s.number(0), s.text(1), s.number(2), s.number(3),
@@ -300,6 +324,7 @@ Status SqliteStore::write(const Change& c) {
   keep("older", c.older);
   keep("forgotten_from", c.forgotten_from);
   keep("rebuilt_below", c.rebuilt_below);
+  keep("incarnations_above", c.incarnations_above);
   for (VpId vp : c.doubts) exec("INSERT OR REPLACE INTO doubted VALUES(?)", [&](Statement& s) { s.bind(vp); });
   for (const auto* gone : {&c.erase_doubts, &c.erase_designations})
     for (VpId vp : *gone) exec("DELETE FROM doubted WHERE vp = ?", [&](Statement& s) { s.bind(vp); });

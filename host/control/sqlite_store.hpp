@@ -29,6 +29,7 @@ class SqliteStore final : public Store {
   Status open_file(const std::string& path);
   Status make_schema(Fresh fresh);
   Status load();
+  Result<StoreMark> find_mark();
   Status open_mark(bool fresh, std::uint64_t next_incarnation);
   Status run(const char* sql);
   Status fail(const std::string& what);

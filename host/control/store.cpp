@@ -9,6 +9,7 @@
 namespace luge::control {
 namespace {
 constexpr VolumeId kIdsForAChange = 1024;  // of 2^48
+constexpr std::uint64_t kIncarnationsLeftOut = 1 << 20;  // of 2^32, beyond what the sequence tells of
 }
 
 const Volume* Image::find_volume(const std::string& name) const {
@@ -43,6 +44,7 @@ void apply(Image& image, const Change& c) {
   if (c.older) image.older = *c.older;
   if (c.forgotten_from) image.forgotten_from = *c.forgotten_from;
   if (c.rebuilt_below) image.rebuilt_below = *c.rebuilt_below;
+  if (c.incarnations_above) image.incarnations_above = *c.incarnations_above;
   for (VpId vp : c.doubts) image.doubted.insert(vp);
   for (VpId vp : c.erase_doubts) image.doubted.erase(vp);
   for (VpId vp : c.erase_designations) image.doubted.erase(vp);
@@ -57,7 +59,8 @@ Status Store::commit(const Change& asked) {
       return Status(Code::conflict, "VP " + std::to_string(s.vp) + " is at revision " + std::to_string(stored) +
                                         ", not " + std::to_string(s.expected));
   }
-  bool counts = !change.designations.empty() || !change.erase_designations.empty() || change.incarnation;
+  bool counts = !change.designations.empty() || !change.erase_designations.empty() || change.incarnation ||
+                (!change.attachments.empty() && !broken(Switch::incarnations_given_out_again));
   if (counts) change.sequence = std::max(image_.sequence, asked.sequence.value_or(0)) + 1;
   for (Designation& d : change.designations) sign(d, change);
   if (Status s = persist(change); !s.ok()) return s;
@@ -101,9 +104,27 @@ Status Store::doubt_everything(std::uint64_t next, const StoreMark& newest) {
   VolumeId given_out = (std::max(newest.sequence, image_.sequence) - image_.sequence + 64) * kIdsForAChange;
   c.forgotten_from = image_.rebuilt_below ? std::min(image_.forgotten_from, image_.next_volume) : image_.next_volume;
   c.next_volume = c.rebuilt_below = image_.next_volume + given_out;
+  if (!broken(Switch::incarnations_given_out_again)) c.incarnations_above = unused_incarnations(newest);
   for (const auto& [vp, d] : image_.designations) c.doubts.push_back(vp);
   reached(Path::store_doubted);
   return commit(c);
+}
+
+// The upper half of an incarnation counts. Each attachment counts in the sequence, too, so the later store has given out no more than it is
+// ahead, and what it did after the last that anybody was told of. Another restore of the same copy begins from a later sequence. The
+// attachments themselves stay as they are: who has one gives it back by its incarnation.
+std::uint64_t Store::unused_incarnations(const StoreMark& newest) const {
+  std::uint64_t greatest = image_.incarnations_above;
+  for (const auto& [id, a] : image_.attachments) greatest = std::max(greatest, a.incarnation);
+  std::uint64_t ahead = std::max(newest.sequence, image_.sequence) - image_.sequence;
+  return ((greatest >> 32) + ahead + kIncarnationsLeftOut) << 32;
+}
+
+// And a number that no other history of this store has given out: after a restore of an old copy two attachments must not share a
+// session, whose duplicate table would take one's writes for the other's.
+std::uint64_t Store::next_incarnation(const Attachment& before, std::uint64_t random) const {
+  std::uint64_t passed = std::max(before.incarnation, image_.incarnations_above);
+  return ((passed >> 32) + 1) << 32 | (random & 0xffffffff);
 }
 
 Status Store::clear_doubt(VpId vp) {

@@ -73,7 +73,7 @@ struct Removal {
 struct Image {
   std::uint64_t unit = 0;         ///< random, made with the store; every frame of the unit carries it
   std::uint64_t incarnation = 0;  ///< random, made with the store and again when an older copy was restored (protocol 5.2)
-  std::uint64_t sequence = 0;     ///< counts changes of designations; never falls, over all incarnations
+  std::uint64_t sequence = 0;     ///< counts changes of designations and attachments; never falls, over all incarnations
   VolumeId next_volume = 1;       ///< ids are never reused
   std::map<VolumeId, Volume> volumes;
   std::map<VpId, Designation> designations;
@@ -87,6 +87,7 @@ struct Image {
   bool older = false;             ///< a copy was put in the place of a later one: volumes may have partitions that it has not heard of
   VolumeId forgotten_from = 0;    ///< a volume from this on and
   VolumeId rebuilt_below = 0;     ///< below this that is not here may be one that nobody has told of yet, not one that was removed
+  std::uint64_t incarnations_above = 0;  ///< attachments get greater ones: those up to this a later store may have given out
   std::set<VpId> doubted;         ///< an older copy may have forgotten who serves them: nothing is proposed for them
 
   /// Was there such a volume, and is it gone for good? Else nobody knows.
@@ -127,6 +128,7 @@ struct Change {
   std::optional<bool> lost;
   std::optional<bool> older;
   std::optional<VolumeId> forgotten_from, rebuilt_below;
+  std::optional<std::uint64_t> incarnations_above;
 };
 
 /// Kept beside the store and not with it, so that an old copy of the store is known for what it is.
@@ -150,13 +152,15 @@ class Store {
   /// it is unknown, and the store refuses every later change until it is opened again.
   Status commit(const Change& change);
   Result<VolumeId> take_volume_id();
+  /// For the next attachment of a volume: greater than any before.
+  std::uint64_t next_incarnation(const Attachment& before, std::uint64_t random) const;
 
   /// Compare-and-swap of a designation, as `source` proposes it. conflict: the stored revision is not `expected`.
   /// invalid: check_proposal() refuses it.
   SwapAnswer propose(NodeId source, Revision expected, const Designation& proposed);
   /// This is an older copy: `newest` is later than what it holds, or of another incarnation. From now on it is another store, with
-  /// the incarnation `next`, every VP is doubted until clear_doubt() (protocol 5.2), and it is `older`: ids of volumes that the later
-  /// one may have given out are left out.
+  /// the incarnation `next`, every VP is doubted until clear_doubt() (protocol 5.2), and it is `older`: ids of volumes and incarnations
+  /// of attachments that the later one may have given out are left out.
   bool behind(const StoreMark& newest) const { return newest.incarnation != image_.incarnation || newest.sequence > image_.sequence; }
   Status doubt_everything(std::uint64_t next, const StoreMark& newest);
   bool doubted(VpId vp) const { return image_.doubted.contains(vp); }
@@ -178,6 +182,7 @@ class Store {
 
  private:
   bool size_fits(const Designation& found, const Designation& stored, Change& c) const;
+  std::uint64_t unused_incarnations(const StoreMark& newest) const;
   void sign(Designation& d, const Change& change) const;
   std::shared_ptr<const wire::Signer> signer_;
 };

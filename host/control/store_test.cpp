@@ -5,10 +5,12 @@
 #include <signal.h>
 #include <sqlite3.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
+#include <thread>
 
 namespace luge::control {
 namespace {
@@ -357,6 +359,7 @@ TEST_F(SqliteTest, AnOlderCopyOfTheDatabaseIsDoubted) {
     EXPECT_TRUE((*store)->image().older);
     EXPECT_FALSE((*store)->image().removed((*store)->image().next_volume - 1)) << "the later one may have had it";
     EXPECT_TRUE((*store)->image().unheard_of(make_vp(volume_of(kVp) + 5, 0)));
+    EXPECT_GT((*store)->next_incarnation({1, 5ull << 32, 0}, 0), 1000ull << 32) << "the later one has given out greater ones, perhaps";
     Designation next = first_designation();
     next.revision = 2;
     next.required = {11, 12};
@@ -375,6 +378,31 @@ TEST_F(SqliteTest, AnOlderCopyOfTheDatabaseIsDoubted) {
   store = open();
   ASSERT_TRUE(store.ok());
   EXPECT_TRUE((*store)->doubted(kVp));
+}
+
+// A disk that gives an error for a moment must not keep the control plane from starting.
+TEST_F(SqliteTest, AMarkThatDoesNotReadIsReadAgain) {
+  ASSERT_TRUE(open().ok());
+  const std::string mark = path() + ".mark", kept = directory_.file("kept");
+  fs::rename(mark, kept);
+  ASSERT_EQ(::mkfifo(mark.c_str(), 0600), 0);  // it opens, and each read of a place in it fails
+  std::thread heal([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    fs::rename(kept, mark);
+  });
+  auto store = open();
+  heal.join();
+  ASSERT_TRUE(store.ok()) << store.status().to_string();
+  EXPECT_FALSE((*store)->image().older) << "it is the newest";
+}
+
+TEST_F(SqliteTest, AMarkThatNeverReadsIsNotTakenForNone) {
+  ASSERT_TRUE(open().ok());
+  fs::remove(path() + ".mark");
+  ASSERT_EQ(::mkfifo((path() + ".mark").c_str(), 0600), 0);
+  Status s = open().status();
+  EXPECT_EQ(s.code(), Code::io_error);
+  EXPECT_NE(s.text().find("control.db.mark"), std::string::npos) << s.text();
 }
 
 // Requirement: B-06

@@ -56,10 +56,6 @@ Status check_nbd(const std::string& nbd) {
   return Status(Code::invalid, "NBD address '" + nbd.substr(0, 80) + "': give unix:PATH, tcp:HOST:PORT, tls:HOST:PORT or vhost-user:PATH");
 }
 
-// Greater than the one before, and a number that no other history of this store has given out: after a restore of an old
-// copy two attachments must not share a session, whose duplicate table would take one's writes for the other's.
-std::uint64_t next_incarnation(std::uint64_t before, std::uint64_t random) { return ((before >> 32) + 1) << 32 | (random & 0xffffffff); }
-
 }  // namespace
 
 Volumes::Volumes(io::World& world, Store& store, Registry& registry, Events& events, Options options)
@@ -335,7 +331,7 @@ io::Task<Result<Volumes::Rebuilt>> Volumes::rebuild(bool accept_loss, bool other
   for (const std::string& why : plan.left) events_.note("rebuild: " + why);
   for (const auto& [id, e] : store_.image().exports) {
     (void)id;
-    if (const Node* n = registry_.find(e.node); n && n->connected()) n->channel->close();  // it asks what to export when it registers again
+    have_it_ask(e.node);
   }
   co_return out;
 }
@@ -508,6 +504,28 @@ wire::Frame Volumes::lookup_vp(const Node& from, const wire::Frame& request) {
   return wire::make_frame(wire::Kind::vp_view, [&](flatbuffers::FlatBufferBuilder& b) { return view(b, r->vp()); });
 }
 
+// Whom its export names, or whom an operator has export it just now. A daemon that was shut out and has not heard of it asks all the same, for
+// a guest that waits: it would get the volume when the guest that has it stops.
+Status Volumes::may_attach(const Volume& v, NodeId asker) const {
+  NodeId named = 0;
+  if (auto e = store_.image().exports.find(v.id); e != store_.image().exports.end()) named = e->second.node;
+  if (auto next = store_.image().incoming.find(v.id); next != store_.image().incoming.end() && next->second.node == asker) named = asker;
+  if (auto a = arriving_.find(v.id); a != arriving_.end()) named = a->second;
+  if (named == 0 || named == asker || broken(Switch::taken_over_disk_returns)) return Status();
+  return Status(Code::exists, "volume " + v.name + " is exported by " + registry_.name(named) + ", and not by " + registry_.name(asker) + " any more");
+}
+
+// Up to the first partition that has not grown yet. A front end that offered more would give errors beyond.
+std::uint64_t Volumes::served_bytes(const Volume& v) const {
+  if (broken(Switch::grown_size_told_early)) return v.bytes;
+  for (std::uint32_t i = 0; i < v.vps(); ++i) {
+    auto d = store_.image().designations.find(make_vp(v.id, i));
+    std::uint64_t blocks = d == store_.image().designations.end() ? 0 : d->second.blocks;
+    if (blocks < v.blocks_of(i)) return i * v.vp_bytes + blocks * kBlockBytes;
+  }
+  return v.bytes;
+}
+
 wire::Frame Volumes::attach_volume(const Node& from, const wire::Frame& request) {
   auto refuse = [](Status s) { return refusal<fbs::VolumeView>(wire::Kind::volume_view, s); };
   const auto* r = request.as<fbs::AttachVolume>();
@@ -518,11 +536,12 @@ wire::Frame Volumes::attach_volume(const Node& from, const wire::Frame& request)
   const Volume* v = store_.image().find_volume(name);
   if (v == nullptr) return refuse(Status(Code::not_found, "there is no volume " + name));
   Attachment a = store_.image().attachments.at(v->id);
+  if (Status s = may_attach(*v, from.row.id); !s.ok()) return refuse(s);
   if (a.holder != 0 && a.holder != from.row.id && !r->take_over())
     return refuse(Status(Code::exists, "volume " + name + " is attached by " + registry_.name(a.holder) +
                                            ": detach it there, or take it over"));
   if (a.holder != from.row.id) events_.note("volume " + name + " attached by " + from.row.name);
-  a.incarnation = next_incarnation(a.incarnation, world_.random());
+  a.incarnation = store_.next_incarnation(a, world_.random());
   a.holder = from.row.id;
   Change c;
   c.attachments.push_back(a);
@@ -533,15 +552,17 @@ wire::Frame Volumes::attach_volume(const Node& from, const wire::Frame& request)
     c.erase_incoming.push_back(v->id);
     if (auto old = store_.image().exports.find(v->id); old != store_.image().exports.end()) moved = old->second;
   }
+  Volume served = *v;
+  served.bytes = served_bytes(*v);
   if (Status s = store_.commit(c); !s.ok()) return refuse(s);
   if (moved) world_.spawn("moved export", end_moved(name, *moved, from.row.name));
   return wire::make_frame(wire::Kind::volume_view, [&](flatbuffers::FlatBufferBuilder& b) {
     auto volume_name = b.CreateString(v->name);
     std::vector<flatbuffers::Offset<fbs::VpView>> vps;
-    for (std::uint32_t i = 0; i < v->vps(); ++i) vps.push_back(view(b, make_vp(v->id, i)));
+    for (std::uint32_t i = 0; i < served.vps(); ++i) vps.push_back(view(b, make_vp(v->id, i)));
     auto vector = b.CreateVector(vps);
     // One writer attachment a volume: the volume's id names it.
-    return fbs::CreateVolumeView(b, 0, 0, volume_name, v->id, v->bytes, v->vp_bytes,
+    return fbs::CreateVolumeView(b, 0, 0, volume_name, v->id, served.bytes, v->vp_bytes,
                                  static_cast<std::uint16_t>(v->layout.k), static_cast<std::uint16_t>(v->layout.m), v->id,
                                  a.incarnation, vector);
   });
@@ -570,8 +591,11 @@ wire::Frame Volumes::list_exports(const Node& from) const {
     for (const auto* all : {&store_.image().exports, &store_.image().incoming})
       for (const auto& [id, e] : *all) {
         if (e.node != from.row.id || gone(id)) continue;
-        auto name = b.CreateString(store_.image().volumes.at(id).name), nbd = b.CreateString(e.nbd);
-        rows.push_back(fbs::CreateExportVolume(b, name, nbd, false, e.read_only, store_.image().volumes.at(id).bytes));
+        auto taker = arriving_.find(id);
+        if (taker != arriving_.end() && taker->second != e.node && !broken(Switch::taken_over_disk_returns)) continue;
+        const Volume& v = store_.image().volumes.at(id);
+        auto name = b.CreateString(v.name), nbd = b.CreateString(e.nbd);
+        rows.push_back(fbs::CreateExportVolume(b, name, nbd, false, e.read_only, served_bytes(v)));
       }
     return fbs::CreateExports(b, 0, 0, b.CreateVector(rows));
   });
@@ -587,7 +611,6 @@ io::Task<Result<std::string>> Volumes::attach(Attach request) {
   const Volume* v = store_.image().find_volume(request.name);
   if (v == nullptr) co_return Status(Code::not_found, "there is no volume " + request.name);
   const VolumeId id = v->id;
-  const std::uint64_t bytes = v->bytes;
   auto daemons = registry_.alive("attach");
   if (!request.node.empty()) std::erase_if(daemons, [&](const Node* n) { return n->row.name != request.node; });
   if (daemons.empty())
@@ -601,33 +624,64 @@ io::Task<Result<std::string>> Volumes::attach(Attach request) {
   };
   const Node* target = *std::min_element(daemons.begin(), daemons.end(),
                                          [&](const Node* a, const Node* b) { return load(a) < load(b); });
-  NodeId node = target->row.id;
-  std::string node_name = target->row.name;
-  if (auto old = store_.image().exports.find(id); old != store_.image().exports.end()) {
-    Export e = old->second;
-    if (request.incoming) co_return co_await attach_incoming(std::move(request), e, *target);
-    if (!request.take_over)
-      co_return Status(Code::exists, "volume " + request.name + " is attached by " + registry_.name(e.node) + " at " +
-                                         e.nbd + ": detach it first, or use --take-over");
-    // Best effort: the new attachment's higher incarnation shuts the old one out wherever it is.
-    Status s = co_await ask(e.node, wire::make_frame(wire::Kind::unexport_volume, [&](auto& b) {
-                              return fbs::CreateUnexportVolume(b, b.CreateString(request.name));
-                            }), std::chrono::seconds(2));
-    if (!s.ok()) logging::warn("taking {} over: {}", request.name, s.to_string());
-  }
-  if (request.incoming) co_return Status(Code::invalid, "volume " + request.name + " is no guest's disk: there is nothing to move");
-  Status s = co_await ask(node, wire::make_frame(wire::Kind::export_volume, [&](auto& b) {
-                            auto name = b.CreateString(request.name);
-                            auto nbd = b.CreateString(request.nbd);
-                            return fbs::CreateExportVolume(b, name, nbd, request.take_over, request.read_only, bytes);
-                          }), kExportTimeout);
+  if (auto other = arriving_.find(id); other != arriving_.end())
+    co_return Status(Code::conflict, "volume " + request.name + " is just being attached by " + registry_.name(other->second) + ": ask again");
+  auto old = store_.image().exports.find(id);
+  const bool exported = old != store_.image().exports.end();
+  if (request.incoming && !exported) co_return Status(Code::invalid, "volume " + request.name + " is no guest's disk: there is nothing to move");
+  if (request.incoming) co_return co_await attach_incoming(std::move(request), old->second, *target);
+  if (exported && !request.take_over)
+    co_return Status(Code::exists, "volume " + request.name + " is attached by " + registry_.name(old->second.node) + " at " +
+                                       old->second.nbd + ": detach it first, or use --take-over");
+  const NodeId node = target->row.id;
+  arriving_[id] = node;
+  auto answer = co_await attach_at(std::move(request), id, node);
+  arriving_.erase(id);
+  co_return answer;
+}
+
+io::Task<Result<std::string>> Volumes::attach_at(Attach request, VolumeId id, NodeId node) {
+  const std::string node_name = registry_.name(node);
+  const std::vector<NodeId> unheard = co_await shut_out(request.name, id);
+  auto volume = store_.image().volumes.find(id);
+  if (volume == store_.image().volumes.end()) co_return Status(Code::not_found, "the volume was removed meanwhile");
+  Status s = co_await ask(node, export_volume(request, served_bytes(volume->second)), kExportTimeout);
   if (!s.ok()) co_return s;
   if (gone(id)) co_return Status(Code::not_found, "the volume was removed meanwhile");
   Change c;
+  c.erase_incoming.push_back(id);
   c.exports.push_back({id, node, request.nbd, request.read_only});
   if (Status stored = store_.commit(c); !stored.ok()) co_return stored;
+  for (NodeId n : unheard)
+    if (n != node && !broken(Switch::taken_over_disk_returns)) have_it_ask(n);
   events_.note("volume " + request.name + " exported by " + node_name + " at " + request.nbd);
   co_return node_name;
+}
+
+// An attach daemon asks what it is to export when it registers again.
+void Volumes::have_it_ask(NodeId daemon) {
+  if (const Node* n = registry_.find(daemon); n && n->connected()) n->channel->close();
+}
+
+// Best effort: the new attachment's higher incarnation shuts the old one out wherever it is. Those that have not answered.
+io::Task<std::vector<NodeId>> Volumes::shut_out(std::string name, VolumeId id) {
+  std::vector<NodeId> ends, unheard;
+  for (const auto* all : {&store_.image().exports, &store_.image().incoming})
+    if (auto e = all->find(id); e != all->end()) ends.push_back(e->second.node);
+  for (NodeId n : ends) {
+    Status s = co_await unexport(n, name, std::chrono::seconds(2));
+    if (s.ok() || s.code() == Code::not_found) continue;
+    logging::warn("taking {} over: {}", name, s.to_string());
+    unheard.push_back(n);
+  }
+  co_return unheard;
+}
+
+wire::Frame Volumes::export_volume(const Attach& request, std::uint64_t bytes) {
+  return wire::make_frame(wire::Kind::export_volume, [&](auto& b) {
+    auto name = b.CreateString(request.name), nbd = b.CreateString(request.nbd);
+    return fbs::CreateExportVolume(b, name, nbd, request.take_over, request.read_only, bytes);
+  });
 }
 
 io::Task<Status> Volumes::unexport(NodeId node, std::string name, io::Duration timeout) {
@@ -644,14 +698,10 @@ io::Task<Result<std::string>> Volumes::attach_incoming(Attach request, Export fr
   if (node == from.node) co_return Status(Code::invalid, "the guest's disk is at " + node_name + " now: name another attach daemon with --node");
   if (auto next = store_.image().incoming.find(from.volume); next != store_.image().incoming.end())
     co_return Status(Code::exists, "volume " + request.name + " is being moved to " + registry_.name(next->second.node) + " at " + next->second.nbd);
-  const std::uint64_t bytes = store_.image().volumes.at(from.volume).bytes;
   Change c;
   c.incoming.push_back({from.volume, node, request.nbd, request.read_only});
   if (Status s = store_.commit(c); !s.ok()) co_return s;
-  Status s = co_await ask(node, wire::make_frame(wire::Kind::export_volume, [&](auto& b) {
-                            auto name = b.CreateString(request.name), nbd = b.CreateString(request.nbd);
-                            return fbs::CreateExportVolume(b, name, nbd, request.take_over, request.read_only, bytes);
-                          }), kExportTimeout);
+  Status s = co_await ask(node, export_volume(request, served_bytes(store_.image().volumes.at(from.volume))), kExportTimeout);
   if (s.ok()) {
     events_.note("volume " + request.name + " may move to " + node_name + " at " + request.nbd);
     co_return node_name;

@@ -105,6 +105,12 @@ class Volumes {
   io::Task<void> drop_all();
   io::Task<bool> drop(VpId vp, NodeId node, Epoch epoch);
   io::Task<void> flush_vp(VpId vp, io::Time deadline, Result<std::uint64_t>* out);
+  std::uint64_t served_bytes(const Volume& v) const;
+  Status may_attach(const Volume& v, NodeId asker) const;
+  io::Task<Result<std::string>> attach_at(Attach request, VolumeId id, NodeId node);
+  void have_it_ask(NodeId daemon);
+  io::Task<std::vector<NodeId>> shut_out(std::string name, VolumeId id);
+  static wire::Frame export_volume(const Attach& request, std::uint64_t bytes);
   io::Task<Result<std::string>> attach_incoming(Attach request, Export from, const Node& to);
   io::Task<void> end_moved(std::string name, Export old, std::string to);
   io::Task<Status> unexport(NodeId node, std::string name, io::Duration timeout);
@@ -117,6 +123,7 @@ class Volumes {
   Options options_;
   std::map<VpId, std::set<NodeId>> answered_;  // of doubted VPs: who has said what it holds of it since our start
   std::map<std::pair<VpId, NodeId>, Designation> unheard_;  // what that node knew and the store could not take
+  std::map<VolumeId, NodeId> arriving_;  // who is being asked to export it; the store does not know yet
   io::Event removal_;  // something to remove, or something was
   bool running_ = true;
 };

@@ -49,6 +49,8 @@ struct Options {
   std::uint32_t checkpoint_chunk_bytes = 16 << 10;
   io::Duration checkpoint_poll = 200ms;       ///< how often it is looked whether one is due
 
+  std::uint32_t most_attachments = 4096;  ///< that a partition remembers, its volume's own aside
+
   bool lease_reads = true;                ///< else each batch of reads is confirmed by a round to `required`
   io::Duration heartbeat = 100ms;
   io::Duration short_loss = 300ms;        ///< a member away for less is waited for, not removed (protocol 3.1)

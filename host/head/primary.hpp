@@ -197,6 +197,7 @@ class Primary : public std::enable_shared_from_this<Primary> {
   /// Below min_copies nothing new is taken and nothing is acknowledged (protocol 3.3).
   bool enough_copies() const;
   bool begin_op(Op& op);
+  Status room_for(std::uint64_t attachment) const;
   Status check_op(const Op& op) const;
   void write_aligned(Op& op);
   io::Task<void> merge(std::shared_ptr<Primary> self, Op op);

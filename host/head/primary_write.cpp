@@ -23,6 +23,16 @@ wire::Frame session_reply(const Status& s, Epoch epoch) {
 
 }  // namespace
 
+// All replicas remember every attachment in memory and in each image. That of the volume itself (the control plane gives out no other) always
+// has room.
+Status Primary::room_for(std::uint64_t attachment) const {
+  const Sessions& sessions = partition_.replica.sessions;
+  const VolumeId own = volume_of(partition_.replica.vp());
+  const std::size_t others = sessions.size() - (sessions.incarnation(own) != 0);
+  if (attachment == own || others < ctx_.options.most_attachments || broken(Switch::attachments_unbounded)) return Status();
+  return Status(Code::no_space, "this volume partition remembers " + std::to_string(others) + " attachments besides the volume's own, and takes no more");
+}
+
 void Primary::open_session(ChannelPtr channel, wire::Frame frame, const fbs::OpenSession& request) {
   Replica& replica = partition_.replica;
   Status s;
@@ -32,6 +42,7 @@ void Primary::open_session(ChannelPtr channel, wire::Frame frame, const fbs::Ope
   else if (request.incarnation() == 0) s = Status(Code::invalid, "incarnation 0");
   else if (request.incarnation() < now_open)
     s = Status(Code::closed_session, "incarnation " + std::to_string(now_open) + " of the attachment has taken over");
+  else if (now_open == 0) s = room_for(request.attachment());
   if (!s.ok()) {
     channel->reply(frame, session_reply(s, epoch_));
     return;

@@ -25,6 +25,8 @@ class Sessions {
   std::optional<Lsn> find(std::uint64_t attachment, std::uint64_t incarnation, std::uint64_t sequence) const;
   /// Incarnation now open for the attachment (0: none).
   std::uint64_t incarnation(std::uint64_t attachment) const;
+  /// Attachments that are remembered. None is ever forgotten: an older incarnation of it could write again.
+  std::size_t size() const { return sessions_.size(); }
 
   /// Leaves out requests beyond `up_to`.
   std::vector<flatbuffers::Offset<fbs::Session>> save(flatbuffers::FlatBufferBuilder& b, Lsn up_to) const;

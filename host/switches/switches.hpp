@@ -56,6 +56,10 @@ enum class Switch {
   stuck_log_kept,                // 3.5: a primary whose own log does not return a write stays primary
   stuck_member_awaited,          // 3.1: a member that answers but has nothing more durable is waited for without end
   unheard_counts_as_heard,       // 5.2: a head whose newer designation could not be adopted counts as having said what it knows
+  taken_over_disk_returns,       // 2.3: a volume is attached by whom its export does not name
+  attachments_unbounded,         // 2.3: a client may have a partition remember any number of attachments
+  grown_size_told_early,         // a volume's new size is offered before its partitions have it
+  incarnations_given_out_again,  // 2.3, 5.2: an older copy of the store counts a volume's attachments on from where it was copied
   older_store_makes_partitions,  // 5.2: an older copy of the store makes partitions anew that it has not heard of
   union_not_asked,               // 3.2: reads are confirmed by the old set alone while a proposal has no answer
   bad_sector_fails_device,       // RD-03: one read that fails takes the whole device away

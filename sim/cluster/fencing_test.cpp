@@ -1,5 +1,6 @@
 // A primary that has been replaced and does not know it: the sleds tell it (FN-09..11). A whole unit.
 #include "sim/cluster/unit_fixture.hpp"
+#include "wire/client_generated.h"
 
 namespace luge::sim {
 namespace {
@@ -39,6 +40,47 @@ TEST_F(Fencing, APrimaryOfThePastStepsDownByTheWordOfASled) {
   sim_.fabric().heal_all();
   ASSERT_TRUE(all_required());
   EXPECT_EQ(contents(), std::string(kBlocks, 'A'));
+}
+
+class Attachments : public UnitTest {
+ protected:
+  Attachments() : UnitTest(3, 4 << 20, [](head::Options& h) { h.most_attachments = 8; }) {}
+  /// As a client that makes attachments up. What each is answered.
+  std::vector<Code> open(std::uint64_t first, int count, std::uint64_t incarnation) {
+    std::vector<Code> out;
+    auto task = [](VolumeClient& c, std::string to, control::Designation d, std::uint64_t first, int count, std::uint64_t incarnation, std::vector<Code>& out) -> Task<void> {
+      wire::Link link(c.world, c.identity, to, [](const std::shared_ptr<wire::Channel>&, wire::Frame) {});
+      link.start();
+      co_await c.world.sleep(100ms);
+      for (int i = 0; i < count; ++i) {
+        auto answer = co_await link.call(wire::make_frame(wire::Kind::open_session, [&](auto& b) { return fbs::CreateOpenSession(b, d.vp, d.epoch, first + i, incarnation); }), 2s);
+        const auto* r = answer.ok() ? answer->as<fbs::SessionReply>() : nullptr;
+        out.push_back(r ? static_cast<Code>(r->code()) : Code::internal);
+      }
+    };
+    const control::Designation d = designation();
+    sim_.run(client_node_, task(*client_, unit_->control()->registry().find(d.primary)->row.address, d, first, count, incarnation, out), 60s);
+    return out;
+  }
+};
+
+// Requirement: P-2.3 switch=attachments-unbounded
+TEST_F(Attachments, APartitionRemembersSoManyAndForgetsNone) {
+  write(0, 4, 'A');
+  EXPECT_EQ(open(1000, 8, 5), std::vector<Code>(8, Code::ok));
+  EXPECT_EQ(open(1008, 2, 5), std::vector<Code>(2, Code::no_space));
+  EXPECT_EQ(open(1000, 8, 6), std::vector<Code>(8, Code::ok)) << "those that are remembered go on";
+  EXPECT_EQ(open(1000, 8, 5), std::vector<Code>(8, Code::closed_session)) << "and older ones of them stay closed";
+  on_client([](VolumeClient& c) -> Task<Status> {
+    auto v = co_await client::Volume::attach(c.world, c.identity, c.control, "v", kFirstClient, false);
+    if (v.ok()) c.volume = std::move(*v);
+    co_return v.status();
+  });
+  write(0, 4, 'C');
+  EXPECT_EQ(contents().substr(0, 5), "CCCC0") << "the volume's own attachment always has room";
+  power_off({designation().primary});
+  write(0, 4, 'B');
+  EXPECT_EQ(open(1008, 1, 5), std::vector<Code>{Code::no_space}) << "the next primary remembers them, too";
 }
 
 }  // namespace

@@ -209,6 +209,24 @@ TEST_F(Plans, AnOlderCopyIsTrustedAgainWhenNothingSpeaksAgainstIt) {
   EXPECT_EQ(plan().change.older, std::optional(true)) << "its primary has lost its disk, perhaps";
 }
 
+// Requirement: P-2.3, P-5.2 switch=incarnations-given-out-again
+TEST_F(Plans, AKnownVolumesAttachmentIsNotBehindWhatHeadsHaveSeen) {
+  control::Change c;
+  c.volumes.push_back({1, "v", 64 * kBlockBytes, 64 * kBlockBytes, {2, 1}, 2, false});
+  c.designations.push_back(held(0x10000));
+  c.swaps.push_back({0x10000, 0});
+  c.attachments.push_back({1, 3, 77});
+  ASSERT_TRUE(store_.commit(c).ok());
+  tell(10, held(0x10000));
+  ASSERT_TRUE(store_.commit(plan().change).ok());
+  EXPECT_EQ(store_.image().attachments.at(1), (control::Attachment{1, 5, 77}));
+  c = {};
+  c.attachments.push_back({1, 6, 77});
+  ASSERT_TRUE(store_.commit(c).ok());
+  ASSERT_TRUE(store_.commit(plan().change).ok());
+  EXPECT_EQ(store_.image().attachments.at(1).incarnation, 6u) << "it never falls";
+}
+
 // Requirement: P-5.2
 TEST_F(Plans, WhatAStoreThatWasMadeAnewHasNotHeardOfStaysSoInItsCopies) {
   control::Change c;

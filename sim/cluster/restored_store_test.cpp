@@ -51,6 +51,28 @@ class RestoredStore : public UnitTest {
     ASSERT_TRUE(done->ok()) << done->to_string();
     sim_.run_for(2s);
   }
+  void attach_and_write(char with) {
+    on_client([](VolumeClient& c) -> Task<Status> {
+      auto v = co_await client::Volume::attach(c.world, c.identity, c.control, "v", kFirstClient, false);
+      if (v.ok()) c.volume = std::move(*v);
+      co_return v.status();
+    });
+    write(0, 4, with);
+  }
+  // A copy that lacks another volume, but no attachment.
+  control::Image older_by_a_volume() {
+    control::Image copy = unit_->copy_of_store();
+    EXPECT_TRUE(unit_->control()->volumes().create({"w", kBlockBytes, {2, 1}, 3}).ok());
+    sim_.run_for(500ms);
+    return copy;
+  }
+  void restart_control_with(const control::Image& copy) {
+    sim_.crash(unit_->control_node(), Crash::power);
+    unit_->restore_store(copy, false);
+    sim_.restart(unit_->control_node());
+    sim_.run_for(5s);
+    ASSERT_TRUE(all_required());
+  }
   bool opened(NodeId head) { return unit_->head(head)->digest(designation().vp)->primary_open; }
 
   NodeId behind_ = 0, first_ = 0, second_ = 0;
@@ -231,6 +253,28 @@ TEST_F(RestoredStore, AHeadWhoseKnowledgeCannotBeTakenOverHasNotBeenHeard) {
   sim_.restart(node(behind_));
   sim_.run_for(15s);
   EXPECT_FALSE(unit_->control()->volumes().doubting(designation().vp).empty());
+}
+
+// The heads have seen more attachments than the copy knows of, and refuse to go back.
+// Requirement: P-2.3, P-5.2 switch=incarnations-given-out-again
+TEST_F(RestoredStore, WhoAttachesAfterARestoreIsHeard) {
+  write(0, 4, 'A');
+  const control::Image copy = unit_->copy_of_store();
+  for (int restores = 0; restores < 2; ++restores) {
+    for (int i = 0; i < 3; ++i) attach_and_write('B');
+    restart_control_with(copy);
+    attach_and_write('C');
+    EXPECT_EQ(contents().substr(0, 5), "CCCC0");
+  }
+}
+
+// Requirement: P-2.3, P-5.2
+TEST_F(RestoredStore, WhoWasAttachedBeforeARestoreGivesBackWhatItHas) {
+  restart_control_with(older_by_a_volume());
+  write(0, 4, 'A');
+  on_client([](VolumeClient& c) { return c.volume->detach(); });
+  EXPECT_EQ(unit_->store().attachments.begin()->second.holder, 0u);
+  attach_and_write('B');
 }
 
 // Requirement: P-5.2, P-4.6
