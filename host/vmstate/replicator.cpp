@@ -131,20 +131,28 @@ Result<PageSet> Replicator::take_dirty(PassReport& report) {
   }
   PageSet dirty = device_pages_.take();
   report.by_device = dirty.count();
-  PageSet processor(dirty.pages());
-  if (Status s = processor_->take(processor); !s.ok()) return s;
-  if (broken(Switch::processor_writes_ignored)) processor.clear();
-  report.by_processor = processor.count(), report.by_both = processor.count_common(dirty);
-  dirty.add(processor);
-  if (disk_) {
-    const std::uint64_t before = dirty.count();
-    if (Status s = disk_->take(dirty, memory_->pages()); !s.ok()) return s;
-    report.disk += dirty.count() - before;
+  if (Status s = take_noted(dirty, report); !s.ok()) {
+    if (!broken(Switch::taken_pages_forgotten)) dirty_again_.add(dirty);  // taken is forgotten where it was noted
+    return s;
   }
   PageSet again = dirty_again_.take();
   report.again = again.count();
   dirty.add(again);
   return dirty;
+}
+
+// What the processors and the disk have noted, to the pages of the device. Also on errors: whatever could be taken.
+Status Replicator::take_noted(PageSet& dirty, PassReport& report) {
+  PageSet processor(dirty.pages());
+  const Status s = processor_->take(processor);
+  if (broken(Switch::processor_writes_ignored)) processor.clear();
+  report.by_processor = processor.count(), report.by_both = processor.count_common(dirty);
+  dirty.add(processor);
+  if (!s.ok() || !disk_) return s;
+  const std::uint64_t before = dirty.count();
+  const Status d = disk_->take(dirty, memory_->pages());
+  report.disk += dirty.count() - before;
+  return d;
 }
 
 // A copy of our own: the page may be written while it is summed and sent.
@@ -313,10 +321,10 @@ Status Replicator::quiesce(bool stays) {
 Status Replicator::read_disk(Report& report, Target& target) {
   if (!disk_) return Status();
   PageSet blocks(shape().pages());
-  if (Status s = disk_->take(blocks, memory_->pages()); !s.ok()) return s;
   PassReport p;
+  Status s = disk_->take(blocks, memory_->pages());
   p.disk = blocks.count();
-  Status s = copy(blocks, target, p);
+  if (s.ok()) s = copy(blocks, target, p);
   if (!s.ok()) dirty_again_.add(blocks);
   disk_rest_ = p;
   return s;

@@ -151,6 +151,7 @@ class Replicator {
   void examine();
   void examine_locked(Source& s);
   Result<PageSet> take_dirty(PassReport& report);
+  Status take_noted(PageSet& dirty, PassReport& report);
   Status copy(const PageSet& pages, Target& target, PassReport& report);
   Status read_chunk(std::span<const std::uint64_t> pages, std::byte* to);
   Status send_chunk(Target& target, std::span<const std::uint64_t> pages, const std::byte* from, PassReport& report);

@@ -283,6 +283,20 @@ TEST_F(ReplicatorTest, PagesOfACheckpointThatFailedAreInTheNext) {
   EXPECT_EQ(differing(target), Differing{});
 }
 
+// Requirement: DWR-23 switch=taken-pages-forgotten
+TEST_F(ReplicatorTest, WhatWasTakenBeforeTheProcessorsNotesFailedIsInTheNext) {
+  Replicator& r = replicator();
+  FakeTarget target(kPages);
+  ASSERT_TRUE(r.start().ok());
+  ASSERT_TRUE(checkpoint(r, target).ok());
+  device_->write(at(5), 4096);
+  processor_writes(6);
+  notes_->next = Status(Code::io_error, "PAGEMAP_SCAN: ENOMEM");
+  EXPECT_EQ(checkpoint(r, target).code(), Code::io_error);
+  ASSERT_TRUE(checkpoint(r, target).ok());
+  EXPECT_EQ(differing(target), Differing{});
+}
+
 TEST_F(ReplicatorTest, GivenUpTheMachineRunsOn) {
   Replicator& r = replicator();
   FakeTarget target(kPages);

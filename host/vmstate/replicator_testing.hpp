@@ -109,10 +109,11 @@ struct FakeProcessor final : ProcessorWrites {
   Status take(PageSet& to) override {
     PageSet now = written.take();
     now.for_each([&](std::uint64_t p) { to.add(p); });
-    return Status();
+    return std::exchange(next, Status());
   }
   const char* kind() const override { return "fake"; }
   PageSet& written;
+  Status next;  // of the next take(), which takes all the same
 };
 
 struct FakeMachine final : Machine {
@@ -190,7 +191,9 @@ class ReplicatorTest : public ::testing::Test {
   }
   Replicator& replicator(ReplicationOptions o = {}, std::vector<Recorder*> recorders = {}) {
     if (recorders.empty()) recorders.push_back(device_.get());
-    replicator_ = std::make_unique<Replicator>(memory_, machine_, std::make_unique<FakeProcessor>(processor_), recorders, nullptr, o);
+    auto notes = std::make_unique<FakeProcessor>(processor_);
+    notes_ = notes.get();
+    replicator_ = std::make_unique<Replicator>(memory_, machine_, std::move(notes), recorders, nullptr, o);
     return *replicator_;
   }
   void processor_writes(std::uint64_t page) {
@@ -215,6 +218,7 @@ class ReplicatorTest : public ::testing::Test {
   std::shared_ptr<MachineMemory> memory_;
   std::unique_ptr<FakeDevice> device_;
   PageSet processor_{kPages};
+  FakeProcessor* notes_ = nullptr;
   FakeMachine machine_;
   std::vector<std::byte> at_pause_;
   std::uint64_t sequence_ = 0;
