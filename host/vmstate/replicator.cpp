@@ -353,15 +353,22 @@ Status Replicator::rest(Target& target, Report& report, std::string& state) {
   return s;
 }
 
+// Else the guest would have the slow disk for as long as its standby is away.
+void Replicator::full_speed() {
+  if (throttle_ == 0) return;
+  throttle_ = 0;
+  for (Source& s : sources_)
+    if (Status e = s.recorder->throttle(0); !e.ok()) logging::warn("{}: cannot be let go: {}", s.recorder->name(), e.text());
+}
+
 void Replicator::let_run(bool machine) {
   const bool was_paused = std::exchange(paused_, false);
+  full_speed();
   for (Source& s : sources_) {
-    if (throttle_ != 0) (void)s.recorder->throttle(0);
     if (Status e = s.recorder->resume(); !e.ok()) logging::error("{}: {}", s.recorder->name(), e.text());
     std::lock_guard lock(examining_);
     s.writes->resumed();
   }
-  throttle_ = 0;
   if (!machine || !was_paused) return;
   if (Status e = machine_.resume(); !e.ok()) logging::error("the machine doesn't run again: {}", e.text());
 }
@@ -421,6 +428,7 @@ Result<Report> Replicator::checkpoint(Target& target, Begin begin, const std::st
 }
 
 Result<Report> Replicator::failed(Target& target, Status why) {
+  full_speed();
   target.abandon();
   aside_.clear(), aside_content_.clear();
   dirty_again_.add(sent_);

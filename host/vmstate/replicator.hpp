@@ -161,6 +161,7 @@ class Replicator {
   Status rest(Target& target, Report& report, std::string& state);
   Status quiesce(bool stays);
   Status read_disk(Report& report, Target& target);
+  void full_speed();
   void let_run(bool machine = true);
   bool small_enough();
   void slow_down(const Report& report, Report& out);

@@ -126,6 +126,22 @@ TEST_F(ReplicatorTest, ADeviceThatWritesFasterThanPagesAreCopiedIsSlowedUntilThe
   EXPECT_EQ(device_->rate, 0u);
 }
 
+TEST_F(ReplicatorTest, ADiskIsNotSlowWhileItsStandbyIsAway) {
+  Replicator& r = replicator({.most_passes = 14, .pause_goal = 1e-4});
+  FakeTarget target(kPages);
+  bool slowed = false;
+  r.on_pass = [&](const PassReport&) {
+    if (machine_.paused) return;
+    for (std::uint64_t p = 0; p < 600; ++p) device_->write(at(p), 64);
+    slowed = slowed || device_->rate != 0;
+    if (slowed) target.next_put = Status(Code::unavailable, "the standby has gone");
+  };
+  ASSERT_TRUE(r.start().ok());
+  EXPECT_EQ(checkpoint(r, target).code(), Code::unavailable);
+  EXPECT_TRUE(slowed);
+  EXPECT_EQ(device_->rate, 0u);
+}
+
 // Requirement: DWR-26 switch=final-drain-left-out
 TEST_F(ReplicatorTest, WhatIsInFlightAtThePauseIsInTheCheckpoint) {
   Replicator& r = replicator({.slots_log2 = 1});
