@@ -193,10 +193,7 @@ Status Replicator::copy(const PageSet& pages, Target& target, PassReport& report
     if (status.ok() && !chunk.empty()) {
       report.pages += chunk.size();
       if (put_aside_) {
-        const std::size_t at = aside_content_.size();
-        aside_content_.resize(at + chunk.size() * kPage);
-        aside_.insert(aside_.end(), chunk.begin(), chunk.end());
-        status = read_chunk(chunk, aside_content_.data() + at);
+        status = set_aside(target, chunk, report);
       } else {
         status = read_chunk(chunk, chunk_.data());
         if (status.ok()) status = send_chunk(target, chunk, chunk_.data(), report);
@@ -214,7 +211,19 @@ Status Replicator::copy(const PageSet& pages, Target& target, PassReport& report
   return status;
 }
 
-// What was copied during the pause, once the machine runs again.
+Status Replicator::set_aside(Target& target, std::span<const std::uint64_t> pages, PassReport& report) {
+  const std::size_t at = aside_content_.size();
+  // Within the pause, then: the price of a guest that writes faster than it is copied.
+  if (at != 0 && at + pages.size() * kPage > options_.most_aside) {
+    if (Status s = send_aside(target, report); !s.ok()) return s;
+    return set_aside(target, pages, report);
+  }
+  aside_content_.resize(at + pages.size() * kPage);
+  aside_.insert(aside_.end(), pages.begin(), pages.end());
+  return read_chunk(pages, aside_content_.data() + at);
+}
+
+// What was copied during the pause, once the machine runs again. All of it before a newer copy of any of these pages.
 Status Replicator::send_aside(Target& target, PassReport& report) {
   Status status;
   for (std::size_t i = 0; i < aside_.size() && status.ok(); i += kChunkPages) {
@@ -223,6 +232,11 @@ Status Replicator::send_aside(Target& target, PassReport& report) {
   }
   aside_.clear(), aside_content_.clear();
   return status;
+}
+
+void Replicator::forget_aside() {
+  aside_.clear();
+  std::vector<std::byte>().swap(aside_content_);
 }
 
 Status Replicator::pass(Target& target, Report& report, bool everything) {
@@ -392,6 +406,7 @@ Result<Report> Replicator::checkpoint(Target& target, Begin begin, const std::st
   handing_over_ = then == Then::hand_over;
   if (Status s = run_passes(target, report, everything); !s.ok()) return failed(target, not_handed_over(s));
   put_aside_ = then != Then::hand_over;
+  if (put_aside_) aside_content_.reserve(std::min<std::uint64_t>(options_.most_aside, shape().pages() * kPage));  // growing it would copy it, within the pause
   const auto quiet = Clock::now();
   Status s = quiesce(then != Then::hand_over);
   if (s.ok()) s = read_disk(report, target);
@@ -412,6 +427,7 @@ Result<Report> Replicator::checkpoint(Target& target, Begin begin, const std::st
     report.pause_seconds = seconds_since(pause), report.quiet_seconds = seconds_since(quiet);
   }
   s = not_handed_over(send_aside(target, report.passes.back()));
+  forget_aside();
   const auto commit = Clock::now();
   if (s.ok()) s = target.commit(state, description);
   report.commit_seconds = seconds_since(commit);
@@ -430,7 +446,7 @@ Result<Report> Replicator::checkpoint(Target& target, Begin begin, const std::st
 Result<Report> Replicator::failed(Target& target, Status why) {
   full_speed();
   target.abandon();
-  aside_.clear(), aside_content_.clear();
+  forget_aside();
   dirty_again_.add(sent_);
   return why;
 }

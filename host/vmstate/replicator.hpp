@@ -103,6 +103,7 @@ struct ReplicationOptions {
   unsigned slots_log2 = 14;
   unsigned most_passes = 12;      ///< before the pause
   double pause_goal = 0.020;      ///< seconds that copying the rest may take; half of it where it is sent within the pause
+  std::uint64_t most_aside = 256u << 20;  ///< bytes copied in a pause and sent after it; what is beyond is sent within
   double quiesce_limit = 10;      ///< seconds
   bool throttle = true;           ///< slow the device when it dirties faster than pages are copied
 };
@@ -155,7 +156,9 @@ class Replicator {
   Status copy(const PageSet& pages, Target& target, PassReport& report);
   Status read_chunk(std::span<const std::uint64_t> pages, std::byte* to);
   Status send_chunk(Target& target, std::span<const std::uint64_t> pages, const std::byte* from, PassReport& report);
+  Status set_aside(Target& target, std::span<const std::uint64_t> pages, PassReport& report);
   Status send_aside(Target& target, PassReport& report);
+  void forget_aside();
   Status pass(Target& target, Report& report, bool everything);
   Status run_passes(Target& target, Report& report, bool everything);
   Status rest(Target& target, Report& report, std::string& state);
@@ -181,7 +184,7 @@ class Replicator {
   PassReport disk_rest_;                   // of the disk, after the device was quiet
   bool put_aside_ = false;                 // copies of a pause are sent after it
   std::vector<std::uint64_t> aside_;
-  std::vector<std::byte> aside_content_;
+  std::vector<std::byte> aside_content_;   // at most options_.most_aside
   bool recording_ = false, fresh_ = true, paused_ = false, handing_over_ = false, undecided_ = false;
   std::uint64_t throttle_ = 0;
   double copy_rate_ = 0;    // pages per second

@@ -142,6 +142,28 @@ TEST_F(ReplicatorTest, ADiskIsNotSlowWhileItsStandbyIsAway) {
   EXPECT_EQ(device_->rate, 0u);
 }
 
+// A guest that dirties all of its memory again and again would have as much again set aside, within the pause.
+TEST_F(ReplicatorTest, WhatAPauseSetsAsideIsBounded) {
+  constexpr std::uint64_t kMost = 300 * kPage;  // of 1024 pages
+  Replicator& r = replicator({.most_passes = 2, .pause_goal = 0, .throttle = false, .most_aside = kMost});
+  FakeTarget target(kPages);
+  std::uint64_t sent_in_pause = 0;
+  bool saved = false;
+  r.on_pass = [&](const PassReport&) {
+    if (machine_.paused) {  // again, by the saving of its devices
+      if (!std::exchange(saved, true)) processor_writes(3);
+      return;
+    }
+    for (std::uint64_t p = 0; p < kPages; p += 16) device_->write(at(p), 65536);
+  };
+  target.while_copying = [&] { sent_in_pause += machine_.paused ? 256 * kPage : 0; };
+  ASSERT_TRUE(r.start().ok());
+  auto report = checkpoint(r, target);
+  ASSERT_TRUE(report.ok()) << report.status().to_string();
+  EXPECT_EQ(differing(target), Differing{}) << "an older copy was sent after a newer one";
+  EXPECT_GE(sent_in_pause, (kPages - 300) * kPage);
+}
+
 // Requirement: DWR-26 switch=final-drain-left-out
 TEST_F(ReplicatorTest, WhatIsInFlightAtThePauseIsInTheCheckpoint) {
   Replicator& r = replicator({.slots_log2 = 1});
