@@ -237,7 +237,9 @@ Status Protection::release() {
   return stop();
 }
 
+// More than one may end it at a time: a person, the end of the daemon, a migration that went well.
 Status Protection::stop() {
+  std::lock_guard one(stopping_);
   {
     std::lock_guard lock(sleeping_);
     ending_ = true;

@@ -38,6 +38,7 @@ Status Replicator::start() {
   if (recording_) return Status(Code::exists, "recording is on already");
   dirty_again_.clear(), device_pages_.clear(), sent_.clear();
   fresh_ = true, recording_ = true, ending_ = false, throttle_ = 0;
+  give_up_ = false;
   Status s = record();
   if (s.ok()) s = processor_->arm();
   if (s.ok() && disk_) s = disk_->start_tracking();
@@ -391,7 +392,7 @@ Result<Report> Replicator::checkpoint(Target& target, Begin begin, const std::st
   if (!recording_) return Status(Code::invalid, "recording is off");
   // Its end would let the machine run.
   if (undecided_) return Status(Code::conflict, "it isn't known whether the machine runs elsewhere");
-  give_up_ = false;
+  if (give_up_) return Status(Code::unavailable, "given up");
   Report report;
   report.sequence = begin.sequence, begin.shape = shape();
   const bool everything = begin.parent == 0;

@@ -129,7 +129,7 @@ class Replicator {
   /// One consistent point to `target`. The machine runs again when this returns, ok or not; except when ok with stay_paused or hand_over,
   /// or with hand_over when it isn't known whether the target has it (Code::timed_out). hand_over: the commit comes within the pause.
   Result<Report> checkpoint(Target& target, Begin begin, const std::string& description, Then then);
-  /// Ends a checkpoint under way as soon as it can, before it is committed.
+  /// Ends a checkpoint under way as soon as it can, before it is committed; no later one begins until start().
   void give_up() { give_up_.store(true); }
 
   Shape shape() const { return {memory_->pages(), disk_ ? disk_->pages() : 0}; }

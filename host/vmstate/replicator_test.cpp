@@ -345,6 +345,21 @@ TEST_F(ReplicatorTest, GivenUpTheMachineRunsOn) {
   EXPECT_FALSE(target.committed);
 }
 
+// Its thread was about to begin one: whoever ends the protection would wait for all of it.
+TEST_F(ReplicatorTest, GivenUpBeforeItsBeginningACheckpointDoesNotBegin) {
+  Replicator& r = replicator();
+  FakeTarget target(kPages);
+  ASSERT_TRUE(r.start().ok());
+  r.give_up();
+  EXPECT_EQ(checkpoint(r, target).code(), Code::unavailable);
+  EXPECT_EQ(target.begun.sequence, 0u);
+  EXPECT_EQ(target.puts, 0);
+  EXPECT_TRUE(r.stop().ok());
+  ASSERT_TRUE(r.start().ok());
+  sequence_ = 0;
+  EXPECT_TRUE(checkpoint(r, target).ok());
+}
+
 TEST_F(ReplicatorTest, WhatTimesOutBeforeTheCommitHasNotArrived) {
   Replicator& r = replicator();
   FakeTarget target(kPages);
