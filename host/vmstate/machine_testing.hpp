@@ -59,7 +59,11 @@ class FakeDisk {
     r.id = q.id, r.verb = q.verb, r.volume_bytes = volume_bytes;
     r.regions = q.verb == RecorderVerb::memory;
     r.region[0] = {0, card::kRecorderWindow, 0};
-    if (q.verb == RecorderVerb::start) ring_ = card::DmaRing::create(q.slots_log2, 0, 0).value();
+    if (q.verb == RecorderVerb::start) {
+      auto ring = card::DmaRing::create(q.slots_log2, 0, 0);
+      EXPECT_TRUE(ring.ok());
+      ring_ = std::move(*ring);
+    }
     const int descriptors[] = {q.verb == RecorderVerb::start ? ring_.fd() : file_, file_, file_};
     const std::size_t n = q.verb == RecorderVerb::start ? 3 : q.verb == RecorderVerb::track ? 2 : r.regions;
     alignas(cmsghdr) char control[CMSG_SPACE(sizeof descriptors)] = {};

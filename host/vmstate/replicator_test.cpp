@@ -145,7 +145,7 @@ TEST_F(ReplicatorTest, ADiskIsNotSlowWhileItsStandbyIsAway) {
 // A guest that dirties all of its memory again and again would have as much again set aside, within the pause.
 TEST_F(ReplicatorTest, WhatAPauseSetsAsideIsBounded) {
   constexpr std::uint64_t kMost = 300 * kPage;  // of 1024 pages
-  Replicator& r = replicator({.most_passes = 2, .pause_goal = 0, .throttle = false, .most_aside = kMost});
+  Replicator& r = replicator({.most_passes = 2, .pause_goal = 0, .most_aside = kMost, .throttle = false});
   FakeTarget target(kPages);
   std::uint64_t sent_in_pause = 0;
   bool saved = false;

@@ -3,10 +3,12 @@
 // Invariants
 // - A checkpoint is there when its file has its name; it gets it after its bytes are durable (`durable`), in order. What a crash leaves
 //   behind (*.part) is removed by the next begin().
+// - From begin() to its end a writer has the lock (flock) of DIR/MACHINE: another's begin() is a conflict. So a sender that has given up
+//   waiting, and comes again, meets no writer whose commit goes on.
 // - A checkpoint's chain is complete: trim() merges the oldest two into one, in place: until the merged header is written, the newer of the
 //   two is still there, and what it has not is untouched.
 // - A page is only handed out if its CRC is right; corrupt names the page and the file.
-// Threads: one writer; readers in other processes find committed files only.
+// Threads: one writer, in whatever process; readers in other processes find committed files only.
 #pragma once
 
 #include <functional>
@@ -67,11 +69,14 @@ class StoreTarget final : public Target {
   void abandon() override;
 
  private:
+  Status lock(const std::string& folder);
+  Status open_part(const Begin& begin, const std::string& folder);
+  void let_go();
   Store store_;
   const Options options_;
   Begin begin_;
   std::string path_, part_;
-  int fd_ = -1;
+  int fd_ = -1, lock_ = -1;
   EntryTable table_;
   std::uint64_t slots_ = 0;
 };

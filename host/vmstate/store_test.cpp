@@ -131,9 +131,55 @@ TEST_F(StoreTest, RefusesWhatDoesNotFollow) {
   EXPECT_EQ(t.commit("", "").code(), Code::invalid);  // not every page
 }
 
+// A source that has heard nothing of its commit for too long comes again, over another connection, while the first is still on its way to the disk.
+// Requirement: DWR-32 switch=senders-share-a-part
+TEST_F(StoreTest, ALateCommitDoesNotMeetASecondWriter) {
+  StoreTarget first(store_directory(), {.keep = 4, .durable = false}), second(store_directory(), {.keep = 4, .durable = false});
+  ASSERT_TRUE(checkpoint(first, 1).ok());
+  ASSERT_TRUE(first.begin({"vm", 2, 0, kShape}).ok());  // a new chain: its commit removes the one before
+  change(4);
+  ASSERT_TRUE(first.put(batch(all())).ok());
+  EXPECT_EQ(second.newest("vm").value(), 1u);
+  EXPECT_EQ(second.begin({"vm", 2, 0, kShape}).code(), Code::conflict);
+  (void)second.put(batch({1, 2, 3}));
+  images_[2] = image_;
+  ASSERT_TRUE(first.commit("state 2", "{}").ok());
+  EXPECT_EQ(kept(), std::vector<std::uint64_t>{2});
+  expect_restored(2);
+  EXPECT_TRUE(checkpoint(second, 3).ok()) << "it has been let go";
+  expect_restored(3);
+}
+
+TEST_F(StoreTest, WhatAWriterThatDiedHasLeftIsRemoved) {
+  StoreTarget t(store_directory(), {.keep = 4, .durable = false});
+  ASSERT_TRUE(checkpoint(t, 1).ok());
+  const std::string part = store_directory() + "/vm/000000000002.lvck.77-1.part";
+  std::ofstream(part) << "half of it";
+  EXPECT_EQ(kept(), std::vector<std::uint64_t>{1});
+  ASSERT_TRUE(checkpoint(t, 2).ok());
+  EXPECT_FALSE(fs::exists(part));
+}
+
 // Another host's daemon at the end of a socket.
 class TransferTest : public StoreTest {
  protected:
+  // Its disk needs that long for a commit.
+  class SlowTarget final : public Target {
+   public:
+    SlowTarget(const std::string& directory, const std::atomic<int>& seconds) : store_(directory, {.keep = 4, .durable = false}), seconds_(seconds) {}
+    Result<std::uint64_t> newest(const std::string& machine) override { return store_.newest(machine); }
+    Status begin(const Begin& b) override { return store_.begin(b); }
+    Status put(const PageBatch& b) override { return store_.put(b); }
+    Status commit(const std::string& state, const std::string& description) override {
+      std::this_thread::sleep_for(std::chrono::seconds(seconds_));
+      return store_.commit(state, description);
+    }
+    void abandon() override { store_.abandon(); }
+
+   private:
+    StoreTarget store_;
+    const std::atomic<int>& seconds_;
+  };
   TransferTest() {
     std::string bound;
     listener_ = listen_at("tcp:127.0.0.1:0", false, bound).value();
@@ -141,8 +187,8 @@ class TransferTest : public StoreTest {
     thread_ = std::thread([this] {
       for (int fd; (fd = ::accept(listener_, nullptr, nullptr)) >= 0;) {
         ended_ = serve_transfer(fd, [this](const std::string&, bool) -> Result<std::unique_ptr<Target>> {
-          return std::unique_ptr<Target>(new StoreTarget(store_directory(), {.keep = 4, .durable = false}));
-        });
+          return std::unique_ptr<Target>(new SlowTarget(store_directory(), slow_));
+        }, std::chrono::milliseconds(200));
         ::close(fd);
         ++served_;
       }
@@ -159,7 +205,7 @@ class TransferTest : public StoreTest {
   int listener_ = -1;
   std::string address_;
   std::thread thread_;
-  std::atomic<int> served_{0};
+  std::atomic<int> served_{0}, slow_{0};
   Status ended_;
 };
 
@@ -172,6 +218,15 @@ TEST_F(TransferTest, CheckpointsArriveAtAnotherHost) {
   for (std::uint64_t n : kept()) expect_restored(n);
   EXPECT_EQ(t.begin({"vm", 9, 8, kShape}).code(), Code::stale);
   EXPECT_TRUE(checkpoint(t, 7).ok());  // the connection lives on
+}
+
+// The sender counted as gone what was only slow, and began the same checkpoint anew.
+TEST_F(TransferTest, ACommitMayTakeLongerThanTheSilenceThatEndsAConnection) {
+  RemoteTarget t(address_, false, std::chrono::seconds(1));
+  slow_ = 3;
+  Status s = checkpoint(t, 1);
+  EXPECT_TRUE(s.ok()) << s.to_string();
+  EXPECT_EQ(kept(), std::vector<std::uint64_t>{1});
 }
 
 TEST_F(TransferTest, ALinkThatEndsLeavesTheCheckpointBefore) {
