@@ -1,6 +1,8 @@
 #include "vmstate/store.hpp"
 
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -186,6 +188,7 @@ class TransferTest : public StoreTest {
     address_ = bound;
     thread_ = std::thread([this] {
       for (int fd; (fd = ::accept(listener_, nullptr, nullptr)) >= 0;) {
+        serving_ = fd;
         ended_ = serve_transfer(fd, [this](const std::string&, bool) -> Result<std::unique_ptr<Target>> {
           return std::unique_ptr<Target>(new SlowTarget(store_directory(), slow_));
         }, std::chrono::milliseconds(200));
@@ -205,7 +208,7 @@ class TransferTest : public StoreTest {
   int listener_ = -1;
   std::string address_;
   std::thread thread_;
-  std::atomic<int> served_{0}, slow_{0};
+  std::atomic<int> served_{0}, serving_{-1}, slow_{0};
   Status ended_;
 };
 
@@ -227,6 +230,21 @@ TEST_F(TransferTest, ACommitMayTakeLongerThanTheSilenceThatEndsAConnection) {
   Status s = checkpoint(t, 1);
   EXPECT_TRUE(s.ok()) << s.to_string();
   EXPECT_EQ(kept(), std::vector<std::uint64_t>{1});
+}
+
+// Else its thread, and what it holds, would stay for ever.
+TEST_F(TransferTest, ASourceWhoseHostLosesPowerIsNoticed) {
+  RemoteTarget t(address_, false);
+  ASSERT_TRUE(t.newest("vm").ok());
+  int on = 0, idle = 0;
+  unsigned unanswered = 0;
+  socklen_t n = sizeof on;
+  ASSERT_EQ(::getsockopt(serving_, SOL_SOCKET, SO_KEEPALIVE, &on, &n), 0);
+  ASSERT_EQ(::getsockopt(serving_, IPPROTO_TCP, TCP_KEEPIDLE, &idle, &n), 0);
+  ASSERT_EQ(::getsockopt(serving_, IPPROTO_TCP, TCP_USER_TIMEOUT, &unanswered, &n), 0);
+  EXPECT_EQ(on, 1);
+  EXPECT_LE(idle, 30);
+  EXPECT_TRUE(unanswered != 0 && unanswered <= 60000);
 }
 
 TEST_F(TransferTest, ALinkThatEndsLeavesTheCheckpointBefore) {

@@ -73,6 +73,17 @@ void set_up(int fd, int family) {
   if (family != AF_UNIX) ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
 }
 
+// After half a minute or so without an answer of the peer's kernel. Only of TCP; elsewhere it does nothing.
+void notice_lost_host(int fd) {
+  const int on = 1, idle = 20, every = 5, count = 4;
+  const unsigned unanswered_ms = 40'000;
+  ::setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+  ::setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
+  ::setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &every, sizeof every);
+  ::setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count);
+  ::setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unanswered_ms, sizeof unanswered_ms);
+}
+
 bool send_all(int fd, std::vector<iovec> parts) {
   for (std::size_t i = 0; i < parts.size();) {
     msghdr h{};
@@ -396,6 +407,7 @@ Status serve_transfer(int fd, const std::function<Result<std::unique_ptr<Target>
   timeval none{0, 0}, limit{kSilence.count(), 0};
   ::setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &none, sizeof none);
   ::setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+  notice_lost_host(fd);
   Receiver r(fd, make, working_every);
   Status status;
   while (r.one(status)) {}
