@@ -302,7 +302,6 @@ Result<json::object> Daemon::restore(const json::object& request) {
     std::ifstream file(to + "/state", std::ios::binary);
     if (!file) return Status(Code::not_found, to + "/state: restore the checkpoint first, without --qmp");
     const std::string state{std::istreambuf_iterator<char>(file), {}};
-    if (Status s = QemuMachine::prepare_to_load(**qmp); !s.ok()) return s;
     if (Status s = QemuMachine::load(**qmp, state, to); !s.ok()) return s;
     if (auto r = (*qmp)->run("cont"); !r.ok()) return r.status();
     return json::object{{"machine", name}, {"state", "running"}};

@@ -64,7 +64,6 @@ Status LiveTarget::meet_qemu(std::chrono::milliseconds patience) {
   }
   if (!s.ok() || is != "inmigrate")
     return Status(Code::conflict, "the QEMU at " + directory_ + "/qmp.sock doesn't wait for a migration: " + (s.ok() ? "it is '" + is + "'" : s.text()) + "; start one with -incoming defer");
-  if (s = QemuMachine::prepare_to_load(**qmp); !s.ok()) return s;
   qmp_ = std::move(*qmp);
   return Status();
 }

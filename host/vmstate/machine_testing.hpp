@@ -98,6 +98,7 @@ class FakeQemu {
   ~FakeQemu() {
     ending_ = true;
     thread_.join();
+    if (taking_.joinable()) taking_.join();
     ::close(listener_);
   }
   std::string is() const {
@@ -148,25 +149,43 @@ class FakeQemu {
     if (asks("stop") && is_ == "running") is_ = "paused";
     if (asks("cont")) is_ = "running";
     if (asks("migrate")) save(line);
+    if (asks("migrate-incoming")) take(line);
     return R"({"return":{}})";
   }
   void save(const std::string& line) {
-    const std::size_t at = line.find("unix:") + 5;
-    const std::string path = line.substr(at, line.find('"', at) - at);
     const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    sockaddr_un a{};
-    a.sun_family = AF_UNIX;
-    std::memcpy(a.sun_path, path.data(), std::min(path.size(), sizeof a.sun_path - 1));
-    if (::connect(fd, reinterpret_cast<sockaddr*>(&a), sizeof a) == 0) (void)!::send(fd, "state", 5, MSG_NOSIGNAL);
+    const sockaddr_un a = address_in(line);
+    if (::connect(fd, reinterpret_cast<const sockaddr*>(&a), sizeof a) == 0) (void)!::send(fd, "state", 5, MSG_NOSIGNAL);
     ::close(fd);
     is_ = "postmigrate";
+  }
+  void take(const std::string& line) {
+    const int listener = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    const sockaddr_un a = address_in(line);
+    EXPECT_EQ(::bind(listener, reinterpret_cast<const sockaddr*>(&a), sizeof a), 0);
+    EXPECT_EQ(::listen(listener, 1), 0);
+    if (taking_.joinable()) taking_.join();
+    taking_ = std::thread([this, listener] {
+      const int fd = ::accept(listener, nullptr, nullptr);
+      for (char part[4096]; ::recv(fd, part, sizeof part, 0) > 0;) {}
+      ::close(fd), ::close(listener);
+      std::lock_guard lock(mutex_);
+      is_ = "paused";
+    });
+  }
+  static sockaddr_un address_in(const std::string& line) {
+    const std::size_t at = line.find("unix:") + 5, end = line.find('"', at);
+    sockaddr_un a{};
+    a.sun_family = AF_UNIX;
+    std::memcpy(a.sun_path, line.data() + at, std::min(end - at, sizeof a.sun_path - 1));
+    return a;
   }
   static void say(int fd, const std::string& line) { (void)!::send(fd, (line + "\n").data(), line.size() + 1, MSG_NOSIGNAL); }
   mutable std::mutex mutex_;
   std::string is_, refused_, asked_;
   const int listener_;
   std::atomic<bool> ending_{false};
-  std::thread thread_;
+  std::thread thread_, taking_;
 };
 
 }  // namespace luge::vmstate::testing

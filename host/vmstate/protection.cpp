@@ -249,6 +249,7 @@ Status Protection::stop() {
   if (thread_.joinable()) thread_.join();
   std::lock_guard lock(working_);
   Status s = replicator_ ? replicator_->stop() : Status();
+  machine_.release();
   std::lock_guard noted(noted_);
   replicator_.reset();
   return s;

@@ -38,16 +38,17 @@ class QemuMachine final : public Machine {
   Status pause() override;
   Status resume() override;
   Result<std::string> device_state() override;
-  /// What can be asked of QEMU before the pause.
+  /// What can be asked of QEMU before the pause; release() undoes it.
   Status prepare();
-  static Status prepare_to_load(Qmp& qmp);
-  /// Gives `state` to a QEMU that was started with `-incoming defer` and is prepared; it is paused then. `directory`: for a socket.
+  void release();
+  /// Gives `state` to a QEMU that was started with `-incoming defer`; it is paused then. `directory`: for a socket.
   static Status load(Qmp& qmp, const std::string& state, const std::string& directory);
 
  private:
+  Result<std::string> save();
   Qmp& qmp_;
   const std::string directory_;
-  bool prepared_ = false;
+  std::int64_t bandwidth_ = -1;  // QEMU's before prepare(); -1: as it is
 };
 
 }  // namespace luge::vmstate
