@@ -58,7 +58,6 @@ class Protection {
   Result<Report> one(Target& target, Replicator::Then then);
   void note(const Result<Report>& r);
   void loop();
-  Status undecided() const;
   std::string description() const;
 
   const ProtectionOptions options_;
@@ -84,5 +83,7 @@ class Protection {
 };
 
 boost::json::object to_json(const Report& report);
+/// What a person is told whose machine may run elsewhere.
+Status undecided(const std::string& machine);
 
 }  // namespace luge::vmstate

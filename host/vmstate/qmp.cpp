@@ -114,8 +114,49 @@ Result<json::value> Qmp::run(std::string_view command, json::object arguments, s
   }  // anything else is an event
 }
 
-Status QemuMachine::pause() { return qmp_.run("stop").status(); }
-Status QemuMachine::resume() { return qmp_.run("cont").status(); }
+namespace {
+std::string_view word_of(const json::value& v) {
+  const json::value* word = v.is_object() ? v.as_object().if_contains("status") : nullptr;
+  return word && word->is_string() ? std::string_view(word->as_string()) : "";
+}
+}  // namespace
+
+Result<std::string> qemu_status(Qmp& qmp) {
+  auto now = qmp.run("query-status");
+  if (!now.ok()) return now.status();
+  return std::string(word_of(*now));
+}
+
+QemuMachine::QemuMachine(Qmp& qmp, std::string name, std::string directory) : qmp_(qmp), directory_(std::move(directory)), notes_(directory_) {
+  note_.machine = std::move(name), note_.qmp = qmp.path(), note_.process = qmp.pid(), note_.started = started(qmp.pid());
+}
+
+// The note comes before the pause: whatever is paused by us can be found by whoever comes after us.
+Result<bool> QemuMachine::pause(bool goes_on) {
+  auto is = qemu_status(qmp_);
+  if (!is.ok()) return is.status();
+  if (*is == "postmigrate") return Status(Code::conflict, "the machine stands still since its state was saved last, and QEMU doesn't save it twice: let it run first (`cont` in its monitor)");
+  const bool ran = *is == "running";
+  note_.kind = PauseNote::Kind::goes_on;
+  if (ran && goes_on)
+    if (Status s = notes_.write(note_); !s.ok()) return s;
+  if (Status s = qmp_.run("stop").status(); !s.ok()) {
+    if (ran) (void)resume();  // whether it stands still isn't known
+    return s;
+  }
+  return ran;
+}
+
+Status QemuMachine::resume() {
+  Status s = qmp_.run("cont").status();
+  if (s.ok()) notes_.remove(note_.machine);
+  return s;
+}
+
+Status QemuMachine::hand_over() {
+  note_.kind = PauseNote::Kind::handing_over;
+  return notes_.write(note_);
+}
 
 namespace {
 
@@ -138,11 +179,6 @@ class WithoutMemory {
   Qmp& qmp_;
   const Status status_;
 };
-
-std::string_view word_of(const json::value& v) {
-  const json::value* word = v.is_object() ? v.as_object().if_contains("status") : nullptr;
-  return word && word->is_string() ? std::string_view(word->as_string()) : "";
-}
 
 // A saving that has not come to its end goes on otherwise, and keeps its capabilities.
 void cancel_saving(Qmp& qmp) {
@@ -172,6 +208,10 @@ void QemuMachine::release() {
   if (bandwidth_ > 0)
     if (Status s = qmp_.run("migrate-set-parameters", {{"max-bandwidth", bandwidth_}}).status(); !s.ok()) logging::debug("QEMU's max-bandwidth stays as it is: {}", s.text());
   bandwidth_ = -1;
+}
+
+void QemuMachine::memory_belongs(Qmp& qmp) {
+  if (Status s = leave_memory_out(qmp, false); !s.ok()) logging::error("QEMU's own migrations leave the memory out: {}", s.text());
 }
 
 Result<std::string> QemuMachine::device_state() {

@@ -27,13 +27,47 @@ class QmpTest : public ::testing::Test {
   io::testing::TemporaryDirectory directory_;
 };
 
+// What is paused can be found by who comes next, and whether it may be let run.
+TEST_F(QmpTest, APauseIsNotedUntilItsEnd) {
+  FakeQemu qemu(directory_ / "qmp.sock", "running");
+  auto qmp = open();
+  ASSERT_TRUE(qmp);
+  const PauseNotes notes(directory_.path());
+  QemuMachine machine(*qmp, "vm", directory_.path());
+  ASSERT_TRUE(machine.pause(true).value());
+  ASSERT_EQ(notes.all().size(), 1u);
+  EXPECT_EQ(notes.all()[0].machine, "vm");
+  EXPECT_EQ(notes.all()[0].qmp, directory_ / "qmp.sock");
+  EXPECT_EQ(notes.all()[0].kind, PauseNote::Kind::goes_on);
+  EXPECT_TRUE(notes.all()[0].lives());
+  ASSERT_TRUE(machine.hand_over().ok());
+  EXPECT_EQ(notes.all()[0].kind, PauseNote::Kind::handing_over);
+  ASSERT_TRUE(machine.resume().ok());
+  EXPECT_TRUE(notes.all().empty());
+  ASSERT_TRUE(machine.pause(false).value());
+  EXPECT_TRUE(notes.all().empty()) << "it is to stay paused";
+  EXPECT_FALSE(machine.pause(true).value());
+  EXPECT_TRUE(notes.all().empty()) << "it stood still already";
+  ASSERT_TRUE(machine.device_state().ok());
+  EXPECT_EQ(machine.pause(true).code(), Code::conflict) << "QEMU doesn't save it twice";
+  EXPECT_EQ(qemu.is(), "postmigrate");
+}
+
+TEST_F(QmpTest, AQemuThatHasEndedNeedsNoNote) {
+  PauseNote n;
+  n.process = ::getpid(), n.started = started(::getpid());
+  EXPECT_TRUE(n.lives());
+  ++n.started;
+  EXPECT_FALSE(n.lives()) << "its id is another's";
+}
+
 TEST_F(QmpTest, ASavingLeavesNothingBehind) {
   FakeQemu qemu(directory_ / "qmp.sock", "running");
   auto qmp = open();
   ASSERT_TRUE(qmp);
-  QemuMachine machine(*qmp, directory_.path());
+  QemuMachine machine(*qmp, "vm", directory_.path());
   ASSERT_TRUE(machine.prepare().ok());
-  ASSERT_TRUE(machine.pause().ok());
+  ASSERT_TRUE(machine.pause(true).ok());
   auto state = machine.device_state();
   ASSERT_TRUE(state.ok()) << state.status().to_string();
   EXPECT_EQ(*state, "state");
@@ -47,7 +81,7 @@ TEST_F(QmpTest, NorDoesOneThatFails) {
   FakeQemu qemu(directory_ / "qmp.sock", "running");
   auto qmp = open();
   ASSERT_TRUE(qmp);
-  QemuMachine machine(*qmp, directory_.path());
+  QemuMachine machine(*qmp, "vm", directory_.path());
   qemu.refuse("\"migrate\"");
   EXPECT_FALSE(machine.device_state().ok());
   EXPECT_FALSE(leaves_memory_out(qemu));

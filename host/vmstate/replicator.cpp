@@ -30,7 +30,7 @@ Replicator::Replicator(std::shared_ptr<const MachineMemory> memory, Machine& mac
 }
 
 Replicator::~Replicator() {
-  if (paused_ && !undecided_) (void)machine_.resume();
+  if (paused_ && ran_ && !undecided_) (void)machine_.resume();
   if (recording_) (void)stop();
 }
 
@@ -384,8 +384,16 @@ void Replicator::let_run(bool machine) {
     std::lock_guard lock(examining_);
     s.writes->resumed();
   }
-  if (!machine || !was_paused) return;
+  if (!machine || !was_paused || !ran_) return;
   if (Status e = machine_.resume(); !e.ok()) logging::error("the machine doesn't run again: {}", e.text());
+}
+
+Status Replicator::stand_still(Then then) {
+  auto ran = machine_.pause(then != Then::stay_paused);
+  if (!ran.ok()) return ran.status();
+  paused_ = true, ran_ = *ran || broken(Switch::paused_machine_let_run);
+  if (!ran_ && then == Then::hand_over) return Status(Code::conflict, "the machine doesn't run, and would over there: let it run first");
+  return Status();
 }
 
 Result<Report> Replicator::checkpoint(Target& target, Begin begin, const std::string& description, Then then) {
@@ -412,9 +420,8 @@ Result<Report> Replicator::checkpoint(Target& target, Begin begin, const std::st
   Status s = quiesce(then != Then::hand_over);
   if (s.ok()) s = read_disk(report, target);
   const auto pause = Clock::now();
-  if (s.ok()) s = machine_.pause();
+  if (s.ok()) s = stand_still(then);
   report.stop_seconds = seconds_since(pause);
-  paused_ = s.ok();
   std::string state;
   if (s.ok()) s = rest(target, report, state);
   put_aside_ = false;
@@ -430,6 +437,7 @@ Result<Report> Replicator::checkpoint(Target& target, Begin begin, const std::st
   s = not_handed_over(send_aside(target, report.passes.back()));
   forget_aside();
   const auto commit = Clock::now();
+  if (s.ok() && then == Then::hand_over) s = not_handed_over(machine_.hand_over());
   if (s.ok()) s = target.commit(state, description);
   report.commit_seconds = seconds_since(commit);
   if (then == Then::hand_over) {

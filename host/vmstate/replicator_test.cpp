@@ -372,6 +372,36 @@ TEST_F(ReplicatorTest, WhatTimesOutBeforeTheCommitHasNotArrived) {
   EXPECT_FALSE(machine_.paused);
 }
 
+// A person has stopped it, or it has been handed over by a luge-vmstated that was killed.
+// Requirement: DWR-01 switch=paused-machine-let-run
+TEST_F(ReplicatorTest, AMachineThatStoodStillIsNotLetRun) {
+  Replicator& r = replicator();
+  FakeTarget target(kPages);
+  machine_.paused = true;
+  ASSERT_TRUE(r.start().ok());
+  EXPECT_TRUE(checkpoint(r, target).ok());
+  EXPECT_TRUE(machine_.paused);
+  EXPECT_EQ(r.checkpoint(target, {"vm", 2, 0, {}}, "{}", Replicator::Then::hand_over).code(), Code::conflict) << "it would run at the target";
+  EXPECT_TRUE(machine_.paused);
+  machine_.saved = Status(Code::io_error, "QEMU doesn't save its devices");
+  EXPECT_FALSE(checkpoint(r, target).ok());
+  replicator_.reset();
+  EXPECT_TRUE(machine_.paused);
+}
+
+TEST_F(ReplicatorTest, WhatCannotBeNotedIsNotHandedOver) {
+  Replicator& r = replicator();
+  FakeTarget target(kPages);
+  ASSERT_TRUE(r.start().ok());
+  machine_.next_hand_over = Status(Code::io_error, "no space");
+  EXPECT_EQ(r.checkpoint(target, {"vm", 1, 0, {}}, "{}", Replicator::Then::hand_over).code(), Code::io_error);
+  EXPECT_FALSE(target.committed || machine_.paused);
+  machine_.next_hand_over = Status();
+  EXPECT_TRUE(r.checkpoint(target, {"vm", 1, 0, {}}, "{}", Replicator::Then::hand_over).ok());
+  EXPECT_TRUE(target.committed && machine_.handed_over && machine_.paused);
+  r.moved();
+}
+
 TEST_F(ReplicatorTest, AMigrationThatMayHaveArrivedStaysPaused) {
   struct Unknown final : Target {
     explicit Unknown(Code code) : code(code) {}

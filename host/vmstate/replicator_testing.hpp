@@ -117,9 +117,13 @@ struct FakeProcessor final : ProcessorWrites {
 };
 
 struct FakeMachine final : Machine {
-  Status pause() override {
-    paused = true;
-    return Status();
+  Result<bool> pause(bool) override {
+    handed_over = false;
+    return !std::exchange(paused, true);
+  }
+  Status hand_over() override {
+    handed_over = true;
+    return next_hand_over;
   }
   Status resume() override {
     if (on_resume) on_resume();
@@ -129,7 +133,8 @@ struct FakeMachine final : Machine {
   Result<std::string> device_state() override { return saved; }
   Result<std::string> saved = std::string("state");
   std::function<void()> on_resume;
-  bool paused = false;
+  Status next_hand_over;
+  bool paused = false, handed_over = false;
 };
 
 /// Keeps what it is given; `while_copying` is the machine's life between two batches.
