@@ -1,6 +1,7 @@
 #include "vmstate/daemon.hpp"
 
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -29,6 +30,44 @@ std::string text(const json::object& o, std::string_view key) {
 json::object checkpoint_json(const StoredCheckpoint& c) {
   return {{"checkpoint", c.sequence}, {"parent", c.parent}, {"pages", c.entries}, {"bytes", c.bytes}, {"created_ns", c.created_ns},
           {"memory_bytes", c.shape.memory_pages * kPage}, {"disk_bytes", c.shape.disk_pages * kPage}};
+}
+
+// Whether a QEMU waits in this directory for its state. conflict: one does that may run in the memory that is there.
+Result<bool> waits_in(const std::string& directory) {
+  const std::string path = directory + "/qmp.sock";
+  auto qmp = Qmp::open(path, std::chrono::milliseconds(0));
+  if (qmp.code() == Code::not_found) return false;
+  auto is = qmp.ok() ? qemu_status(**qmp) : Result<std::string>(qmp.status());
+  if (is.ok() && *is == "inmigrate") return true;
+  return Status(Code::conflict, "the QEMU at " + path + " may run in " + directory + "/memory: " + (is.ok() ? "it is '" + *is + "'" : is.status().text()) + "; end it first, or restore elsewhere with --to");
+}
+
+// False: it has been given another file since that QEMU was started. Where that can't be seen it is taken on trust.
+bool has_mapped(int process, const std::string& path) {
+  struct stat st {};
+  std::ifstream maps("/proc/" + std::to_string(process) + "/maps");
+  if (!maps || ::stat(path.c_str(), &st) != 0) return true;
+  bool any = false;
+  for (std::string line; std::getline(maps, line);) {
+    unsigned long long inode;
+    if (std::sscanf(line.c_str(), "%*s %*s %*s %*s %llu", &inode) != 1) continue;
+    any = true;
+    if (inode == st.st_ino) return true;  // not the device: some file systems show another there
+  }
+  return !any;
+}
+
+Result<json::object> run_restored(const std::string& name, const std::string& directory, const std::string& path) {
+  auto qmp = Qmp::open(path);
+  if (!qmp.ok()) return qmp.status();
+  std::ifstream file(directory + "/state", std::ios::binary);
+  if (!file) return Status(Code::not_found, directory + "/state: restore the checkpoint first, without --qmp");
+  if (!has_mapped((*qmp)->pid(), directory + "/memory"))
+    return Status(Code::conflict, "the QEMU at " + path + " doesn't have " + directory + "/memory, or had it before the checkpoint was restored: start it anew");
+  const std::string state{std::istreambuf_iterator<char>(file), {}};
+  if (Status s = QemuMachine::load(**qmp, state, directory); !s.ok()) return s;
+  if (auto r = (*qmp)->run("cont"); !r.ok()) return r.status();
+  return json::object{{"machine", name}, {"state", "running"}};
 }
 
 Result<StoredCheckpoint> restore_from_volume(const std::string& address, const std::string& machine, std::uint64_t number, const Store::Files& files) {
@@ -388,23 +427,16 @@ Result<json::object> Daemon::status() const {
 Result<json::object> Daemon::restore(const json::object& request) {
   const std::string name = text(request, "machine"), to = text(request, "to").empty() ? live_directory(name) : text(request, "to"), qmp_path = text(request, "qmp");
   if (Status s = check_machine_name(name); !s.ok()) return s;
-  if (!qmp_path.empty()) {
-    auto qmp = Qmp::open(qmp_path);
-    if (!qmp.ok()) return qmp.status();
-    std::ifstream file(to + "/state", std::ios::binary);
-    if (!file) return Status(Code::not_found, to + "/state: restore the checkpoint first, without --qmp");
-    const std::string state{std::istreambuf_iterator<char>(file), {}};
-    if (Status s = QemuMachine::load(**qmp, state, to); !s.ok()) return s;
-    if (auto r = (*qmp)->run("cont"); !r.ok()) return r.status();
-    return json::object{{"machine", name}, {"state", "running"}};
-  }
+  if (!qmp_path.empty()) return run_restored(name, to, qmp_path);
   std::error_code e;
   std::filesystem::create_directories(to, e);
   if (e) return Status(Code::io_error, to + ": " + e.message());
   const std::string from = text(request, "from").empty() ? directory_ + "/store" : text(request, "from");
   const json::value* n = request.if_contains("checkpoint");
   const std::uint64_t number = n && n->is_number() ? n->to_number<std::uint64_t>() : 0;
-  const Store::Files files{to + "/memory", to + "/state", to + "/description.json", to + "/disk"};
+  auto waits = waits_in(to);
+  if (!waits.ok()) return waits.status();
+  const Store::Files files{to + "/memory", to + "/state", to + "/description.json", to + "/disk", *waits};
   auto r = is_nbd(from) ? restore_from_volume(from, name, number, files) : Store(from).restore(name, number, files);
   if (!r.ok()) return r.status();
   json::object o = checkpoint_json(*r);

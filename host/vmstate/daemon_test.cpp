@@ -83,6 +83,29 @@ TEST_F(DaemonTest, AMachineThatWasBeingHandedOverStaysPausedUntilAPersonDecides)
   EXPECT_TRUE(notes_.all().empty());
 }
 
+TEST_F(DaemonTest, ARestoreLeavesAMachineThatRunsThereAlone) {
+  const std::string to = directory_ / "live";
+  std::filesystem::create_directory(to);
+  const json::object restore{{"do", "restore"}, {"machine", "web"}, {"to", to}};
+  {
+    FakeQemu qemu(to + "/qmp.sock", "running");
+    EXPECT_EQ(text(answers({restore})[0], "code"), "conflict");
+    ::unlink((to + "/qmp.sock").c_str());
+  }
+  FakeQemu qemu(to + "/qmp.sock", "inmigrate");
+  EXPECT_EQ(text(answers({restore})[0], "code"), "not_found") << "there is no such checkpoint";
+}
+
+// It would run in what was there before.
+TEST_F(DaemonTest, AQemuThatHasAnotherMemoryIsNotRun) {
+  const std::string to = directory_.path();
+  std::ofstream(to + "/memory") << "restored after that QEMU was started";
+  std::ofstream(to + "/state") << "state";
+  FakeQemu qemu(qmp_, "inmigrate");
+  EXPECT_EQ(text(answers({{{"do", "restore"}, {"machine", "web"}, {"to", to}, {"qmp", qmp_}}})[0], "code"), "conflict");
+  EXPECT_EQ(qemu.is(), "inmigrate");
+}
+
 TEST_F(DaemonTest, ANoteOfAQemuThatHasEndedIsForgotten) {
   FakeQemu qemu(qmp_, "paused");  // another, at the same place
   note(PauseNote::Kind::handing_over, 1 << 30);

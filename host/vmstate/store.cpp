@@ -273,7 +273,42 @@ Result<std::vector<StoredCheckpoint>> Store::list(const std::string& machine) co
   return out;
 }
 
+namespace {
+// Where a link of a person's leads: a memory file is often one, to a file system in memory.
+std::string followed(fs::path path) {
+  std::error_code e;
+  for (int i = 0; i < 16 && fs::is_symlink(path, e); ++i) {
+    const fs::path next = fs::read_symlink(path, e);
+    path = next.is_absolute() ? next : path.parent_path() / next;
+  }
+  return path;
+}
+}  // namespace
+
+Result<StoredCheckpoint> write_and_name(const Store::Files& to, const std::function<Result<StoredCheckpoint>(const Store::Files&)>& write) {
+  Store::Files fresh = to;
+  std::vector<std::pair<std::string, std::string>> names;
+  for (std::string Store::Files::*file : {&Store::Files::memory, &Store::Files::disk, &Store::Files::state, &Store::Files::description}) {
+    if ((to.*file).empty() || (file == &Store::Files::memory && (to.in_place || broken(Switch::memory_restored_in_place)))) continue;
+    const std::string path = followed(to.*file);
+    fresh.*file = path + ".new";
+    names.emplace_back(fresh.*file, path);
+  }
+  auto r = write(fresh);
+  std::error_code e, failed;
+  for (auto& [from, path] : names) {
+    if (!r.ok()) fs::remove(from, e);
+    else if (fs::exists(from, e)) fs::rename(from, path, e), failed = failed ? failed : e;  // a disk that it has not leaves none
+  }
+  if (failed) return Status(Code::io_error, to.memory + ": " + failed.message());
+  return r;
+}
+
 Result<StoredCheckpoint> Store::restore(const std::string& machine, std::uint64_t sequence, const Files& to) const {
+  return write_and_name(to, [&](const Files& fresh) { return write(machine, sequence, fresh); });
+}
+
+Result<StoredCheckpoint> Store::write(const std::string& machine, std::uint64_t sequence, const Files& to) const {
   if (Status s = check_machine_name(machine); !s.ok()) return s;
   auto files = chain(folder(machine), sequence);
   if (!files.ok()) return files.status();

@@ -38,8 +38,10 @@ class Store {
 
   struct Files {
     std::string memory, state, description, disk;  ///< paths to write; disk empty: not wanted
+    /// Memory goes into the file that is there: a QEMU that waits has it mapped. Else a new file takes its place: a machine may run in it.
+    bool in_place = false;
   };
-  /// Writes the state as of checkpoint `sequence` (0: the newest). Existing files are overwritten.
+  /// Writes the state as of checkpoint `sequence` (0: the newest). Files get their names when all is written.
   Result<StoredCheckpoint> restore(const std::string& machine, std::uint64_t sequence, const Files& to) const;
   /// Until at most `keep` are left.
   Status trim(const std::string& machine, std::size_t keep, bool durable);
@@ -48,8 +50,12 @@ class Store {
 
  private:
   friend class StoreTarget;
+  Result<StoredCheckpoint> write(const std::string& machine, std::uint64_t sequence, const Files& to) const;
   std::string directory_;
 };
+
+/// What `write` does, into files that get the names of `to` when it has gone well; or none does.
+Result<StoredCheckpoint> write_and_name(const Store::Files& to, const std::function<Result<StoredCheckpoint>(const Store::Files&)>& write);
 
 /// Letters, digits, - and _, at most 63.
 Status check_machine_name(const std::string& name);

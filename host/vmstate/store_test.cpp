@@ -1,9 +1,12 @@
 #include "vmstate/store.hpp"
 
 #include <gtest/gtest.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -101,6 +104,39 @@ TEST_F(StoreTest, AMergeThatWasCutShortLeavesTheNewerOnesWhole) {
   fs::rename(second, folder + "/000000000001.lvck");
   fs::rename(saved, second);
   for (std::uint64_t n = 2; n <= 5; ++n) expect_restored(n);
+}
+
+// Restored once more, while the machine of the first time runs in its memory.
+// Requirement: DWR-32 switch=memory-restored-in-place
+TEST_F(StoreTest, TheMemoryOfAMachineThatRunsIsNotWritten) {
+  StoreTarget t(store_directory(), {.keep = 4, .durable = false});
+  ASSERT_TRUE(checkpoint(t, 1).ok());
+  expect_restored(1);
+  const int fd = ::open((directory_ / "memory").c_str(), O_RDWR | O_CLOEXEC);
+  auto* memory = static_cast<char*>(::mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
+  ::close(fd);
+  ASSERT_NE(memory, MAP_FAILED);
+  memory[7] = 42;
+  expect_restored(1);
+  EXPECT_EQ(memory[7], 42);
+  ::munmap(memory, kPage);
+  for (const auto& entry : fs::directory_iterator(directory_.path())) EXPECT_NE(entry.path().extension(), ".new");
+}
+
+TEST_F(StoreTest, ALinkToTheMemoryStaysOneAndAQemuThatWaitsGetsItInItsFile) {
+  StoreTarget t(store_directory(), {.keep = 4, .durable = false});
+  ASSERT_TRUE(checkpoint(t, 1).ok());
+  const std::string to = directory_.path();
+  std::ofstream(to + "/elsewhere") << "old";
+  fs::create_symlink("elsewhere", to + "/memory");
+  expect_restored(1);
+  EXPECT_TRUE(fs::is_symlink(to + "/memory"));
+  EXPECT_EQ(fs::file_size(to + "/elsewhere"), kShape.memory_pages * kPage);
+  struct stat before {}, after {};
+  ASSERT_EQ(::stat((to + "/memory").c_str(), &before), 0);
+  ASSERT_TRUE(Store(store_directory()).restore("vm", 1, {to + "/memory", to + "/state", to + "/description", to + "/disk", true}).ok());
+  ASSERT_EQ(::stat((to + "/memory").c_str(), &after), 0);
+  EXPECT_EQ(before.st_ino, after.st_ino);
 }
 
 // Requirement: DWR-32 switch=page-checksums-unchecked
