@@ -386,9 +386,9 @@ std::string Attach::report() const {
 std::string Attach::report_disk(const Export& e) const {
   const VirtioBlk::Stats& n = e.disk->disk().stats();
   const client::Volume::Stats v = e.volume ? e.volume->stats() : client::Volume::Stats();
-  return fmt::format(R"({{"volume":"{}","nbd":"{}","connections":{},"reads":{},"writes":{},"read_bytes":{},"written_bytes":{},"errors":{},)"
+  return fmt::format(R"({{"volume":"{}","nbd":"{}","read_only":{},"connections":{},"reads":{},"writes":{},"read_bytes":{},"written_bytes":{},"errors":{},)"
                      R"("longest_pause_ms":{},"resent":{},"batches":{},"paused":{},"attached":{},"replayed":{}}})",
-                     json_text(e.volume_name), json_text(e.nbd), e.disk->connected() ? 1 : 0, n.reads, n.writes, n.read_bytes, n.written_bytes, n.errors,
+                     json_text(e.volume_name), json_text(e.nbd), e.read_only, e.disk->connected() ? 1 : 0, n.reads, n.writes, n.read_bytes, n.written_bytes, n.errors,
                      v.longest_pause / 1ms, v.resent, v.batches, e.volume && e.volume->paused(), e.volume != nullptr, n.replayed);
 }
 
