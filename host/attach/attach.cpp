@@ -312,20 +312,27 @@ Status Attach::resize_export(const std::string& name, std::uint64_t bytes) {
   return Status();
 }
 
+// A disk's tasks hold it, its session and its requests refer to it.
+bool Attach::Ended::in_use() const {
+  if (closed->disk) return closed->disk.use_count() > 1 || closed->disk->connected() || closed->disk->disk().in_flight() != 0;
+  return std::any_of(connections.begin(), connections.end(), [](const auto& c) { return !c.expired(); });
+}
+
 io::Task<Status> Attach::close_export(std::string name, bool detach) {
   auto guard = co_await changing_.lock();
   auto it = exports_.find(name);
   if (it == exports_.end()) co_return Status(Code::not_found, "volume '" + name + "' is not exported here");
+  std::erase_if(ended_, [](const Ended& x) { return !x.in_use(); });
   ExportPtr e = it->second;
   exports_.erase(it);
   if (e->disk) {
     co_await e->disk->close(kDiskCloseTime);
     if (e->volume) e->volume->close();
-    ended_.push_back(e);  // the answer to a take that is on its way finds it, and gives back; a guest's memory it no longer has
+    ended_.push_back({e, {}});  // the answer to a take that is on its way finds it, and gives back; a guest's memory it no longer has
     co_return Status();
   }
-  ended_.push_back(e);
   auto connections = connections_of(*e);
+  ended_.push_back({e, {connections.begin(), connections.end()}});
   leave_portal(e->nbd, e.get());
   e->volume->on_lost({});  // it is not lost, it is given back
   Status s;

@@ -210,6 +210,16 @@ TEST_F(AttachTest, WhatMovedWhileItWasCutOffIsWhereItBelongs) {
   EXPECT_EQ(image_->attachments.at(2).holder, 901u);
 }
 
+TEST_F(AttachTest, ExportsThatHaveEndedAreNotKept) {
+  for (int i = 0; i < 10; ++i) {
+    attach("v", "tcp:nbd-v:1");
+    EXPECT_TRUE(served("tcp:nbd-v:1"));
+    detach("v");
+    sim_.run_for(1s);
+  }
+  EXPECT_LE(daemon_[901]->attach.kept(), 1u);
+}
+
 // An export that cannot be opened yet is tried again until it can be.
 TEST_F(AttachTest, WhatCannotBeOpenedYetIsTriedAgain) {
   attach("v", "tcp:nbd-v:1");
