@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstring>
 #include <mutex>
 #include <string>
@@ -110,6 +111,7 @@ class FakeQemu {
     std::lock_guard lock(mutex_);
     refused_ = std::move(what);
   }
+  std::atomic<std::int64_t> late_ms{0};  // the next answer
   /// What it was asked, a line each.
   std::string asked() const {
     std::lock_guard lock(mutex_);
@@ -135,7 +137,12 @@ class FakeQemu {
       const ssize_t n = ::recv(fd, part, sizeof part, 0);
       if (n <= 0) return;
       heard.append(part, static_cast<std::size_t>(n));
-      for (std::size_t end; (end = heard.find('\n')) != std::string::npos; heard.erase(0, end + 1)) say(fd, answer(heard.substr(0, end)));
+      for (std::size_t end; (end = heard.find('\n')) != std::string::npos; heard.erase(0, end + 1)) {
+        const std::string line = heard.substr(0, end), said = answer(line);
+        std::this_thread::sleep_for(std::chrono::milliseconds(late_ms.exchange(0)));
+        const std::size_t id = line.find("\"id\":");
+        say(fd, "{" + (id == std::string::npos ? "" : line.substr(id, line.find_first_of(",}", id) - id) + ",") + said.substr(1));
+      }
     }
   }
   std::string answer(const std::string& line) {

@@ -93,7 +93,8 @@ Result<json::object> Qmp::next(Clock::time_point deadline) {
 }
 
 Result<json::value> Qmp::run(std::string_view command, json::object arguments, std::chrono::milliseconds limit) {
-  json::object request{{"execute", command}};
+  const std::int64_t id = ++last_id_;
+  json::object request{{"execute", command}, {"id", id}};
   if (!arguments.empty()) request["arguments"] = std::move(arguments);
   const std::string line = json::serialize(request) + "\n";
   for (std::size_t sent = 0; sent < line.size();) {
@@ -106,6 +107,7 @@ Result<json::value> Qmp::run(std::string_view command, json::object arguments, s
   while (true) {
     auto answer = next(deadline);
     if (!answer.ok()) return answer.status();
+    if (const json::value* whose = answer->if_contains("id"); whose && *whose != json::value(id)) continue;  // of one that was not waited for
     if (auto it = answer->find("return"); it != answer->end()) return it->value();
     if (auto it = answer->find("error"); it != answer->end()) {
       const json::value* text = it->value().is_object() ? it->value().as_object().if_contains("desc") : nullptr;
@@ -124,6 +126,7 @@ std::string_view word_of(const json::value& v) {
 Result<std::string> qemu_status(Qmp& qmp) {
   auto now = qmp.run("query-status");
   if (!now.ok()) return now.status();
+  if (word_of(*now).empty()) return Status(Code::corrupt, "QEMU doesn't say whether the machine runs");
   return std::string(word_of(*now));
 }
 

@@ -30,6 +30,7 @@ class Qmp {
   const std::string path_;
   const int fd_, pid_;
   std::string heard_;
+  std::int64_t last_id_ = 0;
 };
 
 /// What QEMU says of its machine: "running", "paused", "postmigrate", "inmigrate", ...

@@ -53,6 +53,18 @@ TEST_F(QmpTest, APauseIsNotedUntilItsEnd) {
   EXPECT_EQ(qemu.is(), "postmigrate");
 }
 
+// That would say of a machine that runs that it doesn't.
+TEST_F(QmpTest, AnAnswerThatComesLateIsNotTakenForTheNext) {
+  FakeQemu qemu(directory_ / "qmp.sock", "running");
+  auto qmp = open();
+  ASSERT_TRUE(qmp);
+  qemu.late_ms = 300;
+  EXPECT_EQ(qmp->run("stop", {}, std::chrono::milliseconds(50)).code(), Code::timed_out);
+  auto is = qemu_status(*qmp);
+  ASSERT_TRUE(is.ok()) << is.status().to_string();
+  EXPECT_EQ(*is, "paused");
+}
+
 TEST_F(QmpTest, AQemuThatHasEndedNeedsNoNote) {
   PauseNote n;
   n.process = ::getpid(), n.started = started(::getpid());
