@@ -329,20 +329,27 @@ Status Attach::resize_export(const std::string& name, std::uint64_t bytes) {
   return Status();
 }
 
+// A disk's tasks hold it, its session and its requests refer to it.
+bool Attach::Ended::in_use() const {
+  if (closed->disk) return closed->disk.use_count() > 1 || closed->disk->connected() || closed->disk->disk().in_flight() != 0;
+  return std::any_of(connections.begin(), connections.end(), [](const auto& c) { return !c.expired(); });
+}
+
 io::Task<Status> Attach::close_export(std::string name, bool detach) {
   auto guard = co_await changing_.lock();
   auto it = exports_.find(name);
   if (it == exports_.end()) co_return Status(Code::not_found, "volume '" + name + "' is not exported here");
+  std::erase_if(ended_, [](const Ended& x) { return !x.in_use(); });
   ExportPtr e = it->second;
   exports_.erase(it);
   if (e->disk) {
     co_await e->disk->close(kDiskCloseTime);
     if (e->volume) e->volume->close();
-    ended_.push_back(e);  // the answer to a take that is on its way finds it, and gives back; a guest's memory it no longer has
+    ended_.push_back({e, {}});  // the answer to a take that is on its way finds it, and gives back; a guest's memory it no longer has
     co_return Status();
   }
-  ended_.push_back(e);
   auto connections = connections_of(*e);
+  ended_.push_back({e, {connections.begin(), connections.end()}});
   leave_portal(e->nbd, e.get());
   e->volume->on_lost({});  // it is not lost, it is given back
   Status s;
@@ -403,9 +410,9 @@ std::string Attach::report() const {
 std::string Attach::report_disk(const Export& e) const {
   const VirtioBlk::Stats& n = e.disk->disk().stats();
   const client::Volume::Stats v = e.volume ? e.volume->stats() : client::Volume::Stats();
-  return fmt::format(R"({{"volume":"{}","nbd":"{}","connections":{},"reads":{},"writes":{},"read_bytes":{},"written_bytes":{},"errors":{},)"
+  return fmt::format(R"({{"volume":"{}","nbd":"{}","read_only":{},"connections":{},"reads":{},"writes":{},"read_bytes":{},"written_bytes":{},"errors":{},)"
                      R"("longest_pause_ms":{},"resent":{},"batches":{},"paused":{},"attached":{},"replayed":{}}})",
-                     json_text(e.volume_name), json_text(e.nbd), e.disk->connected() ? 1 : 0, n.reads, n.writes, n.read_bytes, n.written_bytes, n.errors,
+                     json_text(e.volume_name), json_text(e.nbd), e.read_only, e.disk->connected() ? 1 : 0, n.reads, n.writes, n.read_bytes, n.written_bytes, n.errors,
                      v.longest_pause / 1ms, v.resent, v.batches, e.volume && e.volume->paused(), e.volume != nullptr, n.replayed);
 }
 

@@ -35,6 +35,7 @@ class Attach {
   io::Task<void> drain();
   std::string unfinished() const;  ///< what drain() waits for
   std::string report() const;  ///< JSON object (docs/formats.md, "reports")
+  std::size_t kept() const { return ended_.size(); }  ///< exports that have been closed, at most some of which are still used
 
  private:
   struct Export {
@@ -44,6 +45,12 @@ class Attach {
     std::shared_ptr<VhostDisk> disk;    // null: over NBD
     bool read_only = false;
     std::uint64_t taken = 0;  // how often, of a disk's volume
+  };
+  // Closed, and kept while a connection or the disk's last requests may still use it.
+  struct Ended {
+    std::shared_ptr<Export> closed;
+    std::vector<std::weak_ptr<NbdConnection>> connections;
+    bool in_use() const;
   };
   // An address while it has exports.
   struct Portal {
@@ -84,7 +91,7 @@ class Attach {
   std::unique_ptr<wire::ControlLink> control_;
   std::map<std::string, ExportPtr> exports_;
   std::map<std::string, PortalPtr> portals_;  // by address, as it was given
-  std::vector<ExportPtr> ended_;  // their connections may still run
+  std::vector<Ended> ended_;
   io::Mutex changing_;
   bool draining_ = false;
   std::uint64_t registrations_ = 0;

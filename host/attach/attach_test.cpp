@@ -9,6 +9,7 @@
 #include "base/logging.hpp"
 #include "control/api.hpp"
 #include "control/control.hpp"
+#include "io/testing.hpp"
 #include "sim/cluster/simulation.hpp"
 
 namespace luge::attach {
@@ -20,16 +21,16 @@ constexpr std::uint64_t kUnit = 42;
 constexpr const char* kControl = "tcp:control:1";
 
 struct ControlNode {
-  ControlNode(io::World& w, std::shared_ptr<control::Image> image)
-      : control(w, options(), std::make_unique<control::MemoryStore>(std::move(image))), api(control) {
+  ControlNode(io::World& w, std::shared_ptr<control::Image> image, const std::string& listen = kControl)
+      : control(w, options(listen), std::make_unique<control::MemoryStore>(std::move(image))), api(control) {
     w.spawn("start", [](control::Control& c) -> io::Task<void> {
       Status s = co_await c.start();
       LUGE_CHECK(s.ok());
     }(control));
   }
-  static control::Options options() {
+  static control::Options options(const std::string& listen) {
     control::Options o;
-    o.listen = kControl;
+    o.listen = listen;
     return o;
   }
   control::Control control;
@@ -209,6 +210,16 @@ TEST_F(AttachTest, WhatMovedWhileItWasCutOffIsWhereItBelongs) {
   EXPECT_EQ(image_->attachments.at(2).holder, 901u);
 }
 
+TEST_F(AttachTest, ExportsThatHaveEndedAreNotKept) {
+  for (int i = 0; i < 10; ++i) {
+    attach("v", "tcp:nbd-v:1");
+    EXPECT_TRUE(served("tcp:nbd-v:1"));
+    detach("v");
+    sim_.run_for(1s);
+  }
+  EXPECT_LE(daemon_[901]->attach.kept(), 1u);
+}
+
 // An export that cannot be opened yet is tried again until it can be.
 TEST_F(AttachTest, WhatCannotBeOpenedYetIsTriedAgain) {
   attach("v", "tcp:nbd-v:1");
@@ -233,6 +244,33 @@ TEST_F(AttachTest, LearnsItsUnitOnceAndForAll) {
   sim_.run_for(2s);
   EXPECT_EQ(failed_[904].code(), Code::wrong_unit);
   EXPECT_FALSE(remembered_.contains(904));
+}
+
+// A guest's disk, between real sockets: luge control rebuild takes exports up from what the daemons report.
+TEST(AttachDisk, TheReportSaysThatAGuestsDiskIsReadOnly) {
+  io::testing::TemporaryDirectory directory;
+  auto image = control::MemoryStore::make_image(kUnit);
+  image->volumes[1] = {1, "v", 1 << 20, 1 << 20, {4, 2}, 2, false};
+  image->attachments[1] = {1, 0, 0};
+  const std::string address = "unix:" + (directory / "control.sock");
+  io::RealWorld world(io::RealWorld::Options{.io_uring = false});
+  ControlNode control(world, image, address);
+  Options o;
+  o.id = 901, o.name = "attach-1", o.control = address, o.unit = kUnit;
+  o.remember_unit = [](std::uint64_t) { return Status(); };
+  AttachNode node(world, o);
+  std::string report;
+  auto body = [&]() -> io::Task<int> {
+    for (int i = 0; i < 500 && control.control.registry().alive("attach").empty(); ++i) co_await world.sleep(10ms);
+    const std::string wish = R"({"nbd":"vhost-user:)" + (directory / "disk.sock") + R"(","node":"attach-1","read_only":true})";
+    control::Answer a = co_await control.api.handle("POST", "/v1/volumes/v/attach", wish);
+    EXPECT_EQ(a.status, 200u) << boost::json::serialize(a.body);
+    report = node.attach.report();
+    co_await node.attach.drain();
+    co_return 0;
+  };
+  EXPECT_EQ(io::run_main(world, body()), 0);
+  EXPECT_NE(report.find(R"("read_only":true)"), std::string::npos) << report;
 }
 
 }  // namespace

@@ -87,6 +87,14 @@ class VhostDiskTest : public ::testing::Test {
       });
       while (!ended) {
         if (resize_to.load() != 0) served->resize(resize_to.exchange(0));
+        memory->late = late;
+        if (lose.exchange(false)) {
+          memory->fail = Status(Code::closed_session, "attached elsewhere");
+          memory->answer_all();
+          served->lost();
+          memory->fail = Status(), late = memory->late = false;
+        }
+        waiting = memory->waiting();
         co_await world.sleep(1ms);
       }
       thread.join();
@@ -127,6 +135,8 @@ class VhostDiskTest : public ::testing::Test {
     return what();
   }
   std::atomic<std::uint64_t> resize_to{0};
+  std::atomic<bool> late{false}, lose{false};  // the volume's answers; the volume
+  std::atomic<std::size_t> waiting{0};
   std::atomic<int> taken{0}, given{0};
   std::atomic<bool> away{false};  // the control plane, when the volume is given back
 };
@@ -210,6 +220,31 @@ TEST_F(VhostDiskTest, TheVolumeStaysWhileAManagerHasTheGuestStopped) {
 }
 
 // As long as the disk has it mapped, the memory of a guest that has ended isn't the host's again.
+// Requirement: DWR-26 switch=abandoned-requests-forgotten
+TEST_F(VhostDiskTest, WhatWasInFlightWhenTheVolumeWasLostIsDoneWhenItIsTakenAgain) {
+  run([&] {
+    Driver d;
+    FrontEnd f(FrontEnd::connect(path));
+    ASSERT_TRUE(f.start(d, kFeatures));
+    one(f, d, 1, 8);
+    late = true;
+    std::this_thread::sleep_for(20ms);
+    d.submit(0, 8, {{Driver::kData, 4096}}, true);
+    f.notify();
+    ASSERT_TRUE(comes_true([&] { return waiting == 1; }));
+    lose = true;
+    ASSERT_TRUE(comes_true([&] { return taken == 2; }));
+    std::size_t n = 0;
+    for (int i = 0; i < 5 && n == 0; ++i) f.wait(1000), n = d.ended().size();
+    EXPECT_EQ(n, 1u);
+    Vmc vmc(path + card::kRecorderSuffix);
+    EXPECT_EQ(vmc.ask(RecorderVerb::quiesce).code, 0u);
+    EXPECT_EQ(stop(f), d.seen) << "the guest goes on behind a request that nobody has done";
+    vmc.ask(RecorderVerb::resume);
+    ++given;  // the one that was lost
+  });
+}
+
 TEST_F(VhostDiskTest, TheMemoryOfAGuestThatHasGoneIsNotKept) {
   run([&] {
     Vmc vmc(path + card::kRecorderSuffix);

@@ -431,6 +431,62 @@ TEST_F(VhostTest, AVolumeThatGoesAwayLeavesRequestsInFlight) {
   EXPECT_EQ(area->recover(0, 0), (std::vector<std::uint16_t>{driver.owned.begin()->first}));
 }
 
+// The same process takes it again, while the rings run: a guest waited for these for ever.
+// Requirement: DWR-26 switch=abandoned-requests-forgotten
+TEST_F(VhostTest, WhatALostVolumeHasNotDoneIsDoneWhenItIsTakenAgain) {
+  area = *Inflight::create(1, driver.entries);
+  device->set_inflight(area);
+  start();
+  disk.late = true;
+  disk.fail = Status(Code::closed_session, "taken over");
+  for (int i = 0; i < 5; ++i) driver.submit(kIn, 8, {{Driver::kData, 4096}}, true);
+  device->kick(0);
+  disk.answer_all();
+  settle();
+  driver.submit(kIn, 8, {{Driver::kData, 4096}}, true);
+  device->kick(0);
+  settle();
+  EXPECT_EQ(disk.waiting(), 0u) << "a volume that has gone is asked again and again";
+  device->set_target(nullptr);
+  disk.fail = Status(), disk.late = false;
+  device->set_target(&disk);
+  settle();
+  EXPECT_EQ(driver.ended().size(), 6u);
+  EXPECT_TRUE(area->recover(0, 6).empty());
+}
+
+// An answer of the one before, when there is another already.
+TEST_F(VhostTest, WhatALostVolumeAnswersLateIsDoneByTheNext) {
+  start();
+  disk.late = true;
+  disk.fail = Status(Code::closed_session, "taken over");
+  driver.submit(kIn, 8, {{Driver::kData, 4096}}, true);
+  device->kick(0);
+  MemoryDisk next(world(), kDisk);
+  device->set_target(&next);
+  disk.answer_all();
+  settle();
+  EXPECT_EQ(driver.ended().size(), 1u);
+}
+
+TEST_F(ReplayTest, AQuietDiskHasDoneWhatALostVolumeHasNot) {
+  start();
+  disk.late = true;
+  disk.fail = Status(Code::closed_session, "taken over");
+  driver.submit(kIn, 8, {{Driver::kData, 4096}}, true);
+  device->kick(0);
+  device->set_target(nullptr);
+  disk.answer_all();
+  settle();
+  be_quiet();
+  EXPECT_FALSE(ended) << "the stop after it would give an index behind the request";
+  disk.fail = Status(), disk.late = false;
+  device->set_target(&disk);
+  sleep(200ms);
+  EXPECT_TRUE(ended && whole);
+  EXPECT_EQ(driver.ended().size(), 1u);
+}
+
 // ---- hostile guests ----
 
 TEST_F(VhostTest, RingsThatCannotBeAreRefused) {

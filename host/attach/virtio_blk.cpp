@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/logging.hpp"
+#include "switches/switches.hpp"
 
 namespace luge::attach {
 namespace {
@@ -40,7 +41,7 @@ struct VirtioBlk::Request {
   Header header{};
   std::uint64_t readable = 0, writable = 0, cost = 0;
   std::uint32_t written = 0, left = 0;
-  std::uint64_t status_address = 0;
+  std::uint64_t status_address = 0, target = 0;  // target: its number
   bool failed = false, abandoned = false, read_error = false;
   std::vector<Buffer> data;  // kept while they are written
   std::byte id[kIdBytes] = {};
@@ -127,7 +128,7 @@ bool VirtioBlk::any_started() const {
 void VirtioBlk::kick(std::size_t index) { process(queues_[index]); }
 
 void VirtioBlk::set_target(client::BlockTarget* target) {
-  target_ = target;
+  target_ = target, ++target_number_;
   for (Queue& q : queues_) process(q);
 }
 
@@ -254,7 +255,7 @@ bool VirtioBlk::take(Queue& q, std::uint16_t head) {
   }
   q.taken[head] = true;
   ++q.in_flight, ++in_flight_;
-  r->cost = kRequestCost + std::max(r->readable, r->writable);
+  r->cost = kRequestCost + std::max(r->readable, r->writable), r->target = target_number_;
   outstanding_ += r->cost;
   begin(*r);
   return true;
@@ -399,7 +400,7 @@ void VirtioBlk::identify(Request& r) {
 
 // ---- ending requests ----
 
-// What fails because the volume goes away has not failed: it stays in flight for whoever serves the guest next.
+// What fails because the volume goes away has not failed: it is to be done again, here or by whoever serves the guest next.
 void VirtioBlk::finished(const Status& s, Request& r) {
   bool away = s.code() == Code::unavailable || s.code() == Code::closed_session;
   r.abandoned = r.abandoned || away;
@@ -411,11 +412,24 @@ void VirtioBlk::finished(const Status& s, Request& r) {
     --r.left;
     return;
   }
-  if (!r.abandoned) return finish(r, r.failed ? kIoError : kOk);
-  --r.queue->in_flight, --in_flight_;
+  if (r.abandoned) return do_again(r);
+  finish(r, r.failed ? kIoError : kOk);
+}
+
+// By the next target; at once where there is another already. This one would give the same answer again and again.
+void VirtioBlk::do_again(Request& r) {
+  Queue& q = *r.queue;
+  --q.in_flight, --in_flight_;
   outstanding_ -= r.cost;
+  if (!luge::broken(Switch::abandoned_requests_forgotten)) {
+    q.taken[r.head] = false;
+    q.replay.push_back(r.head);
+    away_ = std::max(away_, r.target);
+    ++stats_.replayed;
+  }
   free_.push_back(&r);
   changed_.notify_all();
+  process(q);
 }
 
 void VirtioBlk::finish(Request& r, std::uint8_t status) {

@@ -7,6 +7,7 @@
 //   (beyond the end, unaligned, of an unknown type) fails with its status byte.
 // - Requests in flight are marked in the inflight area (if there is one) from before they are begun until after the used index that ends
 //   them is in memory: another process can take over at any moment, and does them again.
+// - What ended because the volume was lost is in flight still: the next target does it, and no drain is done before.
 // - At most kOutstanding bytes are in flight; beyond that no descriptor is taken.
 // - A ring whose queue was stopped (drain) touches guest memory no more.
 // Threads: one World. Ownership: target and memory outlive the requests: drain() first.
@@ -112,7 +113,7 @@ class VirtioBlk {
     std::vector<std::uint16_t> ended;                      // heads that the guest has not been told of
     std::vector<UsedElement> elements;                     // what it is to be told of each
     const Publication* telling = nullptr;                  // on its way through the DMA path: the guest may see it before published()
-    std::vector<std::uint16_t> replay;                     // heads of before, in their order
+    std::vector<std::uint16_t> replay;                     // heads of before, in their order, and those that a lost volume has not done
     std::function<void()> interrupt;
     // VIRTIO_F_EVENT_IDX: the index at which the guest is to kick, as it was written last.
     bool arming = false, armed = false, submitting = false;
@@ -122,7 +123,7 @@ class VirtioBlk {
   void process(Queue& q);
   static bool being_told(const Queue& q, std::uint16_t head);
   bool arm(Queue& q);
-  bool may_replay(const Queue& q) const { return target_ != nullptr && (q.enabled || q.stopping) && held_ == finishing_; }
+  bool may_replay(const Queue& q) const { return target_ != nullptr && away_ != target_number_ && (q.enabled || q.stopping) && held_ == finishing_; }
   bool stuck(const Queue& q) const { return idle(q) && !may_replay(q); }
   bool done(const Queue& q) const { return idle(q) && (q.replay.empty() || !broken_.ok()); }
   bool idle(const Queue& q) const { return q.in_flight == 0 && !q.publishing && q.ended.empty() && !q.arming; }
@@ -137,6 +138,7 @@ class VirtioBlk {
   void identify(Request& r);
   void finish(Request& r, std::uint8_t status);
   void finished(const Status& s, Request& r);
+  void do_again(Request& r);
   void scatter(Request& r, Bytes bytes, std::size_t& segment, std::uint32_t& inside);
   void publish_later(Queue& q);
   void publish(Queue& q);
@@ -147,6 +149,7 @@ class VirtioBlk {
   std::shared_ptr<card::DmaPath> dma_;
   std::string name_;
   client::BlockTarget* target_ = nullptr;
+  std::uint64_t target_number_ = 1, away_ = 0;  // counts set_target(); the last one that answered that it has gone
   std::uint64_t bytes_ = 0, features_ = 0;
   bool read_only_ = false;
   unsigned held_ = 0, finishing_ = 0;  // finishing_: of those who hold it, who wait for replays

@@ -27,6 +27,7 @@ std::string_view switch_name(Switch s) {
       "overflow-ignored", "processor-writes-ignored", "copied-at-scheduling", "bits-cleared-after-copy", "record-outside-ignored",
       "recording-after-first-pass", "one-pass-only", "final-drain-left-out", "recording-left-on", "device-never-slowed", "other-function-recorded",
       "page-checksums-unchecked", "written-blocks-ignored", "checkpoint-half-kept", "store-space-reused-early",
+      "abandoned-requests-forgotten", "taken-pages-forgotten", "paused-machine-let-run", "memory-restored-in-place", "senders-share-a-part",
       "flip-before-verify", "attempts-not-counted", "torn-image-booted", "image-signature-unchecked", "revoked-key-taken", "image-target-unchecked", "image-digests-unchecked",
       "failed-card-ready", "ring-owner-ignored", "card-fence-ignored", "card-fence-forgotten", "card-fault-forgotten", "card-waits-long"};
   return names[static_cast<std::size_t>(s)];

@@ -159,6 +159,11 @@ enum class Switch {
   written_blocks_ignored,    // of a disk that belongs to the checkpoint
   checkpoint_half_kept,      // DWR-32: one that was not committed counts
   store_space_reused_early,  // of a store on a volume: what the newest directory names is written over before there is another
+  abandoned_requests_forgotten,  // DWR-26: what a volume that was lost has not done
+  taken_pages_forgotten,     // DWR-23: those of the device, where the processor's can't be taken
+  paused_machine_let_run,    // DWR-01: one that stood still before a checkpoint runs after it
+  memory_restored_in_place,  // DWR-32: in the file that a machine may run in
+  senders_share_a_part,      // DWR-32: two connections that send one checkpoint write one file
   // Flashing and firmware (CF)
   flip_before_verify,         // a slot boots before it was verified
   attempts_not_counted,       // an image that never passes its self-test starts for ever

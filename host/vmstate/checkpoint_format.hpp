@@ -82,6 +82,7 @@ enum class Transfer : std::uint16_t {
   abandon = 4,
   answer = 5,  ///< u16 code, u16 0, u32 0, u64 number, text
   newest = 6,  ///< name of the machine; answered with the number
+  working = 7, ///< of the receiver, now and then while it commits: the answer is still to come. No bytes
 };
 
 struct TransferHeader {

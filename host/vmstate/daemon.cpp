@@ -1,12 +1,14 @@
 #include "vmstate/daemon.hpp"
 
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 
 #include "base/logging.hpp"
 #include "vmstate/live_target.hpp"
@@ -28,6 +30,44 @@ std::string text(const json::object& o, std::string_view key) {
 json::object checkpoint_json(const StoredCheckpoint& c) {
   return {{"checkpoint", c.sequence}, {"parent", c.parent}, {"pages", c.entries}, {"bytes", c.bytes}, {"created_ns", c.created_ns},
           {"memory_bytes", c.shape.memory_pages * kPage}, {"disk_bytes", c.shape.disk_pages * kPage}};
+}
+
+// Whether a QEMU waits in this directory for its state. conflict: one does that may run in the memory that is there.
+Result<bool> waits_in(const std::string& directory) {
+  const std::string path = directory + "/qmp.sock";
+  auto qmp = Qmp::open(path, std::chrono::milliseconds(0));
+  if (qmp.code() == Code::not_found) return false;
+  auto is = qmp.ok() ? qemu_status(**qmp) : Result<std::string>(qmp.status());
+  if (is.ok() && *is == "inmigrate") return true;
+  return Status(Code::conflict, "the QEMU at " + path + " may run in " + directory + "/memory: " + (is.ok() ? "it is '" + *is + "'" : is.status().text()) + "; end it first, or restore elsewhere with --to");
+}
+
+// False: it has been given another file since that QEMU was started. Where that can't be seen it is taken on trust.
+bool has_mapped(int process, const std::string& path) {
+  struct stat st {};
+  std::ifstream maps("/proc/" + std::to_string(process) + "/maps");
+  if (!maps || ::stat(path.c_str(), &st) != 0) return true;
+  bool any = false;
+  for (std::string line; std::getline(maps, line);) {
+    unsigned long long inode;
+    if (std::sscanf(line.c_str(), "%*s %*s %*s %*s %llu", &inode) != 1) continue;
+    any = true;
+    if (inode == st.st_ino) return true;  // not the device: some file systems show another there
+  }
+  return !any;
+}
+
+Result<json::object> run_restored(const std::string& name, const std::string& directory, const std::string& path) {
+  auto qmp = Qmp::open(path);
+  if (!qmp.ok()) return qmp.status();
+  std::ifstream file(directory + "/state", std::ios::binary);
+  if (!file) return Status(Code::not_found, directory + "/state: restore the checkpoint first, without --qmp");
+  if (!has_mapped((*qmp)->pid(), directory + "/memory"))
+    return Status(Code::conflict, "the QEMU at " + path + " doesn't have " + directory + "/memory, or had it before the checkpoint was restored: start it anew");
+  const std::string state{std::istreambuf_iterator<char>(file), {}};
+  if (Status s = QemuMachine::load(**qmp, state, directory); !s.ok()) return s;
+  if (auto r = (*qmp)->run("cont"); !r.ok()) return r.status();
+  return json::object{{"machine", name}, {"state", "running"}};
 }
 
 Result<StoredCheckpoint> restore_from_volume(const std::string& address, const std::string& machine, std::uint64_t number, const Store::Files& files) {
@@ -68,6 +108,8 @@ Daemon::~Daemon() {
 
 io::Task<Status> Daemon::start() {
   std::string ignored;
+  for (PauseNote& n : PauseNotes(directory_).all()) left_.emplace(n.machine, n);
+  if (!left_.empty()) threads_.emplace_back([this] { settle_all(); });
   const std::string socket = settings_.text("socket").empty() ? directory_ + "/control.sock" : settings_.text("socket");
   if (Status s = listen("unix:" + socket, [this](int fd) { serve_people(fd); }, ignored); !s.ok()) co_return s;
   if (!settings_.text("listen").empty())
@@ -130,6 +172,76 @@ void Daemon::serve_host(int fd) {
     return std::unique_ptr<Target>(new StoreTarget(directory_ + "/store", {settings_.number("keep"), settings_.flag("durable")}));
   });
   if (!s.ok()) logging::warn("a connection of another host ends: {}", s.to_string());
+}
+
+// ---- what was left paused ----
+
+// QEMU's monitor may have another client for a while.
+void Daemon::settle_all() {
+  while (true) {
+    std::map<std::string, PauseNote> left;
+    {
+      std::lock_guard lock(mutex_);
+      if (ending_) return;
+      left = left_;
+    }
+    bool again = false;
+    for (auto& [name, note] : left) again = settle_of(name, note.qmp).code() == Code::unavailable || again;
+    if (!again) return;
+    std::this_thread::sleep_for(std::chrono::milliseconds(500));
+  }
+}
+
+// ok: nothing is left of it. conflict: a person decides.
+Status Daemon::settle(const PauseNote& note) {
+  Status s;
+  if (note.lives()) s = note.kind == PauseNote::Kind::handing_over ? undecided(note.machine) : let_run(note);
+  if (!s.ok()) return s;
+  PauseNotes(directory_).remove(note.machine);
+  std::lock_guard lock(mutex_);
+  left_.erase(note.machine);
+  return Status();
+}
+
+// Before anything is done with a machine: of that name, or of that QEMU.
+Status Daemon::settle_of(const std::string& machine, const std::string& qmp) {
+  std::lock_guard one(settling_);
+  std::map<std::string, PauseNote> left;
+  {
+    std::lock_guard lock(mutex_);
+    left = left_;
+  }
+  for (auto& [name, note] : left)
+    if (name == machine || note.qmp == qmp)
+      if (Status s = settle(note); !s.ok()) return s;
+  return Status();
+}
+
+Result<std::unique_ptr<Qmp>> Daemon::monitor_of(const PauseNote& note) const {
+  auto qmp = Qmp::open(note.qmp, std::chrono::milliseconds(0));
+  if (!qmp.ok()) return Status(Code::unavailable, note.machine + " was left paused, and its monitor doesn't answer: " + qmp.status().text());
+  if (note.process > 0 && (*qmp)->pid() != note.process)
+    return Status(Code::unavailable, note.machine + " was left paused in process " + std::to_string(note.process) + ", and " + note.qmp + " is another's: let it run, or end it");
+  return qmp;
+}
+
+// Only what stands still because we had it stand still.
+Status Daemon::let_run(const PauseNote& note) {
+  auto qmp = monitor_of(note);
+  if (!qmp.ok()) return qmp.status();
+  auto is = qemu_status(**qmp);
+  if (!is.ok()) return Status(Code::unavailable, is.status().text());
+  if (*is == "finish-migrate" || *is == "save-vm") return Status(Code::unavailable, note.machine + " is still being saved");
+  if (*is != "paused" && *is != "postmigrate") return Status();
+  if (auto r = (*qmp)->run("cont"); !r.ok()) return Status(Code::unavailable, r.status().text());
+  logging::warn("{} was left paused by a luge-vmstated that has ended: it goes on", note.machine);
+  QemuMachine::memory_belongs(**qmp);
+  return Status();
+}
+
+Result<std::unique_ptr<Protection>> Daemon::open(ProtectionOptions options) {
+  if (Status s = settle_of(options.machine, options.qmp); !s.ok()) return s;
+  return Protection::open(std::move(options), directory_);
 }
 
 // Two migrations into one machine's memory would both write it.
@@ -197,7 +309,7 @@ Result<json::object> Daemon::protect(const json::object& request) {
   if (!options.ok()) return options.status();
   const std::string name = options->machine;
   if (find(name).ok()) return Status(Code::exists, name + " is protected already");
-  auto opened = Protection::open(std::move(*options), directory_);
+  auto opened = open(std::move(*options));
   if (!opened.ok()) return opened.status();
   std::shared_ptr<Protection> p = std::move(*opened);
   {
@@ -216,7 +328,7 @@ Result<json::object> Daemon::checkpoint(const json::object& request) {
   if (text(request, "qmp").empty()) return find(text(request, "machine")).status();
   auto options = parse_protection(request);
   if (!options.ok()) return options.status();
-  auto p = Protection::open(std::move(*options), directory_);
+  auto p = open(std::move(*options));
   if (!p.ok()) return p.status();
   auto r = (*p)->checkpoint(stay_paused);
   Status off = (*p)->stop();
@@ -239,7 +351,7 @@ Result<json::object> Daemon::migrate(const json::object& request) {
   auto options = parse_protection(request);
   if (!options.ok()) return options.status();
   options->target.clear();
-  auto opened = Protection::open(std::move(*options), directory_);
+  auto opened = open(std::move(*options));
   if (!opened.ok()) return opened.status();
   std::shared_ptr<Protection> p = std::move(*opened);
   {
@@ -258,7 +370,7 @@ Result<json::object> Daemon::migrate(const json::object& request) {
 Result<json::object> Daemon::release(const json::object& request) {
   const std::string name = text(request, "machine");
   auto p = find(name);
-  if (!p.ok()) return p.status();
+  if (!p.ok()) return release_left(name, p.status());
   Status off = (*p)->release();
   if ((*p)->waits_for_a_person()) return off;
   // What its disks didn't answer ends with the connections to them; kept here, the machine could neither be released nor protected anew.
@@ -268,13 +380,32 @@ Result<json::object> Daemon::release(const json::object& request) {
   return json::object{{"machine", name}, {"state", "released"}};
 }
 
-Result<json::object> Daemon::status() const {
-  std::map<std::string, std::shared_ptr<Protection>> machines;
+// A person says that it doesn't run on the other host.
+Result<json::object> Daemon::release_left(const std::string& name, const Status& unknown) {
+  std::lock_guard one(settling_);
+  std::optional<PauseNote> note;
   {
     std::lock_guard lock(mutex_);
-    machines = machines_;
+    if (auto it = left_.find(name); it != left_.end()) note = it->second;
+  }
+  if (!note) return unknown;
+  note->kind = PauseNote::Kind::goes_on;
+  if (Status s = settle(*note); !s.ok()) return s;
+  return json::object{{"machine", name}, {"state", "released"}};
+}
+
+Result<json::object> Daemon::status() const {
+  std::map<std::string, std::shared_ptr<Protection>> machines;
+  std::map<std::string, PauseNote> left;
+  {
+    std::lock_guard lock(mutex_);
+    machines = machines_, left = left_;
   }
   json::array here, kept;
+  for (auto& [name, note] : left) {
+    const bool goes_on = note.kind == PauseNote::Kind::goes_on;
+    here.push_back(json::object{{"machine", name}, {"state", goes_on ? "paused" : "unknown"}, {"error", goes_on ? "it goes on when its monitor answers" : undecided(name).text()}});
+  }
   for (auto& [name, p] : machines) here.push_back(p->status());
   const Store store(directory_ + "/store");
   auto names = store.machines();
@@ -296,24 +427,16 @@ Result<json::object> Daemon::status() const {
 Result<json::object> Daemon::restore(const json::object& request) {
   const std::string name = text(request, "machine"), to = text(request, "to").empty() ? live_directory(name) : text(request, "to"), qmp_path = text(request, "qmp");
   if (Status s = check_machine_name(name); !s.ok()) return s;
-  if (!qmp_path.empty()) {
-    auto qmp = Qmp::open(qmp_path);
-    if (!qmp.ok()) return qmp.status();
-    std::ifstream file(to + "/state", std::ios::binary);
-    if (!file) return Status(Code::not_found, to + "/state: restore the checkpoint first, without --qmp");
-    const std::string state{std::istreambuf_iterator<char>(file), {}};
-    if (Status s = QemuMachine::prepare_to_load(**qmp); !s.ok()) return s;
-    if (Status s = QemuMachine::load(**qmp, state, to); !s.ok()) return s;
-    if (auto r = (*qmp)->run("cont"); !r.ok()) return r.status();
-    return json::object{{"machine", name}, {"state", "running"}};
-  }
+  if (!qmp_path.empty()) return run_restored(name, to, qmp_path);
   std::error_code e;
   std::filesystem::create_directories(to, e);
   if (e) return Status(Code::io_error, to + ": " + e.message());
   const std::string from = text(request, "from").empty() ? directory_ + "/store" : text(request, "from");
   const json::value* n = request.if_contains("checkpoint");
   const std::uint64_t number = n && n->is_number() ? n->to_number<std::uint64_t>() : 0;
-  const Store::Files files{to + "/memory", to + "/state", to + "/description.json", to + "/disk"};
+  auto waits = waits_in(to);
+  if (!waits.ok()) return waits.status();
+  const Store::Files files{to + "/memory", to + "/state", to + "/description.json", to + "/disk", *waits};
   auto r = is_nbd(from) ? restore_from_volume(from, name, number, files) : Store(from).restore(name, number, files);
   if (!r.ok()) return r.status();
   json::object o = checkpoint_json(*r);

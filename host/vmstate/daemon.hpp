@@ -1,7 +1,9 @@
 // luge-vmstated: protects machines of this host, and keeps or runs the state of machines of others.
 //
 // People and `luge vm` speak to it over a unix socket: a line of JSON each way. Other luge-vmstated send their checkpoints to `listen`.
-// Threads: one for each socket that listens, one a connection, one a machine with periodic checkpoints. start() and drain() from the World.
+// If it is killed within a pause, the next one lets the machine run; one that was being handed over it holds, for a person to decide.
+// Threads: one for each socket that listens, one a connection, one a machine with periodic checkpoints, one at the start for what was left
+// paused. start() and drain() from the World.
 #pragma once
 
 #include <boost/json.hpp>
@@ -47,9 +49,17 @@ class Daemon {
   Result<boost::json::object> checkpoint(const boost::json::object& request);
   Result<boost::json::object> migrate(const boost::json::object& request);
   Result<boost::json::object> release(const boost::json::object& request);
+  Result<boost::json::object> release_left(const std::string& name, const Status& unknown);
   Result<boost::json::object> status() const;
   Result<boost::json::object> restore(const boost::json::object& request);
   Result<std::shared_ptr<Protection>> find(const std::string& machine) const;
+  // What a luge-vmstated that was killed here has left paused.
+  void settle_all();
+  Status settle(const PauseNote& note);
+  Status settle_of(const std::string& machine, const std::string& qmp);
+  Result<std::unique_ptr<Qmp>> monitor_of(const PauseNote& note) const;
+  Status let_run(const PauseNote& note);
+  Result<std::unique_ptr<Protection>> open(ProtectionOptions options);
   std::string live_directory(const std::string& machine) const { return directory_ + "/live/" + machine; }
 
   const Settings& settings_;
@@ -58,6 +68,8 @@ class Daemon {
   mutable std::mutex mutex_;
   std::map<std::string, std::shared_ptr<Protection>> machines_;
   std::set<std::string> arriving_;  // by migration
+  std::map<std::string, PauseNote> left_;  // paused by the one before, and neither let run nor ended yet
+  std::mutex settling_;
   std::list<Connection> connections_;
   std::vector<int> listeners_;
   std::vector<std::thread> threads_;

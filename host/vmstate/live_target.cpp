@@ -57,14 +57,12 @@ Status LiveTarget::meet_qemu(std::chrono::milliseconds patience) {
   Status s = qmp.status();
   std::string is;
   if (s.ok()) {
-    auto now = (*qmp)->run("query-status");
+    auto now = qemu_status(**qmp);
     s = now.status();
-    const boost::json::value* v = now.ok() && now->is_object() ? now->as_object().if_contains("status") : nullptr;
-    if (v && v->is_string()) is = v->as_string();
+    if (now.ok()) is = *now;
   }
   if (!s.ok() || is != "inmigrate")
     return Status(Code::conflict, "the QEMU at " + directory_ + "/qmp.sock doesn't wait for a migration: " + (s.ok() ? "it is '" + is + "'" : s.text()) + "; start one with -incoming defer");
-  if (s = QemuMachine::prepare_to_load(**qmp); !s.ok()) return s;
   qmp_ = std::move(*qmp);
   return Status();
 }

@@ -2,64 +2,16 @@
 #include "vmstate/live_target.hpp"
 
 #include <gtest/gtest.h>
-#include <poll.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 
-#include <atomic>
-#include <cstring>
 #include <fstream>
-#include <thread>
 
 #include "io/testing.hpp"
+#include "vmstate/machine_testing.hpp"
 
 namespace luge::vmstate {
 namespace {
 
-// QEMU's side of a monitor: greets, and says that the machine is as `is`. One at a time, like QEMU's.
-class FakeQemu {
- public:
-  FakeQemu(const std::string& path, std::string is) : is_(std::move(is)), listener_(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
-    sockaddr_un a{};
-    a.sun_family = AF_UNIX;
-    std::memcpy(a.sun_path, path.data(), path.size());
-    EXPECT_EQ(::bind(listener_, reinterpret_cast<sockaddr*>(&a), sizeof a), 0);
-    EXPECT_EQ(::listen(listener_, 4), 0);
-    thread_ = std::thread([this] { serve(); });
-  }
-  ~FakeQemu() {
-    ending_ = true;
-    thread_.join();
-    ::close(listener_);
-  }
-
- private:
-  void serve() {
-    while (!ending_) {
-      pollfd p{listener_, POLLIN, 0};
-      if (::poll(&p, 1, 10) != 1) continue;
-      const int fd = ::accept(listener_, nullptr, nullptr);
-      if (!is_.empty()) talk(fd);
-      ::close(fd);
-    }
-  }
-  void talk(int fd) {
-    say(fd, R"({"QMP":{}})");
-    for (char part[4096]; !ending_;) {
-      pollfd p{fd, POLLIN, 0};
-      if (::poll(&p, 1, 10) != 1) continue;
-      const ssize_t n = ::recv(fd, part, sizeof part, 0);
-      if (n <= 0) return;
-      const bool asked = std::string_view(part, static_cast<std::size_t>(n)).find("query-status") != std::string_view::npos;
-      say(fd, asked ? R"({"return":{"status":")" + is_ + R"("}})" : R"({"return":{}})");
-    }
-  }
-  static void say(int fd, const std::string& line) { (void)!::send(fd, (line + "\n").data(), line.size() + 1, MSG_NOSIGNAL); }
-  const std::string is_;  // empty: it hangs up without a greeting
-  const int listener_;
-  std::atomic<bool> ending_{false};
-  std::thread thread_;
-};
+using testing::FakeQemu;
 
 class LiveTargetTest : public ::testing::Test {
  protected:

@@ -78,7 +78,7 @@ json::object to_json(const Report& r) {
 }
 
 Protection::Protection(ProtectionOptions options, std::unique_ptr<Qmp> qmp, const std::string& directory)
-    : options_(std::move(options)), qmp_(std::move(qmp)), machine_(*qmp_, directory) {}
+    : options_(std::move(options)), qmp_(std::move(qmp)), machine_(*qmp_, options_.machine, directory) {}
 
 Result<std::unique_ptr<Protection>> Protection::open(ProtectionOptions options, const std::string& directory) {
   auto qmp = Qmp::open(options.qmp);
@@ -155,7 +155,7 @@ void Protection::note(const Result<Report>& r) {
 Result<json::object> Protection::checkpoint(bool stay_paused) {
   std::lock_guard lock(working_);
   if (!replicator_) return Status(Code::unavailable, options_.machine + " is not protected any more");
-  if (replicator_->undecided()) return undecided();
+  if (replicator_->undecided()) return undecided(options_.machine);
   if (!target_) return Status(Code::invalid, "where to? Name it with --to");
   auto r = one(*target_, stay_paused ? Replicator::Then::stay_paused : Replicator::Then::resume);
   note(r);
@@ -164,9 +164,8 @@ Result<json::object> Protection::checkpoint(bool stay_paused) {
 }
 
 // Nobody but a person can look at the other host.
-Status Protection::undecided() const {
-  return Status(Code::conflict, "it isn't known whether " + options_.machine + " runs on the other host: if it does, end the QEMU here; if it surely doesn't, `luge vm release " + options_.machine +
-                                    "` lets it go on here");
+Status undecided(const std::string& machine) {
+  return Status(Code::conflict, "it isn't known whether " + machine + " runs on the other host: if it does, end the QEMU here; if it surely doesn't, `luge vm release " + machine + "` lets it go on here");
 }
 
 Result<json::object> Protection::migrate(const std::string& address) {
@@ -175,7 +174,7 @@ Result<json::object> Protection::migrate(const std::string& address) {
   if (options_.with_disk) return Status(Code::invalid, options_.machine + " is protected with its disk, which a migration leaves where it is: release it first");
   {
     std::lock_guard noted(noted_);
-    if (replicator_->undecided()) return undecided();
+    if (replicator_->undecided()) return undecided(options_.machine);
     state_ = "migrating";
   }
   RemoteTarget target(address, true);
@@ -188,7 +187,8 @@ Result<json::object> Protection::migrate(const std::string& address) {
   if (!r.ok()) return r.status();
   // It runs over there. Its recorders go on to record nobody's writes until this one has gone.
   replicator_->moved();
-  if (auto quit = qmp_->run("quit"); !quit.ok()) logging::warn("{}: QEMU doesn't end: {}", options_.machine, quit.status().text());
+  if (auto quit = qmp_->run("quit"); quit.ok()) machine_.ended();
+  else logging::warn("{}: QEMU doesn't end: {}", options_.machine, quit.status().text());
   replicator_.reset();
   return to_json(*r);
 }
@@ -228,7 +228,7 @@ Status Protection::release() {
   {
     std::lock_guard lock(working_);
     if (replicator_ && replicator_->undecided()) {
-      if (!decided) return undecided();
+      if (!decided) return undecided(options_.machine);
       replicator_->runs_nowhere_else();
       std::lock_guard noted(noted_);
       state_ = "released";
@@ -237,7 +237,9 @@ Status Protection::release() {
   return stop();
 }
 
+// More than one may end it at a time: a person, the end of the daemon, a migration that went well.
 Status Protection::stop() {
+  std::lock_guard one(stopping_);
   {
     std::lock_guard lock(sleeping_);
     ending_ = true;
@@ -247,6 +249,7 @@ Status Protection::stop() {
   if (thread_.joinable()) thread_.join();
   std::lock_guard lock(working_);
   Status s = replicator_ ? replicator_->stop() : Status();
+  machine_.release();
   std::lock_guard noted(noted_);
   replicator_.reset();
   return s;

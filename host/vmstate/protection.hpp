@@ -41,6 +41,7 @@ class Protection {
   Result<boost::json::object> checkpoint(bool stay_paused = false);
   /// To the machine that waits behind `address`. After it this QEMU is ended.
   Result<boost::json::object> migrate(const std::string& address);
+  /// Ends what is under way; nothing new begins.
   void give_up();
   /// Periodic checkpoints, if `every` says so.
   void run();
@@ -57,7 +58,6 @@ class Protection {
   Result<Report> one(Target& target, Replicator::Then then);
   void note(const Result<Report>& r);
   void loop();
-  Status undecided() const;
   std::string description() const;
 
   const ProtectionOptions options_;
@@ -68,7 +68,7 @@ class Protection {
   std::unique_ptr<Replicator> replicator_;
   std::unique_ptr<Target> target_;
   std::uint64_t parent_ = 0;
-  std::mutex working_;
+  std::mutex working_, stopping_;
   std::thread thread_;
   std::condition_variable wake_;
   std::mutex sleeping_;
@@ -83,5 +83,7 @@ class Protection {
 };
 
 boost::json::object to_json(const Report& report);
+/// What a person is told whose machine may run elsewhere.
+Status undecided(const std::string& machine);
 
 }  // namespace luge::vmstate

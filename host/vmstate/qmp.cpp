@@ -10,6 +10,8 @@
 #include <cstring>
 #include <thread>
 
+#include "base/logging.hpp"
+
 namespace luge::vmstate {
 namespace {
 
@@ -91,7 +93,8 @@ Result<json::object> Qmp::next(Clock::time_point deadline) {
 }
 
 Result<json::value> Qmp::run(std::string_view command, json::object arguments, std::chrono::milliseconds limit) {
-  json::object request{{"execute", command}};
+  const std::int64_t id = ++last_id_;
+  json::object request{{"execute", command}, {"id", id}};
   if (!arguments.empty()) request["arguments"] = std::move(arguments);
   const std::string line = json::serialize(request) + "\n";
   for (std::size_t sent = 0; sent < line.size();) {
@@ -104,6 +107,7 @@ Result<json::value> Qmp::run(std::string_view command, json::object arguments, s
   while (true) {
     auto answer = next(deadline);
     if (!answer.ok()) return answer.status();
+    if (const json::value* whose = answer->if_contains("id"); whose && *whose != json::value(id)) continue;  // of one that was not waited for
     if (auto it = answer->find("return"); it != answer->end()) return it->value();
     if (auto it = answer->find("error"); it != answer->end()) {
       const json::value* text = it->value().is_object() ? it->value().as_object().if_contains("desc") : nullptr;
@@ -112,27 +116,118 @@ Result<json::value> Qmp::run(std::string_view command, json::object arguments, s
   }  // anything else is an event
 }
 
-Status QemuMachine::pause() { return qmp_.run("stop").status(); }
-Status QemuMachine::resume() { return qmp_.run("cont").status(); }
-
 namespace {
-Result<json::value> set_up_migration(Qmp& qmp) {
-  auto r = qmp.run("migrate-set-capabilities", {{"capabilities", json::array{json::object{{"capability", "x-ignore-shared"}, {"state", true}}}}});
-  if (!r.ok()) return r;
-  return qmp.run("migrate-set-parameters", {{"max-bandwidth", std::int64_t{1} << 40}});
+std::string_view word_of(const json::value& v) {
+  const json::value* word = v.is_object() ? v.as_object().if_contains("status") : nullptr;
+  return word && word->is_string() ? std::string_view(word->as_string()) : "";
 }
 }  // namespace
 
+Result<std::string> qemu_status(Qmp& qmp) {
+  auto now = qmp.run("query-status");
+  if (!now.ok()) return now.status();
+  if (word_of(*now).empty()) return Status(Code::corrupt, "QEMU doesn't say whether the machine runs");
+  return std::string(word_of(*now));
+}
+
+QemuMachine::QemuMachine(Qmp& qmp, std::string name, std::string directory) : qmp_(qmp), directory_(std::move(directory)), notes_(directory_) {
+  note_.machine = std::move(name), note_.qmp = qmp.path(), note_.process = qmp.pid(), note_.started = started(qmp.pid());
+}
+
+// The note comes before the pause: whatever is paused by us can be found by whoever comes after us.
+Result<bool> QemuMachine::pause(bool goes_on) {
+  auto is = qemu_status(qmp_);
+  if (!is.ok()) return is.status();
+  if (*is == "postmigrate") return Status(Code::conflict, "the machine stands still since its state was saved last, and QEMU doesn't save it twice: let it run first (`cont` in its monitor)");
+  const bool ran = *is == "running";
+  note_.kind = PauseNote::Kind::goes_on;
+  if (ran && goes_on)
+    if (Status s = notes_.write(note_); !s.ok()) return s;
+  if (Status s = qmp_.run("stop").status(); !s.ok()) {
+    if (ran) (void)resume();  // whether it stands still isn't known
+    return s;
+  }
+  return ran;
+}
+
+Status QemuMachine::resume() {
+  Status s = qmp_.run("cont").status();
+  if (s.ok()) notes_.remove(note_.machine);
+  return s;
+}
+
+Status QemuMachine::hand_over() {
+  note_.kind = PauseNote::Kind::handing_over;
+  return notes_.write(note_);
+}
+
+namespace {
+
+Status leave_memory_out(Qmp& qmp, bool on) {
+  return qmp.run("migrate-set-capabilities", {{"capabilities", json::array{json::object{{"capability", "x-ignore-shared"}, {"state", on}}}}}).status();
+}
+
+// While it lives, QEMU's migrations leave shared memory out. Left on, a person's own saving or migration would lack the memory, without a word.
+class WithoutMemory {
+ public:
+  explicit WithoutMemory(Qmp& qmp) : qmp_(qmp), status_(leave_memory_out(qmp, true)) {}
+  ~WithoutMemory() {
+    if (!status_.ok()) return;
+    if (Status s = leave_memory_out(qmp_, false); !s.ok()) logging::error("QEMU's own migrations leave the memory out from now on: {}", s.text());
+  }
+  WithoutMemory(const WithoutMemory&) = delete;
+  const Status& status() const { return status_; }
+
+ private:
+  Qmp& qmp_;
+  const Status status_;
+};
+
+// A saving that has not come to its end goes on otherwise, and keeps its capabilities.
+void cancel_saving(Qmp& qmp) {
+  if (!qmp.run("migrate_cancel").ok()) return;
+  for (const auto deadline = Clock::now() + 2s; Clock::now() < deadline; std::this_thread::sleep_for(10ms)) {
+    auto info = qmp.run("query-migrate");
+    if (!info.ok()) return;
+    const std::string_view word = word_of(*info);
+    if (word.empty() || word == "none" || word == "completed" || word == "failed" || word == "cancelled") return;
+  }
+}
+
+}  // namespace
+
+// The state is small, and goes at once.
 Status QemuMachine::prepare() {
-  if (prepared_) return Status();
-  auto r = set_up_migration(qmp_);
-  prepared_ = r.ok();
-  return r.status();
+  if (bandwidth_ >= 0) return Status();
+  auto now = qmp_.run("query-migrate-parameters");
+  if (!now.ok()) return now.status();
+  const json::value* v = now->is_object() ? now->as_object().if_contains("max-bandwidth") : nullptr;
+  if (Status s = qmp_.run("migrate-set-parameters", {{"max-bandwidth", std::int64_t{1} << 40}}).status(); !s.ok()) return s;
+  bandwidth_ = v && v->is_number() ? v->to_number<std::int64_t>() : 0;
+  return Status();
+}
+
+void QemuMachine::release() {
+  if (bandwidth_ > 0)
+    if (Status s = qmp_.run("migrate-set-parameters", {{"max-bandwidth", bandwidth_}}).status(); !s.ok()) logging::debug("QEMU's max-bandwidth stays as it is: {}", s.text());
+  bandwidth_ = -1;
+}
+
+void QemuMachine::memory_belongs(Qmp& qmp) {
+  if (Status s = leave_memory_out(qmp, false); !s.ok()) logging::error("QEMU's own migrations leave the memory out: {}", s.text());
+}
+
+Result<std::string> QemuMachine::device_state() {
+  if (Status s = prepare(); !s.ok()) return s;
+  const WithoutMemory without(qmp_);
+  if (!without.status().ok()) return without.status();
+  auto state = save();
+  if (!state.ok()) cancel_saving(qmp_);
+  return state;
 }
 
 // QEMU's own migration of a stopped machine whose memory it leaves out.
-Result<std::string> QemuMachine::device_state() {
-  if (Status s = prepare(); !s.ok()) return s;
+Result<std::string> QemuMachine::save() {
   const std::string path = directory_ + "/state-" + std::to_string(::getpid()) + "-" + std::to_string(qmp_.pid()) + ".sock";
   auto listener = unix_socket(path, true);
   if (!listener.ok()) return listener.status();
@@ -166,8 +261,7 @@ Result<std::string> QemuMachine::device_state() {
   while (Clock::now() < deadline) {
     auto info = qmp_.run("query-migrate");
     if (!info.ok()) return info.status();
-    const json::value* v = info->as_object().if_contains("status");
-    const std::string_view word = v && v->is_string() ? std::string_view(v->as_string()) : "";
+    const std::string_view word = word_of(*info);
     if (word == "completed") return state;
     if (word == "failed" || word == "cancelled") return Status(Code::io_error, "QEMU could not save its devices: migration " + std::string(word));
     std::this_thread::sleep_for(500us);
@@ -175,10 +269,10 @@ Result<std::string> QemuMachine::device_state() {
   return Status(Code::timed_out, "QEMU doesn't end saving its devices");
 }
 
-Status QemuMachine::prepare_to_load(Qmp& qmp) { return set_up_migration(qmp).status(); }
-
 // QEMU listens, we send.
 Status QemuMachine::load(Qmp& qmp, const std::string& state, const std::string& directory) {
+  const WithoutMemory without(qmp);
+  if (!without.status().ok()) return without.status();
   const std::string path = directory + "/incoming.sock";
   ::unlink(path.c_str());
   if (auto begun = qmp.run("migrate-incoming", {{"uri", "unix:" + path}}); !begun.ok()) return begun.status();
@@ -201,8 +295,7 @@ Status QemuMachine::load(Qmp& qmp, const std::string& state, const std::string& 
   while (Clock::now() < deadline) {
     auto info = qmp.run("query-status");
     if (!info.ok()) return info.status();
-    const json::value* v = info->as_object().if_contains("status");
-    const std::string_view word = v && v->is_string() ? std::string_view(v->as_string()) : "";
+    const std::string_view word = word_of(*info);
     if (word == "paused" || word == "running" || word == "prelaunch" || word == "postmigrate") return Status();
     std::this_thread::sleep_for(300us);
   }

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "base/status.hpp"
+#include "vmstate/pause_notes.hpp"
 #include "vmstate/replicator.hpp"
 
 namespace luge::vmstate {
@@ -21,6 +22,7 @@ class Qmp {
   Result<boost::json::value> run(std::string_view command, boost::json::object arguments = {}, std::chrono::milliseconds limit = std::chrono::seconds(20));
   /// Process id of the QEMU at the other end.
   int pid() const { return pid_; }
+  const std::string& path() const { return path_; }
 
  private:
   Qmp(std::string path, int fd, int pid) : path_(std::move(path)), fd_(fd), pid_(pid) {}
@@ -28,26 +30,39 @@ class Qmp {
   const std::string path_;
   const int fd_, pid_;
   std::string heard_;
+  std::int64_t last_id_ = 0;
 };
+
+/// What QEMU says of its machine: "running", "paused", "postmigrate", "inmigrate", ...
+Result<std::string> qemu_status(Qmp& qmp);
 
 /// The machine that a QEMU runs. Its memory must be a backend with share=on: device state is then all that QEMU saves (capability x-ignore-shared).
 class QemuMachine final : public Machine {
  public:
   /// `directory`: for the socket over which state comes.
-  QemuMachine(Qmp& qmp, std::string directory) : qmp_(qmp), directory_(std::move(directory)) {}
-  Status pause() override;
+  /// What is paused is noted there as the machine `name`.
+  QemuMachine(Qmp& qmp, std::string name, std::string directory);
+  Result<bool> pause(bool goes_on) override;
   Status resume() override;
+  Status hand_over() override;
+  /// Its own migrations take the memory along again, whatever one of us who was killed has left.
+  static void memory_belongs(Qmp& qmp);
+  /// This QEMU has been told to end.
+  void ended() { notes_.remove(note_.machine); }
   Result<std::string> device_state() override;
-  /// What can be asked of QEMU before the pause.
+  /// What can be asked of QEMU before the pause; release() undoes it.
   Status prepare();
-  static Status prepare_to_load(Qmp& qmp);
-  /// Gives `state` to a QEMU that was started with `-incoming defer` and is prepared; it is paused then. `directory`: for a socket.
+  void release();
+  /// Gives `state` to a QEMU that was started with `-incoming defer`; it is paused then. `directory`: for a socket.
   static Status load(Qmp& qmp, const std::string& state, const std::string& directory);
 
  private:
+  Result<std::string> save();
   Qmp& qmp_;
   const std::string directory_;
-  bool prepared_ = false;
+  const PauseNotes notes_;
+  PauseNote note_;
+  std::int64_t bandwidth_ = -1;  // QEMU's before prepare(); -1: as it is
 };
 
 }  // namespace luge::vmstate

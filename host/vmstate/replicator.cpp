@@ -30,7 +30,7 @@ Replicator::Replicator(std::shared_ptr<const MachineMemory> memory, Machine& mac
 }
 
 Replicator::~Replicator() {
-  if (paused_ && !undecided_) (void)machine_.resume();
+  if (paused_ && ran_ && !undecided_) (void)machine_.resume();
   if (recording_) (void)stop();
 }
 
@@ -38,6 +38,7 @@ Status Replicator::start() {
   if (recording_) return Status(Code::exists, "recording is on already");
   dirty_again_.clear(), device_pages_.clear(), sent_.clear();
   fresh_ = true, recording_ = true, ending_ = false, throttle_ = 0;
+  give_up_ = false;
   Status s = record();
   if (s.ok()) s = processor_->arm();
   if (s.ok() && disk_) s = disk_->start_tracking();
@@ -131,20 +132,28 @@ Result<PageSet> Replicator::take_dirty(PassReport& report) {
   }
   PageSet dirty = device_pages_.take();
   report.by_device = dirty.count();
-  PageSet processor(dirty.pages());
-  if (Status s = processor_->take(processor); !s.ok()) return s;
-  if (broken(Switch::processor_writes_ignored)) processor.clear();
-  report.by_processor = processor.count(), report.by_both = processor.count_common(dirty);
-  dirty.add(processor);
-  if (disk_) {
-    const std::uint64_t before = dirty.count();
-    if (Status s = disk_->take(dirty, memory_->pages()); !s.ok()) return s;
-    report.disk += dirty.count() - before;
+  if (Status s = take_noted(dirty, report); !s.ok()) {
+    if (!broken(Switch::taken_pages_forgotten)) dirty_again_.add(dirty);  // taken is forgotten where it was noted
+    return s;
   }
   PageSet again = dirty_again_.take();
   report.again = again.count();
   dirty.add(again);
   return dirty;
+}
+
+// What the processors and the disk have noted, to the pages of the device. Also on errors: whatever could be taken.
+Status Replicator::take_noted(PageSet& dirty, PassReport& report) {
+  PageSet processor(dirty.pages());
+  const Status s = processor_->take(processor);
+  if (broken(Switch::processor_writes_ignored)) processor.clear();
+  report.by_processor = processor.count(), report.by_both = processor.count_common(dirty);
+  dirty.add(processor);
+  if (!s.ok() || !disk_) return s;
+  const std::uint64_t before = dirty.count();
+  const Status d = disk_->take(dirty, memory_->pages());
+  report.disk += dirty.count() - before;
+  return d;
 }
 
 // A copy of our own: the page may be written while it is summed and sent.
@@ -185,10 +194,7 @@ Status Replicator::copy(const PageSet& pages, Target& target, PassReport& report
     if (status.ok() && !chunk.empty()) {
       report.pages += chunk.size();
       if (put_aside_) {
-        const std::size_t at = aside_content_.size();
-        aside_content_.resize(at + chunk.size() * kPage);
-        aside_.insert(aside_.end(), chunk.begin(), chunk.end());
-        status = read_chunk(chunk, aside_content_.data() + at);
+        status = set_aside(target, chunk, report);
       } else {
         status = read_chunk(chunk, chunk_.data());
         if (status.ok()) status = send_chunk(target, chunk, chunk_.data(), report);
@@ -206,7 +212,19 @@ Status Replicator::copy(const PageSet& pages, Target& target, PassReport& report
   return status;
 }
 
-// What was copied during the pause, once the machine runs again.
+Status Replicator::set_aside(Target& target, std::span<const std::uint64_t> pages, PassReport& report) {
+  const std::size_t at = aside_content_.size();
+  // Within the pause, then: the price of a guest that writes faster than it is copied.
+  if (at != 0 && at + pages.size() * kPage > options_.most_aside) {
+    if (Status s = send_aside(target, report); !s.ok()) return s;
+    return set_aside(target, pages, report);
+  }
+  aside_content_.resize(at + pages.size() * kPage);
+  aside_.insert(aside_.end(), pages.begin(), pages.end());
+  return read_chunk(pages, aside_content_.data() + at);
+}
+
+// What was copied during the pause, once the machine runs again. All of it before a newer copy of any of these pages.
 Status Replicator::send_aside(Target& target, PassReport& report) {
   Status status;
   for (std::size_t i = 0; i < aside_.size() && status.ok(); i += kChunkPages) {
@@ -215,6 +233,11 @@ Status Replicator::send_aside(Target& target, PassReport& report) {
   }
   aside_.clear(), aside_content_.clear();
   return status;
+}
+
+void Replicator::forget_aside() {
+  aside_.clear();
+  std::vector<std::byte>().swap(aside_content_);
 }
 
 Status Replicator::pass(Target& target, Report& report, bool everything) {
@@ -313,10 +336,10 @@ Status Replicator::quiesce(bool stays) {
 Status Replicator::read_disk(Report& report, Target& target) {
   if (!disk_) return Status();
   PageSet blocks(shape().pages());
-  if (Status s = disk_->take(blocks, memory_->pages()); !s.ok()) return s;
   PassReport p;
+  Status s = disk_->take(blocks, memory_->pages());
   p.disk = blocks.count();
-  Status s = copy(blocks, target, p);
+  if (s.ok()) s = copy(blocks, target, p);
   if (!s.ok()) dirty_again_.add(blocks);
   disk_rest_ = p;
   return s;
@@ -345,24 +368,39 @@ Status Replicator::rest(Target& target, Report& report, std::string& state) {
   return s;
 }
 
+// Else the guest would have the slow disk for as long as its standby is away.
+void Replicator::full_speed() {
+  if (throttle_ == 0) return;
+  throttle_ = 0;
+  for (Source& s : sources_)
+    if (Status e = s.recorder->throttle(0); !e.ok()) logging::warn("{}: cannot be let go: {}", s.recorder->name(), e.text());
+}
+
 void Replicator::let_run(bool machine) {
   const bool was_paused = std::exchange(paused_, false);
+  full_speed();
   for (Source& s : sources_) {
-    if (throttle_ != 0) (void)s.recorder->throttle(0);
     if (Status e = s.recorder->resume(); !e.ok()) logging::error("{}: {}", s.recorder->name(), e.text());
     std::lock_guard lock(examining_);
     s.writes->resumed();
   }
-  throttle_ = 0;
-  if (!machine || !was_paused) return;
+  if (!machine || !was_paused || !ran_) return;
   if (Status e = machine_.resume(); !e.ok()) logging::error("the machine doesn't run again: {}", e.text());
+}
+
+Status Replicator::stand_still(Then then) {
+  auto ran = machine_.pause(then != Then::stay_paused);
+  if (!ran.ok()) return ran.status();
+  paused_ = true, ran_ = *ran || broken(Switch::paused_machine_let_run);
+  if (!ran_ && then == Then::hand_over) return Status(Code::conflict, "the machine doesn't run, and would over there: let it run first");
+  return Status();
 }
 
 Result<Report> Replicator::checkpoint(Target& target, Begin begin, const std::string& description, Then then) {
   if (!recording_) return Status(Code::invalid, "recording is off");
   // Its end would let the machine run.
   if (undecided_) return Status(Code::conflict, "it isn't known whether the machine runs elsewhere");
-  give_up_ = false;
+  if (give_up_) return Status(Code::unavailable, "given up");
   Report report;
   report.sequence = begin.sequence, begin.shape = shape();
   const bool everything = begin.parent == 0;
@@ -377,13 +415,13 @@ Result<Report> Replicator::checkpoint(Target& target, Begin begin, const std::st
   handing_over_ = then == Then::hand_over;
   if (Status s = run_passes(target, report, everything); !s.ok()) return failed(target, not_handed_over(s));
   put_aside_ = then != Then::hand_over;
+  if (put_aside_) aside_content_.reserve(std::min<std::uint64_t>(options_.most_aside, shape().pages() * kPage));  // growing it would copy it, within the pause
   const auto quiet = Clock::now();
   Status s = quiesce(then != Then::hand_over);
   if (s.ok()) s = read_disk(report, target);
   const auto pause = Clock::now();
-  if (s.ok()) s = machine_.pause();
+  if (s.ok()) s = stand_still(then);
   report.stop_seconds = seconds_since(pause);
-  paused_ = s.ok();
   std::string state;
   if (s.ok()) s = rest(target, report, state);
   put_aside_ = false;
@@ -397,7 +435,9 @@ Result<Report> Replicator::checkpoint(Target& target, Begin begin, const std::st
     report.pause_seconds = seconds_since(pause), report.quiet_seconds = seconds_since(quiet);
   }
   s = not_handed_over(send_aside(target, report.passes.back()));
+  forget_aside();
   const auto commit = Clock::now();
+  if (s.ok() && then == Then::hand_over) s = not_handed_over(machine_.hand_over());
   if (s.ok()) s = target.commit(state, description);
   report.commit_seconds = seconds_since(commit);
   if (then == Then::hand_over) {
@@ -413,8 +453,9 @@ Result<Report> Replicator::checkpoint(Target& target, Begin begin, const std::st
 }
 
 Result<Report> Replicator::failed(Target& target, Status why) {
+  full_speed();
   target.abandon();
-  aside_.clear(), aside_content_.clear();
+  forget_aside();
   dirty_again_.add(sent_);
   return why;
 }

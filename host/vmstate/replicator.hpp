@@ -6,6 +6,7 @@
 // - a pass takes the dirty pages, of processor and device together, *before* it copies (bits-cleared-after-copy, processor-writes-ignored, ...)
 // - passes end when the rest is small, or are too many: then the device is made quiet and every record examined (final-drain-left-out), the
 //   disk's rest is read, the machine is paused, and the rest of its memory is copied
+// - a machine runs after the pause if it ran before it (paused-machine-let-run)
 // - pages of a checkpoint that came to nothing are dirty for the next one
 // - recording ends with stop(), and whatever happens with the destruction (recording-left-on)
 //
@@ -56,8 +57,11 @@ class Recorder {
 class Machine {
  public:
   virtual ~Machine() = default;
-  virtual Status pause() = 0;
+  /// False: it stood still already, and is not ours to let run. `goes_on`: if we end within the pause, whoever comes next is to let it run.
+  virtual Result<bool> pause(bool goes_on) = 0;
   virtual Status resume() = 0;
+  /// From here on it may run elsewhere: if we end, nobody is to let it run who doesn't know that it doesn't. resume() undoes it.
+  virtual Status hand_over() = 0;
   /// What isn't in shared memory. REQUIRES: paused.
   virtual Result<std::string> device_state() = 0;
 };
@@ -103,6 +107,7 @@ struct ReplicationOptions {
   unsigned slots_log2 = 14;
   unsigned most_passes = 12;      ///< before the pause
   double pause_goal = 0.020;      ///< seconds that copying the rest may take; half of it where it is sent within the pause
+  std::uint64_t most_aside = 256u << 20;  ///< bytes copied in a pause and sent after it; what is beyond is sent within
   double quiesce_limit = 10;      ///< seconds
   bool throttle = true;           ///< slow the device when it dirties faster than pages are copied
 };
@@ -127,8 +132,9 @@ class Replicator {
   enum class Then { resume, stay_paused, hand_over };
   /// One consistent point to `target`. The machine runs again when this returns, ok or not; except when ok with stay_paused or hand_over,
   /// or with hand_over when it isn't known whether the target has it (Code::timed_out). hand_over: the commit comes within the pause.
+  /// One that stood still before it stands still after it, and isn't handed over (conflict): it would run over there.
   Result<Report> checkpoint(Target& target, Begin begin, const std::string& description, Then then);
-  /// Ends a checkpoint under way as soon as it can, before it is committed.
+  /// Ends a checkpoint under way as soon as it can, before it is committed; no later one begins until start().
   void give_up() { give_up_.store(true); }
 
   Shape shape() const { return {memory_->pages(), disk_ ? disk_->pages() : 0}; }
@@ -151,15 +157,20 @@ class Replicator {
   void examine();
   void examine_locked(Source& s);
   Result<PageSet> take_dirty(PassReport& report);
+  Status take_noted(PageSet& dirty, PassReport& report);
   Status copy(const PageSet& pages, Target& target, PassReport& report);
   Status read_chunk(std::span<const std::uint64_t> pages, std::byte* to);
   Status send_chunk(Target& target, std::span<const std::uint64_t> pages, const std::byte* from, PassReport& report);
+  Status set_aside(Target& target, std::span<const std::uint64_t> pages, PassReport& report);
   Status send_aside(Target& target, PassReport& report);
+  void forget_aside();
   Status pass(Target& target, Report& report, bool everything);
   Status run_passes(Target& target, Report& report, bool everything);
   Status rest(Target& target, Report& report, std::string& state);
   Status quiesce(bool stays);
+  Status stand_still(Then then);
   Status read_disk(Report& report, Target& target);
+  void full_speed();
   void let_run(bool machine = true);
   bool small_enough();
   void slow_down(const Report& report, Report& out);
@@ -179,8 +190,8 @@ class Replicator {
   PassReport disk_rest_;                   // of the disk, after the device was quiet
   bool put_aside_ = false;                 // copies of a pause are sent after it
   std::vector<std::uint64_t> aside_;
-  std::vector<std::byte> aside_content_;
-  bool recording_ = false, fresh_ = true, paused_ = false, handing_over_ = false, undecided_ = false;
+  std::vector<std::byte> aside_content_;   // at most options_.most_aside
+  bool recording_ = false, fresh_ = true, paused_ = false, ran_ = false, handing_over_ = false, undecided_ = false;
   std::uint64_t throttle_ = 0;
   double copy_rate_ = 0;    // pages per second
   std::atomic<bool> give_up_{false};

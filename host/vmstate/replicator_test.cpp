@@ -126,6 +126,44 @@ TEST_F(ReplicatorTest, ADeviceThatWritesFasterThanPagesAreCopiedIsSlowedUntilThe
   EXPECT_EQ(device_->rate, 0u);
 }
 
+TEST_F(ReplicatorTest, ADiskIsNotSlowWhileItsStandbyIsAway) {
+  Replicator& r = replicator({.most_passes = 14, .pause_goal = 1e-4});
+  FakeTarget target(kPages);
+  bool slowed = false;
+  r.on_pass = [&](const PassReport&) {
+    if (machine_.paused) return;
+    for (std::uint64_t p = 0; p < 600; ++p) device_->write(at(p), 64);
+    slowed = slowed || device_->rate != 0;
+    if (slowed) target.next_put = Status(Code::unavailable, "the standby has gone");
+  };
+  ASSERT_TRUE(r.start().ok());
+  EXPECT_EQ(checkpoint(r, target).code(), Code::unavailable);
+  EXPECT_TRUE(slowed);
+  EXPECT_EQ(device_->rate, 0u);
+}
+
+// A guest that dirties all of its memory again and again would have as much again set aside, within the pause.
+TEST_F(ReplicatorTest, WhatAPauseSetsAsideIsBounded) {
+  constexpr std::uint64_t kMost = 300 * kPage;  // of 1024 pages
+  Replicator& r = replicator({.most_passes = 2, .pause_goal = 0, .most_aside = kMost, .throttle = false});
+  FakeTarget target(kPages);
+  std::uint64_t sent_in_pause = 0;
+  bool saved = false;
+  r.on_pass = [&](const PassReport&) {
+    if (machine_.paused) {  // again, by the saving of its devices
+      if (!std::exchange(saved, true)) processor_writes(3);
+      return;
+    }
+    for (std::uint64_t p = 0; p < kPages; p += 16) device_->write(at(p), 65536);
+  };
+  target.while_copying = [&] { sent_in_pause += machine_.paused ? 256 * kPage : 0; };
+  ASSERT_TRUE(r.start().ok());
+  auto report = checkpoint(r, target);
+  ASSERT_TRUE(report.ok()) << report.status().to_string();
+  EXPECT_EQ(differing(target), Differing{}) << "an older copy was sent after a newer one";
+  EXPECT_GE(sent_in_pause, (kPages - 300) * kPage);
+}
+
 // Requirement: DWR-26 switch=final-drain-left-out
 TEST_F(ReplicatorTest, WhatIsInFlightAtThePauseIsInTheCheckpoint) {
   Replicator& r = replicator({.slots_log2 = 1});
@@ -283,6 +321,20 @@ TEST_F(ReplicatorTest, PagesOfACheckpointThatFailedAreInTheNext) {
   EXPECT_EQ(differing(target), Differing{});
 }
 
+// Requirement: DWR-23 switch=taken-pages-forgotten
+TEST_F(ReplicatorTest, WhatWasTakenBeforeTheProcessorsNotesFailedIsInTheNext) {
+  Replicator& r = replicator();
+  FakeTarget target(kPages);
+  ASSERT_TRUE(r.start().ok());
+  ASSERT_TRUE(checkpoint(r, target).ok());
+  device_->write(at(5), 4096);
+  processor_writes(6);
+  notes_->next = Status(Code::io_error, "PAGEMAP_SCAN: ENOMEM");
+  EXPECT_EQ(checkpoint(r, target).code(), Code::io_error);
+  ASSERT_TRUE(checkpoint(r, target).ok());
+  EXPECT_EQ(differing(target), Differing{});
+}
+
 TEST_F(ReplicatorTest, GivenUpTheMachineRunsOn) {
   Replicator& r = replicator();
   FakeTarget target(kPages);
@@ -291,6 +343,21 @@ TEST_F(ReplicatorTest, GivenUpTheMachineRunsOn) {
   EXPECT_EQ(checkpoint(r, target).code(), Code::unavailable);
   EXPECT_FALSE(machine_.paused);
   EXPECT_FALSE(target.committed);
+}
+
+// Its thread was about to begin one: whoever ends the protection would wait for all of it.
+TEST_F(ReplicatorTest, GivenUpBeforeItsBeginningACheckpointDoesNotBegin) {
+  Replicator& r = replicator();
+  FakeTarget target(kPages);
+  ASSERT_TRUE(r.start().ok());
+  r.give_up();
+  EXPECT_EQ(checkpoint(r, target).code(), Code::unavailable);
+  EXPECT_EQ(target.begun.sequence, 0u);
+  EXPECT_EQ(target.puts, 0);
+  EXPECT_TRUE(r.stop().ok());
+  ASSERT_TRUE(r.start().ok());
+  sequence_ = 0;
+  EXPECT_TRUE(checkpoint(r, target).ok());
 }
 
 TEST_F(ReplicatorTest, WhatTimesOutBeforeTheCommitHasNotArrived) {
@@ -303,6 +370,36 @@ TEST_F(ReplicatorTest, WhatTimesOutBeforeTheCommitHasNotArrived) {
   machine_.saved = Status(Code::timed_out, "QEMU doesn't save its devices");
   EXPECT_EQ(r.checkpoint(target, {"vm", 1, 0, {}}, "{}", Replicator::Then::hand_over).code(), Code::unavailable);
   EXPECT_FALSE(machine_.paused);
+}
+
+// A person has stopped it, or it has been handed over by a luge-vmstated that was killed.
+// Requirement: DWR-01 switch=paused-machine-let-run
+TEST_F(ReplicatorTest, AMachineThatStoodStillIsNotLetRun) {
+  Replicator& r = replicator();
+  FakeTarget target(kPages);
+  machine_.paused = true;
+  ASSERT_TRUE(r.start().ok());
+  EXPECT_TRUE(checkpoint(r, target).ok());
+  EXPECT_TRUE(machine_.paused);
+  EXPECT_EQ(r.checkpoint(target, {"vm", 2, 0, {}}, "{}", Replicator::Then::hand_over).code(), Code::conflict) << "it would run at the target";
+  EXPECT_TRUE(machine_.paused);
+  machine_.saved = Status(Code::io_error, "QEMU doesn't save its devices");
+  EXPECT_FALSE(checkpoint(r, target).ok());
+  replicator_.reset();
+  EXPECT_TRUE(machine_.paused);
+}
+
+TEST_F(ReplicatorTest, WhatCannotBeNotedIsNotHandedOver) {
+  Replicator& r = replicator();
+  FakeTarget target(kPages);
+  ASSERT_TRUE(r.start().ok());
+  machine_.next_hand_over = Status(Code::io_error, "no space");
+  EXPECT_EQ(r.checkpoint(target, {"vm", 1, 0, {}}, "{}", Replicator::Then::hand_over).code(), Code::io_error);
+  EXPECT_FALSE(target.committed || machine_.paused);
+  machine_.next_hand_over = Status();
+  EXPECT_TRUE(r.checkpoint(target, {"vm", 1, 0, {}}, "{}", Replicator::Then::hand_over).ok());
+  EXPECT_TRUE(target.committed && machine_.handed_over && machine_.paused);
+  r.moved();
 }
 
 TEST_F(ReplicatorTest, AMigrationThatMayHaveArrivedStaysPaused) {

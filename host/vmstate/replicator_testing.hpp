@@ -109,16 +109,21 @@ struct FakeProcessor final : ProcessorWrites {
   Status take(PageSet& to) override {
     PageSet now = written.take();
     now.for_each([&](std::uint64_t p) { to.add(p); });
-    return Status();
+    return std::exchange(next, Status());
   }
   const char* kind() const override { return "fake"; }
   PageSet& written;
+  Status next;  // of the next take(), which takes all the same
 };
 
 struct FakeMachine final : Machine {
-  Status pause() override {
-    paused = true;
-    return Status();
+  Result<bool> pause(bool) override {
+    handed_over = false;
+    return !std::exchange(paused, true);
+  }
+  Status hand_over() override {
+    handed_over = true;
+    return next_hand_over;
   }
   Status resume() override {
     if (on_resume) on_resume();
@@ -128,7 +133,8 @@ struct FakeMachine final : Machine {
   Result<std::string> device_state() override { return saved; }
   Result<std::string> saved = std::string("state");
   std::function<void()> on_resume;
-  bool paused = false;
+  Status next_hand_over;
+  bool paused = false, handed_over = false;
 };
 
 /// Keeps what it is given; `while_copying` is the machine's life between two batches.
@@ -190,7 +196,9 @@ class ReplicatorTest : public ::testing::Test {
   }
   Replicator& replicator(ReplicationOptions o = {}, std::vector<Recorder*> recorders = {}) {
     if (recorders.empty()) recorders.push_back(device_.get());
-    replicator_ = std::make_unique<Replicator>(memory_, machine_, std::make_unique<FakeProcessor>(processor_), recorders, nullptr, o);
+    auto notes = std::make_unique<FakeProcessor>(processor_);
+    notes_ = notes.get();
+    replicator_ = std::make_unique<Replicator>(memory_, machine_, std::move(notes), recorders, nullptr, o);
     return *replicator_;
   }
   void processor_writes(std::uint64_t page) {
@@ -215,6 +223,7 @@ class ReplicatorTest : public ::testing::Test {
   std::shared_ptr<MachineMemory> memory_;
   std::unique_ptr<FakeDevice> device_;
   PageSet processor_{kPages};
+  FakeProcessor* notes_ = nullptr;
   FakeMachine machine_;
   std::vector<std::byte> at_pause_;
   std::uint64_t sequence_ = 0;

@@ -1,10 +1,12 @@
 #include "vmstate/store.hpp"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <cstring>
@@ -210,6 +212,13 @@ class FreeSlots {
   std::uint64_t next_ = 0, behind_;
 };
 
+// Of one begin() alone, in whatever process.
+std::string part_of(const std::string& path) {
+  static std::atomic<std::uint64_t> count{0};
+  if (broken(Switch::senders_share_a_part)) return path + ".part";
+  return path + "." + std::to_string(::getpid()) + "-" + std::to_string(++count) + ".part";
+}
+
 Status write_file(const std::string& path, const std::string& content) {
   File f(path, O_WRONLY | O_CREAT | O_TRUNC);
   return f.open() ? write_all(f.fd(), path, 0, content.data(), content.size()) : io_error(path);
@@ -264,7 +273,42 @@ Result<std::vector<StoredCheckpoint>> Store::list(const std::string& machine) co
   return out;
 }
 
+namespace {
+// Where a link of a person's leads: a memory file is often one, to a file system in memory.
+std::string followed(fs::path path) {
+  std::error_code e;
+  for (int i = 0; i < 16 && fs::is_symlink(path, e); ++i) {
+    const fs::path next = fs::read_symlink(path, e);
+    path = next.is_absolute() ? next : path.parent_path() / next;
+  }
+  return path;
+}
+}  // namespace
+
+Result<StoredCheckpoint> write_and_name(const Store::Files& to, const std::function<Result<StoredCheckpoint>(const Store::Files&)>& write) {
+  Store::Files fresh = to;
+  std::vector<std::pair<std::string, std::string>> names;
+  for (std::string Store::Files::*file : {&Store::Files::memory, &Store::Files::disk, &Store::Files::state, &Store::Files::description}) {
+    if ((to.*file).empty() || (file == &Store::Files::memory && (to.in_place || broken(Switch::memory_restored_in_place)))) continue;
+    const std::string path = followed(to.*file);
+    fresh.*file = path + ".new";
+    names.emplace_back(fresh.*file, path);
+  }
+  auto r = write(fresh);
+  std::error_code e, failed;
+  for (auto& [from, path] : names) {
+    if (!r.ok()) fs::remove(from, e);
+    else if (fs::exists(from, e)) fs::rename(from, path, e), failed = failed ? failed : e;  // a disk that it has not leaves none
+  }
+  if (failed) return Status(Code::io_error, to.memory + ": " + failed.message());
+  return r;
+}
+
 Result<StoredCheckpoint> Store::restore(const std::string& machine, std::uint64_t sequence, const Files& to) const {
+  return write_and_name(to, [&](const Files& fresh) { return write(machine, sequence, fresh); });
+}
+
+Result<StoredCheckpoint> Store::write(const std::string& machine, std::uint64_t sequence, const Files& to) const {
   if (Status s = check_machine_name(machine); !s.ok()) return s;
   auto files = chain(folder(machine), sequence);
   if (!files.ok()) return files.status();
@@ -348,13 +392,38 @@ Status StoreTarget::begin(const Begin& b) {
   std::error_code e;
   fs::create_directories(folder, e);
   if (e) return Status(Code::io_error, folder + ": " + e.message());
+  Status s = lock(folder);
+  if (s.ok()) s = open_part(b, folder);
+  if (!s.ok()) let_go();
+  return s;
+}
+
+// Two connections may send the same machine: the source of one has given up waiting for its commit.
+Status StoreTarget::lock(const std::string& folder) {
+  lock_ = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (lock_ < 0) return io_error(folder);
+  if (broken(Switch::senders_share_a_part) || ::flock(lock_, LOCK_EX | LOCK_NB) == 0) return Status();
+  if (errno != EWOULDBLOCK) return io_error(folder);
+  return Status(Code::conflict, folder + ": a checkpoint that has come over another connection is still being written");
+}
+
+void StoreTarget::let_go() {
+  for (int* fd : {&fd_, &lock_}) {
+    if (*fd >= 0) ::close(*fd);
+    *fd = -1;
+  }
+}
+
+// REQUIRES: locked, so that nobody writes the parts that are there.
+Status StoreTarget::open_part(const Begin& b, const std::string& folder) {
+  std::error_code e;
   for (const auto& entry : fs::directory_iterator(folder, e))
     if (entry.path().extension() == ".part") fs::remove(entry.path(), e);
   const auto all = numbers(folder);
   if (b.parent != 0 && !std::binary_search(all.begin(), all.end(), b.parent))
     return Status(Code::stale, folder + " doesn't have checkpoint " + std::to_string(b.parent) + ": a full one is needed");
   if (!all.empty() && b.sequence <= all.back()) return Status(Code::exists, folder + " has checkpoint " + std::to_string(all.back()) + " already");
-  begin_ = b, path_ = file_of(folder, b.sequence), part_ = path_ + ".part";
+  begin_ = b, path_ = file_of(folder, b.sequence), part_ = part_of(path_);
   fd_ = ::open(part_.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
   if (fd_ < 0) return io_error(part_);
   table_.begin(b.shape), slots_ = 0;
@@ -390,12 +459,12 @@ Status StoreTarget::commit(const std::string& device_state, const std::string& d
   if (s.ok() && ::rename(part_.c_str(), path_.c_str()) != 0) s = io_error(path_);
   if (s.ok() && options_.durable) s = sync_folder(store_.folder(begin_.machine));
   if (!s.ok()) return s;
-  ::close(fd_);
-  fd_ = -1;
   if (begin_.parent == 0)  // a new chain: what was before it is of another run
     for (std::uint64_t n : numbers(store_.folder(begin_.machine)))
       if (n != begin_.sequence) ::unlink(file_of(store_.folder(begin_.machine), n).c_str());
-  return store_.trim(begin_.machine, options_.keep, options_.durable);
+  s = store_.trim(begin_.machine, options_.keep, options_.durable);
+  let_go();
+  return s;
 }
 
 void StoreTarget::abandon() {
@@ -408,8 +477,7 @@ void StoreTarget::abandon() {
   } else {
     ::unlink(part_.c_str());
   }
-  ::close(fd_);
-  fd_ = -1;
+  let_go();
 }
 
 }  // namespace luge::vmstate

@@ -3,10 +3,12 @@
 // Invariants
 // - A checkpoint is there when its file has its name; it gets it after its bytes are durable (`durable`), in order. What a crash leaves
 //   behind (*.part) is removed by the next begin().
+// - From begin() to its end a writer has the lock (flock) of DIR/MACHINE: another's begin() is a conflict. So a sender that has given up
+//   waiting, and comes again, meets no writer whose commit goes on.
 // - A checkpoint's chain is complete: trim() merges the oldest two into one, in place: until the merged header is written, the newer of the
 //   two is still there, and what it has not is untouched.
 // - A page is only handed out if its CRC is right; corrupt names the page and the file.
-// Threads: one writer; readers in other processes find committed files only.
+// Threads: one writer, in whatever process; readers in other processes find committed files only.
 #pragma once
 
 #include <functional>
@@ -36,8 +38,10 @@ class Store {
 
   struct Files {
     std::string memory, state, description, disk;  ///< paths to write; disk empty: not wanted
+    /// Memory goes into the file that is there: a QEMU that waits has it mapped. Else a new file takes its place: a machine may run in it.
+    bool in_place = false;
   };
-  /// Writes the state as of checkpoint `sequence` (0: the newest). Existing files are overwritten.
+  /// Writes the state as of checkpoint `sequence` (0: the newest). Files get their names when all is written.
   Result<StoredCheckpoint> restore(const std::string& machine, std::uint64_t sequence, const Files& to) const;
   /// Until at most `keep` are left.
   Status trim(const std::string& machine, std::size_t keep, bool durable);
@@ -46,8 +50,12 @@ class Store {
 
  private:
   friend class StoreTarget;
+  Result<StoredCheckpoint> write(const std::string& machine, std::uint64_t sequence, const Files& to) const;
   std::string directory_;
 };
+
+/// What `write` does, into files that get the names of `to` when it has gone well; or none does.
+Result<StoredCheckpoint> write_and_name(const Store::Files& to, const std::function<Result<StoredCheckpoint>(const Store::Files&)>& write);
 
 /// Letters, digits, - and _, at most 63.
 Status check_machine_name(const std::string& name);
@@ -67,11 +75,14 @@ class StoreTarget final : public Target {
   void abandon() override;
 
  private:
+  Status lock(const std::string& folder);
+  Status open_part(const Begin& begin, const std::string& folder);
+  void let_go();
   Store store_;
   const Options options_;
   Begin begin_;
   std::string path_, part_;
-  int fd_ = -1;
+  int fd_ = -1, lock_ = -1;
   EntryTable table_;
   std::uint64_t slots_ = 0;
 };

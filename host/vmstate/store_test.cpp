@@ -1,7 +1,12 @@
 #include "vmstate/store.hpp"
 
 #include <gtest/gtest.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -101,6 +106,39 @@ TEST_F(StoreTest, AMergeThatWasCutShortLeavesTheNewerOnesWhole) {
   for (std::uint64_t n = 2; n <= 5; ++n) expect_restored(n);
 }
 
+// Restored once more, while the machine of the first time runs in its memory.
+// Requirement: DWR-32 switch=memory-restored-in-place
+TEST_F(StoreTest, TheMemoryOfAMachineThatRunsIsNotWritten) {
+  StoreTarget t(store_directory(), {.keep = 4, .durable = false});
+  ASSERT_TRUE(checkpoint(t, 1).ok());
+  expect_restored(1);
+  const int fd = ::open((directory_ / "memory").c_str(), O_RDWR | O_CLOEXEC);
+  auto* memory = static_cast<char*>(::mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
+  ::close(fd);
+  ASSERT_NE(memory, MAP_FAILED);
+  memory[7] = 42;
+  expect_restored(1);
+  EXPECT_EQ(memory[7], 42);
+  ::munmap(memory, kPage);
+  for (const auto& entry : fs::directory_iterator(directory_.path())) EXPECT_NE(entry.path().extension(), ".new");
+}
+
+TEST_F(StoreTest, ALinkToTheMemoryStaysOneAndAQemuThatWaitsGetsItInItsFile) {
+  StoreTarget t(store_directory(), {.keep = 4, .durable = false});
+  ASSERT_TRUE(checkpoint(t, 1).ok());
+  const std::string to = directory_.path();
+  std::ofstream(to + "/elsewhere") << "old";
+  fs::create_symlink("elsewhere", to + "/memory");
+  expect_restored(1);
+  EXPECT_TRUE(fs::is_symlink(to + "/memory"));
+  EXPECT_EQ(fs::file_size(to + "/elsewhere"), kShape.memory_pages * kPage);
+  struct stat before {}, after {};
+  ASSERT_EQ(::stat((to + "/memory").c_str(), &before), 0);
+  ASSERT_TRUE(Store(store_directory()).restore("vm", 1, {to + "/memory", to + "/state", to + "/description", to + "/disk", true}).ok());
+  ASSERT_EQ(::stat((to + "/memory").c_str(), &after), 0);
+  EXPECT_EQ(before.st_ino, after.st_ino);
+}
+
 // Requirement: DWR-32 switch=page-checksums-unchecked
 TEST_F(StoreTest, DamageIsFoundWhereverItIs) {
   StoreTarget t(store_directory(), {.keep = 4, .durable = false});
@@ -131,18 +169,65 @@ TEST_F(StoreTest, RefusesWhatDoesNotFollow) {
   EXPECT_EQ(t.commit("", "").code(), Code::invalid);  // not every page
 }
 
+// A source that has heard nothing of its commit for too long comes again, over another connection, while the first is still on its way to the disk.
+// Requirement: DWR-32 switch=senders-share-a-part
+TEST_F(StoreTest, ALateCommitDoesNotMeetASecondWriter) {
+  StoreTarget first(store_directory(), {.keep = 4, .durable = false}), second(store_directory(), {.keep = 4, .durable = false});
+  ASSERT_TRUE(checkpoint(first, 1).ok());
+  ASSERT_TRUE(first.begin({"vm", 2, 0, kShape}).ok());  // a new chain: its commit removes the one before
+  change(4);
+  ASSERT_TRUE(first.put(batch(all())).ok());
+  EXPECT_EQ(second.newest("vm").value(), 1u);
+  EXPECT_EQ(second.begin({"vm", 2, 0, kShape}).code(), Code::conflict);
+  (void)second.put(batch({1, 2, 3}));
+  images_[2] = image_;
+  ASSERT_TRUE(first.commit("state 2", "{}").ok());
+  EXPECT_EQ(kept(), std::vector<std::uint64_t>{2});
+  expect_restored(2);
+  EXPECT_TRUE(checkpoint(second, 3).ok()) << "it has been let go";
+  expect_restored(3);
+}
+
+TEST_F(StoreTest, WhatAWriterThatDiedHasLeftIsRemoved) {
+  StoreTarget t(store_directory(), {.keep = 4, .durable = false});
+  ASSERT_TRUE(checkpoint(t, 1).ok());
+  const std::string part = store_directory() + "/vm/000000000002.lvck.77-1.part";
+  std::ofstream(part) << "half of it";
+  EXPECT_EQ(kept(), std::vector<std::uint64_t>{1});
+  ASSERT_TRUE(checkpoint(t, 2).ok());
+  EXPECT_FALSE(fs::exists(part));
+}
+
 // Another host's daemon at the end of a socket.
 class TransferTest : public StoreTest {
  protected:
+  // Its disk needs that long for a commit.
+  class SlowTarget final : public Target {
+   public:
+    SlowTarget(const std::string& directory, const std::atomic<int>& seconds) : store_(directory, {.keep = 4, .durable = false}), seconds_(seconds) {}
+    Result<std::uint64_t> newest(const std::string& machine) override { return store_.newest(machine); }
+    Status begin(const Begin& b) override { return store_.begin(b); }
+    Status put(const PageBatch& b) override { return store_.put(b); }
+    Status commit(const std::string& state, const std::string& description) override {
+      std::this_thread::sleep_for(std::chrono::seconds(seconds_));
+      return store_.commit(state, description);
+    }
+    void abandon() override { store_.abandon(); }
+
+   private:
+    StoreTarget store_;
+    const std::atomic<int>& seconds_;
+  };
   TransferTest() {
     std::string bound;
     listener_ = listen_at("tcp:127.0.0.1:0", false, bound).value();
     address_ = bound;
     thread_ = std::thread([this] {
       for (int fd; (fd = ::accept(listener_, nullptr, nullptr)) >= 0;) {
+        serving_ = fd;
         ended_ = serve_transfer(fd, [this](const std::string&, bool) -> Result<std::unique_ptr<Target>> {
-          return std::unique_ptr<Target>(new StoreTarget(store_directory(), {.keep = 4, .durable = false}));
-        });
+          return std::unique_ptr<Target>(new SlowTarget(store_directory(), slow_));
+        }, std::chrono::milliseconds(200));
         ::close(fd);
         ++served_;
       }
@@ -159,7 +244,7 @@ class TransferTest : public StoreTest {
   int listener_ = -1;
   std::string address_;
   std::thread thread_;
-  std::atomic<int> served_{0};
+  std::atomic<int> served_{0}, serving_{-1}, slow_{0};
   Status ended_;
 };
 
@@ -172,6 +257,30 @@ TEST_F(TransferTest, CheckpointsArriveAtAnotherHost) {
   for (std::uint64_t n : kept()) expect_restored(n);
   EXPECT_EQ(t.begin({"vm", 9, 8, kShape}).code(), Code::stale);
   EXPECT_TRUE(checkpoint(t, 7).ok());  // the connection lives on
+}
+
+// The sender counted as gone what was only slow, and began the same checkpoint anew.
+TEST_F(TransferTest, ACommitMayTakeLongerThanTheSilenceThatEndsAConnection) {
+  RemoteTarget t(address_, false, std::chrono::seconds(1));
+  slow_ = 3;
+  Status s = checkpoint(t, 1);
+  EXPECT_TRUE(s.ok()) << s.to_string();
+  EXPECT_EQ(kept(), std::vector<std::uint64_t>{1});
+}
+
+// Else its thread, and what it holds, would stay for ever.
+TEST_F(TransferTest, ASourceWhoseHostLosesPowerIsNoticed) {
+  RemoteTarget t(address_, false);
+  ASSERT_TRUE(t.newest("vm").ok());
+  int on = 0, idle = 0;
+  unsigned unanswered = 0;
+  socklen_t n = sizeof on;
+  ASSERT_EQ(::getsockopt(serving_, SOL_SOCKET, SO_KEEPALIVE, &on, &n), 0);
+  ASSERT_EQ(::getsockopt(serving_, IPPROTO_TCP, TCP_KEEPIDLE, &idle, &n), 0);
+  ASSERT_EQ(::getsockopt(serving_, IPPROTO_TCP, TCP_USER_TIMEOUT, &unanswered, &n), 0);
+  EXPECT_EQ(on, 1);
+  EXPECT_LE(idle, 30);
+  EXPECT_TRUE(unanswered != 0 && unanswered <= 60000);
 }
 
 TEST_F(TransferTest, ALinkThatEndsLeavesTheCheckpointBefore) {

@@ -11,7 +11,10 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <condition_variable>
 #include <cstring>
+#include <mutex>
+#include <thread>
 
 #include "base/crc32c.hpp"
 #include "switches/switches.hpp"
@@ -21,7 +24,7 @@
 namespace luge::vmstate {
 namespace {
 
-constexpr int kSilence = 30;  // seconds without a byte after which the other end counts as gone
+constexpr std::chrono::minutes kLongestWork{5};  // of a receiver that says that it goes on
 constexpr timeval kMigrationSilence{180, 0};  // quieting the device and saving its state take less
 
 struct SocketAddress {
@@ -58,12 +61,27 @@ bool is_loopback(const SocketAddress& a) {
   return a.storage.ss_family == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&reinterpret_cast<const sockaddr_in6&>(a.storage).sin6_addr);
 }
 
-void set_up(int fd, int family) {
-  timeval limit{kSilence, 0};
+void limit_silence(int fd, std::chrono::seconds silence) {
+  timeval limit{silence.count(), 0};
   ::setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
   ::setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+}
+
+void set_up(int fd, int family) {
+  limit_silence(fd, kSilence);
   const int one = 1;
   if (family != AF_UNIX) ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+}
+
+// After half a minute or so without an answer of the peer's kernel. Only of TCP; elsewhere it does nothing.
+void notice_lost_host(int fd) {
+  const int on = 1, idle = 20, every = 5, count = 4;
+  const unsigned unanswered_ms = 40'000;
+  ::setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+  ::setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
+  ::setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &every, sizeof every);
+  ::setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count);
+  ::setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unanswered_ms, sizeof unanswered_ms);
 }
 
 bool send_all(int fd, std::vector<iovec> parts) {
@@ -158,6 +176,7 @@ Status RemoteTarget::connect() {
   auto fd = connect_to(address_);
   if (!fd.ok()) return fd.status();
   fd_ = *fd;
+  limit_silence(fd_, silence_);
   return Status();
 }
 
@@ -170,7 +189,12 @@ Status RemoteTarget::lost(const char* where) {
 
 Result<std::uint64_t> RemoteTarget::answer() {
   TransferHeader h;
-  if (!receive_all(fd_, &h, sizeof h)) return lost("waiting for an answer");
+  const auto deadline = std::chrono::steady_clock::now() + kLongestWork;
+  do {
+    errno = ETIMEDOUT;
+    if (std::chrono::steady_clock::now() > deadline) return lost("it works without an end");
+    if (!receive_all(fd_, &h, sizeof h)) return lost("waiting for an answer");
+  } while (h.magic == kTransferMagic && h.version == kTransferVersion && h.kind == Transfer::working && h.bytes == 0);
   if (h.magic != kTransferMagic || h.version != kTransferVersion || h.kind != Transfer::answer || h.bytes < sizeof(Answer) || h.bytes > 65536) {
     errno = EPROTO;
     return lost("an answer that isn't known");
@@ -231,7 +255,8 @@ namespace {
 
 class Receiver {
  public:
-  Receiver(int fd, const std::function<Result<std::unique_ptr<Target>>(const std::string&, bool)>& make) : fd_(fd), make_(make) {}
+  Receiver(int fd, const std::function<Result<std::unique_ptr<Target>>(const std::string&, bool)>& make, std::chrono::milliseconds working_every)
+      : fd_(fd), make_(make), working_every_(working_every) {}
   ~Receiver() {
     if (open_) target_->abandon();
   }
@@ -338,14 +363,34 @@ class Receiver {
     if (body_.size() < sizeof bytes || bytes > body_.size() - sizeof bytes) return Status(Code::corrupt, "a damaged commit");
     const auto* text = reinterpret_cast<const char*>(body_.data()) + sizeof bytes;
     Status s = wrong_;
-    if (s.ok()) s = target_->commit(std::string(text, bytes), std::string(text + bytes, body_.size() - sizeof bytes - bytes));
+    if (s.ok()) s = commit(std::string(text, bytes), std::string(text + bytes, body_.size() - sizeof bytes - bytes));
     if (!s.ok()) target_->abandon();
     open_ = false;
+    return s;
+  }
+  // A disk may need minutes to have it all, and a sender that hears nothing counts us as gone.
+  Status commit(const std::string& state, const std::string& description) {
+    std::mutex mutex;
+    std::condition_variable end;
+    bool ended = false;
+    std::thread speaking([&] {
+      std::unique_lock lock(mutex);
+      while (!end.wait_for(lock, working_every_, [&] { return ended; }))
+        if (!send_frame(fd_, Transfer::working, {})) return;
+    });
+    Status s = target_->commit(state, description);
+    {
+      std::lock_guard lock(mutex);
+      ended = true;
+    }
+    end.notify_all();
+    speaking.join();
     return s;
   }
 
   const int fd_;
   const std::function<Result<std::unique_ptr<Target>>(const std::string&, bool)>& make_;
+  const std::chrono::milliseconds working_every_;
   std::unique_ptr<Target> target_;
   std::string machine_;
   bool live_ = false, open_ = false;
@@ -357,12 +402,13 @@ class Receiver {
 
 }  // namespace
 
-Status serve_transfer(int fd, const std::function<Result<std::unique_ptr<Target>>(const std::string& machine, bool live)>& make) {
+Status serve_transfer(int fd, const std::function<Result<std::unique_ptr<Target>>(const std::string& machine, bool live)>& make, std::chrono::milliseconds working_every) {
   // A standby's source may have nothing to say for long.
-  timeval none{0, 0}, limit{kSilence, 0};
+  timeval none{0, 0}, limit{kSilence.count(), 0};
   ::setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &none, sizeof none);
   ::setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
-  Receiver r(fd, make);
+  notice_lost_host(fd);
+  Receiver r(fd, make, working_every);
   Status status;
   while (r.one(status)) {}
   return status;

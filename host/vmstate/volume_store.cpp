@@ -148,6 +148,10 @@ std::vector<StoredCheckpoint> VolumeStore::list(const std::string& machine) cons
 }
 
 Result<StoredCheckpoint> VolumeStore::restore(const std::string& machine, std::uint64_t sequence, const Store::Files& to) {
+  return write_and_name(to, [&](const Store::Files& fresh) { return write(machine, sequence, fresh); });
+}
+
+Result<StoredCheckpoint> VolumeStore::write(const std::string& machine, std::uint64_t sequence, const Store::Files& to) {
   const Checkpoint* last = nullptr;
   std::vector<const CheckpointEntry*> newest;
   for (const Checkpoint& c : checkpoints_) {

@@ -62,6 +62,7 @@ class VolumeStore {
   Status commit(Checkpoint c, const std::string& state, const std::string& description, std::size_t keep);
 
  private:
+  Result<StoredCheckpoint> write(const std::string& machine, std::uint64_t sequence, const Store::Files& to);
   explicit VolumeStore(std::unique_ptr<BlockFile> file) : file_(std::move(file)), used_(file_->bytes() / kPage) {}
   Status load();
   Result<std::uint64_t> take_run(std::uint64_t blocks);

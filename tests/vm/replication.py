@@ -6,6 +6,7 @@
 checkpoints  N checkpoints under load; each file of memory is that of the paused machine, byte for byte, and a guest resumed from one of them is sound
 migration    to another QEMU under load, N times there and back; the guest goes on, nothing is wrong in it
 standby      a checkpoint every 200 ms to a second host; the first is killed; the guest resumes there, with the disk as it was then
+killed       luge-vmstated is killed within pauses; the next one lets the guest run, but for one that was being handed over
 volume       the same as checkpoints, with a Luge volume as the store
 overflows    records are lost and the disk says so: every checkpoint is equal all the same
 controls     with one rule broken each, the comparison must find wrong pages
@@ -330,11 +331,52 @@ def control(scene, switch, where):
         expect(len(blocks) == 1, f"pages of {len(blocks)} ranges of 64 KiB differ, not of one: {sorted(wrong)[:20]}")
 
 
+def killed(scene, count=5):
+    """luge-vmstated is killed within pauses: the next one lets the guest run; what was being handed over it holds until somebody decides."""
+    disk = scene.vhost()
+    guest = scene.guest("source", disk)
+    guest.wait_working()
+    note = os.path.join(scene.work, "host1", "paused", "vm.json")
+    protect = ("protect", "vm", "--qmp", guest.qmp, "--disk", disk, "--to", os.path.join(scene.work, "store"), "--not-durable")
+    within = 0
+    for i in range(count):
+        host = scene.vmstated("host1")
+        host.run(*protect, "--every", "100ms")
+        deadline = time.time() + 60
+        while not os.path.exists(note):
+            expect(time.time() < deadline, "a checkpoint pauses the guest")
+        time.sleep(0.004 * i)
+        host.kill()
+        within += os.path.exists(note)
+    expect(within, f"one of {count} kills within a pause")
+    guest.monitor.run("stop")
+    with open(f"/proc/{guest.process.pid}/stat") as f:
+        started = int(f.read().rpartition(")")[2].split()[19])
+    with open(note, "w") as f:
+        json.dump({"qmp": guest.qmp, "process": guest.process.pid, "started": started, "state": "handing over"}, f)
+    host = scene.vmstated("host1")
+    here = host.run("status")["protected"]
+    expect([m["state"] for m in here] == ["unknown"], f"it is held: {here}")
+    try:
+        host.run(*protect)
+        expect(False, "a guest that may run elsewhere is protected")
+    except CheckFailed as e:
+        expect("release" in str(e), f"it says what to do: {e}")
+    expect(not guest.monitor.run("query-status")["running"], "it stands still")
+    host.run("release", "vm")
+    passes = guest.counts()[0]
+    guest.wait_counts(lambda c: c[0] > passes, "the guest goes on")
+    host.run(*protect)
+    host.run("checkpoint", "vm")
+    expect(guest.counts()[4] == 0, f"the guest found {guest.counts()[4]} bad blocks")
+    print(f"{count} kills, {within} within a pause: the guest went on after each; one that was being handed over stood still until its release", flush=True)
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--build", required=True)
     p.add_argument("--dir", required=True)
-    p.add_argument("--only", default="checkpoints,migration,controls")
+    p.add_argument("--only", default="checkpoints,migration,killed,controls")
     p.add_argument("--checkpoints", type=int, default=6)
     p.add_argument("--migrations", type=int, default=2)
     p.add_argument("--json", help="a file for the figures")
@@ -352,7 +394,7 @@ def main():
                 runs.append(("control written-blocks-ignored", lambda scene: standby(scene, True), "written-blocks-ignored"))
             runs += [(f"control {s}", lambda scene, s=s, w=w: control(scene, s, w), s if w == "attach" else None) for s, w in CONTROLS if a.switch in (None, s)]
         else:
-            runs.append((name, {"checkpoints": lambda scene: checkpoints(scene, a.checkpoints), "migration": lambda scene: migration(scene, a.migrations), "standby": standby, "overflows": overflows, "volume": lambda scene: volume(scene, max(a.checkpoints, 5))}[name], None))
+            runs.append((name, {"checkpoints": lambda scene: checkpoints(scene, a.checkpoints), "migration": lambda scene: migration(scene, a.migrations), "standby": standby, "killed": killed, "overflows": overflows, "volume": lambda scene: volume(scene, max(a.checkpoints, 5))}[name], None))
     failed = []
     for name, run, broken in runs:
         folder = os.path.join(work, name.replace(" ", "-"))
