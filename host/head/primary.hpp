@@ -280,7 +280,6 @@ class Primary : public std::enable_shared_from_this<Primary> {
   struct Answer { std::weak_ptr<wire::Channel> channel; RequestId request; Code code; };
   std::vector<Answer> answers_;
   bool answers_posted_ = false;
-  std::map<std::uint64_t, std::uint64_t> opened_;  // incarnation by attachment, as this epoch has logged it
   std::vector<ReadAnswer> read_answers_;
   bool read_answers_posted_ = false;
   bool pump_armed_ = false;

@@ -52,9 +52,9 @@ void Primary::open_session(ChannelPtr channel, wire::Frame frame, const fbs::Ope
     channel->reply(frame, session_reply(ok ? Status() : Status(Code::unavailable, "the epoch has ended"), self->epoch_));
   };
   Lsn lsn = replica.last().lsn;
-  // In each epoch anew: what this head knows may stand on a record that was truncated, and then no other replica knows it.
-  const bool logged = std::exchange(opened_[request.attachment()], request.incarnation()) == request.incarnation();
-  if (request.incarnation() > now_open || (!logged && !broken(Switch::session_opened_once))) {
+  // What this head remembers may stand on a record that was truncated, and then no other replica knows it.
+  const bool logged = replica.sessions.logged(request.attachment()) || broken(Switch::truncated_opening_counts);
+  if (request.incarnation() > now_open || !logged) {
     // Closes the older incarnations on every replica before the first request of this one runs (protocol 2.3).
     RequestId id{request.attachment(), request.incarnation(), 0, 0};
     lsn = append(RecordKind::session_open, 0, 0, id, {}, {})->lsn();

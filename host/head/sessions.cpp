@@ -21,6 +21,7 @@ void Sessions::apply(const RecordHeader& h) {
   if (h.incarnation() == 0) return;
   Session& s = open(h.attachment(), h.incarnation());
   if (h.incarnation() < s.incarnation) return;
+  if (s.logged_at == 0) s.logged_at = h.lsn();
   prune(s, h.low());
   if (h.sequence() != 0 && h.sequence() >= s.low) s.answered[h.sequence()] = h.lsn();
 }
@@ -37,6 +38,11 @@ std::optional<Lsn> Sessions::find(std::uint64_t attachment, std::uint64_t incarn
 std::uint64_t Sessions::incarnation(std::uint64_t attachment) const {
   auto it = sessions_.find(attachment);
   return it == sessions_.end() ? 0 : it->second.incarnation;
+}
+
+bool Sessions::logged(std::uint64_t attachment) const {
+  auto it = sessions_.find(attachment);
+  return it != sessions_.end() && it->second.logged_at != 0;
 }
 
 std::vector<flatbuffers::Offset<fbs::Session>> Sessions::save(flatbuffers::FlatBufferBuilder& b,
@@ -76,7 +82,10 @@ void Sessions::merge_from(const Sessions& newer) {
 }
 
 void Sessions::forget_after(Lsn lsn) {
-  for (auto& [attachment, s] : sessions_) std::erase_if(s.answered, [&](const auto& a) { return a.second > lsn; });
+  for (auto& [attachment, s] : sessions_) {
+    std::erase_if(s.answered, [&](const auto& a) { return a.second > lsn; });
+    if (s.logged_at > lsn) s.logged_at = 0;
+  }
 }
 
 }  // namespace luge::head

@@ -15,6 +15,7 @@ class Sessions {
  public:
   struct Session {
     std::uint64_t incarnation = 0;
+    Lsn logged_at = 0;                         ///< of a record in this replica's log that says so; 0: none is known
     std::uint64_t low = 0;                     ///< everything below was answered and will not be sent again
     std::map<std::uint64_t, Lsn> answered;     ///< sequence -> LSN, only sequences >= low; at most the window
   };
@@ -25,6 +26,8 @@ class Sessions {
   std::optional<Lsn> find(std::uint64_t attachment, std::uint64_t incarnation, std::uint64_t sequence) const;
   /// Incarnation now open for the attachment (0: none).
   std::uint64_t incarnation(std::uint64_t attachment) const;
+  /// A record of this replica's log says so. Without one the incarnation may be known here alone: an opening that was truncated.
+  bool logged(std::uint64_t attachment) const;
   /// Attachments that are remembered. None is ever forgotten: an older incarnation of it could write again.
   std::size_t size() const { return sessions_.size(); }
 

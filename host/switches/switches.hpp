@@ -48,7 +48,7 @@ enum class Switch {
   failed_read_is_loss,           // 4.6, 9.4: a disk that did not answer has lost what was asked for
   failed_log_answers,            // 3.1: a head whose log has failed answers heartbeats as if it were well
   half_a_log_counts,             // 4.5: who has lost what it held is filled up record by record, and may open with what has come so far
-  session_opened_once,           // 2.3: an opening that was truncated counts where it is remembered, and nowhere else
+  truncated_opening_counts,      // 2.3: an opening that was truncated counts where it is remembered, and nowhere else
   frozen_member_awaited,         // 3.1, 4.4: a member that keeps its connection and answers nothing is waited for
   refused_op_brings_nothing,     // WR-01: the payload of a refused write is taken for that of the next one of its batch
   unread_answers_pile_up,        // a head reads on for a client that takes no answers

@@ -91,7 +91,7 @@ Unit::Shape shape_of(const ClusterOptions& o, Random r) {
   // In most seeds the metadata portion stays as it is, so that what rests on its fill is come to; in the others it soon has to grow.
   h.meta_bytes_most = 0;
   if (r.chance(0.3)) h.meta_bytes = 4 * h.meta_segment_bytes, h.meta_bytes_most = 64 << 20;
-  h.io_timeout = Duration(r.spread(1'000'000'000, 30'000'000'000));
+  h.io_timeout = Duration(r.spread(6'000'000'000, 30'000'000'000));  // above what a stall of the slowest disk takes
   if (r.chance(0.5)) h.stuck_member = h.io_timeout / 2;
   return s;
 }

@@ -57,7 +57,7 @@ class TakeOver : public UnitTest {
   Node second_node_{};
 };
 
-// Requirement: P-2.3 switch=session-opened-once
+// Requirement: P-2.3 switch=truncated-opening-counts
 TEST_F(TakeOver, AnOpeningThatWasTruncatedIsMadeAgain) {
   NodeId a = designation().primary, b = designation().reserves[0], c = designation().reserves[1];
   std::vector<Node> heads{node(a), node(b), node(c)}, others{node(b), node(c), unit_->control_node()};
