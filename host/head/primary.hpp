@@ -120,6 +120,18 @@ class Primary : public std::enable_shared_from_this<Primary> {
     RequestId request;
   };
   struct Round;
+  struct Source {
+    Entry entry;
+    RecordPtr record;
+    Buffer memory{};               // its payload, if that is in memory
+    std::shared_ptr<void> hold{};  // else its log space, until it has been read
+  };
+  /// Blocks as they lie in memory or came from log and sleds, in order, and the checksum that each was written with: whoever they go to
+  /// checks them against what the client said, not against what this head made of them.
+  struct Fetched {
+    std::vector<Buffer> pieces;
+    std::vector<std::uint32_t> crcs;  // one per block
+  };
   struct ReadPart;
   struct ReadJob;
   struct ReadAnswer {
@@ -128,7 +140,7 @@ class Primary : public std::enable_shared_from_this<Primary> {
     std::uint32_t blocks;
     bool zero;
     Status status;
-    Buffer data;
+    Fetched data;
     std::optional<io::Budget::Lease> memory;  // of `data`
   };
 
@@ -214,6 +226,16 @@ class Primary : public std::enable_shared_from_this<Primary> {
   io::Task<void> serve(std::shared_ptr<Primary> self, std::shared_ptr<ReadJob> job);
   io::Task<std::optional<io::Budget::Lease>> room_to_read(ChannelPtr channel, std::uint64_t bytes);
   static io::Task<void> serve_part(Primary& primary, std::shared_ptr<ReadJob> job, ReadPart& part);
+  struct StripeRun {
+    std::uint64_t stripe;
+    std::uint32_t block, count;
+    std::size_t at, piece;  // the first one's place among the blocks that are fetched, and the run's among the pieces
+  };
+  Source source_of(Entry committed) const;
+  /// Reads committed blocks from lba on by their index entries. Errors as StripeReader::read() and Partition::payload().
+  io::Task<Status> fetch(std::vector<Source> sources, Lba lba, Fetched& out);
+  io::Task<Status> read_record(const Source& source, Lba lba, Buffer& out, std::span<std::uint32_t> crcs);
+  static io::Task<Status> read_run(Primary& primary, StripeRun run, Lba first, Fetched& out);
   void send_read_answers();
   io::Task<bool> confirm();
   io::Task<void> run_rounds(std::shared_ptr<Primary> self);
@@ -235,15 +257,6 @@ class Primary : public std::enable_shared_from_this<Primary> {
   std::string row_record(std::uint64_t number, const StripeRow& row) const;
 
  public:
-  /// Reads committed blocks by their index entries into `out` (blocks * 4 KiB). zero: all were holes.
-  struct Source {
-    Entry entry;
-    RecordPtr record;
-    Buffer memory{};               // its payload, if that is in memory
-    std::shared_ptr<void> hold{};  // else its log space, until it has been read
-  };
-  Source source_of(Entry committed) const;
-  io::Task<Status> fetch(std::vector<Source> sources, Lba lba, Buffer out);
   Context& ctx() { return ctx_; }
   Partition& partition() { return partition_; }
   Replica& replica() { return partition_.replica; }

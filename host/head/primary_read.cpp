@@ -35,7 +35,6 @@ struct Primary::ReadPart {
   Lba lba = 0;
   std::uint32_t blocks = 0;
   std::vector<Source> sources;
-  Buffer data;
   bool zero = false;
   Status status;
 };
@@ -116,13 +115,11 @@ io::Task<void> Primary::serve_part(Primary& primary, std::shared_ptr<ReadJob> jo
   const bool has_data = p.status.ok() && !p.zero;
   auto memory = has_data ? co_await primary.room_to_read(job->channel, std::uint64_t{p.blocks} * kBlockBytes) : std::nullopt;
   if (has_data && !memory) co_return;  // nobody is there to take it
-  if (has_data) {
-    p.data = Buffer::allocate(std::size_t{p.blocks} * kBlockBytes);
-    p.status = co_await primary.fetch(std::move(p.sources), p.lba, p.data);
-  }
+  Fetched data;
+  if (has_data) p.status = co_await primary.fetch(std::move(p.sources), p.lba, data);
   if (p.status.code() == Code::degraded) primary.partition_.waits.set(Wait::reads, "reads wait: " + p.status.text());
   else if (p.status.ok() && !p.zero) primary.partition_.waits.clear(Wait::reads);
-  primary.read_answers_.push_back({job->channel, p.tag, p.blocks, p.zero, std::move(p.status), std::move(p.data), std::move(memory)});
+  primary.read_answers_.push_back({job->channel, p.tag, p.blocks, p.zero, std::move(p.status), std::move(data), std::move(memory)});
   if (std::exchange(primary.read_answers_posted_, true)) co_return;
   primary.ctx_.world.post([self] { self->send_read_answers(); });
 }
@@ -144,9 +141,9 @@ void Primary::send_read_answers() {
       results.emplace_back(a.tag, a.blocks, static_cast<std::uint16_t>(a.status.code()), a.zero, 0);
       if (!a.status.ok()) text = a.status.text();
       if (!a.status.ok() || a.zero) continue;
-      for (std::size_t at = 0; at < a.data.size(); at += kBlockBytes) crcs.push_back(crc32c(a.data.bytes().subspan(at, kBlockBytes)));
-      bytes += a.data.size();
-      blocks.push_back(std::move(a.data));
+      crcs.insert(crcs.end(), a.data.crcs.begin(), a.data.crcs.end());
+      bytes += std::size_t{a.blocks} * kBlockBytes;
+      std::move(a.data.pieces.begin(), a.data.pieces.end(), std::back_inserter(blocks));
     }
     wire::Frame f = wire::make_frame(wire::Kind::read_replies, [&](auto& b) {
       auto list = b.CreateVectorOfStructs(results);
@@ -244,36 +241,24 @@ Primary::Source Primary::source_of(Entry committed) const {
 }
 
 // Runs of blocks with one kind of source are fetched together: holes, one record, one chunk of one stripe.
-io::Task<Status> Primary::fetch(std::vector<Source> sources, Lba lba, Buffer out) {
+io::Task<Status> Primary::fetch(std::vector<Source> sources, Lba lba, Fetched& out) {
   std::size_t n = sources.size();
-  struct StripeRun {
-    std::uint64_t stripe;
-    std::uint32_t block, count, at;
-  };
+  out.crcs.resize(n);
   std::vector<StripeRun> runs;
-  for (std::size_t i = 0; i < n;) {
-    std::size_t j = i + 1;
-    std::byte* target = out.data() + i * kBlockBytes;
+  for (std::size_t i = 0, j; i < n; i = j) {
+    j = i + 1;
     Entry e = sources[i].entry;
+    Buffer& piece = out.pieces.emplace_back();
     if (e.hole()) {
-      std::memset(target, 0, kBlockBytes);
+      while (j < n && sources[j].entry.hole()) ++j;
+      piece = Buffer::zeros((j - i) * kBlockBytes);
+      std::fill(out.crcs.begin() + static_cast<std::ptrdiff_t>(i), out.crcs.begin() + static_cast<std::ptrdiff_t>(j), crc32c_zero_block());
     } else if (e.is_lost()) {
       co_return Status(Code::corrupt, "block " + std::to_string(lba + i) + " was lost when a loss was accepted: write it again");
     } else if (e.is_lsn()) {
       while (j < n && sources[j].entry == e) ++j;
-      RecordPtr r = sources[i].record;
-      if (!r) co_return Status(Code::internal, "no record for LSN " + std::to_string(e.lsn()));
-      auto first = static_cast<std::uint32_t>(lba + i - r->header.lba());
-      auto count = static_cast<std::uint32_t>(j - i);
-      if (const Buffer& memory = sources[i].memory; !memory.empty()) {
-        std::memcpy(target, memory.data() + std::size_t{first} * kBlockBytes, std::size_t{count} * kBlockBytes);
-        counters_.read_memory += std::size_t{count} * kBlockBytes;
-      } else {
-        auto p = co_await partition_.payload(r, first, count);
-        if (!p.ok()) co_return p.status();
-        std::memcpy(target, p->data(), p->size());
-        counters_.read_log += p->size();
-      }
+      Status s = co_await read_record(sources[i], lba + i, piece, std::span(out.crcs).subspan(i, j - i));
+      if (!s.ok()) co_return s;
     } else {
       const StripeRow* row = partition_.replica.stripe(e.stripe());
       if (!row) co_return Status(Code::internal, "no stripe " + std::to_string(e.stripe()));
@@ -281,35 +266,49 @@ io::Task<Status> Primary::fetch(std::vector<Source> sources, Lba lba, Buffer out
       while (j < n && sources[j].entry == Entry::at_stripe(e.stripe(), e.block() + static_cast<std::uint32_t>(j - i)) &&
              (e.block() + (j - i)) / per_chunk == e.block() / per_chunk)
         ++j;
-      runs.push_back({e.stripe(), e.block(), static_cast<std::uint32_t>(j - i), static_cast<std::uint32_t>(i)});
+      runs.push_back({e.stripe(), e.block(), static_cast<std::uint32_t>(j - i), i, out.pieces.size() - 1});
     }
-    i = j;
   }
-  if (runs.empty()) co_return Status();
-  struct Shared {
-    Status status;
-  } shared;
-  auto read_run = [](Primary& p, StripeRun run, Lba first, Buffer out, Shared& shared) -> io::Task<void> {
-    const StripeRow* row = p.partition_.replica.stripe(run.stripe);
-    if (row == nullptr) {
-      shared.status = Status(Code::unavailable, "this replica is being rebuilt");
-      co_return;
-    }
-    StripeReader reader(p.ctx_);
-    Buffer part = out.slice(std::size_t{run.at} * kBlockBytes, std::size_t{run.count} * kBlockBytes);
-    bool reconstructed = false;
-    Status s = co_await reader.read(*row, run.block, run.count, first + run.at, part, reconstructed);
-    if (!s.ok()) shared.status = s;
-    else (reconstructed ? p.counters_.read_reconstructed : p.counters_.read_sled) += part.size();
+  if (runs.size() == 1) co_return co_await read_run(*this, runs[0], lba, out);
+  Status worst;
+  auto one = [](Primary& p, StripeRun run, Lba lba, Fetched& out, Status& worst) -> io::Task<void> {
+    Status s = co_await read_run(p, run, lba, out);
+    if (!s.ok()) worst = std::move(s);
   };
-  if (runs.size() == 1) {
-    co_await read_run(*this, runs[0], lba, out, shared);
-    co_return shared.status;
-  }
   io::TaskGroup group(ctx_.world);
-  for (const StripeRun& run : runs) group.spawn("read chunk", read_run(*this, run, lba, out, shared));
+  for (const StripeRun& run : runs) group.spawn("read chunk", one(*this, run, lba, out, worst));
   co_await group.join();
-  co_return shared.status;
+  co_return worst;
+}
+
+// Blocks of one record, from `lba` on: from memory, or else from the log.
+io::Task<Status> Primary::read_record(const Source& source, Lba lba, Buffer& out, std::span<std::uint32_t> crcs) {
+  const RecordPtr& r = source.record;
+  if (!r) co_return Status(Code::internal, "no record for LSN " + std::to_string(source.entry.lsn()));
+  auto first = static_cast<std::uint32_t>(lba - r->header.lba()), count = static_cast<std::uint32_t>(crcs.size());
+  for (std::uint32_t i = 0; i < count; ++i) crcs[i] = r->block_crc(first + i);
+  std::size_t bytes = std::size_t{count} * kBlockBytes;
+  if (!source.memory.empty()) {
+    out = source.memory.slice(std::size_t{first} * kBlockBytes, bytes);
+    counters_.read_memory += bytes;
+    co_return Status();
+  }
+  auto p = co_await partition_.payload(r, first, count);
+  if (!p.ok()) co_return p.status();
+  out = std::move(*p);
+  counters_.read_log += bytes;
+  co_return Status();
+}
+
+io::Task<Status> Primary::read_run(Primary& p, StripeRun run, Lba first, Fetched& out) {
+  const StripeRow* row = p.partition_.replica.stripe(run.stripe);
+  if (row == nullptr) co_return Status(Code::unavailable, "this replica is being rebuilt");
+  StripeReader reader(p.ctx_);
+  auto blocks = co_await reader.read(*row, run.block, first + run.at, std::span(out.crcs).subspan(run.at, run.count));
+  if (!blocks.ok()) co_return blocks.status();
+  (reader.reconstructed() ? p.counters_.read_reconstructed : p.counters_.read_sled) += blocks->size();
+  out.pieces[run.piece] = std::move(*blocks);
+  co_return Status();
 }
 
 }  // namespace luge::head

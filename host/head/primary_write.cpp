@@ -306,11 +306,11 @@ io::Task<Result<Buffer>> Primary::newest_block(Lba lba) {
     if (r->kind() != RecordKind::data) co_return Buffer::zeros(kBlockBytes);
     co_return co_await partition_.payload(r, static_cast<std::uint32_t>(lba - r->header.lba()), 1);
   }
-  Buffer out = Buffer::zeros(kBlockBytes);
+  Fetched out;
   std::vector<Source> sources{source_of(n.committed)};
   Status s = co_await fetch(std::move(sources), lba, out);
   if (!s.ok()) co_return s;
-  co_return out;
+  co_return std::move(out.pieces.front());
 }
 
 // The block `lba` as the op leaves it: its newest version with the op's bytes laid over it.

@@ -10,6 +10,12 @@ namespace luge::head {
 
 using namespace std::chrono_literals;
 
+namespace {
+
+Bytes block_of(const Buffer& blocks, std::uint32_t i) { return blocks.bytes().subspan(std::size_t{i} * kBlockBytes, kBlockBytes); }
+
+}  // namespace
+
 io::Task<Result<StripeReader::Piece>> StripeReader::read_chunk(const StripeRow& row, std::uint32_t chunk, std::uint32_t first,
                                                                std::uint32_t count, bool want_header) {
   const fbs::ChunkPlace place = row.places[chunk];
@@ -33,36 +39,33 @@ io::Task<Result<StripeReader::Piece>> StripeReader::read_chunk(const StripeRow& 
   piece.blocks = data.slice(header_bytes, std::size_t{count} * kBlockBytes);
   // The identities come with the blocks; the payload is checked against them here as well (end to end).
   if (!c->identities() || c->identities()->size() != count) co_return Status(Code::corrupt, "identities are missing");
-  bool data_chunk = chunk < row.layout.k;
-  for (std::uint32_t i = 0; i < count; ++i) {
-    const fbs::BlockIdentity* b = c->identities()->Get(i);
-    if (crc32c(piece.blocks.bytes().subspan(std::size_t{i} * kBlockBytes, kBlockBytes)) != b->crc())
+  for (std::uint32_t i = 0; i < count; ++i)
+    if (crc32c(block_of(piece.blocks, i)) != c->identities()->Get(i)->crc())
       co_return Status(Code::corrupt, "sled " + std::to_string(place.sled()) + ": block does not match its CRC");
-    if (data_chunk) identities_.push_back(*b);
-  }
+  piece.identities = c->identities();
+  piece.answer = std::move(answer->body_owner);
   co_return piece;
 }
 
-io::Task<Status> StripeReader::read(StripeRow row, std::uint32_t block, std::uint32_t count, Lba lba, Buffer out, bool& reconstructed) {
+io::Task<Result<Buffer>> StripeReader::read(StripeRow row, std::uint32_t block, Lba lba, std::span<std::uint32_t> crcs) {
+  auto count = static_cast<std::uint32_t>(crcs.size());
   std::uint32_t per_chunk = row.chunk_bytes / kBlockBytes;
   std::uint32_t chunk = block / per_chunk, first = block % per_chunk;
   if (chunk >= row.layout.k || first + count > per_chunk) co_return Status(Code::internal, "index entry outside its stripe");
-  reconstructed = false;
-  identities_.clear();
   auto piece = co_await read_chunk(row, chunk, first, count, false);
   if (piece.ok()) {
     bool right = true;
-    for (std::uint32_t i = 0; i < count; ++i) right = right && identities_[i].lba() == lba + i;
-    if (right) {
-      std::memcpy(out.data(), piece->blocks.data(), piece->blocks.size());
-      co_return Status();
+    for (std::uint32_t i = 0; i < count; ++i) {
+      const fbs::BlockIdentity* b = piece->identities->Get(i);
+      right = right && b->lba() == lba + i;
+      crcs[i] = b->crc();
     }
+    if (right) co_return std::move(piece->blocks);
     logging::error("stripe {}: chunk {} holds other blocks than the index says; rebuilding", to_string(row.id), chunk);
   }
-  reconstructed = true;
+  reconstructed_ = true;
   Status why = piece.ok() ? Status(Code::stale, "it holds other blocks") : piece.status();
-  Status s = co_await rebuild(row, chunk, first, count, lba, out, std::move(why));
-  co_return s;
+  co_return co_await rebuild(row, chunk, first, lba, crcs, std::move(why));
 }
 
 namespace {
@@ -135,7 +138,7 @@ io::Task<Result<StripeReader::Rebuilt>> StripeReader::rebuilt_by_sled(const Stri
     co_return Status(Code::corrupt, "the answer has another length");
   for (std::uint32_t i = 0; i < count; ++i) {
     r.identities.push_back(*c->identities()->Get(i));
-    if (crc32c(r.blocks.bytes().subspan(std::size_t{i} * kBlockBytes, kBlockBytes)) != r.identities[i].crc())
+    if (crc32c(block_of(r.blocks, i)) != r.identities[i].crc())
       co_return Status(Code::corrupt, "a rebuilt block does not match its checksum");
   }
   co_return r;
@@ -186,15 +189,16 @@ io::Task<Result<StripeReader::Whole>> StripeReader::read_whole(StripeRow row, st
   co_return out;
 }
 
-io::Task<Status> StripeReader::rebuild(const StripeRow& row, std::uint32_t chunk, std::uint32_t first, std::uint32_t count, Lba lba, Buffer out,
-                                      Status why) {
+io::Task<Result<Buffer>> StripeReader::rebuild(const StripeRow& row, std::uint32_t chunk, std::uint32_t first, Lba lba, std::span<std::uint32_t> crcs,
+                                               Status why) {
+  auto count = static_cast<std::uint32_t>(crcs.size());
   auto by_sled = co_await rebuilt_by_sled(row, chunk, first, count);
   bool wanted = by_sled.ok();
-  for (std::uint32_t i = 0; i < count && wanted; ++i) wanted = by_sled->identities[i].lba() == lba + i;
-  if (wanted) {
-    std::memcpy(out.data(), by_sled->blocks.data(), by_sled->blocks.size());
-    co_return Status();
+  for (std::uint32_t i = 0; i < count && wanted; ++i) {
+    wanted = by_sled->identities[i].lba() == lba + i;
+    crcs[i] = by_sled->identities[i].crc();
   }
+  if (wanted) co_return std::move(by_sled->blocks);
   std::uint32_t width = row.layout.width();
   Gathered got;
   got.missing = "chunk " + std::to_string(chunk) + ": " + why.text() + "; ";
@@ -217,13 +221,10 @@ io::Task<Status> StripeReader::rebuild(const StripeRow& row, std::uint32_t chunk
     bool right = true;
     for (std::uint32_t i = 0; i < count && right; ++i) {
       fbs::BlockIdentity id = header->identity(chunk, first + i);
-      right = id.lba() == lba + i &&
-              crc32c(rebuilt.bytes().subspan(std::size_t{i} * kBlockBytes, kBlockBytes)) == id.crc();
+      right = id.lba() == lba + i && crc32c(block_of(rebuilt, i)) == id.crc();
+      crcs[i] = id.crc();
     }
-    if (right) {
-      std::memcpy(out.data(), rebuilt.data(), rebuilt.size());
-      co_return Status();
-    }
+    if (right) co_return rebuilt;
     reached(Path::decode_with_another_set);
     logging::error("stripe {}: a rebuilt block does not match its CRC; trying other chunks", to_string(row.id));
   } while (next_combination(choice, static_cast<std::uint32_t>(have.size())));

@@ -15,10 +15,11 @@ namespace luge::head {
 class StripeReader {
  public:
   explicit StripeReader(Context& ctx) : ctx_(ctx) {}
-  /// Blocks [block, block + count) of the stripe (all in one data chunk), which must be LBAs [lba, lba + count).
-  /// degraded: fewer than k chunks can be read now; the text names the sleds. corrupt: all that were written have been
-  /// asked for, and no k of them give the blocks.
-  io::Task<Status> read(StripeRow row, std::uint32_t block, std::uint32_t count, Lba lba, Buffer out, bool& reconstructed);
+  /// Blocks [block, block + crcs.size()) of the stripe (all in one data chunk), which must be the LBAs from `lba` on, and into `crcs`
+  /// the checksums they were written with. degraded: fewer than k chunks can be read now; the text names the sleds. corrupt: all that
+  /// were written have been asked for, and no k of them give the blocks.
+  io::Task<Result<Buffer>> read(StripeRow row, std::uint32_t block, Lba lba, std::span<std::uint32_t> crcs);
+  bool reconstructed() const { return reconstructed_; }  ///< what read() gave was rebuilt from other chunks
   /// All data chunks of the stripe behind each other, and the identity of each block. Errors as read(). `front`: only so many data
   /// chunks, the others and parity are asked for if one of these does not read; 0: all are, and parity too.
   struct Whole {
@@ -33,6 +34,8 @@ class StripeReader {
   struct Piece {
     Buffer blocks;
     Buffer header;
+    const flatbuffers::Vector<const fbs::BlockIdentity*>* identities = nullptr;  // one per block, in the memory of `answer`
+    std::shared_ptr<const void> answer;
   };
   io::Task<Result<Piece>> read_chunk(const StripeRow& row, std::uint32_t chunk, std::uint32_t first, std::uint32_t count,
                                      bool want_header);
@@ -52,10 +55,9 @@ class StripeReader {
   io::Task<Result<Rebuilt>> rebuilt_by_sled(const StripeRow& row, std::uint32_t chunk, std::uint32_t first, std::uint32_t count);
   io::Task<Status> decode(const StripeRow& row, std::span<const Bytes> present, std::uint32_t chunk, MutableBytes out);
   /// `why`: the chunk itself could not be read.
-  io::Task<Status> rebuild(const StripeRow& row, std::uint32_t chunk, std::uint32_t first, std::uint32_t count, Lba lba,
-                           Buffer out, Status why);
+  io::Task<Result<Buffer>> rebuild(const StripeRow& row, std::uint32_t chunk, std::uint32_t first, Lba lba, std::span<std::uint32_t> crcs, Status why);
   Context& ctx_;
-  std::vector<fbs::BlockIdentity> identities_;  // of the blocks of the data chunk last read
+  bool reconstructed_ = false;
 };
 
 }  // namespace luge::head
