@@ -4,6 +4,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <boost/asio/buffer.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/post.hpp>
@@ -166,10 +167,8 @@ class UringEngine final : public FileEngine {
   }
 
   void watch() {
-    event_.async_wait(asio::posix::stream_descriptor::wait_read, [this](const boost::system::error_code& e) {
+    event_.async_read_some(asio::buffer(&signals_, sizeof signals_), [this](const boost::system::error_code& e, std::size_t) {
       if (e) return;
-      std::uint64_t ignored;
-      if (::read(event_.native_handle(), &ignored, sizeof ignored) < 0) ignored = 0;
       watch();
       reap();
     });
@@ -210,6 +209,7 @@ class UringEngine final : public FileEngine {
   unsigned in_flight_ = 0;
   std::deque<Op*> waiting_;
   std::vector<Op*> spare_;
+  std::uint64_t signals_ = 0;  // where the event is read to
   asio::posix::stream_descriptor event_;
   asio::steady_timer retry_;
 };

@@ -10,6 +10,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
+#include <boost/asio/buffer.hpp>
+#include <boost/asio/error.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
@@ -170,6 +173,23 @@ class Socket : public RealWorld::Interruptible {
     co_await suspended<error_code>([&](Resume<error_code> resume) { descriptor_.async_wait(what, resume); });
     check_running();
   }
+  // Bytes that come in while it waits, 0 at the end of the stream, less than 0 as errno says. The reactor reads: to be told of readiness it
+  // would have to be asked anew each time, by a system call. Returns also when the socket has been closed meanwhile. Throws Stopped.
+  Task<ssize_t> read_later(MutableBytes into, MutableBytes then) {
+    check_running();
+    struct Outcome {
+      error_code error;
+      std::size_t bytes = 0;
+    };
+    std::array<asio::mutable_buffer, 2> to{asio::mutable_buffer(into.data(), into.size()), asio::mutable_buffer(then.data(), then.size())};
+    Outcome out = co_await suspended<Outcome>([&](Resume<Outcome> resume) {
+      descriptor_.async_read_some(to, [resume](const error_code& e, std::size_t n) { resume({e, n}); });
+    });
+    check_running();
+    if (out.error == asio::error::eof) co_return 0;
+    errno = out.error == asio::error::operation_aborted ? EINTR : out.error.value();
+    co_return out.error ? -1 : static_cast<ssize_t>(out.bytes);
+  }
   Task<void> let_others_run() {
     co_await suspended<bool>([&](Resume<bool> resume) { asio::post(world_.context(), [resume] { resume(true); }); });
     check_running();
@@ -205,19 +225,15 @@ class RealStream final : public Stream {
   Task<std::size_t> read_some(MutableBytes into, MutableBytes then) override {
     socket_.check_running();
     while (socket_.open()) {
-      if (!drained_) {
-        if (++reads_ % kInlineTurns == 0) {
-          co_await socket_.let_others_run();
-          if (!socket_.open()) break;
-        }
-        ssize_t n = receive(into, then);
-        // Less than asked for: the socket is empty, the next call goes straight to the reactor.
-        drained_ = n < static_cast<ssize_t>(into.size() + then.size());
-        if (n >= 0) co_return static_cast<std::size_t>(n);
-        if (errno != EINTR && !would_block(errno)) co_return 0;
+      if (!drained_ && ++reads_ % kInlineTurns == 0) {
+        co_await socket_.let_others_run();
+        if (!socket_.open()) break;
       }
-      co_await socket_.ready(stream_descriptor::wait_read);
-      drained_ = false;
+      ssize_t n = drained_ ? co_await socket_.read_later(into, then) : receive(into, then);
+      // Less than asked for: the socket is empty, the next call goes straight to the reactor.
+      drained_ = n < static_cast<ssize_t>(into.size() + then.size());
+      if (n >= 0) co_return static_cast<std::size_t>(n);
+      if (errno != EINTR && !would_block(errno)) co_return 0;
     }
     co_return 0;
   }
