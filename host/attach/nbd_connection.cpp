@@ -13,7 +13,7 @@ constexpr std::uint64_t kRequestCost = 4096;  // of one without payload
 // Trims and zeroes carry no bytes and are one record whatever their length.
 std::uint64_t cost_of(const nbd::Request& r) {
   auto command = static_cast<nbd::Command>(r.type);
-  if (command == nbd::Command::block_status) return kRequestCost + 8 * client::touched_blocks(r.offset, r.length);
+  if (command == nbd::Command::block_status) return kRequestCost + 8 * touched_blocks(r.offset, r.length);
   bool payload = command == nbd::Command::read || command == nbd::Command::write;
   return kRequestCost + (payload ? r.length : 0);
 }

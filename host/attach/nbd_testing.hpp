@@ -29,7 +29,7 @@ class MemoryTarget final : public client::BlockTarget {
   void write(std::uint64_t offset, Buffer image, std::uint32_t length, Done done) override {
     later([this, offset, image, length, done] {
       LUGE_CHECK(reinterpret_cast<std::uintptr_t>(image.data()) % kBlockBytes == 0);
-      LUGE_CHECK(image.size() == client::touched_blocks(offset, length) * kBlockBytes);
+      LUGE_CHECK(image.size() == touched_blocks(offset, length) * kBlockBytes);
       std::memcpy(bytes_.data() + offset, image.data() + offset % kBlockBytes, length);
       done(Status());
     });

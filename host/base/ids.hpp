@@ -19,8 +19,14 @@ using Generation = std::uint64_t;    ///< use count of a chunk slot or of a log 
 
 inline constexpr std::uint32_t kBlockBytes = 4096;   ///< unit of the index, of CRCs and of O_DIRECT
 inline constexpr std::uint32_t kMaxOpBlocks = 256;   ///< longest data record: 1 MiB
+inline constexpr std::uint64_t kMaxReadBlocks = 4096;  ///< of all reads of one message: 16 MiB keep the answer far below the frame limit
 inline constexpr std::uint32_t kMaxMapBlocks = 65536; ///< longest question for what is mapped: 256 MiB
 inline constexpr std::uint32_t kSessionWindow = 512; ///< W: open requests per client session and VP
+
+/// Number of blocks that [offset, offset + length) touches; offset and length in bytes.
+inline constexpr std::uint64_t touched_blocks(std::uint64_t offset, std::uint32_t length) {
+  return length == 0 ? 0 : (offset % kBlockBytes + length - 1) / kBlockBytes + 1;
+}
 
 inline constexpr VpId make_vp(VolumeId volume, std::uint32_t index) { return volume << 16 | index; }
 inline constexpr VolumeId volume_of(VpId vp) { return vp >> 16; }

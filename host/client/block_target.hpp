@@ -48,11 +48,6 @@ Buffer shared_zeros(std::size_t length);
 /// Is it a piece of them? Then it need not be looked at to know that it is zeros.
 bool is_shared_zeros(const Buffer& b);
 
-/// Number of 4 KiB blocks that [offset, offset + length) touches.
-inline std::uint64_t touched_blocks(std::uint64_t offset, std::uint64_t length) {
-  return length == 0 ? 0 : (offset + length - 1) / kBlockBytes - offset / kBlockBytes + 1;
-}
-
 /// Memory for a write of `length` bytes at `offset`: its blocks, the bytes around the range zeroed, the range itself
 /// uninitialised and to be filled from image.data() + offset % 4096 on.
 Buffer allocate_image(std::uint64_t offset, std::uint32_t length);

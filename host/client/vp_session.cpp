@@ -10,7 +10,6 @@ namespace luge::client {
 namespace {
 
 constexpr std::size_t kBatchBytes = 1 << 20;
-constexpr std::uint64_t kReadFrameBlocks = 4096;  // keeps an answer far below the frame limit
 constexpr io::Duration kFirstRetry = std::chrono::milliseconds(10);
 constexpr io::Duration kLastRetry = std::chrono::milliseconds(500);
 constexpr io::Duration kWorthALine = std::chrono::milliseconds(200);
@@ -117,7 +116,7 @@ void VpSession::send_reads() {
       emit_map(*p);
       continue;
     }
-    if (blocks != 0 && blocks + p->blocks() > kReadFrameBlocks) {
+    if (blocks != 0 && blocks + p->blocks() > kMaxReadBlocks) {
       emit_reads(batch_);
       batch_.clear();
       blocks = 0;

@@ -18,7 +18,6 @@ using namespace std::chrono_literals;
 
 namespace {
 constexpr std::size_t kReplyBytes = 4 << 20;  // of one message, about
-constexpr std::uint64_t kMostBlocks = 4096;  // of one batch: 16 MiB, as much as a client asks for at once
 constexpr std::size_t kMostUnread = 64 << 20;  // of answers that a connection has not taken yet
 }
 
@@ -48,8 +47,8 @@ void Primary::read(const ChannelPtr& channel, const fbs::ReadBatch& batch) {
   if (!batch.ops()) return;
   std::uint64_t blocks = 0;
   for (const fbs::ReadOp* op : *batch.ops()) blocks += std::min(op->blocks(), kMaxOpBlocks);
-  if (blocks > kMostBlocks || batch.ops()->size() > kMostBlocks) {
-    logging::warn("{}: asks for more than {} blocks at once; connection closed", channel->peer(), kMostBlocks);
+  if (blocks > kMaxReadBlocks || batch.ops()->size() > kMaxReadBlocks) {
+    logging::warn("{}: asks for more than {} blocks at once; connection closed", channel->peer(), kMaxReadBlocks);
     return channel->close();
   }
   auto job = std::make_shared<ReadJob>();
@@ -105,8 +104,6 @@ io::Task<void> Primary::serve(std::shared_ptr<Primary> self, std::shared_ptr<Rea
 io::Task<std::optional<io::Budget::Lease>> Primary::room_to_read(ChannelPtr channel, std::uint64_t bytes) {
   while (channel->open() && channel->queued_bytes() > kMostUnread && !broken(Switch::unread_answers_pile_up)) co_await ctx_.world.sleep(5ms);
   if (!channel->open()) co_return std::nullopt;
-  auto at_once = ctx_.read_memory.take_at_once(bytes);
-  if (at_once) co_return at_once;
   co_return co_await ctx_.read_memory.take(bytes);
 }
 

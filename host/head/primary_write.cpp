@@ -88,9 +88,7 @@ RecordPtr Primary::append(RecordKind kind, Lba lba, std::uint32_t blocks, const 
 namespace {
 
 // What the ops of a batch bring along lies one behind the other, that of an op that is refused too.
-std::uint64_t blocks_brought(const fbs::WriteOp& w) {
-  return w.kind() == fbs::OpKind::write ? (w.offset() % kBlockBytes + w.length() + kBlockBytes - 1) / kBlockBytes : 0;
-}
+std::uint64_t blocks_brought(const fbs::WriteOp& w) { return w.kind() == fbs::OpKind::write ? touched_blocks(w.offset(), w.length()) : 0; }
 
 bool brings_what_it_names(const fbs::WriteBatch& batch, std::size_t bytes) {
   std::uint64_t blocks = 0;

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <utility>
 
 #include "io/world.hpp"
@@ -31,6 +30,7 @@ class Budget {
   };
 
   Task<Lease> take(std::uint64_t bytes) {
+    if (waiting_ == 0 && has_room(bytes)) co_return Lease(*this, bytes);
     waiting_ += bytes;
     struct Leave {
       std::uint64_t& waiting;
@@ -38,13 +38,8 @@ class Budget {
       ~Leave() { waiting -= bytes; }
     } leave{waiting_, bytes};
     Mutex::Guard guard = co_await turn_.lock();
-    while (used_ != 0 && used_ + bytes > bytes_) co_await room_.wait();
+    while (!has_room(bytes)) co_await room_.wait();
     co_return Lease(*this, bytes);
-  }
-  /// Nothing if it would have to wait.
-  std::optional<Lease> take_at_once(std::uint64_t bytes) {
-    if (waiting_ != 0 || (used_ != 0 && used_ + bytes > bytes_)) return std::nullopt;
-    return Lease(*this, bytes);
   }
   std::uint64_t used() const { return used_; }
   std::uint64_t waiting() const { return waiting_; }
@@ -52,6 +47,8 @@ class Budget {
   bool crowded() const { return waiting_ > 4 * bytes_; }
 
  private:
+  bool has_room(std::uint64_t bytes) const { return used_ == 0 || used_ + bytes <= bytes_; }
+
   std::uint64_t bytes_;
   std::uint64_t used_ = 0, waiting_ = 0;
   Event room_;

@@ -40,23 +40,5 @@ TEST(Budget, BoundsWhatIsHeldAndServesInOrder) {
   });
 }
 
-TEST(Budget, AtOnceOvertakesNobody) {
-  testing::run([](World& w) -> Task<void> {
-    Budget budget(w, 100);
-    Seen seen;
-    auto first = budget.take_at_once(60);
-    EXPECT_TRUE(first.has_value());
-    EXPECT_FALSE(budget.take_at_once(60).has_value());
-    EXPECT_TRUE(budget.take_at_once(40).has_value());
-    TaskGroup group(w);
-    group.spawn("taker", taker(w, budget, 0, 60, seen));
-    co_await w.yield();
-    EXPECT_FALSE(budget.take_at_once(10).has_value()) << "somebody waits";
-    first.reset();
-    co_await group.join();
-    EXPECT_EQ(seen.order.size(), 1u);
-  });
-}
-
 }  // namespace
 }  // namespace luge::io

@@ -24,13 +24,13 @@
 #include <vector>
 
 #include "coding/chunk_header.hpp"
+#include "io/budget.hpp"
 #include "io/files.hpp"
 #include "io/meta_store.hpp"
-#include "io/budget.hpp"
+#include "io/watched_file.hpp"
 #include "sled/device_format.hpp"
 #include "sled/known_chunks.hpp"
 #include "sled/sled_meta.hpp"
-#include "io/watched_file.hpp"
 
 namespace luge::sled {
 

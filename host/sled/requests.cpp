@@ -311,8 +311,7 @@ io::Task<wire::Frame> Service::read_chunk(const fbs::ReadChunk& m) {
   if (!m.stripe() || !m.place()) {
     s = Status(Code::invalid, "the request does not parse");
   } else if (auto d = device(m.place()->sled(), m.place()->device()); d.ok()) {
-    auto at_once = (*d)->read_memory().take_at_once(bytes + kBlockBytes);
-    io::Budget::Lease lease = at_once ? std::move(*at_once) : co_await (*d)->read_memory().take(bytes + kBlockBytes);
+    io::Budget::Lease lease = co_await (*d)->read_memory().take(bytes + kBlockBytes);
     auto r = co_await (*d)->read_chunk(*m.place(), stripe_of(*m.stripe()), chunk, first, blocks, want_header);
     if (r.ok()) got = std::move(*r);
     else s = r.status();
