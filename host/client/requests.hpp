@@ -43,7 +43,7 @@ struct Part {
   std::uint64_t offset = 0;  ///< inside the VP, bytes
   std::uint64_t id = 0;      ///< sequence of a write, tag of a read; 0: not given yet
   std::uint32_t attempts = 0;
-  std::uint32_t damaged = 0;  ///< so often a head found a write's payload not to be what it was summed as
+  std::uint32_t damaged = 0;  ///< so often its blocks came to the other side not as they were summed
   io::Time sent{};           ///< last time
   io::Time due{};            ///< of a read that waits to be tried again
   Buffer image;              ///< of a write: its blocks

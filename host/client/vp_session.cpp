@@ -132,7 +132,7 @@ void VpSession::send_reads() {
 
 void VpSession::emit_reads(const std::vector<Part*>& batch) {
   read_ops_.clear();
-  for (Part* p : batch) read_ops_.emplace_back(p->id, p->lba(), p->blocks(), 0);
+  for (Part* p : batch) read_ops_.emplace_back(p->id, p->lba(), p->blocks(), p->damaged != 0);
   flatbuffers::FlatBufferBuilder b(256 + read_ops_.size() * sizeof(fbs::ReadOp));
   auto ops = b.CreateVectorOfStructs(read_ops_);
   b.Finish(fbs::CreateReadBatch(b, vp_, epoch_, ops));
@@ -213,6 +213,7 @@ bool VpSession::on_read_replies(const fbs::ReadReplies& r, const Buffer& payload
               r.crcs()->Get(static_cast<flatbuffers::uoffset_t>(first + i));
     if (!sound) {
       ++v_.stats.corrupt_replies;
+      ++p->damaged;
       reason_ = "block " + std::to_string(p->lba()) + " came with a wrong checksum from " + address_;
       logging::warn("volume {}: partition {}: {}; asked again", v_.name, index_of(vp_), reason_);
       retry_read(p);

@@ -34,6 +34,7 @@ struct Primary::ReadPart {
   Lba lba = 0;
   std::uint32_t blocks = 0;
   std::vector<Source> sources;
+  bool check = false;
   bool zero = false;
   Status status;
 };
@@ -58,6 +59,7 @@ void Primary::read(const ChannelPtr& channel, const fbs::ReadBatch& batch) {
     p.tag = op->tag();
     p.lba = op->lba();
     p.blocks = op->blocks();
+    p.check = op->check() != 0;
     std::uint64_t size = partition_.designation().blocks;
     if (p.blocks == 0 || p.blocks > kMaxOpBlocks || p.lba >= size || p.blocks > size - p.lba)
       p.status = Status(Code::invalid, "outside the volume partition");
@@ -86,6 +88,7 @@ io::Task<void> Primary::serve(std::shared_ptr<Primary> self, std::shared_ptr<Rea
         RecordPtr r = replica.find(n.tail);
         n.committed = r->kind() == RecordKind::data ? Entry::at_lsn(n.tail) : Entry();
       }
+      if (p.check && n.committed.is_lsn()) check_memory(n.committed.lsn());
       p.sources.push_back(source_of(n.committed));
     }
   }
@@ -98,6 +101,14 @@ io::Task<void> Primary::serve(std::shared_ptr<Primary> self, std::shared_ptr<Rea
     if (at_once) co_await serve_part(*this, job, p);
     else ctx_.world.spawn("read part", serve_part(*this, job, p));  // side by side: none waits for a slower one
   }
+}
+
+// A reader says that blocks do not match their checksums. Where memory has gone bad, the log has them still, or another member.
+void Primary::check_memory(Lsn lsn) {
+  RecordPtr r = partition_.replica.find(lsn);
+  if (!r || !r->durable || r->payload.empty() || check_payload(r->header, as_bytes(r->body), r->payload.bytes()).ok()) return;
+  logging::error("VP {:x}: LSN {} has changed in this head's memory; it is read from the log from now on", partition_.replica.vp(), lsn);
+  partition_.replica.keep_payload(*r, Buffer());
 }
 
 // What a client does not take is not read: its answers would fill this head's memory. Nothing: it has gone.
@@ -121,6 +132,12 @@ io::Task<void> Primary::serve_part(Primary& primary, std::shared_ptr<ReadJob> jo
   primary.ctx_.world.post([self] { self->send_read_answers(); });
 }
 
+void Primary::Fetched::checksum_anew() {
+  crcs.clear();
+  for (const Buffer& piece : pieces)
+    for (std::size_t at = 0; at < piece.size(); at += kBlockBytes) crcs.push_back(crc32c(piece.bytes().subspan(at, kBlockBytes)));
+}
+
 // Answers of one turn of the loop leave in one message per connection.
 void Primary::send_read_answers() {
   read_answers_posted_ = false;
@@ -138,6 +155,7 @@ void Primary::send_read_answers() {
       results.emplace_back(a.tag, a.blocks, static_cast<std::uint16_t>(a.status.code()), a.zero, 0);
       if (!a.status.ok()) text = a.status.text();
       if (!a.status.ok() || a.zero) continue;
+      if (broken(Switch::answers_checksummed_anew)) a.data.checksum_anew();
       crcs.insert(crcs.end(), a.data.crcs.begin(), a.data.crcs.end());
       bytes += std::size_t{a.blocks} * kBlockBytes;
       std::move(a.data.pieces.begin(), a.data.pieces.end(), std::back_inserter(blocks));
