@@ -253,6 +253,14 @@ io::Task<Result<Buffer>> Partition::payload(RecordPtr record, std::uint32_t firs
   co_return other->slice(std::size_t{first} * kBlockBytes, std::size_t{count} * kBlockBytes);
 }
 
+void Partition::check_memory(Lsn lsn) {
+  RecordPtr r = replica.find(lsn);
+  if (!r || !r->durable || r->payload.empty() || check_payload(r->header, as_bytes(r->body), r->payload.bytes()).ok()) return;
+  if (broken(Switch::bad_memory_flushed)) return;
+  logging::error("VP {:x}: LSN {} has changed in this head's memory; it is read from the log from now on", replica.vp(), lsn);
+  replica.keep_payload(*r, Buffer());
+}
+
 // A disk that does not answer has said nothing of what it holds, and may come to its senses. A sector that stays unreadable is as lost as
 // one that has rotted: without an end to that, whoever needs it would wait for ever.
 Code Partition::failed_read_means(const Record& record, std::uint32_t first, std::uint32_t count) {

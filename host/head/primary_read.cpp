@@ -88,7 +88,7 @@ io::Task<void> Primary::serve(std::shared_ptr<Primary> self, std::shared_ptr<Rea
         RecordPtr r = replica.find(n.tail);
         n.committed = r->kind() == RecordKind::data ? Entry::at_lsn(n.tail) : Entry();
       }
-      if (p.check && n.committed.is_lsn()) check_memory(n.committed.lsn());
+      if (p.check && n.committed.is_lsn()) partition_.check_memory(n.committed.lsn());
       p.sources.push_back(source_of(n.committed));
     }
   }
@@ -101,14 +101,6 @@ io::Task<void> Primary::serve(std::shared_ptr<Primary> self, std::shared_ptr<Rea
     if (at_once) co_await serve_part(*this, job, p);
     else ctx_.world.spawn("read part", serve_part(*this, job, p));  // side by side: none waits for a slower one
   }
-}
-
-// A reader says that blocks do not match their checksums. Where memory has gone bad, the log has them still, or another member.
-void Primary::check_memory(Lsn lsn) {
-  RecordPtr r = partition_.replica.find(lsn);
-  if (!r || !r->durable || r->payload.empty() || check_payload(r->header, as_bytes(r->body), r->payload.bytes()).ok()) return;
-  logging::error("VP {:x}: LSN {} has changed in this head's memory; it is read from the log from now on", partition_.replica.vp(), lsn);
-  partition_.replica.keep_payload(*r, Buffer());
 }
 
 // What a client does not take is not read: its answers would fill this head's memory. Nothing: it has gone.

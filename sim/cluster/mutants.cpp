@@ -70,6 +70,7 @@ const std::map<Switch, const char*> kNotReached = {
     {Switch::truncated_opening_counts, "three changes of the primary in one order; sim_take_over_test"},
     {Switch::frozen_member_awaited, "who stands still goes on before the end; sim_frozen_member_test"},
     {Switch::answers_checksummed_anew, "no head's memory goes bad in a seed; sim_client_batch_test"},
+    {Switch::bad_memory_flushed, "no head's memory goes bad in a seed; sim_flush_test"},
     {Switch::refused_op_brings_nothing, "a client that knows the size is refused nothing; sim_client_batch_test"},
     {Switch::unread_answers_pile_up, "clients of the simulated unit take their answers; sim_client_batch_test"},
     {Switch::failed_member_awaited, "a head whose disk gave errors is restarted at the heal; sim_failed_disk_test"},
