@@ -176,9 +176,9 @@ io::Task<bool> Primary::sync_once(NodeId id) {
   for (Lsn next = agreed.lsn + 1; next <= replica.last().lsn; ++next) {
     RecordPtr r = replica.find(next);
     if (!r) co_return false;  // freed meanwhile: begin again
-    Buffer blocks = r->payload;
-    if (r->payload_blocks() != 0 && blocks.empty()) {
-      auto p = co_await partition_.payload(r, 0, r->payload_blocks());
+    Buffer blocks;
+    if (r->payload_blocks() != 0) {
+      auto p = co_await partition_.sound_payload(r);
       if (!p.ok()) co_return false;
       blocks = std::move(*p);
     }
@@ -271,7 +271,7 @@ io::Task<bool> Primary::send_image(NodeId id, std::uint64_t turn, Partition::Syn
   }
   PackedRecords packed;
   for (const RecordPtr& r : unflushed) {
-    auto p = co_await partition_.payload(r, 0, r->payload_blocks());
+    auto p = co_await partition_.sound_payload(r);
     if (!p.ok() || deposed_) co_return false;
     packed.add(*r, *p);
     if (packed.payload_bytes < (1u << 20)) continue;

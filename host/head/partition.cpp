@@ -253,10 +253,16 @@ io::Task<Result<Buffer>> Partition::payload(RecordPtr record, std::uint32_t firs
   co_return other->slice(std::size_t{first} * kBlockBytes, std::size_t{count} * kBlockBytes);
 }
 
+io::Task<Result<Buffer>> Partition::sound_payload(RecordPtr record, bool ask_others) {
+  check_memory(record->lsn());
+  std::uint32_t blocks = record->payload_blocks();
+  co_return co_await payload(std::move(record), 0, blocks, ask_others);
+}
+
 void Partition::check_memory(Lsn lsn) {
   RecordPtr r = replica.find(lsn);
   if (!r || !r->durable || r->payload.empty() || check_payload(r->header, as_bytes(r->body), r->payload.bytes()).ok()) return;
-  if (broken(Switch::bad_memory_flushed)) return;
+  if (broken(Switch::bad_memory_trusted)) return;
   logging::error("VP {:x}: LSN {} has changed in this head's memory; it is read from the log from now on", replica.vp(), lsn);
   replica.keep_payload(*r, Buffer());
 }

@@ -124,6 +124,8 @@ class Partition {
   /// Payload of blocks [first, first + count) of a record: memory, log, or (rot) another member. degraded: the copy here is
   /// bad, and a member that may have a good one does not answer. corrupt: no copy is good.
   io::Task<Result<Buffer>> payload(RecordPtr record, std::uint32_t first, std::uint32_t count, bool ask_others = true);
+  /// All blocks of a record for another replica, which takes none that do not match their checksums: memory is looked at first.
+  io::Task<Result<Buffer>> sound_payload(RecordPtr record, bool ask_others = true);
   /// Somebody says that blocks of the record do not match their checksums: if it is this head's memory that has gone bad, it is not read
   /// any more. Nobody compares what is in memory each time.
   void check_memory(Lsn lsn);

@@ -85,7 +85,7 @@ io::Task<wire::Frame> Partition::fetch_tail(Epoch epoch, Lsn after, std::uint32_
     }
     Buffer blocks;
     if (r->payload_blocks() != 0) {
-      auto p = co_await payload(r, 0, r->payload_blocks(), limit != kOneRecord);
+      auto p = co_await sound_payload(r, limit != kOneRecord);
       if (!p.ok()) {
         s = p.status();
         break;

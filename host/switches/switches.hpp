@@ -51,7 +51,7 @@ enum class Switch {
   truncated_opening_counts,      // 2.3: an opening that was truncated counts where it is remembered, and nowhere else
   frozen_member_awaited,         // 3.1, 4.4: a member that keeps its connection and answers nothing is waited for
   answers_checksummed_anew,      // RD-02: of a block that has changed in a head's memory, readers are told the checksum of what it is now
-  bad_memory_flushed,            // WR-06: payload that has changed in memory is taken for a stripe again and again
+  bad_memory_trusted,            // WR-06: what has changed in memory is sent again and again, though others say that it is damaged
   refused_op_brings_nothing,     // WR-01: the payload of a refused write is taken for that of the next one of its batch
   unread_answers_pile_up,        // a head reads on for a client that takes no answers
   failed_member_awaited,         // 3.3: a member whose disk has failed is waited for like one that has gone for a moment

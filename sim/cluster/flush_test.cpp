@@ -86,16 +86,6 @@ TEST_F(FlushTest, WritesAreAcknowledgedAndReplicatedWithoutASled) {
   sleds(true);
 }
 
-// The gateway sees it; without a look at its memory the head would send the same again for ever, and its log would fill.
-// Requirement: WR-06 switch=bad-memory-flushed
-TEST_F(ByIdleness, WhatChangedInMemoryIsFlushedFromTheLog) {
-  write(0, 16, 'a');
-  for (const auto& [lsn, record] : replica()->records())
-    if (record->payload_blocks() != 0) record->payload.data()[2 * kBlockBytes] = std::byte{'X'};
-  ASSERT_TRUE(flushed_within(20s)) << unflushed();
-  EXPECT_EQ(contents().substr(0, 16), std::string(16, 'a'));
-}
-
 // Requirement: WR-06
 TEST_F(ByIdleness, AStripeIsMadeOfPartsOfSeveralWrites) {
   for (Lba b = 0; b < 8; ++b) write(7 * b, 1, static_cast<char>('a' + b));
