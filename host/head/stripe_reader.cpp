@@ -10,6 +10,13 @@ namespace luge::head {
 
 using namespace std::chrono_literals;
 
+namespace {
+
+// What the sled has said of the chunk will not change; that it could not be asked may.
+bool lost_for_good(Code code) { return code == Code::corrupt || code == Code::stale || code == Code::not_found; }
+
+}  // namespace
+
 io::Task<Result<StripeReader::Piece>> StripeReader::read_chunk(const StripeRow& row, std::uint32_t chunk, std::uint32_t first,
                                                                std::uint32_t count, bool want_header) {
   const fbs::ChunkPlace place = row.places[chunk];
@@ -61,14 +68,12 @@ io::Task<Status> StripeReader::read(StripeRow row, std::uint32_t block, std::uin
   }
   reconstructed = true;
   Status why = piece.ok() ? Status(Code::stale, "it holds other blocks") : piece.status();
+  if (row.places[chunk].sled() != 0 && lost_for_good(why.code())) witnessed(Fact::chunk_missed, row.id.vp, row.id.counter, std::uint64_t{chunk} << 48 | row.id.epoch);
   Status s = co_await rebuild(row, chunk, first, count, lba, out, std::move(why));
   co_return s;
 }
 
 namespace {
-
-// What the sled has said of the chunk will not change; that it could not be asked may.
-bool lost_for_good(Code code) { return code == Code::corrupt || code == Code::stale || code == Code::not_found; }
 
 // Next combination of k out of n in lexicographic order; false when it was the last.
 bool next_combination(std::vector<std::uint32_t>& c, std::uint32_t n) {

@@ -118,6 +118,9 @@ enum class Switch {
   designations_not_kept,         // over a restart of a head
   one_role_per_head,             // who is a primary takes no replica of another VP
   only_the_primary_asked,        // by a client that hears nothing of it
+  // What is noticed by nothing but a look at what the disks hold
+  parity_never_written,          // the chunks of it are answered for, and sent to nobody
+  chunk_denied,                  // a sled now and then says that it does not have a chunk that it has
   // Front ends
   no_tls_demand,                 // an address with TLS serves without it, too
   // Coders that are not trusted (8.7)

@@ -28,6 +28,7 @@ class Cluster {
   void read_back(const char* when);
   void flush();
   void flush(Tenant& t);
+  void promises_kept();
   void replicas_agree();
   void stripes_whole();
   void cold_start();
@@ -296,7 +297,12 @@ void Cluster::flush(Tenant& t) {
   if (!flushed && !damage_->reckless()) fail("not live: flush of " + t.name + ": " + last + open_requests());
 }
 
+void Cluster::promises_kept() {
+  if (!judge_->broken_promise().empty()) fail(judge_->broken_promise());
+}
+
 void Cluster::replicas_agree() {
+  promises_kept();
   if (failed()) return;
   bool ok = sim_.run_until([&] { return judge_->disagreement().empty(); }, 20s);
   if (!ok && !damage_->reckless()) fail("replicas disagree: " + judge_->disagreement() + open_requests());
@@ -363,7 +369,7 @@ ClusterResult Cluster::run() {
   read_back("after a cold start of all heads");
   replicas_agree();
   if (o_.flush) lose_sleds();
-  if (!judge_->broken_promise().empty()) fail(judge_->broken_promise());
+  promises_kept();
   return result();
 }
 

@@ -60,6 +60,7 @@ void Damage::rot_chunks() {
       const head::StripeRow& row = *live[random_.below(live.size())];
       auto chunk = static_cast<std::uint32_t>(random_.below(row.places.size()));
       auto slot = may_rot(row, chunk) ? media_.slot(row, chunk) : std::nullopt;
+      if (slot) spoilt_.insert({row.id, chunk});
       if (slot && chunk >= row.layout.k && random_.chance(0.9) && media_.forge_parity(row, chunk))
         log(sim_.name(slot->node) + " holds wrong parity of stripe " + to_string(row.id));
       else if (slot) spoil(*slot);

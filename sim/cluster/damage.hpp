@@ -47,6 +47,8 @@ class Damage {
   /// The node's disk has answered with errors: what its owner finds on it later is no measure of the owner.
   void excuse(Node n) { excused_.insert(n); }
   bool excused(Node n) const { return excused_.contains(n); }
+  /// Chunk `chunk` of that stripe has been damaged where it lies.
+  bool spoilt(StripeId stripe, std::uint32_t chunk) const { return spoilt_.contains({stripe, chunk}); }
   std::optional<Node> bad_head() const { return bad_head_; }
   std::optional<Node> bad_sled() const { return bad_sled_; }
 
@@ -72,6 +74,7 @@ class Damage {
   Random random_;
   std::optional<Node> bad_head_, bad_sled_;
   std::set<Node> excused_;
+  std::set<std::pair<StripeId, std::uint32_t>> spoilt_;
   bool reckless_ = false;
   bool ended_ = false;
   std::uint64_t replacing_ = 0;

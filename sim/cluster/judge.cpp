@@ -16,6 +16,7 @@ void Judge::witness(Fact fact, VpId vp, std::uint64_t value, std::uint64_t more)
     broken("a write of " + name + " was acknowledged with " + std::to_string(value) + " required copies");
   if (fact == Fact::stored || fact == Fact::found_stored) return store_holds(fact, vp, value, more);
   if (fact == Fact::opened) return leases_have_run_out(vp, value);
+  if (fact == Fact::chunk_missed && n) return chunk_was_lost(*n, {vp, more & 0xffffffffffff, value}, static_cast<std::uint32_t>(more >> 48));
   if (fact == Fact::acknowledged || !n || damage_.bad(*n)) return;  // a disk that forgets breaks its owner's promises
   std::string who = sim_.name(*n);
   std::pair<Node, VpId> replica{*n, vp};
@@ -45,6 +46,7 @@ void Judge::witness(Fact fact, VpId vp, std::uint64_t value, std::uint64_t more)
     case Fact::opened:
     case Fact::stored:
     case Fact::found_stored:
+    case Fact::chunk_missed:
     case Fact::acknowledged: return;
   }
 }
@@ -64,6 +66,21 @@ void Judge::leases_have_run_out(VpId vp, Epoch epoch) {
     if (d && d->lease && d->epoch < epoch)
       broken("VP " + std::to_string(vp) + " was opened in epoch " + std::to_string(epoch) + " while another primary had a lease in epoch " + std::to_string(d->epoch));
   }
+}
+
+bool Judge::may_lack(const head::StripeRow& row, std::uint32_t chunk) const {
+  return damage_.spoilt(row.id, chunk) || damage_.bad(unit_.node_of_sled(row.places[chunk].sled()));
+}
+
+// The read goes on with the other chunks, and nobody would hear of it.
+void Judge::chunk_was_lost(Node head, StripeId stripe, std::uint32_t chunk) {
+  head::Head* h = unit_.heads()[head - unit_.head_nodes()[0]];
+  const head::Replica* r = h ? h->replica(stripe.vp) : nullptr;
+  if (r == nullptr) return;
+  for (const auto& [number, row] : r->stripes())
+    if (row.id == stripe && row.places[chunk].sled() != 0 && !may_lack(row, chunk))
+      broken("sled " + std::to_string(row.places[chunk].sled()) + " lacks chunk " + std::to_string(chunk) + " of stripe " + to_string(stripe) +
+             " though nothing has happened to it");
 }
 
 namespace {
@@ -124,7 +141,7 @@ void Judge::each_live_stripe(F f) const {
 std::string Judge::bad_stripe() const {
   std::string bad;
   each_live_stripe([&](const head::StripeRow& row) {
-    if (auto b = media_.check(row, damage_.reckless())) bad = *b;
+    if (auto b = media_.check(row, [&](std::uint32_t i) { return may_lack(row, i); }, damage_.reckless())) bad = *b;
     return bad.empty();
   });
   return bad;

@@ -5,7 +5,8 @@
 //  - a replica on a disk that keeps its promises is never found suspect after a crash;
 //  - no write is acknowledged while fewer than min_copies are required to hold it;
 //  - required replicas of a VP are equal up to the commit LSN: index, stripes, and the records that only logs hold;
-//  - every live stripe can be read from the media of the sleds, and its parity is that of its data.
+//  - every chunk of a live stripe is whole on its sled's medium, unless this seed has damaged it there, and its parity is that of its data;
+//  - no sled says that it lacks a chunk which nothing has happened to.
 #pragma once
 
 #include <map>
@@ -38,6 +39,8 @@ class Judge {
  private:
   void store_holds(Fact fact, VpId vp, Epoch epoch, Revision revision);
   void leases_have_run_out(VpId vp, Epoch epoch);
+  void chunk_was_lost(Node head, StripeId stripe, std::uint32_t chunk);
+  bool may_lack(const head::StripeRow& row, std::uint32_t chunk) const;
   bool device_serves(const fbs::ChunkPlace& place) const;
   template <class F>
   void each_live_stripe(F f) const;

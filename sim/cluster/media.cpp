@@ -108,38 +108,86 @@ struct Field {
   }
 };
 
-// Parity chunk `row` (k <= row < k + m): the sum of data chunk j times 1 / (row xor j).
-Buffer parity(std::uint32_t row, const std::vector<Bytes>& data) {
-  static const Field field;
+const Field& field() {
+  static const Field f;
+  return f;
+}
+
+// What data chunk j counts in parity chunk `row` (k <= row < k + m).
+std::uint8_t factor(std::uint32_t row, std::uint32_t j) { return field().inverse(row ^ j); }
+
+void add(Buffer& to, std::uint8_t times, Bytes what) {
+  const auto& product = field().times[times];
+  for (std::size_t at = 0; at < to.size(); ++at) to.data()[at] ^= std::byte{product[static_cast<std::uint8_t>(what[at])]};
+}
+
+void multiply(Buffer& b, std::uint8_t times) {
+  Buffer old = Buffer::copy_of(b.bytes());
+  std::memset(b.data(), 0, b.size());
+  add(b, times, old.bytes());
+}
+
+using Chunks = std::vector<std::optional<Buffer>>;
+
+Buffer parity(std::uint32_t row, const std::vector<Buffer>& data) {
   Buffer out = Buffer::zeros(data[0].size());
-  for (std::uint32_t j = 0; j < data.size(); ++j) {
-    const auto& times = field.times[field.inverse(row ^ j)];
-    for (std::size_t at = 0; at < out.size(); ++at)
-      out.data()[at] ^= std::byte{times[static_cast<std::uint8_t>(data[j][at])]};
-  }
+  for (std::uint32_t j = 0; j < data.size(); ++j) add(out, factor(row, j), data[j].bytes());
   return out;
+}
+
+// The data, what is missing of it solved for from the first parity chunks that are there. No pivot is ever zero: each square part of these
+// factors can be inverted. REQUIRES: k chunks are there.
+std::vector<Buffer> data_of(Layout l, const Chunks& chunks) {
+  std::vector<std::uint32_t> missing;
+  for (std::uint32_t j = 0; j < l.k; ++j)
+    if (!chunks[j]) missing.push_back(j);
+  std::vector<std::vector<std::uint8_t>> a;
+  std::vector<Buffer> b;
+  for (std::uint32_t p = l.k; a.size() < missing.size(); ++p) {
+    if (!chunks[p]) continue;
+    a.emplace_back();
+    for (std::uint32_t j : missing) a.back().push_back(factor(p, j));
+    b.push_back(Buffer::copy_of(chunks[p]->bytes()));
+    for (std::uint32_t j = 0; j < l.k; ++j)
+      if (chunks[j]) add(b.back(), factor(p, j), chunks[j]->bytes());
+  }
+  for (std::size_t c = 0; c < a.size(); ++c) {
+    std::uint8_t scale = field().inverse(a[c][c]);
+    for (std::uint8_t& x : a[c]) x = field().times[scale][x];
+    multiply(b[c], scale);
+    for (std::size_t r = 0; r < a.size(); ++r) {
+      if (r == c) continue;
+      std::uint8_t f = a[r][c];
+      for (std::size_t x = 0; x < a.size(); ++x) a[r][x] ^= field().times[f][a[c][x]];
+      add(b[r], f, b[c].bytes());
+    }
+  }
+  std::vector<Buffer> data;
+  for (std::uint32_t j = 0, next = 0; j < l.k; ++j) data.push_back(chunks[j] ? *chunks[j] : b[next++]);
+  return data;
 }
 
 }  // namespace
 
-std::optional<std::string> Media::check(const head::StripeRow& row, bool may_lack) const {
+std::optional<std::string> Media::check(const head::StripeRow& row, const Lack& lack, bool few) const {
   const Layout l = row.layout;
-  std::vector<std::optional<Buffer>> chunks;
-  std::uint32_t whole = 0;
+  const std::string name = "stripe " + to_string(row.id) + " of " + to_string(l);
+  Chunks chunks;
+  std::set<NodeId> sleds;
+  std::uint32_t whole = 0, places = 0;
   for (std::uint32_t i = 0; i < l.width(); ++i) {
+    const NodeId sled = row.places[i].sled();
     chunks.push_back(chunk(row, i));
     whole += chunks.back().has_value();
+    if (sled == 0) continue;
+    ++places;
+    if (!sleds.insert(sled).second) return name + ": two of its chunks are on sled " + std::to_string(sled);
+    if (!chunks.back() && !lack(i)) return name + ": chunk " + std::to_string(i) + " on sled " + std::to_string(sled) + " is not whole on its medium";
   }
-  std::string name = "stripe " + to_string(row.id);
-  if (whole < l.k) {
-    if (may_lack) return std::nullopt;
-    return name + " of " + to_string(l) + " has only " + std::to_string(whole) + " whole chunks on the sleds' media";
-  }
-  std::vector<Bytes> data;
-  for (std::uint32_t i = 0; i < l.k; ++i) {
-    if (!chunks[i]) return std::nullopt;  // decoding is what the reads at the end are for
-    data.push_back(chunks[i]->bytes());
-  }
+  if (places < std::min(l.k + 1, l.width())) return name + " has places for only " + std::to_string(places) + " chunks";
+  if (whole < l.k && few) return std::nullopt;
+  if (whole < l.k) return name + " has only " + std::to_string(whole) + " whole chunks on the sleds' media";
+  const std::vector<Buffer> data = data_of(l, chunks);
   for (std::uint32_t i = l.k; i < l.width(); ++i)
     if (chunks[i] && std::memcmp(parity(i, data).data(), chunks[i]->data(), row.chunk_bytes) != 0)
       return name + ": parity chunk " + std::to_string(i) + " on sled " + std::to_string(row.places[i].sled()) + " is not that of its data";
