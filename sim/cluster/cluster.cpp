@@ -62,7 +62,8 @@ class Cluster {
 Unit::Shape shape_of(const ClusterOptions& o, Random r) {
   Unit::Shape s{o.heads, o.sleds, o.devices, o.volume_bytes / o.partitions, {}, o.device_bytes};
   head::Options& h = s.head;
-  h.segment_bytes = 512 << 10;
+  s.column_bytes = o.column_bytes;
+  h.segment_bytes = o.segment_bytes;
   h.meta_store_bytes = 256 << 10;  // so that its halves change often; each start reads it whole
   h.log_bytes = r.between(8, 32) * h.segment_bytes;
   if (!o.flush) h.log_bytes = 64 << 20;  // nothing will make room
@@ -165,6 +166,7 @@ void Cluster::make_tenants() {
   for (std::uint32_t v = 0; v < o_.volumes; ++v) {
     auto t = std::make_unique<Tenant>();
     t->name = "volume-" + std::to_string(v + 1);
+    t->partition_bytes = o_.volume_bytes / o_.partitions;
     t->rivals = o_.rival;
     t->rivalry = [this] { return rivalry_; };
     t->fail = [this](const std::string& why) { if (!damage_->reckless()) fail(why); };
@@ -172,7 +174,7 @@ void Cluster::make_tenants() {
     t->load = std::make_unique<Workload>(sim_, Workload::Options{
         .volume_bytes = o_.volume_bytes, .hot_blocks = o_.schedule == "two-views" ? 160 : r.spread(4, 128), .workers = static_cast<std::uint32_t>(r.between(2, 8)),
         .pause = o_.calm ? Duration(r.spread(20'000'000, 80'000'000)) : Duration(r.spread(1'000'000, 60'000'000)),
-        .linger = o_.rival});
+        .linger = o_.rival, .wide = o_.wide, .widest = o_.segment_bytes < 2 << 20 ? 64u : kMaxOpBlocks, .partition_bytes = o_.volume_bytes / o_.partitions});
     if (o_.schedule == "trim-storm") t->load->storm();
     for (int rival = 0; rival <= (o_.rival ? 1 : 0); ++rival) add_client(sim_, *t, client++, rival != 0);
     tenants_.push_back(std::move(t));
@@ -417,7 +419,23 @@ ClusterOptions ClusterOptions::from_seed(std::uint64_t seed, bool is_long) {
     o.most = 240s;
     o.device_bytes = o.calm ? 128 << 20 : 512 << 20;  // space on sleds is not used again: what is written in a minute must fit
   }
+  o.widen(seed, is_long);
   return o;
+}
+
+// A third of the seeds have partitions of more than two pages of the index, requests of up to 1 MiB, most of them segments that those fit
+// into, and half of them columns that soon are full and are claimed anew. Drawn apart from all else, and with a number for which the seeds
+// of seeds.txt and mutants.txt are none of them: what those were kept for would be another history.
+void ClusterOptions::widen(std::uint64_t seed, bool is_long) {
+  Random r(seed ^ 0x6d70d677696465);
+  if (!r.chance(0.33)) return;
+  partitions = static_cast<std::uint32_t>(r.between(1, 3));
+  if (schedule == "two-views") partitions = 1;
+  volume_bytes = partitions * (r.between(5, 7) << 20);
+  if (r.chance(0.6)) segment_bytes = 2 << 20;
+  if (r.chance(0.5)) column_bytes = 256 << 10;
+  wide = !is_long ? 0.04 : calm ? 0.01 : 0.001;
+  device_bytes = std::max<std::uint64_t>(device_bytes, 256 << 20);
 }
 
 // These take some seconds each and want to be tried several times.
@@ -433,7 +451,7 @@ void ClusterOptions::direct(const std::string& name) {
 std::string ClusterOptions::describe() const {
   return std::to_string(heads) + " heads, " + std::to_string(sleds) + " sleds of " + std::to_string(devices) + " devices, " +
          std::to_string(volumes) + " volumes of " + std::to_string(partitions) + " partitions, " + to_string(layout) + " of " + std::to_string(volume_bytes >> 20) + " MiB, " +
-         std::to_string(requests) + " requests" + (rival ? ", a rival client" : "") + (schedule.empty() ? "" : ", schedule " + schedule);
+         std::to_string(requests) + " requests" + (wide > 0 ? ", long ones among them" : "") + (rival ? ", a rival client" : "") + (schedule.empty() ? "" : ", schedule " + schedule);
 }
 
 ClusterResult run_cluster(const ClusterOptions& options) {

@@ -54,6 +54,8 @@ struct ClusterOptions {
   Layout layout{4, 2};
   std::uint64_t volume_bytes = 2 << 20;
   std::uint64_t device_bytes = 64 << 20;  ///< of each of a sled's devices
+  std::uint64_t column_bytes = 2 << 20, segment_bytes = 512 << 10;
+  double wide = 0;                 ///< so many of the requests are long, or lie across an end of a partition or of a page of the index
   std::uint64_t requests = 600;    ///< at least so many in all ...
   io::Duration least{0};           ///< ... and for so long under faults, ...
   io::Duration most = std::chrono::seconds(20);  ///< ... but no longer than this
@@ -69,6 +71,7 @@ struct ClusterOptions {
   /// on 3 to 9 heads and 6 to 24 sleds.
   static ClusterOptions from_seed(std::uint64_t seed, bool is_long = false);
   std::string describe() const;
+  void widen(std::uint64_t seed, bool is_long);
   /// REQUIRES: `name` is one of Schedules::names().
   void direct(const std::string& name);
 };
