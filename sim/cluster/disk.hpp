@@ -85,6 +85,9 @@ class Disk {
   void overwrite(const std::string& path, std::uint64_t offset, Bytes bytes);
   void wipe() { files_.clear(); directories_.clear(); }
   std::uint64_t bytes_used() const;
+  /// Writes that were lost, misdirected or spoilt, and operations that failed or did not return, since the disk was made.
+  std::uint64_t lies() const { return lies_; }
+  std::uint64_t errors() const { return errors_; }
   /// A write is in flight.
   bool writing() const;
 
@@ -100,6 +103,7 @@ class Disk {
   }
   std::map<std::string, std::shared_ptr<FileState>> files_;
   std::set<std::string> directories_;
+  std::uint64_t lies_ = 0, errors_ = 0;
   Random random_;
 };
 

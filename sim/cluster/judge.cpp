@@ -41,7 +41,7 @@ void Judge::witness(Fact fact, VpId vp, std::uint64_t value, std::uint64_t more)
       return;
     case Fact::found_suspect:
       if (!damage_.reckless() && !damage_.excused(*n) && !rebuilt_.contains(replica))
-        broken(who + " cannot trust its replica of " + name + " after a restart though its disk did nothing wrong");
+        broken(who + " cannot trust its replica of " + name + " after a restart though its disk did nothing wrong" + (damage_.bad_head() == *n ? " so far" : ""));
       return;
     case Fact::opened:
     case Fact::stored:
