@@ -32,6 +32,10 @@ class Cluster {
   void replicas_agree();
   void stripes_whole();
   void cold_start();
+  void work_again(const char* when);
+  void everything_again();
+  void all_copies();
+  void cold_start_of_everything();
   void lose_sleds();
   void could_not_start(Node n, const std::string& who, const Status& s);
   void fail(const std::string& why);
@@ -348,6 +352,54 @@ void Cluster::lose_sleds() {
   for (Node n : gone) sim_.restart(n);
 }
 
+// What has come through all that must still be of use: the unit takes writes, and keeps them.
+void Cluster::work_again(const char* when) {
+  constexpr std::uint64_t kRequests = 40;
+  phase(std::string("clients work ") + when);
+  for (auto& t : tenants_) {
+    if (failed() || !until([&] { return t->present != nullptr; }, 60s, t->name + " attached " + when)) return;
+    t->load->go_on(sim_.world(t->present_node), *t->present, kRequests);
+  }
+  until([&] { return all([](Tenant& t) { return (t.load->done() && t.load->open() == 0) || !t.load->error().empty(); }); }, 60s, std::string("requests are open ") + when);
+  settle();
+}
+
+void Cluster::cold_start_of_everything() {
+  if (failed()) return;
+  phase("cold start of everything");
+  for (Node n = 0; n < sim_.nodes(); ++n)
+    if (sim_.up(n)) sim_.crash(n, Crash::power);
+  sim_.run_for(100ms);
+  for (Node n = 0; n < sim_.nodes(); ++n)
+    if (!chaos_->given_up(n) && !sim_.up(n)) sim_.restart(n);
+}
+
+// Once all is well again nothing is missing: whoever was let go is back, or another has taken the place.
+void Cluster::all_copies() {
+  const auto& heads = unit_.head_nodes();
+  const auto left = static_cast<std::size_t>(std::count_if(heads.begin(), heads.end(), [this](Node n) { return !chaos_->given_up(n); }));
+  if (left < heads.size() && !o_.schedule.empty()) return;  // nobody takes a lost one's place there (shape_of)
+  const std::size_t wanted = std::min<std::size_t>(3, left);
+  until([&] {
+    const auto& all = unit_.store().designations;
+    return std::all_of(all.begin(), all.end(), [wanted](const auto& d) { return d.second.required.size() >= wanted; });
+  }, 60s, "copies are missing");
+}
+
+void Cluster::everything_again() {
+  if (failed() || damage_->reckless()) return;
+  if (o_.flush) flush();
+  work_again("when all is back");
+  cold_start_of_everything();
+  read_back("after a cold start of everything");
+  work_again("after a cold start of everything");
+  if (o_.flush) flush();
+  read_back("at the end");
+  all_copies();
+  replicas_agree();
+  if (o_.flush) stripes_whole();
+}
+
 ClusterResult Cluster::run() {
   if (sim_.random().chance(0.1)) full_.push_back(sim_.random().below(o_.heads));
   unit_.start(full_);
@@ -371,6 +423,7 @@ ClusterResult Cluster::run() {
   read_back("after a cold start of all heads");
   replicas_agree();
   if (o_.flush) lose_sleds();
+  everything_again();
   promises_kept();
   return result();
 }

@@ -4,6 +4,7 @@
 // A run: start the unit, make the volumes, let clients work while faults come and go, heal, and then ask that
 //  - every request is answered within a bound, without an error that a client sees (liveness);
 //  - after a flush, after a cold start of all heads, and with as many sleds gone as the layout allows, everything reads back;
+//  - writes go on after that, after an operator's flush and after a cold start of everything, and read back as well;
 //  - each block's whole history is linearizable (history.hpp): nothing acknowledged is lost, nothing comes back;
 //  - what judge.hpp says of promises, replicas and stripes.
 // What disks lose on the way is bounded (damage.hpp), so that all of this may be demanded.

@@ -13,6 +13,12 @@ void Workload::attach(io::World& world, Target& target) {
     for (int i = 0; i < 5; ++i) world.spawn("reader", reader(world, target, client_));
 }
 
+void Workload::go_on(io::World& world, Target& target, std::uint64_t requests) {
+  stopped_ = false;
+  options_.requests = started_ + requests;
+  for (std::uint32_t i = 0; i < options_.workers; ++i) world.spawn("workload", worker(world, target, client_));
+}
+
 // One that has been replaced may read (that needs no session), and what it reads must be true all the same.
 io::Task<void> Workload::reader(io::World& world, Target& target, std::uint32_t client) {
   std::uint64_t attachment = target.attachment();

@@ -63,6 +63,8 @@ class Workload {
   /// Requests asked and not answered by the present attachment.
   std::size_t open() const { return history_.open(); }
   bool done() const { return started_ >= options_.requests; }
+  /// After stop(): so many requests more, from the client that is attached or the next one.
+  void go_on(io::World& world, Target& target, std::uint64_t requests);
   std::uint64_t started() const { return started_; }
   /// Reads the whole volume through `target` into the history, all of it at once: what cannot be read holds nothing
   /// else up. Errors are kept in error().
