@@ -312,6 +312,8 @@ void Cluster::replicas_agree() {
   if (failed()) return;
   bool ok = sim_.run_until([&] { return judge_->disagreement().empty(); }, 20s);
   if (!ok && !damage_->reckless()) fail("replicas disagree: " + judge_->disagreement() + open_requests());
+  if (failed()) return;
+  if (std::string lacks = judge_->not_in_log(); !lacks.empty()) fail(lacks);
 }
 
 void Cluster::stripes_whole() {

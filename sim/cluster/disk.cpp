@@ -38,6 +38,14 @@ void FileState::read(std::uint64_t offset, MutableBytes into) const {
   }
 }
 
+void FileState::read_durable(std::uint64_t offset, MutableBytes into) const {
+  read(offset, into);
+  for (auto it = durable.lower_bound(offset / 4096); it != durable.end() && it->first * 4096 < offset + into.size(); ++it) {
+    std::uint64_t begin = std::max(offset, it->first * 4096), end = std::min(offset + into.size(), (it->first + 1) * 4096);
+    std::memcpy(into.data() + (begin - offset), it->second->data() + begin % 4096, end - begin);
+  }
+}
+
 template <class Keep>
 void FileState::write(std::uint64_t offset, Bytes bytes, bool durably, Keep keep) {
   for (std::size_t done = 0, n = 0; done < bytes.size(); done += n) {

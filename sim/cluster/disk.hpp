@@ -40,6 +40,8 @@ class FileState {
   using Block = std::array<std::byte, 4096>;
   explicit FileState(std::uint64_t size) : size(size) {}
   void read(std::uint64_t offset, MutableBytes into) const;
+  /// The same of what a power cut leaves in any case.
+  void read_durable(std::uint64_t offset, MutableBytes into) const;
   /// Sectors for which `keep` is true are written. REQUIRES: offset and bytes are sector multiples.
   template <class Keep>
   void write(std::uint64_t offset, Bytes bytes, bool durably, Keep keep);

@@ -5,6 +5,7 @@
 //  - a replica on a disk that keeps its promises is never found suspect after a crash;
 //  - no write is acknowledged while fewer than min_copies are required to hold it;
 //  - required replicas of a VP are equal up to the commit LSN: index, stripes, and the records that only logs hold;
+//  - what only logs hold is in the log of each of them, as its disk is;
 //  - every chunk of a live stripe is whole on its sled's medium, unless this seed has damaged it there, and its parity is that of its data;
 //  - no sled says that it lacks a chunk which nothing has happened to.
 #pragma once
@@ -30,6 +31,9 @@ class Judge {
 
   /// Empty, or how the required replicas of some VP differ. Meaningful when nothing is written.
   std::string disagreement() const;
+  /// Empty, or which record that only logs hold is not whole in the log of a head that is required to have it: on its disk, whatever its
+  /// memory says.
+  std::string not_in_log() const;
   /// Empty, or what is wrong with a live stripe. Meaningful when no sled writes.
   std::string bad_stripe() const;
   /// Could every live stripe be read with these sleds gone too?

@@ -3,6 +3,8 @@
 #include "base/crc32c.hpp"
 #include "coding/checkpoint_block.hpp"
 #include "coding/chunk_header.hpp"
+#include "head/batch_format.hpp"
+#include "io/meta_format.hpp"
 #include "sled/device_format.hpp"
 
 namespace luge::sim {
@@ -59,6 +61,54 @@ std::vector<Media::CheckpointChunk> Media::checkpoint_chunks() const {
       }
     }
   return out;
+}
+
+namespace {
+
+io::MetaState meta_state(const FileState& file) {
+  io::MetaHalf half[2];
+  for (int i = 0; i < 2; ++i) {
+    Buffer raw = Buffer::allocate(file.size / 2);
+    file.read_durable(i * raw.size(), raw.mutable_bytes());
+    half[i] = io::replay_meta_half(raw.bytes());
+  }
+  auto counts = io::counting_half(half[0], half[1]);
+  return counts ? half[*counts].state : io::MetaState();
+}
+
+void add_records(Bytes batch, const head::BatchHeader& h, std::set<Media::LoggedRecord>& to) {
+  auto view = head::parse_batch(batch, h);
+  if (!view.ok()) return;
+  for (const head::RecordView& r : view->records)
+    if (!r.payload.empty() && head::check_record(r.header, r.body).ok() && head::check_payload(r.header, r.body, r.payload).ok())
+      to.insert({r.header.vp(), r.header.lsn(), r.header.crc()});
+}
+
+}  // namespace
+
+std::set<Media::LoggedRecord> Media::logged_data(NodeId head) const {
+  std::set<LoggedRecord> found;
+  Disk& disk = sim_.disk(unit_.node_of_head(head));
+  const FileState *meta = disk.file("meta"), *log = disk.file("log-data");
+  if (meta == nullptr || log == nullptr) return found;
+  const io::MetaState state = meta_state(*meta);
+  const std::uint64_t segment_bytes = unit_.shape().head.segment_bytes;
+  for (std::uint32_t s = 0; s < log->size / segment_bytes; ++s) {
+    auto value = state.find("segment/data/" + std::to_string(s));
+    head::SegmentRow row;
+    if (value == state.end() || value->second.size() != sizeof row) continue;
+    std::memcpy(&row, value->second.data(), sizeof row);
+    const std::uint64_t end = row.end == 0 ? segment_bytes : std::uint64_t{row.end - 1} * kBlockBytes;
+    Buffer raw = Buffer::allocate(segment_bytes);
+    log->read_durable(s * segment_bytes, raw.mutable_bytes());
+    for (std::uint64_t at = 0; at < end;) {
+      head::BatchHeader h;
+      bool ok = head::parse_batch_header(raw.bytes().subspan(at), h).ok() && h.node == head && h.portion == 0 && h.generation == row.generation && h.offset_blocks == at / kBlockBytes;
+      if (ok) add_records(raw.bytes().subspan(at), h, found);
+      at += ok ? head::batch_bytes(h) : kBlockBytes;
+    }
+  }
+  return found;
 }
 
 bool Media::forge_parity(const head::StripeRow& row, std::uint32_t i) {

@@ -43,6 +43,16 @@ class Media {
   };
   std::vector<CheckpointChunk> checkpoint_chunks() const;
 
+  /// A data record; `crc` is over the checksums of its blocks, too.
+  struct LoggedRecord {
+    VpId vp = 0;
+    Lsn lsn = 0;
+    std::uint32_t crc = 0;
+    auto operator<=>(const LoggedRecord&) const = default;
+  };
+  /// Those that a head would find with all their blocks in its log if it lost its power now.
+  std::set<LoggedRecord> logged_data(NodeId head) const;
+
  private:
   Simulation& sim_;
   const Unit& unit_;
