@@ -479,8 +479,8 @@ ClusterOptions ClusterOptions::from_seed(std::uint64_t seed, bool is_long) {
 }
 
 // A third of the seeds have partitions of more than two pages of the index, requests of up to 1 MiB, most of them segments that those fit
-// into, and half of them columns that soon are full and are claimed anew. Drawn apart from all else, and with a number for which the seeds
-// of seeds.txt and mutants.txt are none of them: what those were kept for would be another history.
+// into, and half of them columns that soon are full and are claimed anew. Drawn apart from all else, and with a number for which none of
+// the seeds is one that seeds.txt and mutants.txt had when this came: what those were kept for would be another history.
 void ClusterOptions::widen(std::uint64_t seed, bool is_long) {
   Random r(seed ^ 0x6d70d677696465);
   if (!r.chance(0.33)) return;

@@ -17,6 +17,10 @@
 // Requirement: RD-03 switch=wrong-parity
 // Requirement: P-8.7 switch=card-parity-unverified
 // Requirement: FL-06, FL-20 switch=skip-flush
+// Requirement: FL-20 switch=parity-never-written
+// Requirement: P-2.5 switch=clear-stops-at-page
+// Requirement: HN-07 switch=far-parts-forgotten
+// Requirement: WR-03 switch=log-tail-unwritten
 // Requirement: P-2.2 switch=read-at-append
 // Requirement: P-2.3 switch=no-duplicate-table
 // Requirement: P-2.4 switch=merge-without-block-lock
