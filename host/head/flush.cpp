@@ -282,6 +282,7 @@ io::Task<Status> Primary::flush_everything(std::shared_ptr<Primary> self) {
     co_await commit_changed_.wait_for(200ms);
   }
   --flush_requests_;
+  held_ = broken(Switch::flush_holds_writes);
   co_return result;
 }
 

@@ -1,6 +1,9 @@
 #include "head/index.hpp"
 
+#include <algorithm>
 #include <utility>
+
+#include "switches/switches.hpp"
 
 namespace luge::head {
 namespace {
@@ -63,6 +66,7 @@ Entry Index::set(Lba lba, Entry entry, Lsn at) {
 }
 
 void Index::clear(Lba lba, std::uint64_t blocks, Lsn at, const std::function<void(Lba, Entry)>& old) {
+  if (broken(Switch::clear_stops_at_page)) blocks = std::min(blocks, kFanOut - lba % kFanOut);
   for (Lba end = lba + blocks; lba < end;) {
     std::uint64_t number = lba / kFanOut;
     Lba page_end = std::min<Lba>(end, (number + 1) * kFanOut);

@@ -302,6 +302,7 @@ class Primary : public std::enable_shared_from_this<Primary> {
   std::shared_ptr<Round> next_round_;
   Columns columns_;
   std::uint32_t flush_requests_ = 0;
+  bool held_ = false;  // Switch::flush_holds_writes
   bool flush_failed_ = false;
   std::uint64_t next_stripe_number_ = 0;
   std::uint64_t appended_ = 0;       // records

@@ -207,7 +207,7 @@ bool Primary::enough_copies() const {
 }
 
 void Primary::pump() {
-  if (!open()) return;
+  if (!open() || held_) return;
   bool slow = false;
   if (enough_copies()) partition_.waits.clear(Wait::copies);
   while (!incoming_.empty() && !handing_over_) {

@@ -463,6 +463,7 @@ io::Task<Status> SegmentLog::write_batch(std::vector<RecordPtr> batch) {
     else
       parts.push_back(r->payload.bytes());
   }
+  if (broken(Switch::log_tail_unwritten) && batches_ % 32 == 31 && parts.size() > 1) parts.back() = parts.back().first(parts.back().size() - kBlockBytes);
   active_offset_ = at - base;
   segments_[active_].live += batch.size();
   for (const RecordPtr& r : batch) note_highest(segments_[active_].highest, *r);

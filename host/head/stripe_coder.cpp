@@ -62,6 +62,7 @@ io::Task<Status> encode(Context& ctx, const StripeWrite& s, Coded& out) {
 
 io::Task<void> send_chunk(Context& ctx, const StripeWrite& s, const Coded& coded, std::uint32_t chunk, Status& result) {
   const fbs::ChunkPlace& place = s.places[chunk];
+  if (chunk >= s.layout.k && broken(Switch::parity_never_written)) co_return;
   Buffer header = coding::encode_chunk_header({ctx.identity.unit, s.id, s.layout, s.chunk_bytes, chunk, place.generation(), true}, s.identities, coded.parity_crcs);
   fbs::StripeId id(s.id.vp, s.id.epoch, s.id.counter);
   wire::Frame message = wire::make_frame(wire::Kind::write_chunk, [&](auto& b) {

@@ -13,6 +13,8 @@ using namespace std::chrono_literals;
 namespace {
 
 Bytes block_of(const Buffer& blocks, std::uint32_t i) { return blocks.bytes().subspan(std::size_t{i} * kBlockBytes, kBlockBytes); }
+// What the sled has said of the chunk will not change; that it could not be asked may.
+bool lost_for_good(Code code) { return code == Code::corrupt || code == Code::stale || code == Code::not_found; }
 
 }  // namespace
 
@@ -65,13 +67,11 @@ io::Task<Result<Buffer>> StripeReader::read(StripeRow row, std::uint32_t block, 
   }
   reconstructed_ = true;
   Status why = piece.ok() ? Status(Code::stale, "it holds other blocks") : piece.status();
+  if (row.places[chunk].sled() != 0 && lost_for_good(why.code())) witnessed(Fact::chunk_missed, row.id.vp, row.id.counter, std::uint64_t{chunk} << 48 | row.id.epoch);
   co_return co_await rebuild(row, chunk, first, lba, crcs, std::move(why));
 }
 
 namespace {
-
-// What the sled has said of the chunk will not change; that it could not be asked may.
-bool lost_for_good(Code code) { return code == Code::corrupt || code == Code::stale || code == Code::not_found; }
 
 // Next combination of k out of n in lexicographic order; false when it was the last.
 bool next_combination(std::vector<std::uint32_t>& c, std::uint32_t n) {

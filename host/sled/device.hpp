@@ -200,6 +200,7 @@ class Device {
   io::Budget read_memory_, write_memory_;
   std::set<std::uint64_t> unreadable_;  // where reads have failed since the last that did not
   KnownChunks known_;
+  std::uint64_t denied_ = 0;  // chunks asked for, for Switch::chunk_denied
   io::Event changed_;  // a column's changing, loading or users
   Counters counters_;
 };

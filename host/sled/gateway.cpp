@@ -114,6 +114,7 @@ io::Task<Status> Gateway::code(Job& job) {
 
 io::Task<void> Gateway::send_chunk(std::shared_ptr<Job> job, std::uint32_t chunk) {
   const fbs::ChunkPlace place = job->places[chunk];
+  if (chunk >= job->layout.k && broken(Switch::parity_never_written)) co_return;
   coding::ChunkHeaderFields f{self_.unit, job->stripe, job->layout, job->chunk_bytes, chunk, place.generation(), true};
   Buffer header = coding::encode_chunk_header(f, job->blocks, job->parity_crcs);
   if (place.sled() == self_.node) {

@@ -244,6 +244,7 @@ io::Task<Result<Device::ReadResult>> Device::read_chunk(fbs::ChunkPlace place, S
   ReadResult out;
   if (Status s = co_await know_chunk(offset, slot_bytes, want_header, out); !s.ok()) co_return s;
   const coding::ChunkHeaderFields& f = out.chunk->fields;
+  if (broken(Switch::chunk_denied) && ++denied_ % 64 == 0) co_return Status(Code::stale, "the slot holds another stripe, it says");
   if (!f.written || f.unit != unit_ || f.stripe != stripe || f.generation != place.generation() || f.chunk_index != chunk)
     co_return Status(Code::stale, f.written ? "the slot holds stripe " + to_string(f.stripe) + " in generation " + std::to_string(f.generation)
                                             : "the slot is free in generation " + std::to_string(f.generation));

@@ -21,6 +21,7 @@ std::string_view switch_name(Switch s) {
       "metadata-trimmed-to-newest-checkpoint",
       "checkpoints-never-due", "reserves-write-no-checkpoint", "checkpoints-unasked", "checkpoint-waits-for-flush", "checkpoint-not-asked-for", "checkpoint-needs-author",
       "unflushed-left-out", "flushed-data-moves", "no-survivor-stands", "no-spare-chosen", "silent-head-unnoticed", "survivors-not-told", "designations-not-kept", "one-role-per-head", "only-the-primary-asked",
+      "flush-holds-writes", "clear-stops-at-page", "far-parts-forgotten", "parity-never-written", "log-tail-unwritten", "chunk-denied",
       "no-tls-demand", "card-parity-unverified", "hung-card-waited-for", "head-decodes", "card-back-untested",
       "dma-unrecorded", "dma-records-lost", "dma-function-unrecorded", "dma-range-unrecorded", "dma-record-before-data", "dma-overflow-ignored", "dma-reads-recorded", "log-all-ignored", "card-bus-unchecked",
       "record-gap-ignored", "examined-before-copied", "examiner-pauses", "record-counts-one-page", "records-ignored", "records-dropped", "records-of-function-lost", "records-of-range-dropped",

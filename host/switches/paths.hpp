@@ -97,6 +97,8 @@ enum class Fact {
   found_suspect,    // ... and is not to be trusted
   stored,           // the store has answered that a designation is durable: of epoch `value`, revision `more`
   found_stored,     // ... has begun with one
+  chunk_missed,     // a sled has said, and will again, that it lacks data chunk `more` >> 48 of the stripe with the counter `value` and the
+                    // epoch that the other bits of `more` are
 };
 /// The product: nothing. `value`: the epoch, unless the fact says otherwise.
 void witnessed(Fact fact, VpId vp, std::uint64_t value, std::uint64_t more = 0);

@@ -120,6 +120,15 @@ enum class Switch {
   designations_not_kept,         // over a restart of a head
   one_role_per_head,             // who is a primary takes no replica of another VP
   only_the_primary_asked,        // by a client that hears nothing of it
+  // What only writes after the last operator's flush come to
+  flush_holds_writes,            // a flush that was asked for lets no write go on when it has ended
+  // What only long requests come to
+  clear_stops_at_page,           // a trim ends where a page of the index does
+  far_parts_forgotten,           // of a write across the end of a partition, what lies in the next one is answered for and not sent
+  // What is noticed by nothing but a look at what the disks hold
+  parity_never_written,          // the chunks of it are answered for, and sent to nobody
+  log_tail_unwritten,            // of one batch in 32 the log on the disk lacks the last block
+  chunk_denied,                  // a sled now and then says that it does not have a chunk that it has
   // Front ends
   no_tls_demand,                 // an address with TLS serves without it, too
   // Coders that are not trusted (8.7)

@@ -4,6 +4,7 @@
 // A run: start the unit, make the volumes, let clients work while faults come and go, heal, and then ask that
 //  - every request is answered within a bound, without an error that a client sees (liveness);
 //  - after a flush, after a cold start of all heads, and with as many sleds gone as the layout allows, everything reads back;
+//  - writes go on after that, after an operator's flush and after a cold start of everything, and read back as well;
 //  - each block's whole history is linearizable (history.hpp): nothing acknowledged is lost, nothing comes back;
 //  - what judge.hpp says of promises, replicas and stripes.
 // What disks lose on the way is bounded (damage.hpp), so that all of this may be demanded.
@@ -16,6 +17,10 @@
 // Requirement: RD-03 switch=wrong-parity
 // Requirement: P-8.7 switch=card-parity-unverified
 // Requirement: FL-06, FL-20 switch=skip-flush
+// Requirement: FL-20 switch=parity-never-written
+// Requirement: P-2.5 switch=clear-stops-at-page
+// Requirement: HN-07 switch=far-parts-forgotten
+// Requirement: WR-03 switch=log-tail-unwritten
 // Requirement: P-2.2 switch=read-at-append
 // Requirement: P-2.3 switch=no-duplicate-table
 // Requirement: P-2.4 switch=merge-without-block-lock
@@ -54,6 +59,8 @@ struct ClusterOptions {
   Layout layout{4, 2};
   std::uint64_t volume_bytes = 2 << 20;
   std::uint64_t device_bytes = 64 << 20;  ///< of each of a sled's devices
+  std::uint64_t column_bytes = 2 << 20, segment_bytes = 512 << 10;
+  double wide = 0;                 ///< so many of the requests are long, or lie across an end of a partition or of a page of the index
   std::uint64_t requests = 600;    ///< at least so many in all ...
   io::Duration least{0};           ///< ... and for so long under faults, ...
   io::Duration most = std::chrono::seconds(20);  ///< ... but no longer than this
@@ -69,6 +76,7 @@ struct ClusterOptions {
   /// on 3 to 9 heads and 6 to 24 sleds.
   static ClusterOptions from_seed(std::uint64_t seed, bool is_long = false);
   std::string describe() const;
+  void widen(std::uint64_t seed, bool is_long);
   /// REQUIRES: `name` is one of Schedules::names().
   void direct(const std::string& name);
 };

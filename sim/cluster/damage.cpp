@@ -60,6 +60,7 @@ void Damage::rot_chunks() {
       const head::StripeRow& row = *live[random_.below(live.size())];
       auto chunk = static_cast<std::uint32_t>(random_.below(row.places.size()));
       auto slot = may_rot(row, chunk) ? media_.slot(row, chunk) : std::nullopt;
+      if (slot) spoilt_.insert({row.id, chunk});
       if (slot && chunk >= row.layout.k && random_.chance(0.9) && media_.forge_parity(row, chunk))
         log(sim_.name(slot->node) + " holds wrong parity of stripe " + to_string(row.id));
       else if (slot) spoil(*slot);
@@ -85,7 +86,7 @@ void Damage::spoil(const Media::Slot& slot) {
 
 // Half of the time where it hurts most: in what was logged last. Then, often, a restart that must read it.
 bool Damage::alone_with_rot() {
-  if (!bad_head_) return false;
+  if (!bad_head_ || !bad(*bad_head_)) return false;
   for (const auto& [vp, d] : unit_.store().designations) {
     if (d.required.size() != 1 || unit_.node_of_head(d.required[0]) != *bad_head_) continue;
     const head::Head* h = unit_.head(d.required[0]);
@@ -123,6 +124,7 @@ void Damage::rot_log_once(Node n) {
                              : r.position.offset + random_.below(std::uint64_t{r.payload_blocks()} * kBlockBytes);
   }
   log(sim_.name(n) + " " + path + " offset " + std::to_string(at));
+  touched_.insert(n);
   disk.rot(path, at);
 }
 
@@ -133,6 +135,7 @@ head::RecordPtr Damage::rot_header(Node n) {
   head::RecordPtr r = records[records.size() - random_.between(1, std::min<std::size_t>(records.size(), 6))];
   std::uint64_t at = r->position.offset - kBlockBytes + 20;
   log(sim_.name(n) + " log-data offset " + std::to_string(at));
+  touched_.insert(n);
   sim_.disk(n).rot("log-data", at);
   return r;
 }
@@ -155,6 +158,7 @@ void Damage::rot_payload(Node n) {
 void Damage::rot_at(Node n, const head::Record& r) {
   std::uint64_t at = r.position.offset + random_.below(std::uint64_t{r.payload_blocks()} * kBlockBytes);
   log(sim_.name(n) + " log-data offset " + std::to_string(at));
+  if (bad_head_ == n) touched_.insert(n);  // in a reckless seed it may be any head, whose promises hold
   sim_.disk(n).rot("log-data", at);
 }
 
@@ -178,6 +182,7 @@ void Damage::rot_tables() {
   if (FileState* file = sim_.disk(n).file(path)) {
     std::uint64_t at = random_.below(std::min<std::uint64_t>(file->size, random_.chance(0.5) ? 64 << 10 : 5 << 20));
     log(sim_.name(n) + " " + path + " offset " + std::to_string(at));
+    touched_.insert(n);
     sim_.disk(n).rot(path, at);
   }
 }
@@ -200,6 +205,7 @@ void Damage::new_disk(Chaos& chaos) {
   if (chaos.given_up(n) || !others_hold(n)) return;
   if (sim_.up(n)) sim_.crash(n, Crash::power);
   log(sim_.name(n) + ": its disk is replaced by an empty one");
+  touched_.insert(n);
   unit_.replace_disk(n);
   chaos.undo_later([this, &chaos, n] { if (!sim_.up(n) && !chaos.given_up(n)) sim_.restart(n); });
 }
@@ -209,6 +215,7 @@ bool Damage::replace_bad_head(Chaos& chaos, io::Duration after) {
   if (!sim_.up(n) || chaos.given_up(n) || !others_hold(n)) return false;
   log(sim_.name(n) + ": its disk is replaced by an empty one");
   chaos.down(n, Crash::power, after);
+  touched_.insert(n);
   unit_.replace_disk(n);
   return true;
 }
@@ -245,6 +252,7 @@ void Damage::could_not_start(Node n) {
     // With a VP that nobody else holds whole: it stays closed from here on, and rightly.
     if (!others_hold(n)) reckless_ = true;
     log(sim_.name(n) + ": cannot be read, its disk is replaced by an empty one");
+    touched_.insert(n);
     unit_.replace_disk(n);
     --replacing_;
     sim_.restart(n);

@@ -38,15 +38,17 @@ class Damage {
   /// The bad head is all that a VP's `required` has left, and its replica is suspect: rot that nobody had come by yet, then all others cut
   /// off for long. What such a VP can do is what one of a reckless seed can, from now on.
   bool alone_with_rot();
-  /// Its disk has been, or may have been, damaged.
-  bool bad(Node n) const { return bad_head_ == n || bad_sled_ == n; }
+  /// Its disk has been damaged; the one that may be, and to which nothing has happened so far, is judged like all others.
+  bool bad(Node n) const { return touched_.contains(n) || sim_.disk(n).lies() != 0; }
   /// A bad node could not start from what its disk holds: it gets an empty one after a while.
   void could_not_start(Node n);
   /// One that could not has what it held still, and is about to lose it.
   bool replacing() const { return replacing_ != 0; }
   /// The node's disk has answered with errors: what its owner finds on it later is no measure of the owner.
   void excuse(Node n) { excused_.insert(n); }
-  bool excused(Node n) const { return excused_.contains(n); }
+  bool excused(Node n) const { return excused_.contains(n) && sim_.disk(n).errors() != 0; }
+  /// Chunk `chunk` of that stripe has been damaged where it lies.
+  bool spoilt(StripeId stripe, std::uint32_t chunk) const { return spoilt_.contains({stripe, chunk}); }
   std::optional<Node> bad_head() const { return bad_head_; }
   std::optional<Node> bad_sled() const { return bad_sled_; }
 
@@ -71,7 +73,8 @@ class Damage {
   Media& media_;
   Random random_;
   std::optional<Node> bad_head_, bad_sled_;
-  std::set<Node> excused_;
+  std::set<Node> excused_, touched_;
+  std::set<std::pair<StripeId, std::uint32_t>> spoilt_;
   bool reckless_ = false;
   bool ended_ = false;
   std::uint64_t replacing_ = 0;

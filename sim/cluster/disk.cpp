@@ -38,6 +38,14 @@ void FileState::read(std::uint64_t offset, MutableBytes into) const {
   }
 }
 
+void FileState::read_durable(std::uint64_t offset, MutableBytes into) const {
+  read(offset, into);
+  for (auto it = durable.lower_bound(offset / 4096); it != durable.end() && it->first * 4096 < offset + into.size(); ++it) {
+    std::uint64_t begin = std::max(offset, it->first * 4096), end = std::min(offset + into.size(), (it->first + 1) * 4096);
+    std::memcpy(into.data() + (begin - offset), it->second->data() + begin % 4096, end - begin);
+  }
+}
+
 template <class Keep>
 void FileState::write(std::uint64_t offset, Bytes bytes, bool durably, Keep keep) {
   for (std::size_t done = 0, n = 0; done < bytes.size(); done += n) {
@@ -151,6 +159,7 @@ class SimFile final : public io::BlockFile {
   io::Task<Status> read(std::uint64_t offset, MutableBytes into) override {
     check(offset, into.size());
     co_await world_.sleep(latency(disk_.random_, disk_.faults, 20us, 160us));
+    disk_.errors_ += state_->hung;
     while (state_->hung) co_await world_.sleep(10ms);
     if (offset + into.size() > state_->size) co_return outside(offset, into.size());
     if (disk_.random_.chance(disk_.faults_for(path_).read_error)) co_return error("read", offset);
@@ -173,6 +182,7 @@ class SimFile final : public io::BlockFile {
       co_await world_.sleep(latency(r, disk_.faults, 50us, 400us));
     else
       co_await world_.sleep(latency(r, disk_.faults, 5us, 40us));
+    disk_.errors_ += state_->hung;
     while (state_->hung) co_await world_.sleep(10ms);
     w = std::move(*it);
     state_->in_flight.erase(it);
@@ -181,9 +191,9 @@ class SimFile final : public io::BlockFile {
       state_->write(w.offset, w.bytes, w.durable, [&](std::size_t) { return t == Torn::all || (t != Torn::none && r.chance(0.5)); });
       co_return error("write", offset);
     }
-    if (r.chance(disk_.faults_for(path_).lost_write)) co_return Status();
-    if (r.chance(disk_.faults_for(path_).misdirected_write)) w.offset = misdirect(w.offset, bytes);
-    if (r.chance(disk_.faults_for(path_).rot)) w.bytes[r.below(bytes)] ^= std::byte(1u << r.below(8));
+    if (lies(disk_.faults_for(path_).lost_write)) co_return Status();
+    if (lies(disk_.faults_for(path_).misdirected_write)) w.offset = misdirect(w.offset, bytes);
+    if (lies(disk_.faults_for(path_).rot)) w.bytes[r.below(bytes)] ^= std::byte(1u << r.below(8));
     state_->write(w.offset, w.bytes, w.durable);
     co_return Status();
   }
@@ -194,7 +204,8 @@ class SimFile final : public io::BlockFile {
     const std::uint64_t before = state_->size;  // a crash may leave any part of it
     while (state_->size < bytes) {
       co_await world_.sleep(latency(disk_.random_, disk_.faults, 100us, 4ms));
-      while (state_->hung) co_await world_.sleep(10ms);
+      disk_.errors_ += state_->hung;
+    while (state_->hung) co_await world_.sleep(10ms);
       std::uint64_t step = std::min<std::uint64_t>(64 << 10, bytes - state_->size);
       bool full = disk_.bytes_used() + step > disk_.faults.capacity;
       if (full || disk_.random_.chance(disk_.faults_for(path_).write_error)) {
@@ -214,6 +225,7 @@ class SimFile final : public io::BlockFile {
     std::vector<std::vector<std::byte>> contents(numbers.size(), std::vector<std::byte>(4096));
     for (std::size_t i = 0; i < numbers.size(); ++i) state_->read(numbers[i] * 4096, contents[i]);
     co_await world_.sleep(latency(disk_.random_, disk_.faults, 100us, 2ms));
+    disk_.errors_ += state_->hung;
     while (state_->hung) co_await world_.sleep(10ms);
     if (disk_.random_.chance(disk_.faults_for(path_).sync_error)) co_return error("sync", 0);
     for (std::size_t i = 0; i < numbers.size(); ++i) {
@@ -231,7 +243,13 @@ class SimFile final : public io::BlockFile {
 
  private:
   void check(std::uint64_t offset, std::size_t bytes) const { LUGE_CHECK(offset % 4096 == 0 && bytes % 4096 == 0); }
+  bool lies(double often) {
+    bool now = disk_.random_.chance(often);
+    disk_.lies_ += now;
+    return now;
+  }
   Status error(const char* what, std::uint64_t offset) const {
+    ++disk_.errors_;
     return Status(Code::io_error, path_ + ": " + what + " at " + std::to_string(offset) + ": Input/output error");
   }
   Status outside(std::uint64_t offset, std::size_t bytes) const {

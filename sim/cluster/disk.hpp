@@ -40,6 +40,8 @@ class FileState {
   using Block = std::array<std::byte, 4096>;
   explicit FileState(std::uint64_t size) : size(size) {}
   void read(std::uint64_t offset, MutableBytes into) const;
+  /// The same of what a power cut leaves in any case.
+  void read_durable(std::uint64_t offset, MutableBytes into) const;
   /// Sectors for which `keep` is true are written. REQUIRES: offset and bytes are sector multiples.
   template <class Keep>
   void write(std::uint64_t offset, Bytes bytes, bool durably, Keep keep);
@@ -85,6 +87,9 @@ class Disk {
   void overwrite(const std::string& path, std::uint64_t offset, Bytes bytes);
   void wipe() { files_.clear(); directories_.clear(); }
   std::uint64_t bytes_used() const;
+  /// Writes that were lost, misdirected or spoilt, and operations that failed or did not return, since the disk was made.
+  std::uint64_t lies() const { return lies_; }
+  std::uint64_t errors() const { return errors_; }
   /// A write is in flight.
   bool writing() const;
 
@@ -100,6 +105,7 @@ class Disk {
   }
   std::map<std::string, std::shared_ptr<FileState>> files_;
   std::set<std::string> directories_;
+  std::uint64_t lies_ = 0, errors_ = 0;
   Random random_;
 };
 

@@ -16,6 +16,7 @@ void Judge::witness(Fact fact, VpId vp, std::uint64_t value, std::uint64_t more)
     broken("a write of " + name + " was acknowledged with " + std::to_string(value) + " required copies");
   if (fact == Fact::stored || fact == Fact::found_stored) return store_holds(fact, vp, value, more);
   if (fact == Fact::opened) return leases_have_run_out(vp, value);
+  if (fact == Fact::chunk_missed && n) return chunk_was_lost(*n, {vp, more & 0xffffffffffff, value}, static_cast<std::uint32_t>(more >> 48));
   if (fact == Fact::acknowledged || !n || damage_.bad(*n)) return;  // a disk that forgets breaks its owner's promises
   std::string who = sim_.name(*n);
   std::pair<Node, VpId> replica{*n, vp};
@@ -40,11 +41,12 @@ void Judge::witness(Fact fact, VpId vp, std::uint64_t value, std::uint64_t more)
       return;
     case Fact::found_suspect:
       if (!damage_.reckless() && !damage_.excused(*n) && !rebuilt_.contains(replica))
-        broken(who + " cannot trust its replica of " + name + " after a restart though its disk did nothing wrong");
+        broken(who + " cannot trust its replica of " + name + " after a restart though its disk did nothing wrong" + (damage_.bad_head() == *n ? " so far" : ""));
       return;
     case Fact::opened:
     case Fact::stored:
     case Fact::found_stored:
+    case Fact::chunk_missed:
     case Fact::acknowledged: return;
   }
 }
@@ -64,6 +66,21 @@ void Judge::leases_have_run_out(VpId vp, Epoch epoch) {
     if (d && d->lease && d->epoch < epoch)
       broken("VP " + std::to_string(vp) + " was opened in epoch " + std::to_string(epoch) + " while another primary had a lease in epoch " + std::to_string(d->epoch));
   }
+}
+
+bool Judge::may_lack(const head::StripeRow& row, std::uint32_t chunk) const {
+  return damage_.spoilt(row.id, chunk) || damage_.bad(unit_.node_of_sled(row.places[chunk].sled()));
+}
+
+// The read goes on with the other chunks, and nobody would hear of it.
+void Judge::chunk_was_lost(Node head, StripeId stripe, std::uint32_t chunk) {
+  head::Head* h = unit_.heads()[head - unit_.head_nodes()[0]];
+  const head::Replica* r = h ? h->replica(stripe.vp) : nullptr;
+  if (r == nullptr) return;
+  for (const auto& [number, row] : r->stripes())
+    if (row.id == stripe && row.places[chunk].sled() != 0 && !may_lack(row, chunk))
+      broken("sled " + std::to_string(row.places[chunk].sled()) + " lacks chunk " + std::to_string(chunk) + " of stripe " + to_string(stripe) +
+             " though nothing has happened to it");
 }
 
 namespace {
@@ -110,6 +127,23 @@ std::string Judge::disagreement() const {
   return "";
 }
 
+// Rot in a log is made good by the others when it is come by.
+std::string Judge::not_in_log() const {
+  if (damage_.reckless()) return "";
+  std::map<NodeId, std::set<Media::LoggedRecord>> logged;
+  for (const auto& [vp, d] : unit_.store().designations)
+    for (NodeId n : d.required) {
+      head::Head* h = damage_.bad(unit_.node_of_head(n)) ? nullptr : unit_.head(n);
+      const head::Replica* r = h ? h->replica(vp) : nullptr;
+      if (r == nullptr) continue;
+      if (!logged.contains(n)) logged[n] = media_.logged_data(n);
+      for (const auto& [lsn, record] : r->records())
+        if (lsn <= r->commit() && record->kind() == head::RecordKind::data && record->live != 0 && !logged[n].contains({vp, lsn, record->header.crc()}))
+          return "VP " + std::to_string(vp) + " on head " + std::to_string(n) + ": the log on its disk lacks the record " + to_string(record->point()) + " or blocks of it";
+    }
+  return "";
+}
+
 template <class F>
 void Judge::each_live_stripe(F f) const {
   for (const auto& [vp, d] : unit_.store().designations) {
@@ -124,7 +158,7 @@ void Judge::each_live_stripe(F f) const {
 std::string Judge::bad_stripe() const {
   std::string bad;
   each_live_stripe([&](const head::StripeRow& row) {
-    if (auto b = media_.check(row, damage_.reckless())) bad = *b;
+    if (auto b = media_.check(row, [&](std::uint32_t i) { return may_lack(row, i); }, damage_.reckless())) bad = *b;
     return bad.empty();
   });
   return bad;

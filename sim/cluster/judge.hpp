@@ -5,7 +5,9 @@
 //  - a replica on a disk that keeps its promises is never found suspect after a crash;
 //  - no write is acknowledged while fewer than min_copies are required to hold it;
 //  - required replicas of a VP are equal up to the commit LSN: index, stripes, and the records that only logs hold;
-//  - every live stripe can be read from the media of the sleds, and its parity is that of its data.
+//  - what only logs hold is in the log of each of them, as its disk is;
+//  - every chunk of a live stripe is whole on its sled's medium, unless this seed has damaged it there, and its parity is that of its data;
+//  - no sled says that it lacks a chunk which nothing has happened to.
 #pragma once
 
 #include <map>
@@ -29,6 +31,9 @@ class Judge {
 
   /// Empty, or how the required replicas of some VP differ. Meaningful when nothing is written.
   std::string disagreement() const;
+  /// Empty, or which record that only logs hold is not whole in the log of a head that is required to have it: on its disk, whatever its
+  /// memory says.
+  std::string not_in_log() const;
   /// Empty, or what is wrong with a live stripe. Meaningful when no sled writes.
   std::string bad_stripe() const;
   /// Could every live stripe be read with these sleds gone too?
@@ -38,6 +43,8 @@ class Judge {
  private:
   void store_holds(Fact fact, VpId vp, Epoch epoch, Revision revision);
   void leases_have_run_out(VpId vp, Epoch epoch);
+  void chunk_was_lost(Node head, StripeId stripe, std::uint32_t chunk);
+  bool may_lack(const head::StripeRow& row, std::uint32_t chunk) const;
   bool device_serves(const fbs::ChunkPlace& place) const;
   template <class F>
   void each_live_stripe(F f) const;

@@ -3,6 +3,8 @@
 #include "base/crc32c.hpp"
 #include "coding/checkpoint_block.hpp"
 #include "coding/chunk_header.hpp"
+#include "head/batch_format.hpp"
+#include "io/meta_format.hpp"
 #include "sled/device_format.hpp"
 
 namespace luge::sim {
@@ -61,6 +63,54 @@ std::vector<Media::CheckpointChunk> Media::checkpoint_chunks() const {
   return out;
 }
 
+namespace {
+
+io::MetaState meta_state(const FileState& file) {
+  io::MetaHalf half[2];
+  for (int i = 0; i < 2; ++i) {
+    Buffer raw = Buffer::allocate(file.size / 2);
+    file.read_durable(i * raw.size(), raw.mutable_bytes());
+    half[i] = io::replay_meta_half(raw.bytes());
+  }
+  auto counts = io::counting_half(half[0], half[1]);
+  return counts ? half[*counts].state : io::MetaState();
+}
+
+void add_records(Bytes batch, const head::BatchHeader& h, std::set<Media::LoggedRecord>& to) {
+  auto view = head::parse_batch(batch, h);
+  if (!view.ok()) return;
+  for (const head::RecordView& r : view->records)
+    if (!r.payload.empty() && head::check_record(r.header, r.body).ok() && head::check_payload(r.header, r.body, r.payload).ok())
+      to.insert({r.header.vp(), r.header.lsn(), r.header.crc()});
+}
+
+}  // namespace
+
+std::set<Media::LoggedRecord> Media::logged_data(NodeId head) const {
+  std::set<LoggedRecord> found;
+  Disk& disk = sim_.disk(unit_.node_of_head(head));
+  const FileState *meta = disk.file("meta"), *log = disk.file("log-data");
+  if (meta == nullptr || log == nullptr) return found;
+  const io::MetaState state = meta_state(*meta);
+  const std::uint64_t segment_bytes = unit_.shape().head.segment_bytes;
+  for (std::uint32_t s = 0; s < log->size / segment_bytes; ++s) {
+    auto value = state.find("segment/data/" + std::to_string(s));
+    head::SegmentRow row;
+    if (value == state.end() || value->second.size() != sizeof row) continue;
+    std::memcpy(&row, value->second.data(), sizeof row);
+    const std::uint64_t end = row.end == 0 ? segment_bytes : std::uint64_t{row.end - 1} * kBlockBytes;
+    Buffer raw = Buffer::allocate(segment_bytes);
+    log->read_durable(s * segment_bytes, raw.mutable_bytes());
+    for (std::uint64_t at = 0; at < end;) {
+      head::BatchHeader h;
+      bool ok = head::parse_batch_header(raw.bytes().subspan(at), h).ok() && h.node == head && h.portion == 0 && h.generation == row.generation && h.offset_blocks == at / kBlockBytes;
+      if (ok) add_records(raw.bytes().subspan(at), h, found);
+      at += ok ? head::batch_bytes(h) : kBlockBytes;
+    }
+  }
+  return found;
+}
+
 bool Media::forge_parity(const head::StripeRow& row, std::uint32_t i) {
   if (!chunk(row, i)) return false;
   Slot s = *slot(row, i);
@@ -108,38 +158,86 @@ struct Field {
   }
 };
 
-// Parity chunk `row` (k <= row < k + m): the sum of data chunk j times 1 / (row xor j).
-Buffer parity(std::uint32_t row, const std::vector<Bytes>& data) {
-  static const Field field;
+const Field& field() {
+  static const Field f;
+  return f;
+}
+
+// What data chunk j counts in parity chunk `row` (k <= row < k + m).
+std::uint8_t factor(std::uint32_t row, std::uint32_t j) { return field().inverse(row ^ j); }
+
+void add(Buffer& to, std::uint8_t times, Bytes what) {
+  const auto& product = field().times[times];
+  for (std::size_t at = 0; at < to.size(); ++at) to.data()[at] ^= std::byte{product[static_cast<std::uint8_t>(what[at])]};
+}
+
+void multiply(Buffer& b, std::uint8_t times) {
+  Buffer old = Buffer::copy_of(b.bytes());
+  std::memset(b.data(), 0, b.size());
+  add(b, times, old.bytes());
+}
+
+using Chunks = std::vector<std::optional<Buffer>>;
+
+Buffer parity(std::uint32_t row, const std::vector<Buffer>& data) {
   Buffer out = Buffer::zeros(data[0].size());
-  for (std::uint32_t j = 0; j < data.size(); ++j) {
-    const auto& times = field.times[field.inverse(row ^ j)];
-    for (std::size_t at = 0; at < out.size(); ++at)
-      out.data()[at] ^= std::byte{times[static_cast<std::uint8_t>(data[j][at])]};
-  }
+  for (std::uint32_t j = 0; j < data.size(); ++j) add(out, factor(row, j), data[j].bytes());
   return out;
+}
+
+// The data, what is missing of it solved for from the first parity chunks that are there. No pivot is ever zero: each square part of these
+// factors can be inverted. REQUIRES: k chunks are there.
+std::vector<Buffer> data_of(Layout l, const Chunks& chunks) {
+  std::vector<std::uint32_t> missing;
+  for (std::uint32_t j = 0; j < l.k; ++j)
+    if (!chunks[j]) missing.push_back(j);
+  std::vector<std::vector<std::uint8_t>> a;
+  std::vector<Buffer> b;
+  for (std::uint32_t p = l.k; a.size() < missing.size(); ++p) {
+    if (!chunks[p]) continue;
+    a.emplace_back();
+    for (std::uint32_t j : missing) a.back().push_back(factor(p, j));
+    b.push_back(Buffer::copy_of(chunks[p]->bytes()));
+    for (std::uint32_t j = 0; j < l.k; ++j)
+      if (chunks[j]) add(b.back(), factor(p, j), chunks[j]->bytes());
+  }
+  for (std::size_t c = 0; c < a.size(); ++c) {
+    std::uint8_t scale = field().inverse(a[c][c]);
+    for (std::uint8_t& x : a[c]) x = field().times[scale][x];
+    multiply(b[c], scale);
+    for (std::size_t r = 0; r < a.size(); ++r) {
+      if (r == c) continue;
+      std::uint8_t f = a[r][c];
+      for (std::size_t x = 0; x < a.size(); ++x) a[r][x] ^= field().times[f][a[c][x]];
+      add(b[r], f, b[c].bytes());
+    }
+  }
+  std::vector<Buffer> data;
+  for (std::uint32_t j = 0, next = 0; j < l.k; ++j) data.push_back(chunks[j] ? *chunks[j] : b[next++]);
+  return data;
 }
 
 }  // namespace
 
-std::optional<std::string> Media::check(const head::StripeRow& row, bool may_lack) const {
+std::optional<std::string> Media::check(const head::StripeRow& row, const Lack& lack, bool few) const {
   const Layout l = row.layout;
-  std::vector<std::optional<Buffer>> chunks;
-  std::uint32_t whole = 0;
+  const std::string name = "stripe " + to_string(row.id) + " of " + to_string(l);
+  Chunks chunks;
+  std::set<NodeId> sleds;
+  std::uint32_t whole = 0, places = 0;
   for (std::uint32_t i = 0; i < l.width(); ++i) {
+    const NodeId sled = row.places[i].sled();
     chunks.push_back(chunk(row, i));
     whole += chunks.back().has_value();
+    if (sled == 0) continue;
+    ++places;
+    if (!sleds.insert(sled).second) return name + ": two of its chunks are on sled " + std::to_string(sled);
+    if (!chunks.back() && !lack(i)) return name + ": chunk " + std::to_string(i) + " on sled " + std::to_string(sled) + " is not whole on its medium";
   }
-  std::string name = "stripe " + to_string(row.id);
-  if (whole < l.k) {
-    if (may_lack) return std::nullopt;
-    return name + " of " + to_string(l) + " has only " + std::to_string(whole) + " whole chunks on the sleds' media";
-  }
-  std::vector<Bytes> data;
-  for (std::uint32_t i = 0; i < l.k; ++i) {
-    if (!chunks[i]) return std::nullopt;  // decoding is what the reads at the end are for
-    data.push_back(chunks[i]->bytes());
-  }
+  if (places < std::min(l.k + 1, l.width())) return name + " has places for only " + std::to_string(places) + " chunks";
+  if (whole < l.k && few) return std::nullopt;
+  if (whole < l.k) return name + " has only " + std::to_string(whole) + " whole chunks on the sleds' media";
+  const std::vector<Buffer> data = data_of(l, chunks);
   for (std::uint32_t i = l.k; i < l.width(); ++i)
     if (chunks[i] && std::memcmp(parity(i, data).data(), chunks[i]->data(), row.chunk_bytes) != 0)
       return name + ": parity chunk " + std::to_string(i) + " on sled " + std::to_string(row.places[i].sled()) + " is not that of its data";

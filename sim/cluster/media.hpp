@@ -2,6 +2,7 @@
 // coding/chunk_header.hpp) and a stripe table are enough. For oracles, and to damage chunks with an aim.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <set>
 #include <string>
@@ -28,9 +29,10 @@ class Media {
   /// as gone from here on. False: there is no whole chunk to do that to. REQUIRES: i >= k.
   bool forge_parity(const head::StripeRow& row, std::uint32_t i);
 
-  /// Nothing, or what is wrong with the stripe: fewer than k chunks are whole (unless it `may_lack` them), or the parity is
-  /// not that of the data.
-  std::optional<std::string> check(const head::StripeRow& row, bool may_lack) const;
+  /// Nothing, or what is wrong with the stripe: a chunk that has a place and that it may not `lack` is not whole, two are on one sled, or
+  /// the whole ones are not chunks of the same data. With `few` it may also have fewer than k of them.
+  using Lack = std::function<bool(std::uint32_t chunk)>;
+  std::optional<std::string> check(const head::StripeRow& row, const Lack& lack, bool few) const;
 
   /// Chunks of checkpoints, whoever wrote them.
   struct CheckpointChunk {
@@ -40,6 +42,16 @@ class Media {
     Lsn lsn = 0;
   };
   std::vector<CheckpointChunk> checkpoint_chunks() const;
+
+  /// A data record; `crc` is over the checksums of its blocks, too.
+  struct LoggedRecord {
+    VpId vp = 0;
+    Lsn lsn = 0;
+    std::uint32_t crc = 0;
+    auto operator<=>(const LoggedRecord&) const = default;
+  };
+  /// Those that a head would find with all their blocks in its log if it lost its power now.
+  std::set<LoggedRecord> logged_data(NodeId head) const;
 
  private:
   Simulation& sim_;

@@ -81,8 +81,11 @@ class ClientDaemon final : public Target {
       lost_ = true;
       changed_.notify_all();
     });
-    // A session must be open everywhere before older attachments are fenced for certain: one read from each end.
-    for (std::uint64_t at : {std::uint64_t{0}, volume_->size_bytes() - kBlockBytes}) {
+    // A session must be open everywhere before older attachments are fenced for certain: a read of each partition, of the last one from its end.
+    std::vector<std::uint64_t> from{0};
+    while (from.back() + 2 * tenant_.partition_bytes < volume_->size_bytes()) from.push_back(from.back() + tenant_.partition_bytes);
+    from.push_back(volume_->size_bytes() - kBlockBytes);
+    for (std::uint64_t at : from) {
       auto r = co_await client::read(world_, *volume_, at, kBlockBytes);
       if (!r.ok()) co_return r.status();
     }

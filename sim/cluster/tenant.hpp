@@ -16,6 +16,7 @@ struct Tenant {
   std::string name;
   std::unique_ptr<Workload> load;
   std::vector<Node> clients;
+  std::uint64_t partition_bytes = 0;
   Target* present = nullptr;  ///< of the attachment that holds the volume
   Node present_node = 0;
   std::uint64_t incarnation = 0;  ///< of the present attachment, or the last one

@@ -120,7 +120,7 @@ void Unit::add_sled(std::size_t i) {
   s.name = "sled-" + std::to_string(i + 1);
   s.listen = "tcp:" + s.name + ":1";
   s.control = kControlAddress;
-  s.column_bytes = 2 << 20;
+  s.column_bytes = shape_.column_bytes;
   s.list_bytes = 8 << 10;  // so that lists come in pages
   for (std::uint32_t d = 0; d < shape_.devices; ++d) s.devices.push_back({device_path(d)});
   s.make_coder = [id = s.id](io::World& w) { return unreliable_card(w, id); };

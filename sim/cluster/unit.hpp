@@ -29,6 +29,7 @@ class Unit {
     std::uint64_t vp_bytes = 1 << 20;
     head::Options head;  ///< id, name and addresses are filled in
     std::uint64_t device_bytes = 64 << 20;
+    std::uint64_t column_bytes = 2 << 20;
   };
   /// A daemon could not start. Whether that is allowed is the owner's business. Not called from a node's handler.
   using Failed = std::function<void(Node, const std::string& who, const Status&)>;

@@ -73,7 +73,7 @@ void UnitFaults::disk_errors(Chaos& chaos) {
   for (Node n : unit_.head_nodes()) candidates.push_back(n);
   Node n = candidates[chaos.random().below(candidates.size())];
   // With a head whose copy of the log may be bad, the copies of the others must be readable.
-  if (unit_.is_head(n) && damage_.bad_head() && !damage_.bad(n)) return;
+  if (unit_.is_head(n) && damage_.bad_head() && damage_.bad_head() != n) return;
   Disk& disk = sim_.disk(n);
   std::vector<std::string> paths = disk.paths();
   if (paths.empty() || ailing(n)) return;

@@ -13,6 +13,12 @@ void Workload::attach(io::World& world, Target& target) {
     for (int i = 0; i < 5; ++i) world.spawn("reader", reader(world, target, client_));
 }
 
+void Workload::go_on(io::World& world, Target& target, std::uint64_t requests) {
+  stopped_ = false;
+  options_.requests = started_ + requests;
+  for (std::uint32_t i = 0; i < options_.workers; ++i) world.spawn("workload", worker(world, target, client_));
+}
+
 // One that has been replaced may read (that needs no session), and what it reads must be true all the same.
 io::Task<void> Workload::reader(io::World& world, Target& target, std::uint32_t client) {
   std::uint64_t attachment = target.attachment();
@@ -54,13 +60,37 @@ io::Task<void> Workload::read(Target& target, std::uint32_t client, std::uint64_
   answer(op, s, into.bytes());
 }
 
-io::Task<void> Workload::request(Target& target, std::uint32_t client) {
+Workload::Range Workload::near_or_far() {
   std::uint64_t blocks = options_.volume_bytes / kBlockBytes;
   std::uint64_t near = random_.chance(0.85) ? std::min(options_.hot_blocks, blocks) : blocks;
   std::uint64_t count = random_.chance(0.6) ? 1 : random_.between(1, std::min<std::uint64_t>(options_.longest, near));
   std::uint64_t offset = random_.below(near - count + 1) * kBlockBytes, bytes = count * kBlockBytes;
+  return {offset, bytes};
+}
+
+// Ends of partitions, and within those of pages of the index; a third of these requests begin or end within a block.
+Workload::Range Workload::wide() {
+  constexpr std::uint64_t kPage = 512 * kBlockBytes;
+  const std::uint64_t bytes = options_.volume_bytes, partition = options_.partition_bytes;
+  std::uint64_t length = random_.spread(2, options_.widest) * kBlockBytes, offset = random_.below((bytes - length) / kBlockBytes + 1) * kBlockBytes;
+  std::uint64_t edge = random_.below(bytes / partition) * partition + random_.below((partition + kPage - 1) / kPage) * kPage;
+  if (random_.chance(0.5) && edge != 0) {
+    std::uint64_t before = std::min(edge, random_.between(1, length / kBlockBytes - 1) * kBlockBytes);
+    offset = std::min(edge - before, bytes - length);
+  }
+  if (random_.chance(0.33)) {
+    std::uint64_t cut = random_.between(0, History::kSectors - 1) * History::kSector;
+    offset += cut;
+    length -= cut + random_.between(0, History::kSectors - 1) * History::kSector;
+  }
+  return {offset, length};
+}
+
+io::Task<void> Workload::request(Target& target, std::uint32_t client) {
+  const bool is_wide = random_.chance(options_.wide);
+  auto [offset, bytes] = is_wide ? wide() : near_or_far();
   double kind = random_.unit();
-  if (random_.chance(options_.sub_block)) {
+  if (random_.chance(options_.sub_block) && !is_wide) {
     // Some sectors, perhaps across a block boundary.
     std::uint64_t sectors = bytes / History::kSector, first = random_.below(sectors);
     offset += first * History::kSector;

@@ -36,6 +36,9 @@ class Workload {
     Duration pause = 3ms;           ///< longest time between a worker's requests
     bool linger = false;            ///< an attachment that has been replaced and does not know it goes on reading
     Duration rest{0};               ///< after each 300 ms of work
+    double wide = 0;                ///< so many requests are of up to `widest` blocks, half of those across an edge
+    std::uint32_t widest = 256;
+    std::uint64_t partition_bytes = 0;
     double reads = 0.4, sub_block = 0.15, trims = 0.03, zeroes = 0.03;
   };
 
@@ -60,6 +63,8 @@ class Workload {
   /// Requests asked and not answered by the present attachment.
   std::size_t open() const { return history_.open(); }
   bool done() const { return started_ >= options_.requests; }
+  /// After stop(): so many requests more, from the client that is attached or the next one.
+  void go_on(io::World& world, Target& target, std::uint64_t requests);
   std::uint64_t started() const { return started_; }
   /// Reads the whole volume through `target` into the history, all of it at once: what cannot be read holds nothing
   /// else up. Errors are kept in error().
@@ -73,6 +78,11 @@ class Workload {
  private:
   io::Task<void> worker(io::World& world, Target& target, std::uint32_t client);
   io::Task<void> reader(io::World& world, Target& target, std::uint32_t client);
+  struct Range {
+    std::uint64_t offset, bytes;
+  };
+  Range near_or_far();
+  Range wide();
   io::Task<void> request(Target& target, std::uint32_t client);
   io::Task<void> read(Target& target, std::uint32_t client, std::uint64_t offset, std::uint64_t bytes);
   void answer(History::Op op, const Status& s, Bytes read = {});
