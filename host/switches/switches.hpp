@@ -35,6 +35,7 @@ enum class Switch {
   slow_primary_kept,             // 3.5
   longest_log_by_length,         // 4.2
   blank_promoted,                // 4.2: an empty replica opens the VP without the others
+  only_required_asked,           // 4.2: a VP whose members are all empty, and that one of them has left, is never opened
   truncate_not_durable,          // 4.3
   open_before_all_hold_tail,     // 4.4
   restarted_primary_keeps_epoch, // 4.5

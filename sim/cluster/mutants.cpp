@@ -20,6 +20,7 @@ const std::map<Switch, const char*> kNotReached = {
     {Switch::sled_forgets_fences, "no sled loses one device and keeps the other; sled_known_devices_test"},
     {Switch::diverged_unchecked, "no fault brings a primary to send another record while the other rules hold; sim_head_test"},
     {Switch::blank_promoted, "needs more lost than a seed may lose; sim_loss_test"},
+    {Switch::only_required_asked, "no seed counts on the first opening of a volume; sim_first_opening_test"},
     {Switch::history_unchecked, "no operator accepts loss in a seed; sim_loss_test"},
     {Switch::replacement_joins_at_once, "who is new is blank or suspect until it has caught up, and neither opens a VP; store_test"},
     {Switch::torn_end_forgotten, "a torn batch is looked at again only when later segments have been used twice; segment_log_test"},
