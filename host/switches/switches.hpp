@@ -68,6 +68,7 @@ enum class Switch {
   rebuild_not_noted,             // 10.2: that a replica is being rebuilt is not written down
   made_anew_taken,               // 4.6: a VP that an older store has made anew takes the place of the one that is held
   images_wait_in_line,           // 10.3: images stand behind what waits for the segments that they would free
+  images_get_a_share,            // 10.3: so many segments are kept for images, however large those are
   idle_images_stay,              // 10.3: images of partitions that do not change stay where they are
   sync_waits_for_space,          // 3.4: a member whose log is full waits for space in the middle of a synchronisation
   late_sync_taken,               // 3.4: a synchronisation that was given up goes on

@@ -27,6 +27,7 @@ const std::map<Switch, const char*> kNotReached = {
     {Switch::union_forgotten, "seed 53 showed it before there were checkpoints; sim_no_control_test"},
     {Switch::full_store_fails_log, "few seeds have hundreds of volumes; SegmentLog.WaitsWhileTheStoreOfItsTableIsFull"},
     {Switch::log_never_grows, "volumes of a seed are small, and most seeds forbid it; sim_metadata_growth_test"},
+    {Switch::images_get_a_share, "volumes of a seed are small; segment_log_test, sim_metadata_growth_test"},
     {Switch::idle_images_stay, "growth makes good for it where it is allowed; sim_metadata_growth_test"},
     {Switch::sync_waits_for_space, "seeds come to a log that full only now and then (1189 did); sim_head_test"},
     {Switch::heard_primary_denied, "a take-over too many is no error; sim_head_test"},
