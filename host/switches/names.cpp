@@ -39,7 +39,7 @@ std::string_view path_name(Path p) {
       "write-waits-for-merge", "proposal-answer-lost", "reserve-fuller-than-primary", "swaps-collide",
       "newer-than-store", "second-promotion-during-tail", "longer-tail-dropped", "index-record-dropped",
       "trim-during-flush", "sled-back-after-epochs", "decode-with-another-set",
-      "image-rebuild", "suspect-after-replay", "repaired-from-member", "narrow-stripe", "stranger", "blank-waits", "restarted-inside-lease", "late-sync-refused", "log-grown", "metadata-gathered", "sync-without-room", "member-replaced", "replaced-came-back", "left-for-good", "attempt-of-unknown-end",
+      "image-rebuild", "suspect-after-replay", "repaired-from-member", "narrow-stripe", "stranger", "blank-waits", "restarted-inside-lease", "late-sync-refused", "log-grown", "metadata-gathered", "sync-without-room", "member-replaced", "replaced-came-back", "left-for-good", "volume-grown", "copy-moved", "attempt-of-unknown-end",
       "epoch-start-appended", "truncate-logged", "proposal-sent", "image-sent", "index-record-appended",
       "segment-begun", "stripe-spread", "fence-persisted", "member-joined", "member-left", "primary-opened", "flush-gathered", "slow-left", "slow-back", "handed-over", "store-doubted",
       "tail-dropped", "store-rebuilt",

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "sim/cluster/judge.hpp"
+#include "sim/cluster/operators.hpp"
 #include "sim/cluster/schedules.hpp"
 #include "sim/cluster/tenant.hpp"
 #include "sim/cluster/unit_faults.hpp"
@@ -25,6 +26,7 @@ class Cluster {
   void make_volumes();
   void work();
   void settle();
+  void as_operators_want(const char* when);
   void read_back(const char* when);
   void flush();
   void flush(Tenant& t);
@@ -54,12 +56,14 @@ class Cluster {
   std::unique_ptr<Schedules> schedules_;
   std::unique_ptr<Judge> judge_;
   std::unique_ptr<Chaos> chaos_;
+  std::unique_ptr<Operators> operators_;
   std::string failure_;
   bool rivalry_ = false;
 };
 
 Unit::Shape shape_of(const ClusterOptions& o, Random r) {
   Unit::Shape s{o.heads, o.sleds, o.devices, o.volume_bytes / o.partitions, {}, o.device_bytes};
+  if (o.operators) s.device_bytes *= 2;  // more partitions, each with columns of its own
   head::Options& h = s.head;
   h.segment_bytes = 512 << 10;
   h.meta_store_bytes = 256 << 10;  // so that its halves change often; each start reads it whole
@@ -223,6 +227,10 @@ void Cluster::work() {
   phase("clients work, faults come and go");
   rivalry_ = o_.rival;
   if (o_.faults) chaos_->start();
+  if (o_.operators) {
+    operators_ = std::make_unique<Operators>(sim_, unit_, tenants_, *chaos_, !damage_->reckless(), !damage_->bad_head(), Random(o_.seed ^ 0x6f70657261746f72));
+    operators_->start();
+  }
   Duration begin = sim_.now(), remember = begin;
   auto enough = [&] {
     if (sim_.now() >= remember) {
@@ -235,6 +243,7 @@ void Cluster::work() {
   };
   sim_.run_until([&] { return failed() || enough(); }, o_.most);
   rivalry_ = false;
+  if (operators_) operators_->stop();
   chaos_->heal();
   schedules_->heal();
 }
@@ -249,6 +258,17 @@ void Cluster::settle() {
     until([&] { return error() || quiet(); }, 60s, t->name + " has open requests");
     if (error()) return fail("a client saw an error: " + t->load->error());
   }
+}
+
+// All volumes are as large as was asked for, to their ends.
+void Cluster::as_operators_want(const char* when) {
+  if (!operators_ || failed()) return;
+  phase(std::string("what has been asked for is so ") + when);
+  bool ok = sim_.run_until([&] { return failed() || operators_->settled(); }, 90s);
+  if (!ok && !damage_->reckless() && !damage_->alone_with_rot()) return fail(std::string("not live: not as operators want it ") + when + ":" + operators_->unsettled() + open_requests());
+  operators_->begin_read_back();
+  if (ok) until([&] { return !operators_->failure().empty() || operators_->read_back(); }, 60s, std::string("what volumes have grown by cannot be read ") + when);
+  if (!operators_->failure().empty()) fail(operators_->failure());
 }
 
 void Cluster::read_back(const char* when) {
@@ -351,6 +371,7 @@ ClusterResult Cluster::run() {
   if (!failed()) work();
   settle();
   read_back("after the heal");
+  as_operators_want("after the heal");
   replicas_agree();
   if (o_.flush) {
     flush();
@@ -361,6 +382,7 @@ ClusterResult Cluster::run() {
   }
   cold_start();
   read_back("after a cold start of all heads");
+  as_operators_want("after a cold start");
   replicas_agree();
   if (o_.flush) lose_sleds();
   if (!judge_->broken_promise().empty()) fail(judge_->broken_promise());
@@ -375,7 +397,7 @@ ClusterResult Cluster::result() const {
   for (auto& t : tenants_) r.answered += t->load->answered();
   r.faults = chaos_->faults();
   r.virtual_seconds = static_cast<double>(sim_.now().count()) * 1e-9;
-  r.fault_summary = chaos_->summary() + (damage_->reckless() ? " (reckless)" : "");
+  r.fault_summary = chaos_->summary() + (operators_ ? operators_->summary() : "") + (damage_->reckless() ? " (reckless)" : "");
   return r;
 }
 
@@ -403,6 +425,8 @@ ClusterOptions ClusterOptions::from_seed(std::uint64_t seed, bool is_long) {
   } else if (r.chance(0.08)) {
     o.direct("lost-disk");
   }
+  Random later(seed ^ 0x6c61746572);  // what has been thought of later: it leaves the seeds that it does not touch as they were
+  if (o.schedule.empty() && later.chance(0.4)) o.operators = true;
   if (is_long) {
     o.volumes = static_cast<std::uint32_t>(r.between(1, 3));
     o.requests = 5000;
@@ -418,6 +442,7 @@ ClusterOptions ClusterOptions::from_seed(std::uint64_t seed, bool is_long) {
 void ClusterOptions::direct(const std::string& name) {
   bool storm = name == "log-reused" || name == "trim-storm";
   schedule = name;
+  operators = false;  // whom it counts on must be there
   least = std::max<io::Duration>(least, storm ? 6s : 18s);
   most = std::max<io::Duration>(most, 30s);
   calm = !storm;
@@ -427,7 +452,7 @@ void ClusterOptions::direct(const std::string& name) {
 std::string ClusterOptions::describe() const {
   return std::to_string(heads) + " heads, " + std::to_string(sleds) + " sleds of " + std::to_string(devices) + " devices, " +
          std::to_string(volumes) + " volumes of " + std::to_string(partitions) + " partitions, " + to_string(layout) + " of " + std::to_string(volume_bytes >> 20) + " MiB, " +
-         std::to_string(requests) + " requests" + (rival ? ", a rival client" : "") + (schedule.empty() ? "" : ", schedule " + schedule);
+         std::to_string(requests) + " requests" + (rival ? ", a rival client" : "") + (operators ? ", operators" : "") + (schedule.empty() ? "" : ", schedule " + schedule);
 }
 
 ClusterResult run_cluster(const ClusterOptions& options) {

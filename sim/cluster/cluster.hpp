@@ -60,6 +60,7 @@ struct ClusterOptions {
   bool rival = false;              ///< a second client that takes the volume over now and then
   bool calm = false;               ///< clients pause between requests
   std::string schedule;            ///< the directed fault that comes again and again (schedules.hpp); empty: none
+  bool operators = false;          ///< volumes are made larger, and copies are moved (operators.hpp)
   bool faults = true;
   bool heads_code = false;         ///< stripes are coded by heads, not by sleds
   bool flush = true;               ///< ask for a flush and read from the sleds at the end

@@ -22,6 +22,7 @@ ClusterOptions Overrides::options(std::uint64_t seed) const {
   if (heads) o.heads = heads;
   if (sleds) o.sleds = sleds;
   if (!schedule.empty()) o.direct(schedule);
+  if (operators) o.operators = true;
   if (no_faults) o.faults = false;
   if (no_flush) o.flush = false;
   o.heads_code = heads_code;
@@ -36,6 +37,7 @@ std::string Overrides::arguments() const {
   if (requests) s += " --ops " + std::to_string(requests);
   if (heads) s += " --heads " + std::to_string(heads);
   if (sleds) s += " --sleds " + std::to_string(sleds);
+  if (operators) s += " --operators";
   if (no_faults) s += " --no-faults";
   if (no_flush) s += " --no-flush";
   if (heads_code) s += " --heads-code";
