@@ -33,6 +33,7 @@ enum class Switch {
   slow_below_min_copies,         // 3.5, 3.3: a slow member leaves though too few are left
   slow_member_cut_off,           // 3.5: a slow member gets no records any more
   slow_primary_kept,             // 3.5
+  anybody_stands,                // 4.1: who is not in `required`, or no member at all, becomes primary
   longest_log_by_length,         // 4.2
   blank_promoted,                // 4.2: an empty replica opens the VP without the others
   only_required_asked,           // 4.2: a VP whose members are all empty, and that one of them has left, is never opened

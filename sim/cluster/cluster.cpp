@@ -82,6 +82,7 @@ Unit::Shape shape_of(const ClusterOptions& o, Random r) {
   h.replace_after = o.schedule.empty() ? h.flush_age / 2 : Duration(std::chrono::hours(1));  // who leads to the brink counts on who is there
   // With the product's own limits a short fault would seldom be long enough to be seen as slowness.
   if (r.chance(0.7) || o.schedule.starts_with("slow-")) h.latency = {.floor = 3ms, .gap = 1s, .window = 200ms, .samples = 12, .windows = 2};
+  if (o.schedule == "replaced-returns") h.replace_after = 800ms;
   if (o.schedule == "late-answers" || o.schedule == "restart-in-lease") h.lease_reads = true;
   if (o.schedule == "rotten-log") h.memory_bytes = 64 << 10, h.flush_idle = h.flush_age = 20s, h.flush_bytes = 4 << 20;
   using Checkpoints = head::Options::Checkpoints;
@@ -426,6 +427,7 @@ ClusterOptions ClusterOptions::from_seed(std::uint64_t seed, bool is_long) {
     o.direct("lost-disk");
   }
   Random later(seed ^ 0x6c61746572);  // what has been thought of later: it leaves the seeds that it does not touch as they were
+  if (o.schedule.empty() && later.chance(0.06)) o.direct("replaced-returns");
   if (o.schedule.empty() && later.chance(0.4)) o.operators = true;
   if (is_long) {
     o.volumes = static_cast<std::uint32_t>(r.between(1, 3));
@@ -447,6 +449,7 @@ void ClusterOptions::direct(const std::string& name) {
   most = std::max<io::Duration>(most, 30s);
   calm = !storm;
   if (name == "two-views") rival = true, partitions = 1;
+  if (name == "replaced-returns") heads = std::max(heads, 4u);  // one to take the place
 }
 
 std::string ClusterOptions::describe() const {

@@ -23,6 +23,7 @@
 // Requirement: P-3.2 switch=join-before-acks
 // Requirement: P-3.3 switch=acknowledges-one-copy
 // Requirement: P-3.1, P-3.5, WR-08 switch=slow-without-revision
+// Requirement: P-4.1 switch=anybody-stands
 // Requirement: P-4.3 switch=truncate-not-durable
 // Requirement: P-4.4 switch=open-before-all-hold-tail
 // Requirement: P-5.1 switch=store-loses-last-transaction

@@ -129,6 +129,7 @@ const std::map<Switch, const char*> kAimedAt = {
     {Switch::lease_from_receipt, "late-answers"},
     {Switch::lease_forgotten_at_restart, "restart-in-lease"},
     {Switch::suspect_promoted, "rotten-log"},
+    {Switch::anybody_stands, "replaced-returns"},
 };
 
 struct Row {
