@@ -4,6 +4,7 @@
 
 #include "sim/cluster/judge.hpp"
 #include "sim/cluster/operators.hpp"
+#include "sim/cluster/quiet.hpp"
 #include "sim/cluster/schedules.hpp"
 #include "sim/cluster/tenant.hpp"
 #include "sim/cluster/unit_faults.hpp"
@@ -57,6 +58,8 @@ class Cluster {
   std::unique_ptr<Judge> judge_;
   std::unique_ptr<Chaos> chaos_;
   std::unique_ptr<Operators> operators_;
+  std::optional<Quiet> quiet_;  // while nothing may disturb the unit
+  Duration longest_wait_{0};    // of a request while clients worked
   std::string failure_;
   bool rivalry_ = false;
 };
@@ -82,6 +85,7 @@ Unit::Shape shape_of(const ClusterOptions& o, Random r) {
   h.replace_after = o.schedule.empty() ? h.flush_age / 2 : Duration(std::chrono::hours(1));  // who leads to the brink counts on who is there
   // With the product's own limits a short fault would seldom be long enough to be seen as slowness.
   if (r.chance(0.7) || o.schedule.starts_with("slow-")) h.latency = {.floor = 3ms, .gap = 1s, .window = 200ms, .samples = 12, .windows = 2};
+  if (o.quiet) h.latency = {};
   if (o.schedule == "replaced-returns") h.replace_after = 800ms;
   if (o.schedule == "late-answers" || o.schedule == "restart-in-lease") h.lease_reads = true;
   if (o.schedule == "rotten-log") h.memory_bytes = 64 << 10, h.flush_idle = h.flush_age = 20s, h.flush_bytes = 4 << 20;
@@ -106,8 +110,14 @@ Cluster::Cluster(const ClusterOptions& o)
                                  [this](Node n, const std::string& who, const Status& s) { could_not_start(n, who, s); }),
       media_(sim_, unit_) {
   sim_.trace(o.trace);
-  on_witnessed([this](Fact f, VpId vp, std::uint64_t value, std::uint64_t more) { if (judge_) judge_->witness(f, vp, value, more); });
-  on_reached([this](Path p) { traps_.on_path(p); });
+  on_witnessed([this](Fact f, VpId vp, std::uint64_t value, std::uint64_t more) {
+    if (judge_) judge_->witness(f, vp, value, more);
+    if (quiet_) quiet_->witness(f, vp, value);
+  });
+  on_reached([this](Path p) {
+    traps_.on_path(p);
+    if (quiet_) quiet_->on_path(p);
+  });
 }
 
 Cluster::~Cluster() {
@@ -227,6 +237,7 @@ void Cluster::work() {
   if (!until([&] { return all([](Tenant& t) { return t.present != nullptr; }); }, 20s, "volumes are not open at the start")) return;
   phase("clients work, faults come and go");
   rivalry_ = o_.rival;
+  if (o_.quiet) quiet_.emplace();
   if (o_.faults) chaos_->start();
   if (o_.operators) {
     operators_ = std::make_unique<Operators>(sim_, unit_, tenants_, *chaos_, !damage_->reckless(), !damage_->bad_head(), Random(o_.seed ^ 0x6f70657261746f72));
@@ -247,6 +258,12 @@ void Cluster::work() {
   if (operators_) operators_->stop();
   chaos_->heal();
   schedules_->heal();
+  for (auto& t : tenants_) {
+    longest_wait_ = std::max(longest_wait_, t->longest_wait);
+    if (quiet_) quiet_->waited(t->name, t->longest_wait);
+  }
+  if (quiet_ && !quiet_->disturbance().empty()) fail(quiet_->disturbance());
+  quiet_.reset();
 }
 
 // All requests are answered, also those that had to wait for the heal.
@@ -363,6 +380,7 @@ void Cluster::lose_sleds() {
 
 ClusterResult Cluster::run() {
   if (sim_.random().chance(0.1)) full_.push_back(sim_.random().below(o_.heads));
+  if (o_.quiet) full_.clear();
   unit_.start(full_);
   make_tenants();
   damage_ = std::make_unique<Damage>(sim_, unit_, media_, o_.layout, o_.schedule == "rotten-log" || o_.schedule == "lost-disk");
@@ -398,7 +416,7 @@ ClusterResult Cluster::result() const {
   for (auto& t : tenants_) r.answered += t->load->answered();
   r.faults = chaos_->faults();
   r.virtual_seconds = static_cast<double>(sim_.now().count()) * 1e-9;
-  r.fault_summary = chaos_->summary() + (operators_ ? operators_->summary() : "") + (damage_->reckless() ? " (reckless)" : "");
+  r.fault_summary = chaos_->summary() + (o_.quiet ? "; longest wait " + std::to_string(longest_wait_.count() / 1'000'000) + " ms" : "") + (operators_ ? operators_->summary() : "") + (damage_->reckless() ? " (reckless)" : "");
   return r;
 }
 
@@ -452,10 +470,16 @@ void ClusterOptions::direct(const std::string& name) {
   if (name == "replaced-returns") heads = std::max(heads, 4u);  // one to take the place
 }
 
+void ClusterOptions::be_quiet() {
+  quiet = true;
+  faults = rival = operators = false;
+  schedule.clear();
+}
+
 std::string ClusterOptions::describe() const {
   return std::to_string(heads) + " heads, " + std::to_string(sleds) + " sleds of " + std::to_string(devices) + " devices, " +
          std::to_string(volumes) + " volumes of " + std::to_string(partitions) + " partitions, " + to_string(layout) + " of " + std::to_string(volume_bytes >> 20) + " MiB, " +
-         std::to_string(requests) + " requests" + (rival ? ", a rival client" : "") + (operators ? ", operators" : "") + (schedule.empty() ? "" : ", schedule " + schedule);
+         std::to_string(requests) + " requests" + (rival ? ", a rival client" : "") + (operators ? ", operators" : "") + (quiet ? ", quiet" : "") + (schedule.empty() ? "" : ", schedule " + schedule);
 }
 
 ClusterResult run_cluster(const ClusterOptions& options) {

@@ -62,6 +62,7 @@ struct ClusterOptions {
   bool calm = false;               ///< clients pause between requests
   std::string schedule;            ///< the directed fault that comes again and again (schedules.hpp); empty: none
   bool operators = false;          ///< volumes are made larger, and copies are moved (operators.hpp)
+  bool quiet = false;              ///< no faults, and nothing that would need one (quiet.hpp)
   bool faults = true;
   bool heads_code = false;         ///< stripes are coded by heads, not by sleds
   bool flush = true;               ///< ask for a flush and read from the sleds at the end
@@ -70,6 +71,8 @@ struct ClusterOptions {
   /// What the seed draws. Quick: 3 to 5 heads, hundreds of requests. Long: at least 60 s under faults and 5000 requests
   /// on 3 to 9 heads and 6 to 24 sleds.
   static ClusterOptions from_seed(std::uint64_t seed, bool is_long = false);
+  /// No faults, no rivals, no operators: whatever else the seed draws.
+  void be_quiet();
   std::string describe() const;
   /// REQUIRES: `name` is one of Schedules::names().
   void direct(const std::string& name);
