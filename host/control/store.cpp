@@ -209,6 +209,7 @@ Status check_proposal(const Designation& stored, const Designation& proposed, No
     return Status(Code::invalid, "node " + std::to_string(source) + " proposes for VP " +
                                      std::to_string(stored.vp) + ": " + why);
   };
+  if (broken(Switch::anybody_stands) && proposed.epoch > stored.epoch) return proposed.well_formed();
   if (!stored.has_member(source)) return refuse("it is no member");
   if (Status s = proposed.well_formed(); !s.ok()) return refuse(s.text());
   if (proposed.epoch < stored.epoch)

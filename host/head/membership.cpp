@@ -493,6 +493,9 @@ io::Task<void> Primary::propose(std::vector<NodeId> required, std::vector<NodeId
     if (result.vp != next.vp) co_return;
   }
   if (p->code() != 0) {
+    // A store that was restored may know nothing of the size that was asked for. Insisted on, it would keep all else from being taken; who
+    // wants it asks again.
+    if (static_cast<Code>(p->code()) == Code::invalid) wanted_blocks_ = 0;
     if (!p->current()) {
       partition_.waits.set(Wait::control_plane, "the control plane refuses: " + std::string(p->text() ? p->text()->str() : "") + " (" + why + ")");
       co_return;
@@ -504,8 +507,10 @@ io::Task<void> Primary::propose(std::vector<NodeId> required, std::vector<NodeId
   if (result.epoch == epoch_ && result.revision >= next.revision)
     logging::info("VP {:x}: revision {}, required {} ({})", next.vp, result.revision, fmt::join(result.required, " "), why);
   std::size_t before = partition_.designation().required.size();
+  std::uint64_t blocks = partition_.designation().blocks;
   Status s = co_await partition_.adopt(std::move(result));
   if (deposed_ || !s.ok()) co_return;
+  if (partition_.designation().blocks > blocks) reached(Path::volume_grown);
   follow_members();
   note_replacements();
   std::size_t after = partition_.designation().required.size();

@@ -36,7 +36,7 @@ struct Options {
   std::uint32_t high_fill = 850;          ///< ... and wait from here
   std::uint32_t image_fill = 125;         ///< data portion: from here images are written so that drained segments can be used again
   std::uint32_t meta_high_fill = 750;     ///< metadata portion: new data waits from here; what is left belongs to index records, epochs and cleaning
-  std::uint32_t clean_fill = 500;         ///< metadata portion: images are written, old segments freed
+  std::uint32_t clean_fill = 500;         ///< metadata portion: images are written, old segments freed; above 1000: never
 
   /// Which replicas write checkpoints of their metadata to the sleds; none: nor are any loaded.
   enum class Checkpoints { none, primary, all };

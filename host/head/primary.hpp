@@ -148,6 +148,10 @@ class Primary : public std::enable_shared_from_this<Primary> {
 
   // promotion.cpp
   io::Task<void> run(std::shared_ptr<Primary> self);
+  struct Collected;
+  io::Task<void> collect_from(NodeId n, const Designation& d, Collected& out);
+  io::Task<Collected> collect_from(std::vector<NodeId> nodes, const Designation& d);
+  io::Task<bool> never_open(const Designation& d);
   io::Task<bool> adopt_greatest_log();
   io::Task<bool> fetch_tail_from(NodeId member, LogPoint agreed, LogPoint theirs);
   bool everybody_holds(Lsn lsn) const;

@@ -109,47 +109,69 @@ void Primary::lost_records(const std::string& why) {
   depose(why);
 }
 
+// The answers of some members, which are fenced by being asked.
+struct Primary::Collected {
+  struct Reply {
+    NodeId node;
+    LogPoint last;
+    Lsn first;  // oldest record that it still has
+    Lsn commit;
+    std::vector<EpochStart> starts;
+  };
+  std::vector<Reply> replies;  // of those that count
+  std::string missing;         // those that have not answered
+};
+
+io::Task<void> Primary::collect_from(NodeId n, const Designation& d, Collected& out) {
+  auto answer = co_await ctx_.connections->call(n, wire::make_frame(wire::Kind::collect, [&](auto& b) {
+    auto offset = d.to(b);
+    return fbs::CreateCollect(b, offset);
+  }), 500ms);
+  const auto* c = answer.ok() && answer->kind == wire::Kind::collect_reply ? answer->as<fbs::CollectReply>() : nullptr;
+  if (!c || !c->last()) {
+    out.missing += " " + std::to_string(n);
+    co_return;
+  }
+  note_answer(n, static_cast<Code>(c->code()));
+  if (c->epoch() > epoch_) {
+    depose("node " + std::to_string(n) + " knows epoch " + std::to_string(c->epoch()));
+    co_return;
+  }
+  if (c->code() != 0 || (c->suspect() && !broken(Switch::suspect_promoted))) co_return;
+  Collected::Reply r{n, {c->last()->epoch(), c->last()->lsn()}, c->first(), c->commit(), {}};
+  if (c->starts())
+    for (const auto* s : *c->starts()) r.starts.push_back({s->epoch(), s->lsn()});
+  out.replies.push_back(std::move(r));
+}
+
+io::Task<Primary::Collected> Primary::collect_from(std::vector<NodeId> nodes, const Designation& d) {
+  Collected got;
+  io::TaskGroup asking(ctx_.world);
+  for (NodeId n : nodes)
+    if (n != ctx_.options.id) asking.spawn("collect", collect_from(n, d, got));
+  co_await asking.join();
+  std::sort(got.replies.begin(), got.replies.end(), [](const auto& a, const auto& b) { return a.node < b.node; });
+  co_return got;
+}
+
+// All of `required` have lost what they held, or the VP has never been open: a member missed its first opening, left `required`, and no
+// start of an epoch has become durable since. Only in the second case are all the others empty, too, and then nothing was acknowledged.
+io::Task<bool> Primary::never_open(const Designation& d) {
+  std::vector<NodeId> others;
+  for (NodeId n : d.members())
+    if (!d.requires_node(n)) others.push_back(n);
+  if (others.empty() || broken(Switch::blank_promoted)) co_return true;
+  if (broken(Switch::only_required_asked)) co_return false;
+  Collected got = co_await collect_from(others, d);
+  co_return got.replies.size() == others.size() && std::all_of(got.replies.begin(), got.replies.end(), [](const auto& r) { return r.last.lsn == 0; });
+}
+
 // Every member of `required` is asked (and so fenced); the greatest (epoch, LSN) is taken over.
 io::Task<bool> Primary::adopt_greatest_log() {
   Replica& replica = partition_.replica;
   while (!deposed_) {
-    struct Reply {
-      NodeId node;
-      LogPoint last;
-      Lsn first;  // oldest record that it still has
-      Lsn commit;
-      std::vector<EpochStart> starts;
-    };
-    struct Collected {
-      std::vector<Reply> replies;
-      std::string missing;
-    } got;
     Designation d = partition_.designation();
-    auto ask = [](Primary& p, NodeId n, const Designation& d, Collected& out) -> io::Task<void> {
-      auto answer = co_await p.ctx_.connections->call(n, wire::make_frame(wire::Kind::collect, [&](auto& b) {
-        auto offset = d.to(b);
-        return fbs::CreateCollect(b, offset);
-      }), 500ms);
-      const auto* c = answer.ok() && answer->kind == wire::Kind::collect_reply ? answer->template as<fbs::CollectReply>() : nullptr;
-      if (!c || !c->last()) {
-        out.missing += " " + std::to_string(n);
-        co_return;
-      }
-      p.note_answer(n, static_cast<Code>(c->code()));
-      if (c->epoch() > p.epoch_) {
-        p.depose("node " + std::to_string(n) + " knows epoch " + std::to_string(c->epoch()));
-        co_return;
-      }
-      if (c->code() != 0 || (c->suspect() && !broken(Switch::suspect_promoted))) co_return;
-      Reply r{n, {c->last()->epoch(), c->last()->lsn()}, c->first(), c->commit(), {}};
-      if (c->starts())
-        for (const auto* s : *c->starts()) r.starts.push_back({s->epoch(), s->lsn()});
-      out.replies.push_back(std::move(r));
-    };
-    io::TaskGroup asking(ctx_.world);
-    for (NodeId n : d.required)
-      if (n != ctx_.options.id) asking.spawn("collect", ask(*this, n, d, got));
-    co_await asking.join();
+    Collected got = co_await collect_from(d.required, d);
     if (deposed_) co_return false;
     if (!got.missing.empty()) {
       // tend() removes a member that stays away; until then nobody may be left out (protocol 4.4).
@@ -157,21 +179,21 @@ io::Task<bool> Primary::adopt_greatest_log() {
       co_await members_changed_.wait_for(50ms);
       continue;
     }
-    std::sort(got.replies.begin(), got.replies.end(), [](const Reply& a, const Reply& b) { return a.node < b.node; });
-    const Reply* best = nullptr;
+    const Collected::Reply* best = nullptr;
     LogPoint greatest = replica.last();
-    for (const Reply& r : got.replies) {
+    for (const Collected::Reply& r : got.replies) {
       bool greater = broken(Switch::longest_log_by_length) ? r.last.lsn > greatest.lsn : r.last > greatest;
       if (greater) {
         best = &r;
         greatest = r.last;
       }
     }
-    if (greatest.lsn == 0 && d.required.size() < d.members().size() && !broken(Switch::blank_promoted)) {
+    if (greatest.lsn == 0 && !co_await never_open(d)) {
       state_ = "opening: every copy that answers is empty; the other heads of the VP are waited for";
       co_await members_changed_.wait_for(100ms);
       continue;
     }
+    if (deposed_) co_return false;
     if (best == nullptr) co_return true;
     LogPoint agreed = replica.common_point(best->starts, best->last);
     if (agreed.lsn < replica.commit()) {

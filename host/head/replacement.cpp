@@ -84,6 +84,7 @@ void Primary::follow_members() {
     if (newcomer && word != lost_since_.end()) replacements_.push_back({gone, now[i], word->second, ctx_.world.now(), {}});
     lost_since_.erase(gone);
     if (newcomer && !moving_.contains(gone)) replaced_[now[i]] = gone;  // who was moved away does not come back by being there
+    if (newcomer && moving_.contains(gone)) reached(Path::copy_moved);
     replaced_.erase(gone);
     moving_.erase(gone);
   }

@@ -17,6 +17,7 @@ namespace {
 
 constexpr std::size_t kBatchPayload = 1 << 20;
 constexpr std::size_t kBatchHeaderArea = 256 << 10;
+constexpr std::uint64_t kLargestPart = 256 << 10;  // of an image, about
 constexpr io::Duration kStoreAgain = 500ms;  // while the MetaStore is full
 constexpr io::Duration kGrowAgain = 5s;  // after it could not
 
@@ -410,10 +411,17 @@ io::Task<Status> SegmentLog::erase_rest() {
   co_return Status();
 }
 
-// An eighth of the portion, and of a small one a quarter: parts of images are large and leave much of a small segment unused.
+// An eighth of the portion, and of a small one a quarter; or as many as all images take, for in the worst case each segment holds one that is
+// needed, and none is free before the last of them has been written anew. One more, since the active one may be nearly full. More than half
+// is left to the rest.
 std::size_t SegmentLog::kept_for_images() const {
   if (options_.portion == Portion::data || broken(Switch::images_wait_in_line)) return 0;
-  return std::max<std::size_t>(segments_.size() / 8, std::min<std::size_t>(2, segments_.size() / 4));
+  const std::size_t all = segments_.size(), share = std::max<std::size_t>(all / 8, std::min<std::size_t>(2, all / 4));
+  if (broken(Switch::images_get_a_share)) return share;
+  // A part that does not fit leaves the rest of a segment unused.
+  const std::uint64_t usable = std::max(options_.segment_bytes / 2, options_.segment_bytes - std::min<std::uint64_t>(options_.segment_bytes, kLargestPart));
+  const std::uint64_t needed = images_take_ == 0 ? 0 : (images_take_ + usable - 1) / usable + 1;
+  return std::max<std::size_t>(share, std::min<std::uint64_t>(needed, all / 2 - 1));
 }
 
 // Behind what is written in the active segment, or in another one. Images that come while others wait go first; what they may wait for, and
@@ -432,7 +440,9 @@ io::Task<Status> SegmentLog::make_place(std::uint64_t bytes, bool image) {
     } else if (!image && !images_.empty()) {
       s = co_await write_batch(take_batch(images_));
     } else {
+      waits_for_room_ = true;
       co_await grow_or_wait();
+      waits_for_room_ = false;
     }
     if (!s.ok()) co_return s;
   }

@@ -19,7 +19,7 @@
 //   the same use of the segment is passed over by later recoveries.
 // - The metadata portion may grow, by whole segments: its images must fit beside one another. More than it was made with is used only after
 //   it has been written with zeros and the MetaStore says how large the portion is now.
-// - Images stand before all else that is queued, and the last segments of the metadata portion are theirs: what frees segments never waits
+// - Images stand before all else that is queued, and the last segments of the metadata portion, as many as they take, are theirs: what frees segments never waits
 //   for one that only it could free. Truncations and starts of epochs, which an image may wait for, take all of those but the last. An image tells of what is durable already, so none of what it overtakes is in it.
 // - A write error is never retried in place: failed() from then on, nothing is appended any more. An operation that does not return within
 //   the I/O timeout is one.
@@ -93,6 +93,10 @@ class SegmentLog {
   std::function<bool(VpId, Lsn)> covered;
   /// Images have become durable: drained segments may be free now.
   void recheck();
+  /// What images of all VPs take together: so much room is kept for them.
+  void expect_images(std::uint64_t bytes) { images_take_ = bytes; }
+  /// Something is queued that no segment is there for, those that are kept for images aside.
+  bool waits_for_room() const { return waits_for_room_; }
   /// Segments that nothing needs any more and that only wait for images.
   std::uint32_t drained() const;
   std::function<void()> on_space;       ///< a segment became free
@@ -179,6 +183,8 @@ class SegmentLog {
   std::uint64_t next_sequence_ = 1;
   std::uint32_t previous_crc_ = 0;
   std::deque<RecordPtr> queue_, images_;
+  std::uint64_t images_take_ = 0;
+  bool waits_for_room_ = false;
   std::size_t pressing_ = 0;    // records, queued or on their way, that images may wait for
   bool active_kept_ = false;    // the active segment is one of those that are kept for images
   std::size_t queued_bytes_ = 0;

@@ -262,6 +262,32 @@ TEST(SegmentLog, AnImageGoesBeforeWhatWaitsForASegment) {
   EXPECT_TRUE(b.daemon->recovery.damage.empty()) << b.daemon->recovery.why;
 }
 
+// None of the segments is free before all images have been written anew.
+// Requirement: P-10.3 switch=images-get-a-share
+TEST(SegmentLog, AsManySegmentsAreKeptAsImagesTake) {
+  constexpr std::uint64_t kParts = 6, kPart = kSegment / 8 * 5;  // one fits a segment
+  Bench b(4, 16 * kSegment, 16 * kSegment);
+  b.daemon->log->expect_images(kParts * kPart);
+  for (Lsn l = 1; l <= 400; ++l) b.daemon->log->append(data_record(l, 8, 1));
+  b.sim.run_for(5s);
+  std::vector<RecordPtr> image{make_record(1, {1, 0}, RecordKind::image_begin, 0, 0, {}, {}, {})};
+  for (std::uint64_t i = 0; i < kParts; ++i) image.push_back(make_record(1, {1, 0}, RecordKind::image_part, 0, 0, {}, std::string(kPart, 'i'), {}));
+  image.push_back(make_record(1, {1, 0}, RecordKind::image_end, 0, 0, {}, {}, {}));
+  for (const RecordPtr& r : image) b.daemon->log->append(r);
+  b.sim.run_for(5s);
+  for (const RecordPtr& r : image) EXPECT_TRUE(r->durable);
+}
+
+// Of a small portion with large images, too, half is left to what those stand for.
+TEST(SegmentLog, WhatIsKeptForImagesLeavesHalfToTheRest) {
+  Bench b(4, 8 * kSegment, 8 * kSegment);
+  b.daemon->log->expect_images(100 * kSegment);
+  for (Lsn l = 1; l <= 400; ++l) b.daemon->log->append(data_record(l, 8, 1));
+  b.sim.run_for(5s);
+  EXPECT_GE(b.daemon->log->fill(), 500u);
+  EXPECT_GE(b.daemon->durable.size(), 4 * kSegment / (9 * kBlockBytes));
+}
+
 // A replica that gives up what it has, or a VP that nobody has opened, has no image before that is written.
 // Requirement: P-10.3
 TEST(SegmentLog, WhatAnImageMayWaitForGoesOnInWhatIsKept) {

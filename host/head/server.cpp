@@ -16,6 +16,7 @@ using namespace std::chrono_literals;
 
 namespace {
 constexpr std::uint64_t kImagesInPortion = 4;  // so many times the images of all partitions the metadata portion is to hold
+constexpr std::uint64_t kBlocksOfAnImage = 4;  // beside what it tells
 constexpr std::uint64_t kWorthAnImage = 32;  // bytes of data log given back for each byte of images
 }
 
@@ -61,6 +62,7 @@ io::Task<Status> HeadServer::start(std::function<std::string()> report) {
   ctx_.data_log->start();
   ctx_.meta_log->start();
   for (auto& [vp, p] : ctx_.partitions) p->start();
+  keep_room_for_images();
   ctx_.control->start();
   ctx_.world.spawn("housekeeping", housekeeping());
   co_return Status();
@@ -492,14 +494,22 @@ io::Task<void> HeadServer::housekeeping() {
     co_await leave_partitions();
     keep_room_for_images();
     bool data_waits = ctx_.data_log->fill() >= ctx_.options.image_fill && ctx_.data_log->drained() >= worth_an_image();
-    if (ctx_.meta_log->fill() >= ctx_.options.clean_fill || data_waits) co_await clean_metadata();
+    if (metadata_to_clean() || data_waits) co_await clean_metadata();
   }
+}
+
+// What is kept for images may be more than what clean_fill leaves.
+bool HeadServer::metadata_to_clean() const {
+  const std::uint32_t from = ctx_.options.clean_fill;
+  return ctx_.meta_log->fill() >= from || (ctx_.meta_log->waits_for_room() && from <= 1000);
 }
 
 // An image has to fit beside the one that it replaces, and beside the records of the time between. Of a portion that images half fill they
 // would be written all the time. Nobody waits for it here.
 void HeadServer::keep_room_for_images() {
-  std::uint64_t needed = kImagesInPortion * image_bytes();
+  const std::uint64_t bytes = image_bytes(), needed = kImagesInPortion * bytes;
+  // Its begin, its end and each of its parts are batches of their own: what a small one takes is the rounding.
+  ctx_.meta_log->expect_images(bytes + ctx_.partitions.size() * kBlocksOfAnImage * kBlockBytes);
   if (needed > ctx_.meta_log->bytes()) ctx_.meta_log->start_growing(needed + needed / 4);
 }
 
@@ -534,13 +544,13 @@ void HeadServer::bound_memory() {
 io::Task<void> HeadServer::clean_metadata() {
   SegmentLog& log = *ctx_.meta_log;
   co_await write_images(Images::of_what_changed);
-  if (log.fill() < ctx_.options.clean_fill || broken(Switch::idle_images_stay)) co_return;
+  if (!metadata_to_clean() || broken(Switch::idle_images_stay)) co_return;
   // Images of partitions that have not changed since hold the segments that they lie in, one each perhaps: all are written anew, behind
   // one another. Not again before as much has been written as could have scattered them, or, while writes wait, for a while: not all may
   // have been able to take part. Where images are so large that it cannot help, growing alone does.
   bool helps = image_bytes() * 1000 < log.bytes() * ctx_.options.clean_fill;
   bool scattered = !gathered_ || log.appended_bytes() > gathered_->appended + log.bytes() / 8 ||
-                   (log.fill() >= ctx_.options.meta_high_fill && ctx_.world.now() > gathered_->at + 10s);
+                   ((log.fill() >= ctx_.options.meta_high_fill || log.waits_for_room()) && ctx_.world.now() > gathered_->at + 10s);
   if (scattered && helps) {
     reached(Path::metadata_gathered);
     co_await write_images(Images::all);

@@ -47,6 +47,7 @@ class HeadServer {
   std::uint32_t worth_an_image() const;
   std::uint64_t image_bytes() const;
   void keep_room_for_images();
+  bool metadata_to_clean() const;
   io::Task<void> clean_metadata();
   enum class Images { of_what_changed, all };
   io::Task<void> write_images(Images which);

@@ -12,7 +12,7 @@ using namespace std::chrono_literals;
 // The first in the designation's order acts at once, the others a little later each; the store's swap breaks ties.
 bool Partition::should_stand(io::Time now, io::Duration& wait) const {
   const Designation& d = designation();
-  if (d.epoch == 0 || !d.requires_node(ctx.options.id)) return false;
+  if (d.epoch == 0 || (!d.requires_node(ctx.options.id) && !broken(Switch::anybody_stands))) return false;
   if (broken(Switch::no_survivor_stands) && d.primary != ctx.options.id) return false;
   if (replica.suspect && !broken(Switch::suspect_promoted)) return false;
   if (!ctx.control->connected()) {
@@ -136,6 +136,7 @@ io::Task<void> Partition::stand() {
     if (!s.ok()) logging::error("VP {:x}: cannot persist the designation: {}", d.vp, s.to_string());
   } else if (p->current()) {
     Designation current = Designation::from(*p->current());
+    if (current.vp == d.vp && !current.has_member(ctx.options.id)) reached(Path::replacement_learned);
     if (current.vp == d.vp) {
       if (Status s = co_await adopt(current); !s.ok()) waits.set(Wait::promotion, s.text());
     }

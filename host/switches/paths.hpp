@@ -46,7 +46,10 @@ enum class Path {
   sync_without_room,             // a member's log has no room for the unflushed data of a synchronisation
   member_replaced,               // another head takes a lost reserve's place
   replaced_came_back,            // ... and gives it back, since the lost one has less to catch up with
+  replacement_learned,           // ... and learns of it when it stands for primary, with a designation of the past
   left_for_good,                 // a head forgets a replica that another has in its place
+  volume_grown,                  // a primary knows that a revision has made its VP larger
+  copy_moved,                    // another head takes the place of one that an operator wants to be without
   attempt_of_unknown_end,        // 8.1  a stripe's gateway did not answer: fresh slots
   // Moments
   epoch_start_appended,

@@ -33,8 +33,10 @@ enum class Switch {
   slow_below_min_copies,         // 3.5, 3.3: a slow member leaves though too few are left
   slow_member_cut_off,           // 3.5: a slow member gets no records any more
   slow_primary_kept,             // 3.5
+  anybody_stands,                // 4.1: who is not in `required`, or no member at all, becomes primary
   longest_log_by_length,         // 4.2
   blank_promoted,                // 4.2: an empty replica opens the VP without the others
+  only_required_asked,           // 4.2: a VP whose members are all empty, and that one of them has left, is never opened
   truncate_not_durable,          // 4.3
   open_before_all_hold_tail,     // 4.4
   restarted_primary_keeps_epoch, // 4.5
@@ -69,6 +71,7 @@ enum class Switch {
   rebuild_not_noted,             // 10.2: that a replica is being rebuilt is not written down
   made_anew_taken,               // 4.6: a VP that an older store has made anew takes the place of the one that is held
   images_wait_in_line,           // 10.3: images stand behind what waits for the segments that they would free
+  images_get_a_share,            // 10.3: so many segments are kept for images, however large those are
   idle_images_stay,              // 10.3: images of partitions that do not change stay where they are
   sync_waits_for_space,          // 3.4: a member whose log is full waits for space in the middle of a synchronisation
   late_sync_taken,               // 3.4: a synchronisation that was given up goes on

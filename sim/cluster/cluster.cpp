@@ -3,6 +3,8 @@
 #include <algorithm>
 
 #include "sim/cluster/judge.hpp"
+#include "sim/cluster/operators.hpp"
+#include "sim/cluster/quiet.hpp"
 #include "sim/cluster/schedules.hpp"
 #include "sim/cluster/tenant.hpp"
 #include "sim/cluster/unit_faults.hpp"
@@ -25,6 +27,7 @@ class Cluster {
   void make_volumes();
   void work();
   void settle();
+  void as_operators_want(const char* when);
   void read_back(const char* when);
   void flush();
   void flush(Tenant& t);
@@ -59,12 +62,16 @@ class Cluster {
   std::unique_ptr<Schedules> schedules_;
   std::unique_ptr<Judge> judge_;
   std::unique_ptr<Chaos> chaos_;
+  std::unique_ptr<Operators> operators_;
+  std::optional<Quiet> quiet_;  // while nothing may disturb the unit
+  Duration longest_wait_{0};    // of a request while clients worked
   std::string failure_;
   bool rivalry_ = false;
 };
 
 Unit::Shape shape_of(const ClusterOptions& o, Random r) {
   Unit::Shape s{o.heads, o.sleds, o.devices, o.volume_bytes / o.partitions, {}, o.device_bytes};
+  if (o.operators) s.device_bytes *= 2;  // more partitions, each with columns of its own
   head::Options& h = s.head;
   s.column_bytes = o.column_bytes;
   h.segment_bytes = o.segment_bytes;
@@ -84,6 +91,8 @@ Unit::Shape shape_of(const ClusterOptions& o, Random r) {
   h.replace_after = o.schedule.empty() ? h.flush_age / 2 : Duration(std::chrono::hours(1));  // who leads to the brink counts on who is there
   // With the product's own limits a short fault would seldom be long enough to be seen as slowness.
   if (r.chance(0.7) || o.schedule.starts_with("slow-")) h.latency = {.floor = 3ms, .gap = 1s, .window = 200ms, .samples = 12, .windows = 2};
+  if (o.quiet) h.latency = {};
+  if (o.schedule == "replaced-returns") h.replace_after = 800ms;
   if (o.schedule == "late-answers" || o.schedule == "restart-in-lease") h.lease_reads = true;
   if (o.schedule == "rotten-log") h.memory_bytes = 64 << 10, h.flush_idle = h.flush_age = 20s, h.flush_bytes = 4 << 20;
   using Checkpoints = head::Options::Checkpoints;
@@ -107,8 +116,14 @@ Cluster::Cluster(const ClusterOptions& o)
                                  [this](Node n, const std::string& who, const Status& s) { could_not_start(n, who, s); }),
       media_(sim_, unit_) {
   sim_.trace(o.trace);
-  on_witnessed([this](Fact f, VpId vp, std::uint64_t value, std::uint64_t more) { if (judge_) judge_->witness(f, vp, value, more); });
-  on_reached([this](Path p) { traps_.on_path(p); });
+  on_witnessed([this](Fact f, VpId vp, std::uint64_t value, std::uint64_t more) {
+    if (judge_) judge_->witness(f, vp, value, more);
+    if (quiet_) quiet_->witness(f, vp, value);
+  });
+  on_reached([this](Path p) {
+    traps_.on_path(p);
+    if (quiet_) quiet_->on_path(p);
+  });
 }
 
 Cluster::~Cluster() {
@@ -229,7 +244,12 @@ void Cluster::work() {
   if (!until([&] { return all([](Tenant& t) { return t.present != nullptr; }); }, 20s, "volumes are not open at the start")) return;
   phase("clients work, faults come and go");
   rivalry_ = o_.rival;
+  if (o_.quiet) quiet_.emplace();
   if (o_.faults) chaos_->start();
+  if (o_.operators) {
+    operators_ = std::make_unique<Operators>(sim_, unit_, tenants_, *chaos_, !damage_->reckless(), !damage_->bad_head(), Random(o_.seed ^ 0x6f70657261746f72));
+    operators_->start();
+  }
   Duration begin = sim_.now(), remember = begin;
   auto enough = [&] {
     if (sim_.now() >= remember) {
@@ -242,8 +262,15 @@ void Cluster::work() {
   };
   sim_.run_until([&] { return failed() || enough(); }, o_.most);
   rivalry_ = false;
+  if (operators_) operators_->stop();
   chaos_->heal();
   schedules_->heal();
+  for (auto& t : tenants_) {
+    longest_wait_ = std::max(longest_wait_, t->longest_wait);
+    if (quiet_) quiet_->waited(t->name, t->longest_wait);
+  }
+  if (quiet_ && !quiet_->disturbance().empty()) fail(quiet_->disturbance());
+  quiet_.reset();
 }
 
 // All requests are answered, also those that had to wait for the heal.
@@ -256,6 +283,17 @@ void Cluster::settle() {
     until([&] { return error() || quiet(); }, 60s, t->name + " has open requests");
     if (error()) return fail("a client saw an error: " + t->load->error());
   }
+}
+
+// All volumes are as large as was asked for, to their ends.
+void Cluster::as_operators_want(const char* when) {
+  if (!operators_ || failed()) return;
+  phase(std::string("what has been asked for is so ") + when);
+  bool ok = sim_.run_until([&] { return failed() || operators_->settled(); }, 90s);
+  if (!ok && !damage_->reckless() && !damage_->alone_with_rot()) return fail(std::string("not live: not as operators want it ") + when + ":" + operators_->unsettled() + open_requests());
+  operators_->begin_read_back();
+  if (ok) until([&] { return !operators_->failure().empty() || operators_->read_back(); }, 60s, std::string("what volumes have grown by cannot be read ") + when);
+  if (!operators_->failure().empty()) fail(operators_->failure());
 }
 
 void Cluster::read_back(const char* when) {
@@ -404,6 +442,7 @@ void Cluster::everything_again() {
 
 ClusterResult Cluster::run() {
   if (sim_.random().chance(0.1)) full_.push_back(sim_.random().below(o_.heads));
+  if (o_.quiet) full_.clear();
   unit_.start(full_);
   make_tenants();
   damage_ = std::make_unique<Damage>(sim_, unit_, media_, o_.layout, o_.schedule == "rotten-log" || o_.schedule == "lost-disk");
@@ -413,6 +452,7 @@ ClusterResult Cluster::run() {
   if (!failed()) work();
   settle();
   read_back("after the heal");
+  as_operators_want("after the heal");
   replicas_agree();
   if (o_.flush) {
     flush();
@@ -423,6 +463,7 @@ ClusterResult Cluster::run() {
   }
   cold_start();
   read_back("after a cold start of all heads");
+  as_operators_want("after a cold start");
   replicas_agree();
   if (o_.flush) lose_sleds();
   everything_again();
@@ -438,7 +479,7 @@ ClusterResult Cluster::result() const {
   for (auto& t : tenants_) r.answered += t->load->answered();
   r.faults = chaos_->faults();
   r.virtual_seconds = static_cast<double>(sim_.now().count()) * 1e-9;
-  r.fault_summary = chaos_->summary() + (damage_->reckless() ? " (reckless)" : "");
+  r.fault_summary = chaos_->summary() + (o_.quiet ? "; longest wait " + std::to_string(longest_wait_.count() / 1'000'000) + " ms" : "") + (operators_ ? operators_->summary() : "") + (damage_->reckless() ? " (reckless)" : "");
   return r;
 }
 
@@ -466,6 +507,9 @@ ClusterOptions ClusterOptions::from_seed(std::uint64_t seed, bool is_long) {
   } else if (r.chance(0.08)) {
     o.direct("lost-disk");
   }
+  Random later(seed ^ 0x6c61746572);  // what has been thought of later: it leaves the seeds that it does not touch as they were
+  if (o.schedule.empty() && later.chance(0.06)) o.direct("replaced-returns");
+  if (o.schedule.empty() && later.chance(0.4)) o.operators = true;
   if (is_long) {
     o.volumes = static_cast<std::uint32_t>(r.between(1, 3));
     o.requests = 5000;
@@ -497,16 +541,25 @@ void ClusterOptions::widen(std::uint64_t seed, bool is_long) {
 void ClusterOptions::direct(const std::string& name) {
   bool storm = name == "log-reused" || name == "trim-storm";
   schedule = name;
+  operators = false;  // whom it counts on must be there
   least = std::max<io::Duration>(least, storm ? 6s : 18s);
   most = std::max<io::Duration>(most, 30s);
   calm = !storm;
   if (name == "two-views") rival = true, partitions = 1;
+  if (name == "replaced-returns") heads = std::max(heads, 4u);  // one to take the place
+}
+
+void ClusterOptions::be_quiet() {
+  quiet = true;
+  faults = rival = operators = false;
+  schedule.clear();
 }
 
 std::string ClusterOptions::describe() const {
   return std::to_string(heads) + " heads, " + std::to_string(sleds) + " sleds of " + std::to_string(devices) + " devices, " +
          std::to_string(volumes) + " volumes of " + std::to_string(partitions) + " partitions, " + to_string(layout) + " of " + std::to_string(volume_bytes >> 20) + " MiB, " +
-         std::to_string(requests) + " requests" + (wide > 0 ? ", long ones among them" : "") + (rival ? ", a rival client" : "") + (schedule.empty() ? "" : ", schedule " + schedule);
+         std::to_string(requests) + " requests" + (wide > 0 ? ", long ones among them" : "") + (rival ? ", a rival client" : "") + (operators ? ", operators" : "") + (quiet ? ", quiet" : "") +
+         (schedule.empty() ? "" : ", schedule " + schedule);
 }
 
 ClusterResult run_cluster(const ClusterOptions& options) {

@@ -28,6 +28,7 @@
 // Requirement: P-3.2 switch=join-before-acks
 // Requirement: P-3.3 switch=acknowledges-one-copy
 // Requirement: P-3.1, P-3.5, WR-08 switch=slow-without-revision
+// Requirement: P-4.1 switch=anybody-stands
 // Requirement: P-4.3 switch=truncate-not-durable
 // Requirement: P-4.4 switch=open-before-all-hold-tail
 // Requirement: P-5.1 switch=store-loses-last-transaction
@@ -67,6 +68,8 @@ struct ClusterOptions {
   bool rival = false;              ///< a second client that takes the volume over now and then
   bool calm = false;               ///< clients pause between requests
   std::string schedule;            ///< the directed fault that comes again and again (schedules.hpp); empty: none
+  bool operators = false;          ///< volumes are made larger, and copies are moved (operators.hpp)
+  bool quiet = false;              ///< no faults, and nothing that would need one (quiet.hpp)
   bool faults = true;
   bool heads_code = false;         ///< stripes are coded by heads, not by sleds
   bool flush = true;               ///< ask for a flush and read from the sleds at the end
@@ -75,6 +78,8 @@ struct ClusterOptions {
   /// What the seed draws. Quick: 3 to 5 heads, hundreds of requests. Long: at least 60 s under faults and 5000 requests
   /// on 3 to 9 heads and 6 to 24 sleds.
   static ClusterOptions from_seed(std::uint64_t seed, bool is_long = false);
+  /// No faults, no rivals, no operators: whatever else the seed draws.
+  void be_quiet();
   std::string describe() const;
   void widen(std::uint64_t seed, bool is_long);
   /// REQUIRES: `name` is one of Schedules::names().

@@ -141,7 +141,9 @@ int main(int argc, char** argv) {
     c->add_option("--ops", overrides.requests, "requests in all, at least");
     c->add_option("--heads", overrides.heads);
     c->add_option("--sleds", overrides.sleds);
+    c->add_flag("--operators", overrides.operators, "operators make volumes larger and move copies meanwhile, whatever the seed draws");
     c->add_flag("--no-faults", overrides.no_faults);
+    c->add_flag("--quiet", overrides.quiet, "no faults, and then none may be suspected: no take-over, no smaller set, no long wait");
     c->add_flag("--no-flush", overrides.no_flush, "do not end with a flush and reads from the sleds");
     c->add_flag("--heads-code", overrides.heads_code, "stripes are coded by the heads (coding = head) instead of by sleds");
     c->add_option("--schedule", overrides.schedule, "a directed fault, instead of what the seed draws")->check(CLI::IsMember(Schedules::names()));

@@ -8,9 +8,10 @@ constexpr std::uint64_t kPages = 256, kMade = 1 << 20;  // of index pages, an im
 constexpr Lba kPageBlocks = 512;
 
 struct MetadataGrowth : UnitTest {
-  explicit MetadataGrowth(std::uint64_t most = 64 << 20)
-      : UnitTest(3, 8 << 20, [most](head::Options& h) {
-          h.meta_bytes = kMade;
+  explicit MetadataGrowth(std::uint64_t most = 64 << 20, std::uint64_t made = kMade, std::uint32_t clean_fill = 500)
+      : UnitTest(3, 8 << 20, [most, made, clean_fill](head::Options& h) {
+          h.meta_bytes = made;
+          h.clean_fill = clean_fill;
           h.meta_bytes_most = most;
           h.flush_bytes = 256 << 10;
           h.flush_idle = 1s;
@@ -46,6 +47,25 @@ TEST_F(MetadataGrowth, WritesGoOnWhateverTheVolumeMaps) {
   ASSERT_TRUE(all_required());
   for (std::uint64_t p = 0; p < kPages; p += 37) EXPECT_EQ(first_byte(p * kPageBlocks + 4 * 7 + 1), 'a' + 7) << p;
   round(10);
+}
+
+// The image takes eight of its twenty segments, for of its parts a segment has room for one. Cleaning begins late: the records of before the
+// first image fill all that is not kept for it.
+struct MetadataOfAFixedSize : MetadataGrowth {
+  MetadataOfAFixedSize() : MetadataGrowth(0, 5 << 20, 700) {}
+};
+
+// Requirement: P-10.3 switch=images-get-a-share
+TEST_F(MetadataOfAFixedSize, IsEnoughWhereImagesTakeMoreThanAShare) {
+  round(0);
+  for (std::uint64_t i = 0; i < 1500 && !HasFailure(); ++i)  // a batch each
+    on_client([=](VolumeClient& c) { return client::trim(c.world, *c.volume, (i % kPages * kPageBlocks + 100) * kBlockBytes, kBlockBytes); });
+  ASSERT_FALSE(HasFailure());
+  for (NodeId head = kFirstHead; head < kFirstHead + 3; ++head) EXPECT_EQ(portion(head), 5u << 20) << name(head);
+  power_off({kFirstHead, kFirstHead + 1, kFirstHead + 2});
+  power_on({kFirstHead, kFirstHead + 1, kFirstHead + 2});
+  ASSERT_TRUE(all_required());
+  for (std::uint64_t p = 0; p < kPages; p += 37) EXPECT_EQ(first_byte(p * kPageBlocks + 1), 'a') << p;
 }
 
 struct IdleVolumes : UnitTest {

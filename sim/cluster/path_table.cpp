@@ -15,7 +15,7 @@ constexpr Path kRare[] = {
     Path::suspect_after_replay, Path::repaired_from_member, Path::fall_back_checkpoint, Path::checkpoint_loaded,
     // Not of section 12, but what the others rest on.
     Path::image_rebuild, Path::narrow_stripe, Path::attempt_of_unknown_end, Path::member_joined, Path::member_left,
-    Path::slow_left, Path::slow_back, Path::handed_over, Path::store_doubted,
+    Path::slow_left, Path::slow_back, Path::handed_over, Path::store_doubted, Path::volume_grown, Path::copy_moved,
 };
 
 // So many seeds must come to each, if there are enough of them.

@@ -103,6 +103,24 @@ TEST_F(RestoredStore, WhoWasToldOfLaterChangesTellsWhenTheMarkWasSetBackToo) {
   EXPECT_EQ(contents().substr(0, 9), "BBBBAAAA0");
 }
 
+// The primary has been asked for the new size, and the store that had it is gone before that is agreed upon.
+// Requirement: P-5.2
+TEST_F(RestoredStore, ASizeThatTheStoreHasForgottenHoldsNothingUp) {
+  write(0, 4, 'A');
+  control::Image copy = unit_->copy_of_store();
+  auto task = [](control::Control& c) -> Task<void> { (void)co_await c.volumes().resize("v", 128 * kBlockBytes); };
+  sim_.world(unit_->control_node()).spawn("resize", task(*unit_->control()));
+  sim_.run_for(2ms);
+  ASSERT_EQ(unit_->store().volumes.begin()->second.bytes, 128 * kBlockBytes);
+  ASSERT_EQ(designation().blocks, kBlocks);
+  restart_control_with(copy);
+  EXPECT_EQ(designation().blocks, kBlocks);
+  power_off({designation().reserves[1]});
+  EXPECT_TRUE(sim_.run_until([&] { return designation().required.size() == 2; }, 20s)) << "a member that is gone leaves";
+  write(0, 4, 'B');
+  EXPECT_TRUE(resize(128 * kBlockBytes).ok()) << "asked for again it grows";
+}
+
 // A head that says more than the store can take has not been heard, and a volume that has grown since is no reason not to take it.
 // Requirement: P-5.2
 TEST_F(RestoredStore, WhatAGrownVolumesHeadsKnowIsTakenOver) {

@@ -22,7 +22,9 @@ ClusterOptions Overrides::options(std::uint64_t seed) const {
   if (heads) o.heads = heads;
   if (sleds) o.sleds = sleds;
   if (!schedule.empty()) o.direct(schedule);
+  if (operators) o.operators = true;
   if (no_faults) o.faults = false;
+  if (quiet) o.be_quiet();
   if (no_flush) o.flush = false;
   o.heads_code = heads_code;
   o.trace = trace;
@@ -36,7 +38,9 @@ std::string Overrides::arguments() const {
   if (requests) s += " --ops " + std::to_string(requests);
   if (heads) s += " --heads " + std::to_string(heads);
   if (sleds) s += " --sleds " + std::to_string(sleds);
+  if (operators) s += " --operators";
   if (no_faults) s += " --no-faults";
+  if (quiet) s += " --quiet";
   if (no_flush) s += " --no-flush";
   if (heads_code) s += " --heads-code";
   if (!schedule.empty()) s += " --schedule " + schedule;

@@ -17,7 +17,7 @@ namespace luge::sim {
 struct Overrides {
   std::uint64_t seconds = 0, requests = 0;
   std::uint32_t heads = 0, sleds = 0;
-  bool is_long = false, trace = false, no_faults = false, no_flush = false, heads_code = false;
+  bool is_long = false, trace = false, no_faults = false, no_flush = false, heads_code = false, operators = false, quiet = false;
   std::string broken;    ///< a switch
   std::string schedule;  ///< a directed fault
 

@@ -24,7 +24,7 @@ const std::vector<std::string>& Schedules::names() {
   static const std::vector<std::string> all = {
       "lost-reserve", "store-forgets", "joiner-alone", "dropped-tail", "seen-before-commit", "two-views", "opened-early",
       "late-flush", "index-record-lost", "two-promotions", "shrink-meets-promotion", "store-behind", "log-reused",
-      "volumes-come-and-go", "trim-storm", "slow-reserve", "slow-primary", "late-answers", "restart-in-lease", "rotten-log", "lost-disk"};
+      "volumes-come-and-go", "trim-storm", "slow-reserve", "slow-primary", "late-answers", "restart-in-lease", "rotten-log", "lost-disk", "replaced-returns"};
   return all;
 }
 
@@ -37,7 +37,7 @@ Chaos::Fault Schedules::fault(const std::string& name) {
       &Schedules::opened_early, &Schedules::late_flush, &Schedules::index_record_lost, &Schedules::two_promotions,
       &Schedules::shrink_meets_promotion, &Schedules::store_behind, &Schedules::log_reused, &Schedules::volumes_come_and_go,
       &Schedules::trim_storm, &Schedules::slow_reserve, &Schedules::slow_primary, &Schedules::late_answers, &Schedules::restart_in_lease,
-      &Schedules::rotten_log, &Schedules::lost_disk};
+      &Schedules::rotten_log, &Schedules::lost_disk, &Schedules::replaced_returns};
   auto at = std::find(names().begin(), names().end(), name);
   LUGE_CHECK(at != names().end() && run.size() == names().size());
   return {name, [this, f = run[static_cast<std::size_t>(at - names().begin())]](Chaos& c) { f(*this, c); }};
@@ -58,7 +58,7 @@ std::optional<Schedules::Group> Schedules::some_group(std::optional<Node> with) 
     if (with && !d.has_member(kFirstHead + *with - unit_.head_nodes()[0])) continue;
     for (const auto& t : tenants_)
       if (t->name == volume->second.name) {
-        groups.push_back({unit_.node_of_head(d.primary), {}, t->clients});
+        groups.push_back({unit_.node_of_head(d.primary), {}, t->clients, vp});
         for (NodeId n : d.reserves) groups.back().reserves.push_back(unit_.node_of_head(n));
       }
   }
@@ -390,6 +390,43 @@ void Schedules::lost_disk(Chaos& c) {
       if (random_.chance(0.4)) return c.down(bad, Crash::power, between(50ms, 400ms));
       power_off(c, {n == bad ? g->primary : n}, 300ms, 3s);
     });
+  });
+}
+
+void Schedules::when(Chaos& c, std::function<bool()> ready, Duration patience, std::function<void()> then) {
+  if (ready()) return then();
+  if (patience > 0ms) c.undo_after(20ms, [this, &c, ready, patience, then] { when(c, ready, patience - 20ms, then); });
+}
+
+// 3.2, 4.1: a reserve stays away until another head has its place, or has caught up as well. Then all that are members lose their power, and who
+// is back first, or has been back for a moment, is the one that is none: it has a log of the past, and a designation that calls it required. Now
+// and then the store has forgotten the replacement, too (5.2).
+void Schedules::replaced_returns(Chaos& c) {
+  auto g = some_group();
+  if (!g) return;
+  Node lost = g->reserves[random_.below(g->reserves.size())], control = unit_.control_node();
+  const NodeId its_id = kFirstHead + lost - unit_.head_nodes()[0];
+  const bool store_forgets = random_.chance(0.3), caught_up = random_.chance(0.4);  // else the one that is replaced keeps what it has
+  auto members = [this, vp = g->vp] {
+    auto d = unit_.store().designations.find(vp);
+    return d == unit_.store().designations.end() ? control::Designation() : d->second;
+  };
+  auto die = [this, &c, control, store_forgets, members, before = unit_.copy_of_store()] {
+    std::vector<Node> now;
+    for (NodeId n : members().members()) now.push_back(unit_.node_of_head(n));
+    // A control plane that has just started gives heads 5 s to come back.
+    power_off(c, now, store_forgets ? 10s : 6s, store_forgets ? 12s : 8s);
+    if (store_forgets && sim_.up(control) && !c.any_given_up()) {
+      c.down(control, Crash::power, 100ms);
+      unit_.restore_store(before);
+    }
+  };
+  c.down(lost, Crash::power, 25s);
+  when(c, [members, its_id, caught_up] { return !members().has_member(its_id) && (!caught_up || members().required.size() >= 3); }, 15s, [this, &c, lost, die, caught_up, store_forgets] {
+    Duration until_death = caught_up ? between(50ms, 1200ms) : between(1ms, 150ms), until_return = between(5ms, 1500ms);
+    if (store_forgets) until_return += until_death;
+    c.undo_after(until_death, die);
+    c.undo_after(until_return, [this, lost] { if (!sim_.up(lost)) sim_.restart(lost); });
   });
 }
 

@@ -34,6 +34,7 @@ class Schedules {
     Node primary;
     std::vector<Node> reserves;  ///< in the designation's order
     std::vector<Node> clients;   ///< of its volume
+    VpId vp = 0;
     std::vector<Node> all() const;
   };
   /// `with`: a group in which this head is.
@@ -58,7 +59,10 @@ class Schedules {
   void restart_in_lease(Chaos& c);
   void rotten_log(Chaos& c);
   void lost_disk(Chaos& c);
+  void replaced_returns(Chaos& c);
 
+  /// As soon as `ready`, looked at every 20 ms for so long.
+  void when(Chaos& c, std::function<bool()> ready, Duration patience, std::function<void()> then);
   void cut(const std::vector<Node>& a, const std::vector<Node>& b);
   void mend(const std::vector<Node>& a, const std::vector<Node>& b);
   void power_off(Chaos& c, const std::vector<Node>& nodes, Duration low, Duration high);

@@ -1,5 +1,7 @@
 #include "sim/cluster/tenant.hpp"
 
+#include <algorithm>
+
 #include "client/volume.hpp"
 
 namespace luge::sim {
@@ -22,6 +24,7 @@ class ClientDaemon final : public Target {
   ~ClientDaemon() override { forget(); }
 
   Task<Status> read(std::uint64_t offset, MutableBytes into) override {
+    Waiting waiting(*this);
     auto r = co_await client::read(world_, *volume_, offset, static_cast<std::uint32_t>(into.size()));
     if (!r.ok()) co_return r.status();
     if (r->size() != into.size()) co_return Status(Code::internal, "a read returned another length than asked");
@@ -29,12 +32,15 @@ class ClientDaemon final : public Target {
     co_return Status();
   }
   Task<Status> write(std::uint64_t offset, Bytes bytes) override {
+    Waiting waiting(*this);
     co_return co_await client::write(world_, *volume_, offset, Buffer::copy_of(bytes));
   }
   Task<Status> trim(std::uint64_t offset, std::uint64_t bytes) override {
+    Waiting waiting(*this);
     co_return co_await client::trim(world_, *volume_, offset, static_cast<std::uint32_t>(bytes));
   }
   Task<Status> zero(std::uint64_t offset, std::uint64_t bytes) override {
+    Waiting waiting(*this);
     co_return co_await client::zero(world_, *volume_, offset, static_cast<std::uint32_t>(bytes));
   }
 
@@ -44,9 +50,17 @@ class ClientDaemon final : public Target {
   }
 
  private:
+  struct Waiting {
+    explicit Waiting(ClientDaemon& c) : client(c), since(c.world_.now()) {}
+    ~Waiting() { client.tenant_.longest_wait = std::max(client.tenant_.longest_wait, client.world_.now() - since); }
+    ClientDaemon& client;
+    io::Time since;
+  };
+
   void forget() {
     if (tenant_.present != this) return;
     tenant_.present = nullptr;
+    tenant_.volume = nullptr;
     tenant_.load->detached();
   }
 
@@ -93,6 +107,7 @@ class ClientDaemon final : public Target {
     if (lost_ || volume_->incarnation() < tenant_.incarnation) co_return Status(Code::closed_session, "lost at once");
     tenant_.incarnation = volume_->incarnation();
     tenant_.present = this;
+    tenant_.volume = volume_.get();
     tenant_.present_node = node_;
     tenant_.load->attach(world_, *this);
     co_return Status();

@@ -10,6 +10,10 @@
 #include "sim/cluster/unit.hpp"
 #include "sim/cluster/workload.hpp"
 
+namespace luge::client {
+class Volume;
+}
+
 namespace luge::sim {
 
 struct Tenant {
@@ -18,7 +22,9 @@ struct Tenant {
   std::vector<Node> clients;
   std::uint64_t partition_bytes = 0;
   Target* present = nullptr;  ///< of the attachment that holds the volume
+  client::Volume* volume = nullptr;  ///< of the same
   Node present_node = 0;
+  Duration longest_wait{0};   ///< of a request that has been answered, by its client's clock
   std::uint64_t incarnation = 0;  ///< of the present attachment, or the last one
   bool rivals = false;        ///< its clients may take the volume from each other
   std::function<bool()> rivalry;  ///< do they now?

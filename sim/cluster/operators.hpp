@@ -1,0 +1,84 @@
+// What operators do to a unit in service, beside the faults: they make volumes larger, and take copies away from heads. What is asked for may
+// fail half-way, as the faults will have it; asked for again when they are over it must succeed, and the whole of each volume be served.
+//
+// The part that a volume has grown by is written to here, block by block with one request at a time: at the end each block is as the last
+// write that was acknowledged left it, or as one left it that was not answered since.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "sim/cluster/chaos.hpp"
+#include "sim/cluster/tenant.hpp"
+
+namespace luge::sim {
+
+class Operators {
+ public:
+  using Tenants = std::vector<std::unique_ptr<Tenant>>;
+  /// `random` is none of the simulation's: what else a seed draws must not depend on who operates.
+  /// `errors`: those that a client sees fail the seed. `may_grow`: volumes are made larger, too. With a head whose log may go bad they are not: a
+  /// partition that it becomes a member of, and that is not open yet when it does, is never opened (docs/reliability.md, known and open).
+  Operators(Simulation& sim, Unit& unit, const Tenants& tenants, const Chaos& chaos, bool errors, bool may_grow, Random random);
+
+  void start();
+  void stop() { active_ = false; }
+  /// After the heal, again and again: asks for what has been asked for and is not so yet. True: all is.
+  bool settled();
+  /// What is missing for that, or what has gone wrong.
+  std::string unsettled() const;
+  /// Reads what each volume has grown by. True: it has ended; an error or another content than it must have is in failure().
+  bool read_back();
+  void begin_read_back() { reading_.reset(); }
+  const std::string& failure() const { return failure_; }
+  /// "3 resize, 2 move"
+  std::string summary() const;
+
+ private:
+  struct Block {
+    std::uint64_t at = 0;
+    std::vector<std::uint8_t> may_be{0};  // fills; the first one is there for certain unless a later one is
+  };
+  struct Grown {
+    Tenant* tenant = nullptr;
+    std::uint64_t made = 0, asked = 0;
+    std::deque<Block> blocks;     // written beyond `made`
+    bool writing = false;
+  };
+  struct Asked;   // one request to the control plane, under way or answered
+  struct Reading;
+
+  void schedule();
+  void act();
+  void resize(Grown& d, std::uint64_t bytes);
+  void move(Grown& d);
+  void rebuild();
+  void refused();
+  void write(Grown& d);
+  void served(Grown& d, std::uint64_t bytes);
+  bool as_asked(const Grown& d) const;
+  void fail(const std::string& why) { if (failure_.empty()) failure_ = why; }
+  static io::Task<void> ask_resize(Operators& o, Grown& d, std::uint64_t bytes, std::shared_ptr<Asked> asked);
+  static io::Task<void> ask_move(Operators& o, std::string volume, std::string from, std::string to, bool wait, Duration timeout);
+  static io::Task<void> ask_rebuild(Operators& o, bool accept_loss, std::shared_ptr<Asked> asked);
+  static io::Task<void> write_block(Operators& o, Grown& d, Block& b, std::uint8_t fill, Target& target);
+  static io::Task<void> read_blocks(Operators& o, Grown& d, Target& target, std::shared_ptr<Reading> reading);
+
+  Simulation& sim_;
+  Unit& unit_;
+  const Chaos& chaos_;
+  const bool errors_, may_grow_;
+  Random random_;
+  Duration interval_;
+  std::deque<Grown> grown_;
+  bool active_ = false;
+  std::uint64_t resizes_ = 0, moves_ = 0, rebuilds_ = 0;
+  std::uint8_t fills_ = 0;
+  std::shared_ptr<Asked> asking_;
+  std::shared_ptr<Reading> reading_;
+  std::string failure_;
+};
+
+}  // namespace luge::sim
