@@ -8,6 +8,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "base/check.hpp"
 #include "base/logging.hpp"
 #include "sim/cluster/growth.hpp"
 #include "sim/cluster/mutants.hpp"
@@ -182,8 +183,8 @@ int main(int argc, char** argv) {
     return run_growth();
   }
   // Memory that is freed is wanted again at once: giving it back to the kernel costs page faults, a fifth of the time.
-  mallopt(M_MMAP_THRESHOLD, 1 << 30);
-  mallopt(M_TRIM_THRESHOLD, 1 << 30);
+  LUGE_CHECK(mallopt(M_MMAP_THRESHOLD, 32 << 20) == 1);  // more is refused
+  LUGE_CHECK(mallopt(M_TRIM_THRESHOLD, 1 << 30) == 1);
 
   log_to_stdout(overrides.trace);
   if (*run) return one(seed, overrides);
