@@ -91,7 +91,7 @@ Unit::Shape shape_of(const ClusterOptions& o, Random r) {
   h.replace_after = o.schedule.empty() ? h.flush_age / 2 : Duration(std::chrono::hours(1));  // who leads to the brink counts on who is there
   // With the product's own limits a short fault would seldom be long enough to be seen as slowness.
   if (r.chance(0.7) || o.schedule.starts_with("slow-")) h.latency = {.floor = 3ms, .gap = 1s, .window = 200ms, .samples = 12, .windows = 2};
-  if (o.quiet) h.latency = {};
+  if (o.quiet) h.latency = {}, s.cards_fail = false;
   if (o.schedule == "replaced-returns") h.replace_after = 800ms;
   if (o.schedule == "late-answers" || o.schedule == "restart-in-lease") h.lease_reads = true;
   if (o.schedule == "rotten-log") h.memory_bytes = 64 << 10, h.flush_idle = h.flush_age = 20s, h.flush_bytes = 4 << 20;

@@ -12,7 +12,7 @@ namespace luge::sim {
 class Quiet {
  public:
   /// Beside what disks stall and what a flush that makes room takes.
-  static constexpr Duration kLongestWait = 3s;
+  static constexpr Duration kLongestWait = 1s;
 
   /// From on_reached() and on_witnessed(), since the volumes are open.
   void on_path(Path p) {

@@ -100,7 +100,7 @@ void Unit::add_head(std::size_t i) {
 
 namespace {
 
-// Every sled has a card that fails in each of its ways, about once in 60 jobs: what it does must never be seen. Drawn from the job's number,
+// A sled's card fails in each of its ways, about once in 60 jobs: what it does must never be seen. Drawn from the job's number,
 // not from the seed's stream, so that who codes changes nothing else of a history.
 std::shared_ptr<coding::ErasureCoder> unreliable_card(io::World& world, NodeId sled) {
   using Mood = coding::FaultyCoder::Mood;
@@ -123,7 +123,7 @@ void Unit::add_sled(std::size_t i) {
   s.column_bytes = shape_.column_bytes;
   s.list_bytes = 8 << 10;  // so that lists come in pages
   for (std::uint32_t d = 0; d < shape_.devices; ++d) s.devices.push_back({device_path(d)});
-  s.make_coder = [id = s.id](io::World& w) { return unreliable_card(w, id); };
+  if (shape_.cards_fail) s.make_coder = [id = s.id](io::World& w) { return unreliable_card(w, id); };
   s.guard.longest_pause = 4s;
   Node n = static_cast<Node>(sim_.nodes());
   sled_nodes_.push_back(n);

@@ -30,6 +30,7 @@ class Unit {
     head::Options head;  ///< id, name and addresses are filled in
     std::uint64_t device_bytes = 64 << 20;
     std::uint64_t column_bytes = 2 << 20;
+    bool cards_fail = true;  ///< about one of 60 jobs of a sled's card goes wrong in one of its ways
   };
   /// A daemon could not start. Whether that is allowed is the owner's business. Not called from a node's handler.
   using Failed = std::function<void(Node, const std::string& who, const Status&)>;
