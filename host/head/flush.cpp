@@ -128,7 +128,9 @@ io::Task<void> write_job(Primary& primary, StripeJob& job, NodeId gateway) {
   if (broken(Switch::skip_flush)) co_return;
   job.status = co_await write_stripe(ctx, w, gateway);
   if (job.status.code() != Code::corrupt) co_return;
-  for (const Candidate& c : job.blocks) primary.partition().check_memory(c.record->lsn());
+  std::set<Lsn> records;
+  for (const Candidate& c : job.blocks) records.insert(c.record->lsn());
+  for (Lsn lsn : records) primary.partition().check_memory(lsn);
 }
 
 // Takes one stripe after the other, until none is left; several of these work on one list.

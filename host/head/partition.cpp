@@ -249,8 +249,9 @@ io::Task<Result<Buffer>> Partition::payload(RecordPtr record, std::uint32_t firs
   auto other = co_await fetch_from_member(record);
   if (!other.ok()) co_return Status(here.code() == Code::corrupt ? other.status().code() : Code::degraded, here.text() + "; " + other.status().text());
   reached(Path::repaired_from_member);
-  replica.keep_payload(*record, *other);  // stays in memory: the copy on the medium is not to be trusted
-  co_return other->slice(std::size_t{first} * kBlockBytes, std::size_t{count} * kBlockBytes);
+  record->body = (*other)->body;  // it may be the checksums that have changed in memory
+  replica.keep_payload(*record, (*other)->payload);  // stays in memory: the copy on the medium is not to be trusted
+  co_return record->payload.slice(std::size_t{first} * kBlockBytes, std::size_t{count} * kBlockBytes);
 }
 
 io::Task<Result<Buffer>> Partition::sound_payload(RecordPtr record, bool ask_others) {
@@ -281,7 +282,7 @@ Code Partition::failed_read_means(const Record& record, std::uint32_t first, std
   return now - f.since < kReadsFailPatience ? Code::io_error : Code::corrupt;
 }
 
-io::Task<Result<Buffer>> Partition::fetch_from_member(RecordPtr record) {
+io::Task<Result<RecordPtr>> Partition::fetch_from_member(RecordPtr record) {
   Status last(Code::corrupt, "no other replica is there");
   bool all_asked = true;
   std::vector<NodeId> members = designation().members();  // who is not in `required` may have it all the same
@@ -300,7 +301,7 @@ io::Task<Result<Buffer>> Partition::fetch_from_member(RecordPtr record) {
     if (!records.ok()) continue;
     for (const RecordPtr& r : *records)
       if (r->lsn() == record->lsn() && r->epoch() == record->epoch() && r->header.crc() == record->header.crc())
-        co_return r->payload;
+        co_return r;
   }
   co_return Status(all_asked ? Code::corrupt : Code::degraded, "VP " + std::to_string(replica.vp()) + " LSN " + std::to_string(record->lsn()) +
                                       " cannot be read here nor from another replica: " + last.text());

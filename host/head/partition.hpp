@@ -164,7 +164,7 @@ class Partition {
   io::Task<Status> unflushed_records(std::vector<RecordPtr> records);
   io::Task<void> supervise();
   io::Task<void> stand();  // takeover.cpp
-  io::Task<Result<Buffer>> fetch_from_member(RecordPtr record);
+  io::Task<Result<RecordPtr>> fetch_from_member(RecordPtr record);
   bool should_stand(io::Time now, io::Duration& wait) const;
   io::Event wake_;
   io::Mutex adopting_;

@@ -2,6 +2,7 @@
 // A lease says so without a message (lease.hpp); without one, or with `reads = confirmed` (architecture A4), one round to
 // `required` does, and needs no clock.
 #include <absl/container/flat_hash_map.h>
+#include <absl/container/flat_hash_set.h>
 
 #include <set>
 
@@ -18,6 +19,7 @@ using namespace std::chrono_literals;
 
 namespace {
 constexpr std::size_t kReplyBytes = 4 << 20;  // of one message, about
+constexpr std::size_t kMostLent = 4 << 20;    // of answers in a connection's queue while they share memory with records
 constexpr std::size_t kMostUnread = 64 << 20;  // of answers that a connection has not taken yet
 }
 
@@ -79,6 +81,7 @@ io::Task<void> Primary::serve(std::shared_ptr<Primary> self, std::shared_ptr<Rea
   // A read whose newest version is not committed waits for it (protocol 2.2).
   if (newest > replica.commit()) reached(Path::reader_waits_for_commit);
   if (newest > replica.commit() && !broken(Switch::read_at_append)) co_await wait_commit(newest);
+  absl::flat_hash_set<Lsn> checked;
   for (ReadPart& p : job->parts) {
     if (!p.status.ok() || deposed_) continue;
     p.sources.reserve(p.blocks);
@@ -88,7 +91,7 @@ io::Task<void> Primary::serve(std::shared_ptr<Primary> self, std::shared_ptr<Rea
         RecordPtr r = replica.find(n.tail);
         n.committed = r->kind() == RecordKind::data ? Entry::at_lsn(n.tail) : Entry();
       }
-      if (p.check && n.committed.is_lsn()) partition_.check_memory(n.committed.lsn());
+      if (p.check && n.committed.is_lsn() && checked.insert(n.committed.lsn()).second) partition_.check_memory(n.committed.lsn());
       p.sources.push_back(source_of(n.committed));
     }
   }
@@ -117,6 +120,9 @@ io::Task<void> Primary::serve_part(Primary& primary, std::shared_ptr<ReadJob> jo
   if (has_data && !memory) co_return;  // nobody is there to take it
   Fetched data;
   if (has_data) p.status = co_await primary.fetch(std::move(p.sources), p.lba, data);
+  // A piece of a write keeps all of what came with it in memory: not for a reader who lets answers lie.
+  if (job->channel->queued_bytes() > kMostLent)
+    for (Buffer& piece : data.pieces) piece = Buffer::copy_of(piece.bytes());
   if (p.status.code() == Code::degraded) primary.partition_.waits.set(Wait::reads, "reads wait: " + p.status.text());
   else if (p.status.ok() && !p.zero) primary.partition_.waits.clear(Wait::reads);
   primary.read_answers_.push_back({job->channel, p.tag, p.blocks, p.zero, std::move(p.status), std::move(data), std::move(memory)});
@@ -293,17 +299,16 @@ io::Task<Status> Primary::read_record(const Source& source, Lba lba, Buffer& out
   const RecordPtr& r = source.record;
   if (!r) co_return Status(Code::internal, "no record for LSN " + std::to_string(source.entry.lsn()));
   auto first = static_cast<std::uint32_t>(lba - r->header.lba()), count = static_cast<std::uint32_t>(crcs.size());
-  for (std::uint32_t i = 0; i < count; ++i) crcs[i] = r->block_crc(first + i);
   std::size_t bytes = std::size_t{count} * kBlockBytes;
   if (!source.memory.empty()) {
     out = source.memory.slice(std::size_t{first} * kBlockBytes, bytes);
-    counters_.read_memory += bytes;
-    co_return Status();
+  } else {
+    auto p = co_await partition_.payload(r, first, count);
+    if (!p.ok()) co_return p.status();
+    out = std::move(*p);
   }
-  auto p = co_await partition_.payload(r, first, count);
-  if (!p.ok()) co_return p.status();
-  out = std::move(*p);
-  counters_.read_log += bytes;
+  for (std::uint32_t i = 0; i < count; ++i) crcs[i] = r->block_crc(first + i);
+  (source.memory.empty() ? counters_.read_log : counters_.read_memory) += bytes;
   co_return Status();
 }
 

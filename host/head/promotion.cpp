@@ -155,7 +155,7 @@ io::Task<Primary::Collected> Primary::collect_from(std::vector<NodeId> nodes, co
 }
 
 // All of `required` have lost what they held, or the VP has never been open: a member missed its first opening, left `required`, and no
-// start of an epoch has become durable since. Only in the second case are all the others empty, too, and then nothing was acknowledged.
+// start of an epoch has become durable since. Where all the others are empty, too, no log has anything that was acknowledged.
 io::Task<bool> Primary::never_open(const Designation& d) {
   std::vector<NodeId> others;
   for (NodeId n : d.members())

@@ -173,7 +173,7 @@ class Socket : public RealWorld::Interruptible {
     co_await suspended<error_code>([&](Resume<error_code> resume) { descriptor_.async_wait(what, resume); });
     check_running();
   }
-  // Bytes that come in while it waits, 0 at the end of the stream, less than 0 as errno says. The reactor reads: to be told of readiness it
+  // Bytes that come in while it waits, 0 at the end of the stream, -errno. The reactor reads: to be told of readiness it
   // would have to be asked anew each time, by a system call. Returns also when the socket has been closed meanwhile. Throws Stopped.
   Task<ssize_t> read_later(MutableBytes into, MutableBytes then) {
     check_running();
@@ -187,8 +187,8 @@ class Socket : public RealWorld::Interruptible {
     });
     check_running();
     if (out.error == asio::error::eof) co_return 0;
-    errno = out.error == asio::error::operation_aborted ? EINTR : out.error.value();
-    co_return out.error ? -1 : static_cast<ssize_t>(out.bytes);
+    if (out.error == asio::error::operation_aborted) co_return -EINTR;
+    co_return out.error ? -out.error.value() : static_cast<ssize_t>(out.bytes);
   }
   Task<void> let_others_run() {
     co_await suspended<bool>([&](Resume<bool> resume) { asio::post(world_.context(), [resume] { resume(true); }); });
@@ -230,10 +230,11 @@ class RealStream final : public Stream {
         if (!socket_.open()) break;
       }
       ssize_t n = drained_ ? co_await socket_.read_later(into, then) : receive(into, then);
+      if (!socket_.open()) break;
       // Less than asked for: the socket is empty, the next call goes straight to the reactor.
       drained_ = n < static_cast<ssize_t>(into.size() + then.size());
       if (n >= 0) co_return static_cast<std::size_t>(n);
-      if (errno != EINTR && !would_block(errno)) co_return 0;
+      if (!passes(-n)) break;
     }
     co_return 0;
   }
@@ -264,14 +265,16 @@ class RealStream final : public Stream {
   std::string peer() const override { return peer_; }
 
  private:
+  // As read_later(), without waiting.
   ssize_t receive(MutableBytes into, MutableBytes then) {
-    if (then.empty()) return ::recv(socket_.fd(), into.data(), into.size(), 0);
     iovec vec[] = {{into.data(), into.size()}, {then.data(), then.size()}};
     msghdr message{};
     message.msg_iov = vec;
     message.msg_iovlen = 2;
-    return ::recvmsg(socket_.fd(), &message, 0);
+    ssize_t n = then.empty() ? ::recv(socket_.fd(), into.data(), into.size(), 0) : ::recvmsg(socket_.fd(), &message, 0);
+    return n < 0 ? -errno : n;
   }
+  static bool passes(ssize_t error) { return error == EINTR || would_block(static_cast<int>(error)); }
   ssize_t send_some(std::span<const Bytes> parts, std::size_t skip) {
     iovec vec[kParts];
     std::size_t count = 0;

@@ -24,6 +24,14 @@ TEST_F(BadMemory, IsNotHandedOut) {
   expect_all();
 }
 
+// Then neither the block in memory nor the one in the log seems right; another replica has both.
+// Requirement: RD-02 switch=bad-memory-trusted
+TEST_F(BadMemory, MayBeThatOfAChecksum) {
+  for (const auto& [lsn, record] : replica()->records())
+    if (record->payload_blocks() != 0) record->body[2 * sizeof(std::uint32_t)] ^= 1;
+  expect_all();
+}
+
 // The gateway finds it damaged, and the head's log would fill.
 // Requirement: WR-06 switch=bad-memory-trusted
 TEST_F(BadMemoryFlushed, IsFlushedFromTheLog) {
