@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "io/descriptor.hpp"
 #include "vmstate/qmp.hpp"
 
 namespace luge::vmstate {
@@ -23,6 +24,8 @@ Status LiveTarget::begin(const Begin& b) {
   if (b.shape.disk_pages != 0) return Status(Code::invalid, "a migration takes no disk along: both hosts have the volume");
   std::error_code e;
   std::filesystem::create_directories(directory_, e);
+  // A QEMU that finds its memory to be a symbolic link to nothing tries to make the file without end, and its monitor is silent until then.
+  if (const std::string path = directory_ + "/memory"; ::access(path.c_str(), F_OK) != 0) io::Descriptor(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
   // Before the memory is touched: it may be that of a machine which has arrived, and whose sender never heard so.
   if (Status s = meet_qemu(std::chrono::milliseconds(0)); !s.ok() && s.code() != Code::not_found) return s;
   return map_memory(b.shape);

@@ -2,6 +2,7 @@
 #include "vmstate/live_target.hpp"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <fstream>
 
@@ -40,6 +41,17 @@ TEST_F(LiveTargetTest, TheMemoryOfAMachineThatRunsIsNotWritten) {
     EXPECT_TRUE(left_alone(Code::conflict)) << "'" << is << "'";
     ::unlink((directory_ / "qmp.sock").c_str());
   }
+}
+
+// A QEMU that starts with a link to nothing as its memory says nothing until the file is there: it was waited for, and refused after 10 s.
+TEST_F(LiveTargetTest, TheMemoryBehindALinkIsMadeBeforeItsQemuIsMet) {
+  ::unlink((directory_ / "memory").c_str());
+  std::string file = directory_ / "elsewhere";
+  ASSERT_EQ(::symlink(file.c_str(), (directory_ / "memory").c_str()), 0);
+  FakeQemu qemu(directory_ / "qmp.sock", "running");
+  LiveTarget t(directory_.path());
+  EXPECT_EQ(t.begin({"vm", 1, 0, {kPages, 0}}).code(), Code::conflict);
+  EXPECT_EQ(::access(file.c_str(), F_OK), 0);
 }
 
 TEST_F(LiveTargetTest, AQemuThatWaitsOrIsNotThereYetIsSentTo) {
