@@ -282,6 +282,7 @@ io::Task<Status> Primary::fetch(std::vector<Source> sources, Lba lba, Fetched& o
       runs.push_back({e.stripe(), e.block(), static_cast<std::uint32_t>(j - i), i, out.pieces.size() - 1});
     }
   }
+  if (runs.empty()) co_return Status();
   if (runs.size() == 1) co_return co_await read_run(*this, runs[0], lba, out);
   Status worst;
   auto one = [](Primary& p, StripeRun run, Lba lba, Fetched& out, Status& worst) -> io::Task<void> {
