@@ -60,8 +60,16 @@ class Fire:
         """All volumes are open with all their copies again."""
         def whole():
             return all(v["state"] == "open" and v["copies"] == 3 for v in self.unit.json("status")["volumes"])
+        def not_whole():
+            """The partitions that keep the unit from being whole, and who of it is up: what a reader of the failure asks first."""
+            status = self.unit.json("status")
+            down = [n["name"] for n in status["nodes"] if n["state"] != "up"]
+            lines = [f"down or failed: {', '.join(down) or 'nobody'}"]
+            for v in status["volumes"]:
+                lines += [f"{v['name']}: {json.dumps(vp)}" for vp in self.unit.volume(v["name"])["vps"] if vp["state"] != "open" or vp["copies"] != 3]
+            return "".join(f"\n  {line}" for line in lines)
         begin = time.time()
-        self.unit.wait("volumes are open with 3 copies", whole, seconds)
+        self.unit.wait("volumes are open with 3 copies", whole, seconds, not_whole)
         self.notes.append(f"healed in {time.time() - begin:.1f} s")
 
     def same_replicas(self, seconds=30):

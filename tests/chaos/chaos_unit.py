@@ -161,7 +161,8 @@ class ChaosUnit:
     def volume(self, name):
         return self.json("volume", "show", name)
 
-    def wait(self, what, predicate, seconds=60):
+    def wait(self, what, predicate, seconds=60, tell=None):
+        """Until it holds; tell() says, of one that doesn't come to hold, how things stand."""
         deadline, last = time.time() + seconds, ""
         while True:
             try:
@@ -170,7 +171,7 @@ class ChaosUnit:
             except (CheckFailed, KeyError, ValueError) as e:
                 last = f" ({e})"
             if time.time() > deadline:
-                raise CheckFailed("liveness", f"{what}: not within {seconds} s{last}")
+                raise CheckFailed("liveness", f"{what}: not within {seconds} s{last}{tell() if tell else ''}")
             time.sleep(0.1)
 
     def wait_up(self, seconds=60):
