@@ -192,11 +192,11 @@ Described describe_designation(std::string_view value) {
   }
   const wire::Designation& g = *parsed;
   auto list = [](const std::vector<NodeId>& ids) { return fmt::format("{}", fmt::join(ids, " ")); };
-  d.text = fmt::format("VP {}, epoch {}, revision {}, primary {}, reserves {}, required {}, layout {}, min_copies {}, {} blocks", g.vp, g.epoch,
-                       g.revision, g.primary, list(g.reserves), list(g.required), to_string(g.layout), g.min_copies, g.blocks);
+  d.text = fmt::format("VP {}, epoch {}, revision {}, primary {}, reserves {}, required {}, layout {}, min_copies {}, {} blocks{}", g.vp, g.epoch,
+                       g.revision, g.primary, list(g.reserves), list(g.required), to_string(g.layout), g.min_copies, g.blocks, g.opened ? ", opened" : "");
   d.fields = {{"vp", g.vp}, {"epoch", g.epoch}, {"revision", g.revision}, {"history", g.history}, {"primary", g.primary},
               {"reserves", ids_json(g.reserves)}, {"required", ids_json(g.required)}, {"k", g.layout.k}, {"m", g.layout.m},
-              {"min_copies", g.min_copies}, {"blocks", g.blocks}};
+              {"min_copies", g.min_copies}, {"blocks", g.blocks}, {"opened", g.opened}};
   return d;
 }
 

@@ -165,6 +165,7 @@ SwapAnswer Store::propose(NodeId source, Revision expected, const Designation& p
     Change c;
     c.swaps.push_back({proposed.vp, expected});
     c.designations.push_back(proposed);
+    c.designations.back().opened |= it->second.opened;  // it is not for a proposal to forget
     status = commit(c);
   }
   return {status, image_.designations.at(proposed.vp)};

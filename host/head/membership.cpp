@@ -435,6 +435,8 @@ io::Task<void> Primary::tend(std::shared_ptr<Primary> self) {
     }
     bool asks = !why.empty() && d.epoch == epoch_;
     if ((asks || !also_required_.empty()) && !broken(Switch::silent_while_asking)) ctx_.world.spawn("heartbeats", beat(self, beat_turn_));
+    // What was asked for may have come by the control plane's own word: then nobody waits for its answer any more.
+    if (why.empty() && also_required_.empty() && !broken(Switch::control_pause_stays)) partition_.waits.clear(Wait::control_plane);
     if (asks) co_await propose(std::move(want), std::move(reserves), why);
     else if (!also_required_.empty()) co_await inform_kept();
     ++beat_turn_;
@@ -464,6 +466,7 @@ io::Task<void> Primary::propose(std::vector<NodeId> required, std::vector<NodeId
     for (NodeId n : next.reserves)
       if (!partition_.designation().has_member(n)) next.required.push_back(n);
   next.blocks = std::max(next.blocks, wanted_blocks_);
+  next.opened |= open_;
   // Both sets are waited for until it is known how this has ended, and all that are kept know it (protocol 3.2, 5.1): what the
   // store has decided may also become known here by the control plane's word, before its answer or without it.
   for (const std::vector<NodeId>& set : {next.required, partition_.designation().required})

@@ -242,6 +242,10 @@ io::Task<Result<Buffer>> Partition::payload(RecordPtr record, std::uint32_t firs
     good = crc32c(read->bytes().subspan(std::size_t{i} * kBlockBytes, kBlockBytes)) == record->block_crc(first + i);
   if (read.ok() && !failed_reads_.empty()) failed_reads_.erase(std::tuple(record->epoch(), record->lsn(), first, count));
   if (good) co_return std::move(*read);
+  if (read.ok() && record_crc(record->header, as_bytes(record->body)) != record->header.crc() && !broken(Switch::bad_memory_trusted)) {
+    auto whole = co_await ctx.data_log->read(*record, 0, record->payload_blocks());
+    if (whole.ok() && mend_checksums(*record, whole->bytes())) co_return whole->slice(std::size_t{first} * kBlockBytes, std::size_t{count} * kBlockBytes);
+  }
   Status here(read.ok() ? Code::corrupt : failed_read_means(*record, first, count),
               "LSN " + std::to_string(record->lsn()) + " does not read back here" + (read.ok() ? "" : ": " + read.status().text()));
   if (!ask_others) co_return here;
@@ -264,6 +268,7 @@ void Partition::check_memory(Lsn lsn) {
   RecordPtr r = replica.find(lsn);
   if (!r || !r->durable || r->payload.empty() || check_payload(r->header, as_bytes(r->body), r->payload.bytes()).ok()) return;
   if (broken(Switch::bad_memory_trusted)) return;
+  if (mend_checksums(*r, r->payload.bytes())) return logging::error("VP {:x}: checksums of LSN {} had changed in this head's memory; mended", replica.vp(), lsn);
   logging::error("VP {:x}: LSN {} has changed in this head's memory; it is read from the log from now on", replica.vp(), lsn);
   replica.keep_payload(*r, Buffer());
 }

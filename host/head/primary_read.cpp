@@ -123,8 +123,10 @@ io::Task<void> Primary::serve_part(Primary& primary, std::shared_ptr<ReadJob> jo
   // A piece of a write keeps all of what came with it in memory: not for a reader who lets answers lie.
   if (job->channel->queued_bytes() > kMostLent)
     for (Buffer& piece : data.pieces) piece = Buffer::copy_of(piece.bytes());
-  if (p.status.code() == Code::degraded) primary.partition_.waits.set(Wait::reads, "reads wait: " + p.status.text());
-  else if (p.status.ok() && !p.zero) primary.partition_.waits.clear(Wait::reads);
+  if (!primary.deposed_) {  // what it waits for need not be what its successor waits for
+    if (p.status.code() == Code::degraded) primary.partition_.waits.set(Wait::reads, "reads wait: " + p.status.text());
+    else if (p.status.ok() && !p.zero) primary.partition_.waits.clear(Wait::reads);
+  }
   primary.read_answers_.push_back({job->channel, p.tag, p.blocks, p.zero, std::move(p.status), std::move(data), std::move(memory)});
   if (std::exchange(primary.read_answers_posted_, true)) co_return;
   primary.ctx_.world.post([self] { self->send_read_answers(); });
@@ -274,7 +276,7 @@ io::Task<Status> Primary::fetch(std::vector<Source> sources, Lba lba, Fetched& o
       if (!s.ok()) co_return s;
     } else {
       const StripeRow* row = partition_.replica.stripe(e.stripe());
-      if (!row) co_return Status(Code::internal, "no stripe " + std::to_string(e.stripe()));
+      if (!row) co_return Status(deposed_ ? Code::unavailable : Code::internal, "no stripe " + std::to_string(e.stripe()));
       std::uint32_t per_chunk = row->chunk_bytes / kBlockBytes;
       while (j < n && sources[j].entry == Entry::at_stripe(e.stripe(), e.block() + static_cast<std::uint32_t>(j - i)) &&
              (e.block() + (j - i)) / per_chunk == e.block() / per_chunk)
@@ -298,7 +300,7 @@ io::Task<Status> Primary::fetch(std::vector<Source> sources, Lba lba, Fetched& o
 // Blocks of one record, from `lba` on: from memory, or else from the log.
 io::Task<Status> Primary::read_record(const Source& source, Lba lba, Buffer& out, std::span<std::uint32_t> crcs) {
   const RecordPtr& r = source.record;
-  if (!r) co_return Status(Code::internal, "no record for LSN " + std::to_string(source.entry.lsn()));
+  if (!r) co_return Status(deposed_ ? Code::unavailable : Code::internal, "no record for LSN " + std::to_string(source.entry.lsn()));
   auto first = static_cast<std::uint32_t>(lba - r->header.lba()), count = static_cast<std::uint32_t>(crcs.size());
   std::size_t bytes = std::size_t{count} * kBlockBytes;
   if (!source.memory.empty()) {

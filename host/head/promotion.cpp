@@ -155,13 +155,14 @@ io::Task<Primary::Collected> Primary::collect_from(std::vector<NodeId> nodes, co
 }
 
 // All of `required` have lost what they held, or the VP has never been open: a member missed its first opening, left `required`, and no
-// start of an epoch has become durable since. Where all the others are empty, too, no log has anything that was acknowledged.
+// start of an epoch has become durable since. Where all the others are empty, too, no log has anything that was acknowledged; unless
+// somebody has come to the VP since it was open, who may not have been given anything yet while who left has it all.
 io::Task<bool> Primary::never_open(const Designation& d) {
   std::vector<NodeId> others;
   for (NodeId n : d.members())
     if (!d.requires_node(n)) others.push_back(n);
   if (others.empty() || broken(Switch::blank_promoted)) co_return true;
-  if (broken(Switch::only_required_asked)) co_return false;
+  if (broken(Switch::only_required_asked) || (d.opened && !broken(Switch::newcomers_prove_emptiness))) co_return false;
   Collected got = co_await collect_from(others, d);
   co_return got.replies.size() == others.size() && std::all_of(got.replies.begin(), got.replies.end(), [](const auto& r) { return r.last.lsn == 0; });
 }

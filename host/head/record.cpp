@@ -81,6 +81,16 @@ Status check_payload(const RecordHeader& h, Bytes body, Bytes payload) {
   return Status();
 }
 
+bool mend_checksums(Record& r, Bytes payload) {
+  if (record_crc(r.header, bytes_of(r.body)) == r.header.crc() || payload.size() != std::size_t{r.payload_blocks()} * kBlockBytes) return false;
+  std::vector<std::uint32_t> crcs;
+  crc32c_blocks(payload, crcs);
+  std::string body(reinterpret_cast<const char*>(crcs.data()), crcs.size() * sizeof(std::uint32_t));
+  if (record_crc(r.header, bytes_of(body)) != r.header.crc()) return false;
+  r.body = std::move(body);
+  return true;
+}
+
 Result<std::vector<RecordPtr>> unpack_records(const flatbuffers::Vector<const RecordHeader*>* headers,
                                               const flatbuffers::Vector<std::uint8_t>* bodies, const Buffer& payload) {
   std::vector<RecordPtr> out;

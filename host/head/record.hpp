@@ -68,6 +68,10 @@ Status check_record(const RecordHeader& header, Bytes body);
 /// Each block of the payload against the CRCs in the body.
 Status check_payload(const RecordHeader& header, Bytes body, Bytes payload);
 
+/// The record's own checksums have changed in memory, if its header does not vouch for them any more: then those of `payload` take their place,
+/// if it vouches for them. True: it did, which proves both.
+bool mend_checksums(Record& r, Bytes payload);
+
 inline std::size_t padded8(std::size_t n) { return (n + 7) & ~std::size_t{7}; }
 
 /// Takes apart what Replicate, Tail and SyncPart carry: headers, padded bodies, payload. Everything is verified,

@@ -83,12 +83,17 @@ void Primary::follow_members() {
     auto word = lost_since_.find(gone);
     if (newcomer && word != lost_since_.end()) replacements_.push_back({gone, now[i], word->second, ctx_.world.now(), {}});
     lost_since_.erase(gone);
-    if (newcomer && !moving_.contains(gone)) replaced_[now[i]] = gone;  // who was moved away does not come back by being there
+    // Who was moved away does not come back by being there, and who gets its own place back has replaced nobody: the two would change places
+    // for ever, each before the other has caught up.
+    auto stood_in = replaced_.find(gone);
+    bool returns = newcomer && stood_in != replaced_.end() && stood_in->second == now[i] && !broken(Switch::places_change_hands_for_ever);
+    if (newcomer && !moving_.contains(gone) && !returns) replaced_[now[i]] = gone;
     if (newcomer && moving_.contains(gone)) reached(Path::copy_moved);
     replaced_.erase(gone);
     moving_.erase(gone);
   }
   make_members();
+  for (auto& [id, m] : members_) start_sync(id);
   reached(Path::member_replaced);
   members_changed_.notify_all();
 }

@@ -20,10 +20,13 @@ enum class Switch {
   no_session_fence,              // 2.3
   no_duplicate_table,            // 2.3
   merge_without_block_lock,      // 2.4
+  merge_trusts_memory,           // 2.4: what a partial write is laid over is summed anew, whatever it has become in memory
   ack_before_shrink,             // 3.1
   join_before_acks,              // 3.2
   acknowledges_one_copy,         // 3.3: also below min_copies
   union_forgotten,               // 3.2: a proposal without an answer is taken for one that was refused
+  places_change_hands_for_ever,  // 3.4: who gets its own place back counts as a replacement of who stood in for it
+  control_pause_stays,           // 3.4: the control plane's silence is told of for ever where what was asked for has come by its own word
   replacement_joins_at_once,     // 3.2  another head in a lost reserve's place counts before it has caught up
   last_copy_moves,               // 3.3: an operator is given what leaves too few copies
   latency_not_relative,          // 3.5: a member is slow by its own latency, whatever the primary's is
@@ -36,6 +39,7 @@ enum class Switch {
   anybody_stands,                // 4.1: who is not in `required`, or no member at all, becomes primary
   longest_log_by_length,         // 4.2
   blank_promoted,                // 4.2: an empty replica opens the VP without the others
+  newcomers_prove_emptiness,     // 4.2: who has taken another's place and holds nothing yet says that nothing was ever held
   only_required_asked,           // 4.2: a VP whose members are all empty, and that one of them has left, is never opened
   truncate_not_durable,          // 4.3
   open_before_all_hold_tail,     // 4.4

@@ -33,6 +33,7 @@ Designation Designation::from(const fbs::Designation& d) {
   o.unit = d.unit();
   if (d.volume()) o.volume = d.volume()->str();
   o.vp_bytes = d.vp_bytes();
+  o.opened = d.opened();
   if (d.signature()) o.signature.assign(d.signature()->begin(), d.signature()->end());
   return o;
 }
@@ -44,7 +45,7 @@ flatbuffers::Offset<fbs::Designation> Designation::to(flatbuffers::FlatBufferBui
   auto signature_bytes = b.CreateVector(reinterpret_cast<const std::uint8_t*>(signature.data()), signature.size());
   return fbs::CreateDesignation(b, vp, epoch, revision, history, primary, reserves_vector, required_vector,
                                 static_cast<std::uint16_t>(layout.k), static_cast<std::uint16_t>(layout.m),
-                                static_cast<std::uint16_t>(min_copies), blocks, unit, name, vp_bytes, signature_bytes);
+                                static_cast<std::uint16_t>(min_copies), blocks, unit, name, vp_bytes, signature_bytes, opened);
 }
 
 std::string Designation::serialize() const {
@@ -75,7 +76,9 @@ std::string Designation::signed_bytes() const {
     for (NodeId n : *list) put(n);
   }
   put(static_cast<std::uint32_t>(volume.size()));
-  return out + volume;
+  out += volume;
+  if (opened) put(std::uint8_t{1});  // what was signed before there was this is signed still
+  return out;
 }
 
 std::vector<NodeId> Designation::members() const {

@@ -5,16 +5,30 @@ namespace luge::sim {
 namespace {
 
 struct BadMemory : UnitTest {
-  explicit BadMemory(Duration flush_idle = 100s) : UnitTest(3, 4 << 20, [=](head::Options& h) { h.flush_idle = flush_idle; }) { fill('A'); }
+  explicit BadMemory(Duration flush_idle = 100s, std::size_t memory = 64 << 20)
+      : UnitTest(3, 4 << 20, [=](head::Options& h) { h.flush_idle = flush_idle, h.memory_bytes = memory; }) { fill('A'); }
   const head::Replica* replica() { return unit_->head(designation().primary)->replica(designation().vp); }
   void damage() {
     for (const auto& [lsn, record] : replica()->records())
       if (record->payload_blocks() != 0) record->payload.data()[2 * kBlockBytes] = std::byte{'X'};
   }
+  // Of the third block of each record, its payload stays as it is.
+  void damage_checksums() {
+    for (const auto& [lsn, record] : replica()->records())
+      if (record->payload_blocks() != 0) record->body[2 * sizeof(std::uint32_t)] ^= 1;
+  }
+  void be_alone() {
+    std::vector<NodeId> others = designation().reserves;
+    power_off(others);
+    ASSERT_TRUE(sim_.run_until([&] { return designation().required.size() == 1; }, 30s));
+  }
   void expect_all() { EXPECT_EQ(contents(), std::string(kBlocks, 'A')); }
 };
 struct BadMemoryFlushed : BadMemory {
   BadMemoryFlushed() : BadMemory(1s) {}
+};
+struct BadMemorySmall : BadMemory {
+  BadMemorySmall() : BadMemory(100s, 16 * kBlockBytes) { write(0, 16, 'A'); }
 };
 
 // The checksum that goes out with a block is the one that it came in with: the reader sees that it is another, and asks for it from the log.
@@ -24,11 +38,28 @@ TEST_F(BadMemory, IsNotHandedOut) {
   expect_all();
 }
 
-// Then neither the block in memory nor the one in the log seems right; another replica has both.
+// Then neither the block in memory nor the one in the log seems right. The record's own checksum, which is over those of its blocks, tells.
 // Requirement: RD-02 switch=bad-memory-trusted
 TEST_F(BadMemory, MayBeThatOfAChecksum) {
-  for (const auto& [lsn, record] : replica()->records())
-    if (record->payload_blocks() != 0) record->body[2 * sizeof(std::uint32_t)] ^= 1;
+  be_alone();
+  damage_checksums();
+  expect_all();
+}
+
+// Requirement: RD-02 switch=bad-memory-trusted
+TEST_F(BadMemorySmall, MayBeThatOfTheChecksumOfWhatIsInTheLog) {
+  be_alone();
+  auto in_log = [](const auto& r) { return r.second->payload_blocks() != 0 && r.second->durable && r.second->payload.empty(); };
+  ASSERT_GT(std::count_if(replica()->records().begin(), replica()->records().end(), in_log), 2);
+  damage_checksums();
+  expect_all();
+}
+
+// What a write of some sectors is laid over is summed anew, and would be right from then on, in every copy.
+// Requirement: P-2.4 switch=merge-trusts-memory
+TEST_F(BadMemory, IsNotMergedInto) {
+  damage();
+  on_client([](VolumeClient& c) { return client::write(c.world, *c.volume, 2 * kBlockBytes + 512, filled(1, 'B').slice(0, 512)); });
   expect_all();
 }
 
