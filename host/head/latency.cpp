@@ -83,7 +83,7 @@ io::Duration median(std::vector<io::Duration>& v) {
 
 }  // namespace
 
-void LatencyWatch::end_window(io::Time now) {
+void LatencyWatch::end_window(const wire::Designation& d, io::Time now) {
   Party& own = parties_[0];
   if (now - window_begin_ < limits_.window || own.window.size() < limits_.samples) return;
   window_begin_ = now;
@@ -93,7 +93,9 @@ void LatencyWatch::end_window(io::Time now) {
     Party& p = parties_[i];
     if (p.followed && p.window.size() >= limits_.samples) {
       p.median = median(p.window);
-      p.windows_slow = slower(p.median, own.median) ? p.windows_slow + 1 : 0;
+      // Nobody waits for who is not required: one that stood still is not to leave again, as soon as it has joined, for the time of that.
+      bool counts = d.requires_node(p.node) && slower(p.median, own.median);
+      p.windows_slow = counts ? p.windows_slow + 1 : 0;
       p.windows_fine = fine(p.median, own.median) ? p.windows_fine + 1 : 0;
       compared = true;
       slower_than_all = slower_than_all && slower(own.median, p.median);
@@ -130,7 +132,7 @@ std::optional<LatencyWatch::Change> LatencyWatch::leave(const wire::Designation&
 
 std::optional<LatencyWatch::Change> LatencyWatch::judge(const wire::Designation& d, io::Time now) {
   take_complete(now);
-  end_window(now);
+  end_window(d, now);
   if (now - last_change_ < limits_.gap) return std::nullopt;
   auto change = hand_over(d);
   if (!change) change = leave(d);

@@ -73,7 +73,7 @@ class LatencyWatch {
   const Party* party(NodeId node) const { return const_cast<LatencyWatch*>(this)->party(node); }
   bool awaits(const Party& p, const Sample& s) const { return p.followed && s.lsn > p.after; }
   void take_complete(io::Time now);
-  void end_window(io::Time now);
+  void end_window(const wire::Designation& d, io::Time now);
   bool slower(io::Duration a, io::Duration than) const;
   bool fine(io::Duration a, io::Duration than) const;
   std::optional<Change> hand_over(const wire::Designation& d) const;

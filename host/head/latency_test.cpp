@@ -60,6 +60,13 @@ TEST_F(Watch, OneThatIsSlowLeavesOnceAndComesBackOnce) {
   EXPECT_FALSE(watch.slow(3));
 }
 
+TEST_F(Watch, OneThatNobodyWaitedForIsNotSlowForTheTimeOfThat) {
+  d.required = {1, 2};
+  EXPECT_EQ(run(15, 1ms, 2ms, 500ms), Changes{});
+  d.required = {1, 2, 3};
+  EXPECT_EQ(run(15, 1ms, 2ms, 2ms), Changes{});
+}
+
 // Requirement: P-3.5 switch=latency-floor-ignored
 TEST_F(Watch, BelowTheFloorNobodyIsSlow) { EXPECT_EQ(run(30, 1ms, 2ms, 20ms), Changes{}); }
 

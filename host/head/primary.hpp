@@ -284,6 +284,7 @@ class Primary : public std::enable_shared_from_this<Primary> {
   std::optional<io::Time> alone_since_;
   std::map<NodeId, io::Time> lost_since_;  // reserves that the failure agent has given up
   std::map<NodeId, NodeId> replaced_;      // newcomer -> in whose place
+  std::map<NodeId, std::uint64_t> failed_heads_;  // replaced since their logs had failed, and their incarnation then
   std::map<NodeId, NodeId> moving_;        // reserves that an operator wants to be without -> who shall take their place
   std::vector<Replacement> replacements_;
   std::uint64_t sync_turns_ = 0;    // begun, of all members

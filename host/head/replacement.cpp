@@ -6,6 +6,7 @@
 // - Only who is not in `required` is replaced, and nobody enters `required` by being a replacement: it joins when it has caught
 //   up, like any other (protocol 3.2). The VP serves all the while.
 // - Who comes back before its replacement has caught up has less to catch up with, and takes its place again.
+// - A member that answers that its log has failed is as good as gone; it is no spare until it has been started again.
 #include "base/logging.hpp"
 #include "head/primary.hpp"
 #include "switches/paths.hpp"
@@ -23,6 +24,8 @@ NodeId Primary::spare_head() const {
   NodeId best = 0;
   for (const auto& [id, node] : ctx_.control->nodes()) {
     if (node.role != "head" || !node.alive || partition_.designation().has_member(id)) continue;
+    auto failed = failed_heads_.find(id);
+    if (failed != failed_heads_.end() && failed->second == node.incarnation) continue;
     if (best == 0 || rank(id) > rank(best)) best = id;
   }
   return best;
@@ -30,6 +33,8 @@ NodeId Primary::spare_head() const {
 
 bool Primary::lost(NodeId n) const {
   auto it = members_.find(n);
+  // Its log has failed, and stays so until it is started again: it answers, and will hold nothing.
+  if (it != members_.end() && it->second.failed && it->second.state != MemberState::live && !awaited(n) && !broken(Switch::failed_member_kept)) return true;
   bool silent = !ctx_.connections->connected(n) || (it != members_.end() && unheard(it->second));
   return !ctx_.alive(n) && silent && !awaited(n);
 }
@@ -77,17 +82,21 @@ void Primary::follow_members() {
     NodeId gone = before[i];
     if (std::find(now.begin(), now.end(), gone) != now.end()) continue;
     latency_.unfollow(gone);
+    const Member* was = member(gone);
+    const wire::NodeRecord* node = ctx_.control->node(gone);
+    bool failed = was && was->failed;
+    if (failed && node) failed_heads_[gone] = node->incarnation;
     members_.erase(gone);
     partition_.replica.pin(gone, 0);
     bool newcomer = i < now.size() && std::find(before.begin(), before.end(), now[i]) == before.end();
     auto word = lost_since_.find(gone);
     if (newcomer && word != lost_since_.end()) replacements_.push_back({gone, now[i], word->second, ctx_.world.now(), {}});
     lost_since_.erase(gone);
-    // Who was moved away does not come back by being there, and who gets its own place back has replaced nobody: the two would change places
-    // for ever, each before the other has caught up.
+    // Who was moved away or has failed does not come back by being there, and who gets its own place back has replaced nobody: the two would
+    // change places for ever, each before the other has caught up.
     auto stood_in = replaced_.find(gone);
     bool returns = newcomer && stood_in != replaced_.end() && stood_in->second == now[i] && !broken(Switch::places_change_hands_for_ever);
-    if (newcomer && !moving_.contains(gone) && !returns) replaced_[now[i]] = gone;
+    if (newcomer && !moving_.contains(gone) && !returns && !failed) replaced_[now[i]] = gone;
     if (newcomer && moving_.contains(gone)) reached(Path::copy_moved);
     replaced_.erase(gone);
     moving_.erase(gone);

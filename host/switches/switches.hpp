@@ -60,6 +60,7 @@ enum class Switch {
   bad_memory_trusted,            // WR-06: what has changed in memory is sent again and again, though others say that it is damaged
   refused_op_brings_nothing,     // WR-01: the payload of a refused write is taken for that of the next one of its batch
   unread_answers_pile_up,        // a head reads on for a client that takes no answers
+  failed_member_kept,            // FO-02: who answers that its log has failed is not replaced
   failed_member_awaited,         // 3.3: a member whose disk has failed is waited for like one that has gone for a moment
   stuck_log_kept,                // 3.5: a primary whose own log does not return a write stays primary
   stuck_member_awaited,          // 3.1: a member that answers but has nothing more durable is waited for without end

@@ -20,6 +20,7 @@ const std::map<Switch, const char*> kNotReached = {
     {Switch::sled_forgets_fences, "no sled loses one device and keeps the other; sled_known_devices_test"},
     {Switch::diverged_unchecked, "no fault brings a primary to send another record while the other rules hold; sim_head_test"},
     {Switch::blank_promoted, "needs more lost than a seed may lose; sim_loss_test"},
+    {Switch::failed_member_kept, "copies are missed only where there is a spare; sim_replacement_test"},
     {Switch::places_change_hands_for_ever, "the next epoch ends it; sim_replacement_test"},
     {Switch::control_pause_stays, "what a volume says of itself is not judged; sim_replacement_test"},
     {Switch::merge_trusts_memory, "no bit turns over in a seed's memory; sim_bad_memory_test"},

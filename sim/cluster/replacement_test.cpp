@@ -35,6 +35,32 @@ TEST_F(Replacement, WhoComesBackKeepsItsPlace) {
   EXPECT_EQ(contents(), std::string(kBlocks, 'A'));
 }
 
+// It runs, answers, and holds nothing any more until somebody starts it anew.
+// Requirement: FO-02 switch=failed-member-kept
+TEST_F(Replacement, WhoseLogHasFailedIsReplaced) {
+  fill('A');
+  ASSERT_TRUE(all_required());
+  NodeId bad = designation().reserves[0], newcomer = spare();
+  sim_.disk(node(bad)).faults_of["log-data"].write_error = 1;
+  write(0, 16, 'B');
+  sim_.disk(node(bad)).faults_of.clear();
+  EXPECT_TRUE(sim_.run_until([&] { return designation().requires_node(newcomer); }, 20s));
+  EXPECT_FALSE(designation().has_member(bad));
+  EXPECT_TRUE(all_required());
+  Revision settled = designation().revision;
+  sim_.run_for(10s);
+  EXPECT_EQ(designation().revision, settled) << "who has failed does not come back by being there";
+  // Nor in another's place, until it has been started again.
+  NodeId lost = designation().reserves[1];
+  power_off({lost});
+  sim_.run_for(10s);
+  EXPECT_TRUE(designation().has_member(lost));
+  power_off({bad});
+  power_on({bad});
+  EXPECT_TRUE(sim_.run_until([&] { return designation().requires_node(bad); }, 20s));
+  EXPECT_EQ(contents(), std::string(16, 'B') + std::string(kBlocks - 16, 'A'));
+}
+
 // Its answer comes too late, and what it has decided comes by its own word just behind: nothing is left to be asked for.
 // Requirement: P-3.4 switch=control-pause-stays
 TEST_F(Replacement, ASilenceOfTheControlPlaneIsNotToldOfForEver) {
