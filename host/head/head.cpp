@@ -16,6 +16,14 @@ constexpr std::uint64_t kReadMemory = 256 << 20;
 
 using namespace std::chrono_literals;
 
+std::shared_ptr<Reader> Context::reader_of(const wire::Channel& channel) {
+  if (auto known = readers[&channel].lock()) return known;
+  if (readers.size() > 1024) absl::erase_if(readers, [](const auto& r) { return r.second.expired(); });
+  auto made = std::make_shared<Reader>(world);
+  readers[&channel] = made;
+  return made;
+}
+
 Context::Context(io::World& w, Options o) : world(w), options(std::move(o)), identity{options.unit, options.id}, started(w.now()), read_memory(w, kReadMemory) {}
 Context::~Context() = default;
 

@@ -230,7 +230,7 @@ class Primary : public std::enable_shared_from_this<Primary> {
 
   // primary_read.cpp
   io::Task<void> serve(std::shared_ptr<Primary> self, std::shared_ptr<ReadJob> job);
-  io::Task<std::optional<io::Budget::Lease>> room_to_read(ChannelPtr channel, std::uint64_t bytes);
+  io::Task<std::optional<io::Budget::Lease>> room_to_read(std::shared_ptr<ReadJob> job, std::uint64_t bytes);
   static io::Task<void> serve_part(Primary& primary, std::shared_ptr<ReadJob> job, ReadPart& part);
   struct StripeRun {
     std::uint64_t stripe;

@@ -21,6 +21,10 @@ namespace {
 constexpr std::size_t kReplyBytes = 4 << 20;  // of one message, about
 constexpr std::size_t kMostLent = 4 << 20;    // of answers in a connection's queue while they share memory with records
 constexpr std::size_t kMostUnread = 64 << 20;  // of answers that a connection has not taken yet
+// Beyond these no front end is: one that has no memory for its answers has no use for them. What a head remembers of a block that it is asked
+// for is 100 bytes or so; the answers may be all that is read at once for everybody, behind those that have not been taken.
+constexpr std::uint64_t kMostAsked = (2ull << 30) / kBlockBytes;
+constexpr std::size_t kMostQueued = 512 << 20;
 }
 
 // One confirmation round: everybody who joined before it started is covered by it.
@@ -42,7 +46,9 @@ struct Primary::ReadPart {
 };
 
 struct Primary::ReadJob {
+  ReadJob(ChannelPtr c, std::shared_ptr<Reader> reader, std::uint64_t blocks) : channel(std::move(c)), asked(std::move(reader), blocks) {}
   ChannelPtr channel;
+  Asked asked;
   std::vector<ReadPart> parts;
 };
 
@@ -54,8 +60,12 @@ void Primary::read(const ChannelPtr& channel, const fbs::ReadBatch& batch) {
     logging::warn("{}: asks for more than {} blocks at once; connection closed", channel->peer(), kMaxReadBlocks);
     return channel->close();
   }
-  auto job = std::make_shared<ReadJob>();
-  job->channel = channel;
+  auto reader = ctx_.reader_of(*channel);
+  if (reader->blocks + blocks > kMostAsked || channel->queued_bytes() > kMostQueued) {
+    logging::warn("{}: has {} blocks asked for and {} bytes of answers not taken; connection closed", channel->peer(), reader->blocks, channel->queued_bytes());
+    return channel->close();
+  }
+  auto job = std::make_shared<ReadJob>(channel, std::move(reader), std::max<std::uint64_t>(blocks, batch.ops()->size()));
   for (const fbs::ReadOp* op : *batch.ops()) {
     ReadPart p;
     p.tag = op->tag();
@@ -107,16 +117,21 @@ io::Task<void> Primary::serve(std::shared_ptr<Primary> self, std::shared_ptr<Rea
 }
 
 // What a client does not take is not read: its answers would fill this head's memory. Nothing: it has gone.
-io::Task<std::optional<io::Budget::Lease>> Primary::room_to_read(ChannelPtr channel, std::uint64_t bytes) {
-  while (channel->open() && channel->queued_bytes() > kMostUnread && !broken(Switch::unread_answers_pile_up)) co_await ctx_.world.sleep(5ms);
-  if (!channel->open()) co_return std::nullopt;
+io::Task<std::optional<io::Budget::Lease>> Primary::room_to_read(std::shared_ptr<ReadJob> job, std::uint64_t bytes) {
+  wire::Channel& channel = *job->channel;
+  auto full = [&] { return channel.open() && channel.queued_bytes() > kMostUnread && !broken(Switch::unread_answers_pile_up); };
+  if (full()) {
+    auto turn = co_await job->asked.reader().turn.lock();
+    while (full()) co_await ctx_.world.sleep(5ms);
+  }
+  if (!channel.open()) co_return std::nullopt;
   co_return co_await ctx_.read_memory.take(bytes);
 }
 
 io::Task<void> Primary::serve_part(Primary& primary, std::shared_ptr<ReadJob> job, ReadPart& p) {
   std::shared_ptr<Primary> self = primary.shared_from_this();
   const bool has_data = p.status.ok() && !p.zero;
-  auto memory = has_data ? co_await primary.room_to_read(job->channel, std::uint64_t{p.blocks} * kBlockBytes) : std::nullopt;
+  auto memory = has_data ? co_await primary.room_to_read(job, std::uint64_t{p.blocks} * kBlockBytes) : std::nullopt;
   if (has_data && !memory) co_return;  // nobody is there to take it
   Fetched data;
   if (has_data) p.status = co_await primary.fetch(std::move(p.sources), p.lba, data);

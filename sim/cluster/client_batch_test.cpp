@@ -121,5 +121,18 @@ TEST_F(ClientBatch, NothingIsReadForAClientThatTakesNoAnswers) {
   EXPECT_EQ(raw_->cut, 0);
 }
 
+// What it has asked for is remembered, and more than any front end has memory for.
+TEST_F(ClientBatch, WhoAsksForMoreThanAnybodyNeedsAndTakesNothingIsCutOff) {
+  raw_->read(64, kBlocks);
+  sim_.run_until([&] { return raw_->answered != 0; }, 1s);
+  for (int i = 0; i < 300; ++i) raw_->read(64, kBlocks);
+  sim_.run_for(20ms);
+  sim_.pause(raw_node_);
+  sim_.run_for(5s);
+  sim_.resume(raw_node_);
+  EXPECT_TRUE(sim_.run_until([&] { return raw_->cut != 0; }, 60s));
+  EXPECT_EQ(contents(), std::string(kBlocks, 'A')) << "others are served";
+}
+
 }  // namespace
 }  // namespace luge::sim
