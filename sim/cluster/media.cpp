@@ -53,6 +53,7 @@ std::vector<Media::CheckpointChunk> Media::checkpoint_chunks() const {
       std::string path = Unit::device_path(device);
       const FileState* file = sim_.disk(n).file(path);
       for (std::uint64_t at = 0; file && at + kBlockBytes <= file->size; at += kBlockBytes) {
+        if (!file->written(at)) continue;  // most of a device, in which zeros are no header
         file->read(at, block.mutable_bytes());
         auto header = coding::parse_chunk_header(block.bytes());
         if (!header.ok() || !header->fields().written || !coding::is_checkpoint_lba(header->identity(0, 0).lba())) continue;
