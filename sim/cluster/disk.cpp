@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/check.hpp"
+#include "sim/cluster/joined.hpp"
 
 namespace luge::sim {
 namespace {
@@ -18,6 +19,10 @@ io::Duration latency(Random& r, const DiskFaults& f, io::Duration low, io::Durat
 // How much of a write that was cut off reached the medium.
 enum class Torn { none, all, prefix, subset };
 Torn torn(Random& r) { return static_cast<Torn>(r.below(4)); }
+
+struct KeepAll {
+  bool operator()(std::size_t) const { return true; }
+};
 
 }  // namespace
 
@@ -55,17 +60,16 @@ void FileState::write(std::uint64_t offset, Bytes bytes, bool durably, Keep keep
     if (find(number) == nullptr && old == durable.end() && all_zero(bytes.subspan(done, n))) continue;
     Block& b = block(number);
     if (!durably && old == durable.end()) old = durable.emplace(number, std::make_unique<Block>(b)).first;
-    for (std::size_t s = 0; s < n; s += kSectorBytes) {
+    const std::size_t step = std::is_same_v<Keep, KeepAll> ? n : kSectorBytes;
+    for (std::size_t s = 0; s < n; s += step) {
       if (!keep(done + s)) continue;
-      std::memcpy(b.data() + in_block + s, bytes.data() + done + s, kSectorBytes);
-      if (durably && old != durable.end()) std::memcpy(old->second->data() + in_block + s, bytes.data() + done + s, kSectorBytes);
+      std::memcpy(b.data() + in_block + s, bytes.data() + done + s, step);
+      if (durably && old != durable.end()) std::memcpy(old->second->data() + in_block + s, bytes.data() + done + s, step);
     }
   }
 }
 
-void FileState::write(std::uint64_t offset, Bytes bytes, bool durably) {
-  write(offset, bytes, durably, [](std::size_t) { return true; });
-}
+void FileState::write(std::uint64_t offset, Bytes bytes, bool durably) { write(offset, bytes, durably, KeepAll()); }
 
 void Disk::make_file(const std::string& path, std::uint64_t size) { files_[path] = std::make_shared<FileState>(size); }
 
@@ -170,8 +174,7 @@ class SimFile final : public io::BlockFile {
   io::Task<Status> write(std::uint64_t offset, std::span<const Bytes> parts, io::Durability d) override {
     if (world_.stopped()) throw io::Stopped{};
     Random& r = disk_.random_;
-    FileState::InFlight w{offset, {}, d == io::Durability::durable};
-    for (Bytes p : parts) w.bytes.insert(w.bytes.end(), p.begin(), p.end());
+    FileState::InFlight w{offset, joined(parts), d == io::Durability::durable};
     std::size_t bytes = w.bytes.size();
     check(offset, bytes);
     if (offset + bytes > state_->size) co_return outside(offset, bytes);

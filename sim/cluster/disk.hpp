@@ -47,6 +47,9 @@ class FileState {
   void write(std::uint64_t offset, Bytes bytes, bool durably, Keep keep);
   void write(std::uint64_t offset, Bytes bytes, bool durably);
 
+  /// False: the 4 KiB block at `offset` is zeros because nothing was ever written there.
+  bool written(std::uint64_t offset) const { return find(offset / 4096) != nullptr; }
+
   struct InFlight {
     std::uint64_t offset;
     std::vector<std::byte> bytes;

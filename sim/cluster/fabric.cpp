@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/check.hpp"
+#include "sim/cluster/joined.hpp"
 #include "sim/cluster/simulation.hpp"
 
 namespace luge::sim {
@@ -66,9 +67,7 @@ class SimStream final : public io::Stream {
     if (world_.stopped()) throw io::Stopped{};
     while (!closed_ && !end().broken && end().outstanding >= fabric_.wire.window) co_await changed_.wait();
     if (closed_ || end().broken) co_return false;
-    std::vector<std::byte> bytes;
-    for (Bytes p : parts) bytes.insert(bytes.end(), p.begin(), p.end());
-    fabric_.send(c_, side_, std::move(bytes), false);
+    fabric_.send(c_, side_, joined(parts), false);
     co_return true;
   }
 

@@ -140,6 +140,7 @@ std::map<std::uint64_t, std::vector<History::BlockOp>> History::by_block() const
 
 // Unknown outcomes, as far as the reads decide them.
 void History::settle_unknown(std::vector<BlockOp>& ops) {
+  if (std::none_of(ops.begin(), ops.end(), [](const BlockOp& o) { return o.optional; })) return;
   std::map<std::uint32_t, Time> seen;  // number of a write -> earliest end of a read that saw it
   for (const BlockOp& o : ops) {
     if (o.kind != Kind::read) continue;
@@ -165,9 +166,11 @@ void History::settle_unknown(std::vector<BlockOp>& ops) {
     o.returned = std::min(o.returned, it->second);
     return false;
   });
-  std::sort(ops.begin(), ops.end(), [](const BlockOp& a, const BlockOp& b) {
-    return a.invoked != b.invoked ? a.invoked < b.invoked : a.op < b.op;
-  });
+}
+
+void History::sort(std::vector<BlockOp>& ops) {
+  auto before = [](const BlockOp& a, const BlockOp& b) { return a.invoked != b.invoked ? a.invoked < b.invoked : a.op < b.op; };
+  if (!std::is_sorted(ops.begin(), ops.end(), before)) std::sort(ops.begin(), ops.end(), before);
 }
 
 // Depth-first over the order of writes. `placed` marks what is in the order so far.
@@ -331,11 +334,11 @@ std::optional<std::string> History::impossible_read(std::uint64_t block, const s
     if (o.kind != Kind::read) continue;
     for (std::size_t s = 0; s < kSectors; ++s) {
       if ((o.mask >> s & 1) == 0 || o.values[s] == 0) continue;
-      std::string where = "block " + std::to_string(block) + " sector " + std::to_string(s) + ": read #" + std::to_string(o.op + 1);
-      if (o.values[s] == kGarbage) return where + " returned bytes that no write wrote there";
+      auto where = [&] { return "block " + std::to_string(block) + " sector " + std::to_string(s) + ": read #" + std::to_string(o.op + 1); };
+      if (o.values[s] == kGarbage) return where() + " returned bytes that no write wrote there";
       const Record& w = ops_[o.values[s] - 1];
-      if (w.kind != Kind::write || w.failed || (w.returned == kNever && w.fenced < w.invoked)) return where + " returned the value of " + describe(o.values[s] - 1) + ", which can have had no effect";
-      if (w.invoked > o.returned) return where + " returned the value of a later write, " + describe(o.values[s] - 1);
+      if (w.kind != Kind::write || w.failed || (w.returned == kNever && w.fenced < w.invoked)) return where() + " returned the value of " + describe(o.values[s] - 1) + ", which can have had no effect";
+      if (w.invoked > o.returned) return where() + " returned the value of a later write, " + describe(o.values[s] - 1);
     }
   }
   return std::nullopt;
@@ -361,10 +364,10 @@ std::optional<std::string> History::check_block(std::uint64_t block, const std::
 
 std::optional<std::string> History::check() const {
   for (auto& [block, ops] : by_block()) {
-    auto settled = ops;
     if (auto bad = impossible_read(block, ops)) return *bad + "\n" + print_block(block);
-    settle_unknown(settled);
-    if (auto bad = check_block(block, settled)) return bad;
+    settle_unknown(ops);
+    sort(ops);
+    if (auto bad = check_block(block, ops)) return bad;
   }
   return std::nullopt;
 }

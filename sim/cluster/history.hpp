@@ -93,6 +93,7 @@ class History {
   std::uint32_t value_at(std::uint64_t sector, Bytes bytes) const;
   std::map<std::uint64_t, std::vector<BlockOp>> by_block() const;
   static void settle_unknown(std::vector<BlockOp>& ops);
+  static void sort(std::vector<BlockOp>& ops);
   std::optional<std::string> check_block(std::uint64_t block, const std::vector<BlockOp>& ops) const;
   std::optional<std::string> impossible_read(std::uint64_t block, const std::vector<BlockOp>& ops) const;
   std::string line(const BlockOp& o) const;
