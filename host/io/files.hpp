@@ -24,6 +24,9 @@ class BlockFile {
   virtual ~BlockFile() = default;
   virtual std::uint64_t size() const = 0;
   virtual Task<Status> read(std::uint64_t offset, MutableBytes into) = 0;
+  /// The same into memory that is shared until the operation has ended, so that one that is given up needs no copy of its own. After an error
+  /// nobody may use it.
+  virtual Task<Status> read(std::uint64_t offset, Buffer into);
   virtual Task<Status> write(std::uint64_t offset, std::span<const Bytes> parts, Durability d) = 0;
   virtual Task<Status> sync() = 0;
   /// Makes a file longer; what is new is zeros, written durably when it returns. After an error it is as long as before; a crash may

@@ -28,8 +28,8 @@ class MetaStoreImpl final : public MetaStore {
     Buffer region = Buffer::allocate(2 * half_bytes_);
     constexpr std::uint64_t kPiece = 1 << 20;
     for (std::uint64_t at = 0; at < region.size(); at += kPiece) {
-      MutableBytes piece = region.mutable_bytes().subspan(at, std::min<std::uint64_t>(kPiece, region.size() - at));
-      if (Status s = co_await file_.read(offset_ + at, piece); !s.ok()) co_return s.with("metadata store");
+      Buffer piece = region.slice(at, std::min<std::uint64_t>(kPiece, region.size() - at));
+      if (Status s = co_await file_.read(offset_ + at, std::move(piece)); !s.ok()) co_return s.with("metadata store");
     }
     if (all_zero(region.bytes())) {
       // Written before the first put, so that a put that tears never leaves a region without a snapshot.

@@ -33,7 +33,7 @@ class WatchedFile final : public BlockFile {
   /// Not watched: it takes as long as what is new is large.
   Task<Status> grow(std::uint64_t bytes) override;
   /// Without a copy: shares the memory until the operation has ended. After an error nobody may use it again.
-  Task<Status> read(std::uint64_t offset, Buffer into);
+  Task<Status> read(std::uint64_t offset, Buffer into) override;
   Task<Status> write(std::uint64_t offset, std::vector<Buffer> parts, Durability d);
   Task<Status> write(std::uint64_t offset, Buffer part, Durability d);
   /// The same for parts of memory that `owner` keeps.
