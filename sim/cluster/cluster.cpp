@@ -27,6 +27,7 @@ class Cluster {
   void make_volumes();
   void work();
   void settle();
+  void quiet_kept();
   void as_operators_want(const char* when);
   void read_back(const char* when);
   void flush();
@@ -260,17 +261,12 @@ void Cluster::work() {
     for (auto& t : tenants_) started += t->load->started();
     return sim_.now() - begin >= o_.least && started >= o_.requests;
   };
-  sim_.run_until([&] { return failed() || enough(); }, o_.most);
+  const bool came = sim_.run_until([&] { return failed() || enough(); }, o_.most);
+  if (!came && quiet_) fail("no fault, and yet fewer than " + std::to_string(o_.requests) + " requests were begun in " + std::to_string(o_.most.count() / 1'000'000'000) + " s" + open_requests());
   rivalry_ = false;
   if (operators_) operators_->stop();
   chaos_->heal();
   schedules_->heal();
-  for (auto& t : tenants_) {
-    longest_wait_ = std::max(longest_wait_, t->longest_wait);
-    if (quiet_) quiet_->waited(t->name, t->longest_wait);
-  }
-  if (quiet_ && !quiet_->disturbance().empty()) fail(quiet_->disturbance());
-  quiet_.reset();
 }
 
 // All requests are answered, also those that had to wait for the heal.
@@ -287,6 +283,16 @@ void Cluster::settle() {
 
 // All volumes are as large as was asked for, to their ends.
 void Cluster::as_operators_want(const char* when) {
+// Asked when all has been answered: what hung when clients stopped has waited, too.
+void Cluster::quiet_kept() {
+  for (auto& t : tenants_) {
+    longest_wait_ = std::max(longest_wait_, t->waited());
+    if (quiet_) quiet_->waited(t->name, t->waited());
+  }
+  if (quiet_ && !quiet_->disturbance().empty()) fail(quiet_->disturbance());
+  quiet_.reset();
+}
+
   if (!operators_ || failed()) return;
   phase(std::string("what has been asked for is so ") + when);
   bool ok = sim_.run_until([&] { return failed() || operators_->settled(); }, 90s);
@@ -465,6 +471,7 @@ ClusterResult Cluster::run() {
   read_back("after a cold start of all heads");
   as_operators_want("after a cold start");
   replicas_agree();
+  quiet_kept();
   if (o_.flush) lose_sleds();
   everything_again();
   promises_kept();
