@@ -38,7 +38,7 @@ class Cluster {
   void cold_start();
   void work_again(const char* when);
   void everything_again();
-  void all_copies();
+  void all_copies(const char* when);
   void cold_start_of_everything();
   void lose_sleds();
   void could_not_start(Node n, const std::string& who, const Status& s);
@@ -420,8 +420,11 @@ void Cluster::cold_start_of_everything() {
     if (!chaos_->given_up(n) && !sim_.up(n)) sim_.restart(n);
 }
 
-// Once all is well again nothing is missing: whoever was let go is back, or another has taken the place.
-void Cluster::all_copies() {
+// Once all is well again nothing is missing: whoever was let go is back, or another has taken the place. To be asked for before anything begins
+// anew, too: members that get into each other's way for ever start over with the next epoch.
+void Cluster::all_copies(const char* when) {
+  if (failed() || damage_->reckless()) return;
+  phase(std::string("no copy is missing ") + when);
   const auto& heads = unit_.head_nodes();
   const auto left = static_cast<std::size_t>(std::count_if(heads.begin(), heads.end(), [this](Node n) { return !chaos_->given_up(n); }));
   if (left < heads.size() && !o_.schedule.empty()) return;  // nobody takes a lost one's place there (shape_of)
@@ -429,7 +432,7 @@ void Cluster::all_copies() {
   until([&] {
     const auto& all = unit_.store().designations;
     return std::all_of(all.begin(), all.end(), [wanted](const auto& d) { return d.second.required.size() >= wanted; });
-  }, 60s, "copies are missing");
+  }, 60s, std::string("copies are missing ") + when);
 }
 
 void Cluster::everything_again() {
@@ -441,7 +444,7 @@ void Cluster::everything_again() {
   work_again("after a cold start of everything");
   if (o_.flush) flush();
   read_back("at the end");
-  all_copies();
+  all_copies("at the end");
   replicas_agree();
   if (o_.flush) stripes_whole();
 }
@@ -471,6 +474,7 @@ ClusterResult Cluster::run() {
   read_back("after a cold start of all heads");
   as_operators_want("after a cold start");
   replicas_agree();
+  all_copies("after the heal");
   quiet_kept();
   if (o_.flush) lose_sleds();
   everything_again();

@@ -91,7 +91,6 @@ const std::map<Switch, const char*> kNotReached = {
     {Switch::rebuild_not_noted, "needs a burst that no other batch knows the commit of; sim_loss_test"},
     {Switch::made_anew_taken, "no seed is known yet that makes a volume larger and sets the store back just then; sim_store_test"},
     {Switch::images_wait_in_line, "a metadata portion is rarely full; segment_log_test"},
-    {Switch::slow_never_restored, "a smaller set is no error; sim_latency_test"},
     {Switch::slow_below_min_copies, "too few copies stop the writes, and the heal comes; sim_latency_test"},
     {Switch::slow_member_cut_off, "who gets no records is caught up with after the heal; sim_latency_test"},
     {Switch::slow_primary_kept, "slow writes are no error; sim_latency_test"},
