@@ -10,9 +10,8 @@ class MediaTest : public UnitTest {
  protected:
   MediaTest() {
     fill('A');
-    for (Lba lba : {16, 32})  // together sim_.world(client_node_).spawn("write", [](VolumeClient& c, Lba lba) -> Task<void> {
-      EXPECT_TRUE((co_await client::write(c.world, *c.volume, lba * kBlockBytes, filled(4, 'B'))).ok());
-    }(*client_, lba));
+    auto write = [](VolumeClient& c, Lba lba) -> Task<void> { EXPECT_TRUE((co_await client::write(c.world, *c.volume, lba * kBlockBytes, filled(4, 'B'))).ok()); };
+    for (Lba lba : {16, 32}) sim_.world(client_node_).spawn("write", write(*client_, lba));  // together: one batch
     sim_.run_for(2s);
     head_ = designation().reserves[0];
     first_ = position(head_, 16);
