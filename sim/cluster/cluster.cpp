@@ -29,6 +29,7 @@ class Cluster {
   void settle();
   void quiet_kept();
   void as_operators_want(const char* when);
+  void move_again();
   void read_back(const char* when);
   void flush();
   void flush(Tenant& t);
@@ -119,6 +120,7 @@ Cluster::Cluster(const ClusterOptions& o)
   sim_.trace(o.trace);
   on_witnessed([this](Fact f, VpId vp, std::uint64_t value, std::uint64_t more) {
     if (judge_) judge_->witness(f, vp, value, more);
+    if (operators_ && f == Fact::stored) operators_->stored(vp);
     if (quiet_) quiet_->witness(f, vp, value);
   });
   on_reached([this](Path p) {
@@ -281,8 +283,6 @@ void Cluster::settle() {
   }
 }
 
-// All volumes are as large as was asked for, to their ends.
-void Cluster::as_operators_want(const char* when) {
 // Asked when all has been answered: what hung when clients stopped has waited, too.
 void Cluster::quiet_kept() {
   for (auto& t : tenants_) {
@@ -293,6 +293,8 @@ void Cluster::quiet_kept() {
   quiet_.reset();
 }
 
+// All volumes are as large as was asked for, to their ends.
+void Cluster::as_operators_want(const char* when) {
   if (!operators_ || failed()) return;
   phase(std::string("what has been asked for is so ") + when);
   bool ok = sim_.run_until([&] { return failed() || operators_->settled(); }, 90s);
@@ -300,6 +302,15 @@ void Cluster::quiet_kept() {
   operators_->begin_read_back();
   if (ok) until([&] { return !operators_->failure().empty() || operators_->read_back(); }, 60s, std::string("what volumes have grown by cannot be read ") + when);
   if (!operators_->failure().empty()) fail(operators_->failure());
+}
+
+// With no fault in the way an operator gets a copy moved.
+void Cluster::move_again() {
+  if (!operators_ || failed() || damage_->reckless()) return;
+  phase("a copy of each volume is moved");
+  bool ok = sim_.run_until([&] { return failed() || !operators_->failure().empty() || operators_->moved_again(); }, 60s);
+  if (!operators_->failure().empty()) return fail(operators_->failure());
+  if (!ok && !damage_->alone_with_rot()) fail("not live: a copy cannot be moved after the heal:" + operators_->unsettled() + open_requests());
 }
 
 void Cluster::read_back(const char* when) {
@@ -460,8 +471,11 @@ ClusterResult Cluster::run() {
   make_volumes();
   if (!failed()) work();
   settle();
+  quiet_kept();
   read_back("after the heal");
   as_operators_want("after the heal");
+  all_copies("after the heal");
+  move_again();
   replicas_agree();
   if (o_.flush) {
     flush();
@@ -474,8 +488,6 @@ ClusterResult Cluster::run() {
   read_back("after a cold start of all heads");
   as_operators_want("after a cold start");
   replicas_agree();
-  all_copies("after the heal");
-  quiet_kept();
   if (o_.flush) lose_sleds();
   everything_again();
   promises_kept();

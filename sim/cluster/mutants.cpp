@@ -51,7 +51,7 @@ const std::map<Switch, const char*> kNotReached = {
     {Switch::designations_not_kept, "they come back with the next contact; sim_no_control_test"},
     {Switch::one_role_per_head, "no seed asks for that; sim_no_control_test"},
     {Switch::only_the_primary_asked, "the control plane tells who is primary; client_volume_test"},
-    {Switch::no_spare_chosen, "a smaller set is no error; sim_checkpoint_test"},
+    {Switch::no_spare_chosen, "few heads of seeds are gone for good: none of the first 100 shows it; sim_checkpoint_test"},
     {Switch::hung_card_waited_for, "a hung card only makes a flush late, and flushes have no limit in a seed; guarded_coder_test"},
     {Switch::card_back_untested, "all is compared after a return, so a card that is wrong does no harm; guarded_coder_test"},
     {Switch::head_decodes, "who decodes changes no byte; demo.py"},
