@@ -256,7 +256,7 @@ io::Task<Status> Volumes::move_vp(VpId vp, NodeId from, NodeId to, io::Time dead
   while (has_copy(vp, from)) {
     NodeId primary = store_.image().designations.at(vp).primary;
     Status s = co_await ask(primary, wire::make_frame(wire::Kind::move_vp, [&](auto& b) { return fbs::CreateMoveVp(b, vp, from, to); }), deadline - world_.now());
-    if (!has_copy(vp, from)) break;
+    if (!has_copy(vp, from) || broken(Switch::moves_unconfirmed)) break;
     bool again = s.ok() || s.code() == Code::unavailable || s.code() == Code::fenced;
     if (!again) co_return s;
     if (world_.now() >= deadline) co_return Status(Code::timed_out, registry_.name(primary) + ": " + (s.ok() ? "the store does not know of it yet" : s.text()));

@@ -29,6 +29,7 @@ enum class Switch {
   control_pause_stays,           // 3.4: the control plane's silence is told of for ever where what was asked for has come by its own word
   replacement_joins_at_once,     // 3.2  another head in a lost reserve's place counts before it has caught up
   last_copy_moves,               // 3.3: an operator is given what leaves too few copies
+  moves_unconfirmed,             // an operator's move counts as done when its primary has been asked, whatever the store says
   latency_not_relative,          // 3.5: a member is slow by its own latency, whatever the primary's is
   latency_floor_ignored,         // 3.5: however little it is slower
   slow_without_revision,         // 3.5, 3.1: acknowledged without a slow member before a revision says so

@@ -27,7 +27,9 @@ class Cluster {
   void make_volumes();
   void work();
   void settle();
+  void quiet_kept();
   void as_operators_want(const char* when);
+  void move_again();
   void read_back(const char* when);
   void flush();
   void flush(Tenant& t);
@@ -37,7 +39,7 @@ class Cluster {
   void cold_start();
   void work_again(const char* when);
   void everything_again();
-  void all_copies();
+  void all_copies(const char* when);
   void cold_start_of_everything();
   void lose_sleds();
   void could_not_start(Node n, const std::string& who, const Status& s);
@@ -118,6 +120,7 @@ Cluster::Cluster(const ClusterOptions& o)
   sim_.trace(o.trace);
   on_witnessed([this](Fact f, VpId vp, std::uint64_t value, std::uint64_t more) {
     if (judge_) judge_->witness(f, vp, value, more);
+    if (operators_ && f == Fact::stored) operators_->stored(vp);
     if (quiet_) quiet_->witness(f, vp, value);
   });
   on_reached([this](Path p) {
@@ -260,17 +263,12 @@ void Cluster::work() {
     for (auto& t : tenants_) started += t->load->started();
     return sim_.now() - begin >= o_.least && started >= o_.requests;
   };
-  sim_.run_until([&] { return failed() || enough(); }, o_.most);
+  const bool came = sim_.run_until([&] { return failed() || enough(); }, o_.most);
+  if (!came && quiet_) fail("no fault, and yet fewer than " + std::to_string(o_.requests) + " requests were begun in " + std::to_string(o_.most.count() / 1'000'000'000) + " s" + open_requests());
   rivalry_ = false;
   if (operators_) operators_->stop();
   chaos_->heal();
   schedules_->heal();
-  for (auto& t : tenants_) {
-    longest_wait_ = std::max(longest_wait_, t->longest_wait);
-    if (quiet_) quiet_->waited(t->name, t->longest_wait);
-  }
-  if (quiet_ && !quiet_->disturbance().empty()) fail(quiet_->disturbance());
-  quiet_.reset();
 }
 
 // All requests are answered, also those that had to wait for the heal.
@@ -285,6 +283,16 @@ void Cluster::settle() {
   }
 }
 
+// Asked when all has been answered: what hung when clients stopped has waited, too.
+void Cluster::quiet_kept() {
+  for (auto& t : tenants_) {
+    longest_wait_ = std::max(longest_wait_, t->waited());
+    if (quiet_) quiet_->waited(t->name, t->waited());
+  }
+  if (quiet_ && !quiet_->disturbance().empty()) fail(quiet_->disturbance());
+  quiet_.reset();
+}
+
 // All volumes are as large as was asked for, to their ends.
 void Cluster::as_operators_want(const char* when) {
   if (!operators_ || failed()) return;
@@ -294,6 +302,15 @@ void Cluster::as_operators_want(const char* when) {
   operators_->begin_read_back();
   if (ok) until([&] { return !operators_->failure().empty() || operators_->read_back(); }, 60s, std::string("what volumes have grown by cannot be read ") + when);
   if (!operators_->failure().empty()) fail(operators_->failure());
+}
+
+// With no fault in the way an operator gets a copy moved.
+void Cluster::move_again() {
+  if (!operators_ || failed() || damage_->reckless()) return;
+  phase("a copy of each volume is moved");
+  bool ok = sim_.run_until([&] { return failed() || !operators_->failure().empty() || operators_->moved_again(); }, 60s);
+  if (!operators_->failure().empty()) return fail(operators_->failure());
+  if (!ok && !damage_->alone_with_rot()) fail("not live: a copy cannot be moved after the heal:" + operators_->unsettled() + open_requests());
 }
 
 void Cluster::read_back(const char* when) {
@@ -414,8 +431,11 @@ void Cluster::cold_start_of_everything() {
     if (!chaos_->given_up(n) && !sim_.up(n)) sim_.restart(n);
 }
 
-// Once all is well again nothing is missing: whoever was let go is back, or another has taken the place.
-void Cluster::all_copies() {
+// Once all is well again nothing is missing: whoever was let go is back, or another has taken the place. To be asked for before anything begins
+// anew, too: members that get into each other's way for ever start over with the next epoch.
+void Cluster::all_copies(const char* when) {
+  if (failed() || damage_->reckless()) return;
+  phase(std::string("no copy is missing ") + when);
   const auto& heads = unit_.head_nodes();
   const auto left = static_cast<std::size_t>(std::count_if(heads.begin(), heads.end(), [this](Node n) { return !chaos_->given_up(n); }));
   if (left < heads.size() && !o_.schedule.empty()) return;  // nobody takes a lost one's place there (shape_of)
@@ -423,7 +443,7 @@ void Cluster::all_copies() {
   until([&] {
     const auto& all = unit_.store().designations;
     return std::all_of(all.begin(), all.end(), [wanted](const auto& d) { return d.second.required.size() >= wanted; });
-  }, 60s, "copies are missing");
+  }, 60s, std::string("copies are missing ") + when);
 }
 
 void Cluster::everything_again() {
@@ -435,7 +455,7 @@ void Cluster::everything_again() {
   work_again("after a cold start of everything");
   if (o_.flush) flush();
   read_back("at the end");
-  all_copies();
+  all_copies("at the end");
   replicas_agree();
   if (o_.flush) stripes_whole();
 }
@@ -451,8 +471,11 @@ ClusterResult Cluster::run() {
   make_volumes();
   if (!failed()) work();
   settle();
+  quiet_kept();
   read_back("after the heal");
   as_operators_want("after the heal");
+  all_copies("after the heal");
+  move_again();
   replicas_agree();
   if (o_.flush) {
     flush();

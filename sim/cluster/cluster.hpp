@@ -3,6 +3,7 @@
 //
 // A run: start the unit, make the volumes, let clients work while faults come and go, heal, and then ask that
 //  - every request is answered within a bound, without an error that a client sees (liveness);
+//  - no copy is missing, and a copy can be moved (where operators are at work), before anything is started anew;
 //  - after a flush, after a cold start of all heads, and with as many sleds gone as the layout allows, everything reads back;
 //  - writes go on after that, after an operator's flush and after a cold start of everything, and read back as well;
 //  - each block's whole history is linearizable (history.hpp): nothing acknowledged is lost, nothing comes back;
@@ -28,6 +29,7 @@
 // Requirement: P-3.2 switch=join-before-acks
 // Requirement: P-3.3 switch=acknowledges-one-copy
 // Requirement: P-3.1, P-3.5, WR-08 switch=slow-without-revision
+// Requirement: WR-08, WR-09 switch=slow-never-restored
 // Requirement: P-4.1 switch=anybody-stands
 // Requirement: P-4.3 switch=truncate-not-durable
 // Requirement: P-4.4 switch=open-before-all-hold-tail

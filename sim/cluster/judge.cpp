@@ -130,15 +130,18 @@ std::string Judge::disagreement() const {
 // Rot in a log is made good by the others when it is come by.
 std::string Judge::not_in_log() const {
   if (damage_.reckless()) return "";
-  std::map<NodeId, std::set<Media::LoggedRecord>> logged;
+  std::map<NodeId, Media::Logged> logged;
   for (const auto& [vp, d] : unit_.store().designations)
     for (NodeId n : d.required) {
       head::Head* h = damage_.bad(unit_.node_of_head(n)) ? nullptr : unit_.head(n);
       const head::Replica* r = h ? h->replica(vp) : nullptr;
       if (r == nullptr) continue;
-      if (!logged.contains(n)) logged[n] = media_.logged_data(n);
+      if (!logged.contains(n)) {
+        logged[n] = media_.logged_data(n);
+        if (!logged[n].damage.empty()) return "the log on the disk of head " + std::to_string(n) + " is damaged though nothing has happened to it: " + logged[n].damage;
+      }
       for (const auto& [lsn, record] : r->records())
-        if (lsn <= r->commit() && record->kind() == head::RecordKind::data && record->live != 0 && !logged[n].contains({vp, lsn, record->header.crc()}))
+        if (lsn <= r->commit() && record->kind() == head::RecordKind::data && record->live != 0 && !logged[n].records.contains({vp, lsn, record->header.crc()}))
           return "VP " + std::to_string(vp) + " on head " + std::to_string(n) + ": the log on its disk lacks the record " + to_string(record->point()) + " or blocks of it";
     }
   return "";

@@ -77,39 +77,99 @@ io::MetaState meta_state(const FileState& file) {
   return counts ? half[*counts].state : io::MetaState();
 }
 
-void add_records(Bytes batch, const head::BatchHeader& h, std::set<Media::LoggedRecord>& to) {
+// What a recovery makes of one batch: all of it or nothing where it does not parse.
+struct BatchRecords {
+  std::vector<Media::LoggedRecord> whole;
+  bool parses = false, rotten = false;
+};
+
+BatchRecords records_of(Bytes batch, const head::BatchHeader& h) {
+  BatchRecords out;
   auto view = head::parse_batch(batch, h);
-  if (!view.ok()) return;
-  for (const head::RecordView& r : view->records)
-    if (!r.payload.empty() && head::check_record(r.header, r.body).ok() && head::check_payload(r.header, r.body, r.payload).ok())
-      to.insert({r.header.vp(), r.header.lsn(), r.header.crc()});
+  if (!view.ok()) return out;
+  for (const head::RecordView& r : view->records) {
+    if (!head::check_record(r.header, r.body).ok()) return out;
+    if (r.payload.empty()) continue;
+    const bool whole = head::check_payload(r.header, r.body, r.payload).ok();
+    if (whole) out.whole.push_back({r.header.vp(), r.header.lsn(), r.header.crc()});
+    out.rotten |= !whole;
+  }
+  out.parses = true;
+  return out;
 }
 
-}  // namespace
+struct UsedSegment {
+  std::uint32_t number = 0;
+  head::SegmentRow row;
+};
 
-std::set<Media::LoggedRecord> Media::logged_data(NodeId head) const {
-  std::set<LoggedRecord> found;
-  Disk& disk = sim_.disk(unit_.node_of_head(head));
-  const FileState *meta = disk.file("meta"), *log = disk.file("log-data");
-  if (meta == nullptr || log == nullptr) return found;
-  const io::MetaState state = meta_state(*meta);
-  const std::uint64_t segment_bytes = unit_.shape().head.segment_bytes;
-  for (std::uint32_t s = 0; s < log->size / segment_bytes; ++s) {
+// By the order of their uses.
+std::map<std::uint64_t, UsedSegment> used_segments(const io::MetaState& state, std::uint64_t count) {
+  std::map<std::uint64_t, UsedSegment> used;
+  for (std::uint32_t s = 0; s < count; ++s) {
     auto value = state.find("segment/data/" + std::to_string(s));
     head::SegmentRow row;
     if (value == state.end() || value->second.size() != sizeof row) continue;
     std::memcpy(&row, value->second.data(), sizeof row);
+    if (row.sequence != 0) used[row.sequence] = {s, row};
+  }
+  return used;
+}
+
+}  // namespace
+
+Media::Logged Media::logged_data(NodeId head) const {
+  Logged out;
+  Disk& disk = sim_.disk(unit_.node_of_head(head));
+  const FileState *meta = disk.file("meta"), *log = disk.file("log-data");
+  if (meta == nullptr || log == nullptr) return out;
+  const io::MetaState state = meta_state(*meta);
+  const std::uint64_t segment_bytes = unit_.shape().head.segment_bytes;
+  const auto used = used_segments(state, log->size / segment_bytes);
+  Buffer raw = Buffer::allocate(segment_bytes);
+  std::uint32_t previous_crc = 0;  // of the batch before
+  for (auto it = used.begin(); it != used.end(); ++it) {
+    const auto& [number, row] = it->second;
+    const std::string key = "damage/segment/data/" + std::to_string(number) + "/" + std::to_string(row.generation) + "/";
+    auto damaged = [&](std::uint64_t at, const char* what) {
+      if (out.damage.empty() && !state.contains(key + std::to_string(at)))
+        out.damage = "segment " + std::to_string(number) + " at offset " + std::to_string(at) + ": " + what;
+    };
+    const auto next = std::next(it);
+    const bool last = next == used.end(), goes_on = !last && next->first == it->first + 1;
+    if (it != used.begin() && std::prev(it)->first + 1 == it->first && previous_crc != row.start_crc) damaged(0, "the last batches before this are gone");
+    previous_crc = row.start_crc;
+    log->read_durable(number * segment_bytes, raw.mutable_bytes());
+    auto batch_at = [&](std::uint64_t at, head::BatchHeader& h) {
+      return head::parse_batch_header(raw.bytes().subspan(at), h).ok() && h.node == head && h.portion == 0 && h.generation == row.generation && h.offset_blocks == at / kBlockBytes;
+    };
+    auto batch_behind = [&](std::uint64_t at) {
+      for (head::BatchHeader h; (at += kBlockBytes) < segment_bytes;)
+        if (batch_at(at, h)) return true;
+      return false;
+    };
     const std::uint64_t end = row.end == 0 ? segment_bytes : std::uint64_t{row.end - 1} * kBlockBytes;
-    Buffer raw = Buffer::allocate(segment_bytes);
-    log->read_durable(s * segment_bytes, raw.mutable_bytes());
     for (std::uint64_t at = 0; at < end;) {
       head::BatchHeader h;
-      bool ok = head::parse_batch_header(raw.bytes().subspan(at), h).ok() && h.node == head && h.portion == 0 && h.generation == row.generation && h.offset_blocks == at / kBlockBytes;
-      if (ok) add_records(raw.bytes().subspan(at), h, found);
-      at += ok ? head::batch_bytes(h) : kBlockBytes;
+      if (!batch_at(at, h)) {
+        if (!batch_behind(at)) break;
+        damaged(at, "this is no batch");
+        at += kBlockBytes;
+        continue;
+      }
+      if (h.previous_crc != previous_crc) damaged(at, "a batch before this is missing");
+      const BatchRecords batch = records_of(raw.bytes().subspan(at), h);
+      if (batch.rotten && (last || (goes_on && next->second.row.start_crc == h.previous_crc)) && !batch_behind(at)) {
+        previous_crc = h.previous_crc;
+        break;  // the newest batch of its time: torn, with all that lies in it
+      }
+      previous_crc = h.crc;
+      if (!batch.parses) damaged(at, "a batch does not parse");
+      else out.records.insert(batch.whole.begin(), batch.whole.end());
+      at += head::batch_bytes(h);
     }
   }
-  return found;
+  return out;
 }
 
 bool Media::forge_parity(const head::StripeRow& row, std::uint32_t i) {

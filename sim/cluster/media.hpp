@@ -50,8 +50,13 @@ class Media {
     std::uint32_t crc = 0;
     auto operator<=>(const LoggedRecord&) const = default;
   };
-  /// Those that a head would find with all their blocks in its log if it lost its power now.
-  std::set<LoggedRecord> logged_data(NodeId head) const;
+  struct Logged {
+    std::set<LoggedRecord> records;
+    std::string damage;  ///< what the head would call rot and not the torn end of its log, the first of it; empty: nothing
+  };
+  /// Those that a head would find with all their blocks in its log if it lost its power now, read as a recovery reads it
+  /// (head/segment_log.cpp): what that takes for torn does not count, though whole records lie there.
+  Logged logged_data(NodeId head) const;
 
  private:
   Simulation& sim_;

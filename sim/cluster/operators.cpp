@@ -25,6 +25,7 @@ namespace {
 
 constexpr std::uint64_t kPoliteRebuilds = 20;  // of some 200 ms each
 constexpr Duration kPause = 200ms;
+constexpr Duration kMoveTimeout = 10s;
 constexpr Duration kPatience = 15s;  // a request that the control plane took along when it died is asked again after this
 
 std::string in_blocks(std::uint64_t bytes) { return std::to_string(bytes / kBlockBytes) + " blocks"; }
@@ -98,16 +99,95 @@ void Operators::move(Grown& d) {
   for (std::size_t i = 0; i < unit_.head_nodes().size(); ++i)
     if (NodeId n = kFirstHead + static_cast<NodeId>(i); !it->second.has_member(n)) others.push_back(n);
   if (others.empty()) return;
-  ++moves_;
-  std::string from = sim_.name(unit_.node_of_head(members[random_.below(members.size())]));
+  const NodeId from = members[random_.below(members.size())];
   std::string to = random_.chance(0.6) ? "" : sim_.name(unit_.node_of_head(others[random_.below(others.size())]));
-  if (sim_.tracing()) sim_.log("operator: " + from + " is to have no copy of " + d.tenant->name + (to.empty() ? "" : ", but " + to));
-  sim_.world(unit_.control_node()).spawn("move", ask_move(*this, d.tenant->name, from, to, random_.chance(0.5), Duration(random_.spread(500'000'000, 20'000'000'000))));
+  const Duration timeout(random_.spread(500'000'000, 20'000'000'000));
+  const bool wait = random_.chance(0.5);
+  ask_to_move(d, from, std::move(to), wait, timeout, std::make_shared<Asked>());
 }
 
-Task<void> Operators::ask_move(Operators& o, std::string volume, std::string from, std::string to, bool wait, Duration timeout) {
-  auto r = co_await o.unit_.control()->volumes().move(volume, from, std::move(to), wait, timeout);
-  if (o.sim_.tracing()) o.sim_.log("operator: " + from + " without a copy of " + volume + ": " + (r.ok() ? std::to_string(*r) + " partitions moved" : r.status().to_string()));
+void Operators::ask_to_move(Grown& d, NodeId from, std::string to, bool wait, Duration timeout, std::shared_ptr<Asked> asked) {
+  ++moves_;
+  asked->since = sim_.now();
+  if (sim_.tracing()) sim_.log("operator: " + sim_.name(unit_.node_of_head(from)) + " is to have no copy of " + d.tenant->name + (to.empty() ? "" : ", but " + to));
+  sim_.world(unit_.control_node()).spawn("move", ask_move(*this, d.tenant->name, from, std::move(to), wait, timeout, std::move(asked)));
+}
+
+// Who is a member still when it is answered must have left in between, and come back as somebody's replacement: from the first designation
+// without it on nothing is said of that partition.
+Task<void> Operators::ask_move(Operators& o, std::string volume, NodeId from, std::string to, bool wait, Duration timeout, std::shared_ptr<Asked> asked) {
+  struct Watched {
+    std::list<Moving>& all;
+    std::list<Moving>::iterator m;
+    ~Watched() { all.erase(m); }
+  } watched{o.moving_, o.moving_.insert(o.moving_.end(), {.from = from})};
+  if (const control::Volume* v = o.unit_.store().find_volume(volume))
+    for (std::uint32_t i = 0; i < v->vps(); ++i)
+      if (VpId vp = make_vp(v->id, i); o.is_member(vp, from)) watched.m->left_with.insert(vp);
+  const std::string name = o.sim_.name(o.unit_.node_of_head(from));
+  auto r = co_await o.unit_.control()->volumes().move(volume, name, std::move(to), wait, timeout);
+  asked->status = r.status();
+  asked->done = true;
+  if (o.sim_.tracing()) o.sim_.log("operator: " + name + " without a copy of " + volume + ": " + (r.ok() ? std::to_string(*r) + " partitions moved" : r.status().to_string()));
+  if (!r.ok()) co_return;
+  for (VpId vp : watched.m->left_with)
+    if (o.is_member(vp, from)) o.fail("the move of a copy of " + volume + " from " + name + " was answered with success, and it has been a member of VP " + std::to_string(vp) + " all the while");
+}
+
+bool Operators::is_member(VpId vp, NodeId head) const {
+  auto it = unit_.store().designations.find(vp);
+  return it != unit_.store().designations.end() && it->second.has_member(head);
+}
+
+bool Operators::has_copy(const Grown& d, NodeId head) const {
+  const control::Volume* v = unit_.store().find_volume(d.tenant->name);
+  for (std::uint32_t i = 0; v && i < v->vps(); ++i)
+    if (is_member(make_vp(v->id, i), head)) return true;
+  return false;
+}
+
+void Operators::stored(VpId vp) {
+  for (Moving& m : moving_)
+    if (!is_member(vp, m.from)) m.left_with.erase(vp);
+}
+
+// A head with a copy of a partition of it, for each of whose copies of this volume another head is free. 0: there is none.
+NodeId Operators::may_leave(const Grown& d) {
+  const control::Image& store = unit_.store();
+  const control::Volume* v = store.find_volume(d.tenant->name);
+  std::set<NodeId> can;
+  std::vector<NodeId> live;
+  for (const control::Node* n : unit_.control()->registry().alive("head")) live.push_back(n->row.id);
+  can.insert(live.begin(), live.end());
+  for (std::uint32_t i = 0; v && i < v->vps(); ++i) {
+    auto it = store.designations.find(make_vp(v->id, i));
+    if (it == store.designations.end()) return 0;
+    const bool spare = std::any_of(live.begin(), live.end(), [&](NodeId n) { return !it->second.has_member(n); });
+    for (NodeId n : it->second.members())
+      if (!spare) can.erase(n);
+  }
+  std::erase_if(can, [&](NodeId n) { return !has_copy(d, n); });
+  return can.empty() ? 0 : *std::next(can.begin(), static_cast<std::ptrdiff_t>(random_.below(can.size())));
+}
+
+bool Operators::moved_again() {
+  if (unit_.control() == nullptr || !may_ask()) return false;
+  for (Grown& d : grown_) {
+    if (d.moved) continue;
+    if (d.leaver == 0 && (d.leaver = may_leave(d)) == 0) {
+      d.moved = true;
+      continue;
+    }
+    // Also when it was the last answer that was an error: that the newcomer had not caught up yet.
+    if (!has_copy(d, d.leaver)) {
+      d.moved = true;
+      continue;
+    }
+    asking_ = std::make_shared<Asked>();
+    ask_to_move(d, d.leaver, "", true, kMoveTimeout, asking_);
+    return false;
+  }
+  return true;
 }
 
 // An older copy of the store makes no partitions before it has heard what there are. Of a head that is gone, or has lost its disk, it hears
@@ -180,12 +260,19 @@ void Operators::refused() {
   }
 }
 
-bool Operators::settled() {
-  if (unit_.control() == nullptr) return false;
+// Nothing is under way; what was, and has been refused, is looked into.
+bool Operators::may_ask() {
   if (asking_ && !asking_->done && sim_.now() - asking_->since < kPatience) return false;
   if (asking_ && sim_.now() - asking_->since < kPause) return false;
-  if (auto last = std::exchange(asking_, nullptr); last && last->done && last->status.code() == Code::degraded) refused();
-  if (asking_) return false;
+  if (auto last = std::exchange(asking_, nullptr); last && !last->status.ok()) {
+    last_error_ = last->status.to_string();
+    if (last->done && last->status.code() == Code::degraded) refused();
+  }
+  return asking_ == nullptr;
+}
+
+bool Operators::settled() {
+  if (unit_.control() == nullptr || !may_ask()) return false;
   for (Grown& d : grown_) {
     if (as_asked(d)) continue;
     // An attachment of before, or one that was made while the store was older.
@@ -203,6 +290,8 @@ std::string Operators::unsettled() const {
     if (!as_asked(d))
       text += " " + d.tenant->name + " is to have " + in_blocks(d.asked) + ", the store says " + in_blocks(v ? v->bytes : 0) + ", its front end " + (d.tenant->volume ? in_blocks(d.tenant->volume->size_bytes()) : "nothing");
   }
+  for (const Grown& d : grown_)
+    if (d.leaver != 0 && !d.moved) text += " " + sim_.name(unit_.node_of_head(d.leaver)) + " is to have no copy of " + d.tenant->name + " (" + last_error_ + ")";
   for (const Grown& d : grown_)
     if (d.writing) text += " a write to what " + d.tenant->name + " has grown by is not answered";
   return text + (asking_ ? ": " + asking_->status.to_string() : "");

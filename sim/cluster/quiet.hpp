@@ -14,7 +14,7 @@ class Quiet {
   /// Beside what disks stall and what a flush that makes room takes.
   static constexpr Duration kLongestWait = 1s;
 
-  /// From on_reached() and on_witnessed(), since the volumes are open.
+  /// From on_reached() and on_witnessed(), since the volumes are open and until all that clients have asked is answered.
   void on_path(Path p) {
     if (p == Path::member_left) note("a member was let go");
     if (p == Path::slow_left) note("a member was found slow");

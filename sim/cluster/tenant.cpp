@@ -51,10 +51,15 @@ class ClientDaemon final : public Target {
 
  private:
   struct Waiting {
-    explicit Waiting(ClientDaemon& c) : client(c), since(c.world_.now()) {}
-    ~Waiting() { client.tenant_.longest_wait = std::max(client.tenant_.longest_wait, client.world_.now() - since); }
-    ClientDaemon& client;
-    io::Time since;
+    explicit Waiting(ClientDaemon& c) : tenant(c.tenant_), open(tenant.open.insert(tenant.open.end(), {&c.world_, c.world_.now()})) {}
+    ~Waiting() {
+      tenant.longest_wait = std::max(tenant.longest_wait, open->client->now() - open->since);
+      tenant.open.erase(open);
+    }
+    Waiting(const Waiting&) = delete;
+    Waiting& operator=(const Waiting&) = delete;
+    Tenant& tenant;
+    std::list<Tenant::Open>::iterator open;
   };
 
   void forget() {
@@ -128,6 +133,12 @@ class ClientDaemon final : public Target {
 };
 
 }  // namespace
+
+Duration Tenant::waited() const {
+  Duration longest = longest_wait;
+  for (const Open& o : open) longest = std::max(longest, o.client->now() - o.since);
+  return longest;
+}
 
 void add_client(Simulation& sim, Tenant& tenant, NodeId id, bool rival) {
   Node node = static_cast<Node>(sim.nodes());

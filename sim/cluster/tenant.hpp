@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <list>
 #include <memory>
 #include <string>
 #include <vector>
@@ -24,7 +25,14 @@ struct Tenant {
   Target* present = nullptr;  ///< of the attachment that holds the volume
   client::Volume* volume = nullptr;  ///< of the same
   Node present_node = 0;
+  struct Open {
+    io::World* client = nullptr;
+    io::Time since{};
+  };
+  std::list<Open> open;       ///< requests without an answer
   Duration longest_wait{0};   ///< of a request that has been answered, by its client's clock
+  /// The same, counting those that have no answer yet for as long as they have waited until now.
+  Duration waited() const;
   std::uint64_t incarnation = 0;  ///< of the present attachment, or the last one
   bool rivals = false;        ///< its clients may take the volume from each other
   std::function<bool()> rivalry;  ///< do they now?
