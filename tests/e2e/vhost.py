@@ -12,6 +12,7 @@ import re
 import shutil
 import signal
 import socket
+import statistics
 import struct
 import subprocess
 import sys
@@ -300,32 +301,38 @@ class Recording:
 
 
 def figures(unit, work, a):
-    """vhost-user against NBD: random 4 KiB at depth 32, requests a second and the attach daemon's processor time a request"""
-    seconds, size = 6, 64 * MIB
+    """vhost-user against NBD in turns: random 4 KiB at depth 32, requests a second and the attach daemon's processor time a request"""
+    seconds, size, turns = 2, 64 * MIB, 16
     bench = os.path.join(os.path.dirname(os.path.dirname(unit.luge)), "tests", "vhost-bench")
     unit.run("volume", "create", "fig", "--size", str(size), "--layout", "2+1")
-    table = {}
-    for front in ("vhost", "nbd"):
-        where = os.path.join(work, f"fig-{front}.sock")
+
+    def one(front, kind, where, pid):
+        if front == "nbd":
+            args = ["fio", "--name=f", "--ioengine=nbd", f"--uri=nbd+unix:///fig?socket={where}", f"--rw=rand{kind}", "--bs=4k", "--iodepth=32", f"--size={size}",
+                    "--time_based", f"--runtime={seconds}", "--output-format=json"]
+        else:
+            args = [bench, where, kind, str(seconds), "32", str(size)]
+        before = processor_seconds(pid)
+        said = command(args, timeout=120)
+        out = json.loads(said[said.index("{"):])
+        used = processor_seconds(pid) - before
+        n = out["jobs"][0][kind]["total_ios"] if front == "nbd" else out["requests"]
+        return n / seconds, used / n * 1e6
+
+    seen = {(front, kind): [] for front in ("vhost", "nbd") for kind in ("write", "read")}
+    for turn in range(turns):
+        front = ("vhost", "nbd", "nbd", "vhost")[turn % 4]  # a drift of the machine meets both alike
+        where = os.path.join(work, f"fig-{turn}.sock")
         unit.run("attach", "fig", *(["--vhost-user", f"unix:{where}"] if front == "vhost" else ["--nbd", f"unix:{where}"]))
-        pid = unit.pid("attach-1")
         for kind in ("write", "read"):
-            if front == "nbd":
-                args = ["fio", "--name=f", "--ioengine=nbd", f"--uri=nbd+unix:///fig?socket={where}", f"--rw=rand{kind}", "--bs=4k", "--iodepth=32", f"--size={size}",
-                        "--time_based", f"--runtime={seconds}", "--output-format=json"]
-            else:
-                args = [bench, where, kind, str(seconds), "32", str(size)]
-            before = processor_seconds(pid)
-            said = command(args, timeout=120)
-            out = json.loads(said[said.index("{"):])
-            used = processor_seconds(pid) - before
-            n = out["jobs"][0][kind]["total_ios"] if front == "nbd" else out["requests"]
-            table[front, kind] = (n / seconds, used / n * 1e6)
+            seen[front, kind].append(one(front, kind, where, unit.pid("attach-1")))
+            unit.run("volume", "flush", "fig")  # what one turn has written is not flushed beside the next
         unit.run("detach", "fig")
     for kind in ("write", "read"):
-        (v, vc), (n, nc) = table["vhost", kind], table["nbd", kind]
+        (v, vc), (n, nc) = ([statistics.median(column) for column in zip(*seen[front, kind])] for front in ("vhost", "nbd"))
         FIGURES[f"{kind}s"] = {"against_nbd": v / n, "processor_time": vc / nc}
-        print(f"{kind}s at depth 32: vhost-user {v:.0f}/s and {vc:.1f} us of attach each, NBD {n:.0f}/s and {nc:.1f} us: {v / n:.2f}x the requests, {vc / nc:.2f}x the processor time", flush=True)
+        print(f"{kind}s at depth 32, medians of {turns // 2} turns: vhost-user {v:.0f}/s and {vc:.1f} us of attach each, NBD {n:.0f}/s and {nc:.1f} us: "
+              f"{v / n:.2f}x the requests, {vc / nc:.2f}x the processor time", flush=True)
 
 
 def recording(unit, work, a):
