@@ -305,13 +305,15 @@ io::Task<Result<Buffer>> Primary::newest_block(Lba lba) {
     LUGE_CHECK(r != nullptr);
     if (r->kind() != RecordKind::data) co_return Buffer::zeros(kBlockBytes);
   }
-  auto good = [](Bytes block, std::uint32_t crc) { return crc32c(block) == crc || broken(Switch::merge_trusts_memory); };
   if (r) {
     const auto at = static_cast<std::uint32_t>(lba - r->header.lba());
-    if (!r->payload.empty() && !good(r->payload.bytes().subspan(std::size_t{at} * kBlockBytes, kBlockBytes), r->block_crc(at))) partition_.check_memory(lsn);
-    auto block = co_await partition_.payload(r, at, 1);
-    if (!block.ok() || good(block->bytes(), r->block_crc(at))) co_return block;
-    co_return Status(Code::unavailable, "LSN " + std::to_string(lsn) + " has changed in this head's memory before it was logged");
+    auto changed = [&] {
+      return !r->payload.empty() && !broken(Switch::merge_trusts_memory) && crc32c(r->payload.bytes().subspan(std::size_t{at} * kBlockBytes, kBlockBytes)) != r->block_crc(at);
+    };
+    const bool bad = changed();
+    if (bad) partition_.check_memory(lsn);
+    if (bad && changed()) co_return Status(Code::unavailable, "LSN " + std::to_string(lsn) + " has changed in this head's memory before it was logged");
+    co_return co_await partition_.payload(r, at, 1);
   }
   Fetched out;
   std::vector<Source> sources{source_of(n.committed)};
