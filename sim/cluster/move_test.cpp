@@ -23,11 +23,6 @@ class Move : public UnitTest {
     if (!sim_.run_until([&] { return out->has_value(); }, 60s)) return Status(Code::internal, "did not end");
     return **out;
   }
-  NodeId spare() {
-    for (const control::Node* n : unit_->control()->registry().alive("head"))
-      if (!designation().has_member(n->row.id)) return n->row.id;
-    return 0;
-  }
 };
 
 TEST_F(Move, AReservesCopyIsAnotherHeadsThen) {

@@ -174,12 +174,9 @@ bool Operators::moved_again() {
   if (unit_.control() == nullptr || !may_ask()) return false;
   for (Grown& d : grown_) {
     if (d.moved) continue;
-    if (d.leaver == 0 && (d.leaver = may_leave(d)) == 0) {
-      d.moved = true;
-      continue;
-    }
+    if (d.leaver == 0) d.leaver = may_leave(d);
     // Also when it was the last answer that was an error: that the newcomer had not caught up yet.
-    if (!has_copy(d, d.leaver)) {
+    if (d.leaver == 0 || !has_copy(d, d.leaver)) {
       d.moved = true;
       continue;
     }

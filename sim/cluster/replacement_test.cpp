@@ -8,11 +8,6 @@ class Replacement : public UnitTest {
  protected:
   explicit Replacement(std::uint32_t copies = 3, std::uint32_t heads = 4)
       : UnitTest(copies, 4 << 20, [](head::Options& h) { h.replace_after = 1s; }, heads) {}
-  NodeId spare() {
-    for (const control::Node* n : unit_->control()->registry().alive("head"))
-      if (!designation().has_member(n->row.id)) return n->row.id;
-    return 0;
-  }
   void cut(NodeId a, NodeId b) { sim_.fabric().cut_both(node(a), node(b)); }
 };
 struct ReplacementOfTwo : Replacement {

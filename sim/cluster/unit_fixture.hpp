@@ -111,6 +111,12 @@ class UnitTest : public testing::Test {
   }
 
   const control::Designation& designation() { return unit_->store().designations.begin()->second; }
+  /// A head that runs and has no copy of the volume; 0: there is none.
+  NodeId spare() {
+    for (const control::Node* n : unit_->control()->registry().alive("head"))
+      if (!designation().has_member(n->row.id)) return n->row.id;
+    return 0;
+  }
   Node node(NodeId head) { return unit_->node_of_head(head); }
   std::string name(NodeId head) { return unit_->control()->registry().name(head); }
   boost::json::object status() {
