@@ -217,6 +217,8 @@ class Primary : public std::enable_shared_from_this<Primary> {
   bool begin_op(Op& op);
   Status room_for(std::uint64_t attachment) const;
   Status check_op(const Op& op) const;
+  static bool inside(std::uint64_t first, std::uint64_t count, std::uint64_t size) { return first <= size && count <= size - first; }
+  Status beyond_end() const;
   void write_aligned(Op& op);
   io::Task<void> merge(std::shared_ptr<Primary> self, Op op);
   io::Task<Result<Buffer>> newest_block(Lba lba);

@@ -38,10 +38,9 @@ std::vector<std::uint32_t> runs_of(const Index& index, Lba lba, std::uint32_t bl
 void Primary::map(const ChannelPtr& channel, const fbs::MapQuery& query) {
   MapJob job{channel, query.tag(), query.lba(), query.blocks(), {}};
   std::uint64_t size = partition_.designation().blocks;
-  if (job.blocks == 0 || job.blocks > kMaxMapBlocks || job.lba >= size || job.blocks > size - job.lba)
-    job.status = Status(Code::invalid, "outside the volume partition");
-  else if (query.epoch() != epoch_ || !open())
-    job.status = Status(Code::unavailable, state_);
+  if (job.blocks == 0 || job.blocks > kMaxMapBlocks) job.status = Status(Code::invalid, "a map of no block, or of too many");
+  else if (query.epoch() != epoch_ || !open()) job.status = Status(Code::unavailable, state_);
+  else if (!inside(job.lba, job.blocks, size)) job.status = beyond_end();
   ctx_.world.spawn("map", answer_map(shared_from_this(), std::move(job)));
 }
 

@@ -73,10 +73,9 @@ void Primary::read(const ChannelPtr& channel, const fbs::ReadBatch& batch) {
     p.blocks = op->blocks();
     p.check = op->check() != 0;
     std::uint64_t size = partition_.designation().blocks;
-    if (p.blocks == 0 || p.blocks > kMaxOpBlocks || p.lba >= size || p.blocks > size - p.lba)
-      p.status = Status(Code::invalid, "outside the volume partition");
-    else if (batch.epoch() != epoch_ || !open())
-      p.status = Status(Code::unavailable, state_);
+    if (p.blocks == 0 || p.blocks > kMaxOpBlocks) p.status = Status(Code::invalid, "a read of no block, or of too many");
+    else if (batch.epoch() != epoch_ || !open()) p.status = Status(Code::unavailable, state_);
+    else if (!inside(p.lba, p.blocks, size)) p.status = beyond_end();
     job->parts.push_back(std::move(p));
   }
   ctx_.world.spawn("read", serve(shared_from_this(), std::move(job)));

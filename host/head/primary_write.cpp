@@ -154,12 +154,18 @@ void Primary::write(const ChannelPtr& channel, const fbs::WriteBatch& batch, con
 }
 
 Status Primary::check_op(const Op& op) const {
-  std::uint64_t bytes = partition_.designation().blocks * kBlockBytes;
-  if (op.length == 0 || op.offset > bytes || op.length > bytes - op.offset)
-    return Status(Code::invalid, "outside the volume partition");
+  if (op.length == 0) return Status(Code::invalid, "a request for no bytes");
+  if (!inside(op.offset, op.length, partition_.designation().blocks * kBlockBytes)) return beyond_end();
   if (op.kind != fbs::OpKind::write && op.kind != fbs::OpKind::trim && op.kind != fbs::OpKind::zero)
     return Status(Code::invalid, "unknown kind of operation");
   return Status();
+}
+
+// Clients have their size from the control plane. Who asks for more than this head knows of has seen the partition grow, under a primary
+// that this one has not heard of yet.
+Status Primary::beyond_end() const {
+  return Status(broken(Switch::older_size_is_final) ? Code::invalid : Code::unavailable,
+                "beyond the " + std::to_string(partition_.designation().blocks) + " blocks that this head knows the partition to have");
 }
 
 void Primary::admit(Op op) {

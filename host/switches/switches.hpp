@@ -20,6 +20,7 @@ enum class Switch {
   no_session_fence,              // 2.3
   no_duplicate_table,            // 2.3
   merge_without_block_lock,      // 2.4
+  older_size_is_final,           // 2.3: what lies beyond the end that a head knows of is an error, though another primary may have seen it grow
   merge_trusts_memory,           // 2.4: what a partial write is laid over is summed anew, whatever it has become in memory
   ack_before_shrink,             // 3.1
   join_before_acks,              // 3.2

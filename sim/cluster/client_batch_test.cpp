@@ -87,7 +87,7 @@ struct ClientBatch : UnitTest {
 TEST_F(ClientBatch, AWriteThatIsRefusedLeavesTheOthersTheirPayload) {
   raw_->write({{1, 'B'}, {kBlocks + 1, 'X'}, {3, 'C'}, {4, 'D'}});
   sim_.run_for(1s);
-  EXPECT_EQ(raw_->codes, (std::map<std::uint64_t, Code>{{1, Code::ok}, {2, Code::invalid}, {3, Code::ok}, {4, Code::ok}}));
+  EXPECT_EQ(raw_->codes, (std::map<std::uint64_t, Code>{{1, Code::ok}, {2, Code::unavailable}, {3, Code::ok}, {4, Code::ok}}));
   EXPECT_EQ(contents().substr(0, 6), "ABACDA");
 }
 

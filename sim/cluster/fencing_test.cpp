@@ -42,6 +42,39 @@ TEST_F(Fencing, APrimaryOfThePastStepsDownByTheWordOfASled) {
   EXPECT_EQ(contents(), std::string(kBlocks, 'A'));
 }
 
+// A front end that has not heard of a take-over, of a volume that has grown since.
+class GrownElsewhere : public Fencing {
+ protected:
+  static constexpr std::uint64_t kBeyond = (kBlocks + 20) * kBlockBytes;
+  /// What the primary of the past is asked first.
+  void SetUp() override {
+    fill('A');
+    NodeId old = designation().primary;
+    Epoch epoch = designation().epoch;
+    cut_off(old);
+    sim_.fabric().heal(node(old), client_node_), sim_.fabric().heal(client_node_, node(old));
+    ASSERT_TRUE(sim_.run_until([&] { return designation().epoch > epoch && opened(designation().primary); }, 20s));
+    auto task = [](control::Volumes& v) -> Task<void> { EXPECT_TRUE((co_await v.resize("v", 2 * kBlocks * kBlockBytes)).ok()); };
+    sim_.run(unit_->control_node(), task(unit_->control()->volumes()), 60s);
+    ASSERT_TRUE(opened(old)) << "nobody has told it";
+    client_->volume->grow(2 * kBlocks * kBlockBytes);
+  }
+};
+
+// Requirement: P-6.0 switch=older-size-is-final
+TEST_F(GrownElsewhere, AWriteGoesToWhoKnows) {
+  on_client([](VolumeClient& c) { return client::write(c.world, *c.volume, kBeyond, filled(1, 'B')); });
+}
+// No switch: it asks its members before it answers anything.
+// Requirement: P-6.0
+TEST_F(GrownElsewhere, AReadGoesToWhoKnows) {
+  on_client([](VolumeClient& c) -> Task<Status> { co_return (co_await client::read(c.world, *c.volume, kBeyond, kBlockBytes)).status(); });
+}
+// Requirement: P-6.0 switch=older-size-is-final
+TEST_F(GrownElsewhere, WhereItHoldsDataIsAskedOfWhoKnows) {
+  on_client([](VolumeClient& c) -> Task<Status> { co_return (co_await client::map(c.world, *c.volume, kBeyond, kBlockBytes)).status(); });
+}
+
 class Attachments : public UnitTest {
  protected:
   Attachments() : UnitTest(3, 4 << 20, [](head::Options& h) { h.most_attachments = 8; }) {}
