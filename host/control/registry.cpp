@@ -92,6 +92,7 @@ Status Registry::bind(const std::shared_ptr<wire::Channel>& channel, const NodeR
   n.pid = r.pid();
   n.incarnation = r.incarnation();
   n.version = text(r.version());
+  n.recollection = r.recollection();
   n.alive = true;
   n.heard = true;
   n.last_heard = world_.now();

@@ -40,6 +40,7 @@ struct Node {
   std::uint32_t pid = 0;
   std::uint64_t incarnation = 0;
   std::string version;
+  std::uint64_t recollection = 0;  ///< of a head, as it registered
   std::vector<DeviceInfo> devices;  ///< as last reported
   std::shared_ptr<wire::Channel> channel;  ///< null: not connected
   bool alive = true;    ///< the failure agent's word

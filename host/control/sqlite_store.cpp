@@ -33,7 +33,8 @@ CREATE TABLE sandboxes (vp INTEGER, sled INTEGER, device INTEGER, col INTEGER, P
 
 // Tables that came later, and are empty in a store that was made before.
 constexpr const char* kLaterTables =
-    "CREATE TABLE IF NOT EXISTS incoming (volume INTEGER PRIMARY KEY, node INTEGER NOT NULL, nbd TEXT NOT NULL, read_only INTEGER NOT NULL)";
+    "CREATE TABLE IF NOT EXISTS incoming (volume INTEGER PRIMARY KEY, node INTEGER NOT NULL, nbd TEXT NOT NULL, read_only INTEGER NOT NULL);"
+    "CREATE TABLE IF NOT EXISTS recollections (node INTEGER PRIMARY KEY, value INTEGER NOT NULL)";
 
 // One prepared statement, bound in order. SQLite's integers are signed: our u64 ids travel bit for bit.
 class Statement {
@@ -276,6 +277,7 @@ Status SqliteStore::load() {
     NodeRow n{static_cast<NodeId>(s.number(0)), s.text(1), s.text(2), s.text(3)};
     image_.nodes[n.id] = n;
   });
+  each("SELECT node, value FROM recollections", [&](Statement& s) { image_.recollections[static_cast<NodeId>(s.number(0))] = s.number(1); });
   each("SELECT vp, node, epoch FROM removals", [&](Statement& s) {
     image_.removals.insert({s.number(0), static_cast<NodeId>(s.number(1)), s.number(2)});
   });
@@ -362,6 +364,8 @@ Status SqliteStore::write(const Change& c) {
   for (const NodeRow& n : c.nodes)
     exec("INSERT OR REPLACE INTO nodes VALUES(?,?,?,?)",
          [&](Statement& s) { s.bind(std::uint64_t{n.id}).bind(n.name).bind(n.role).bind(n.address); });
+  for (const auto& [node, r] : c.recollections)
+    exec("INSERT OR REPLACE INTO recollections VALUES(?,?)", [&](Statement& s) { s.bind(std::uint64_t{node}).bind(r); });
   for (const Removal& r : c.removals)
     exec("INSERT OR REPLACE INTO removals VALUES(?,?,?)",
          [&](Statement& s) { s.bind(r.vp).bind(std::uint64_t{r.node}).bind(r.epoch); });

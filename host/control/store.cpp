@@ -34,6 +34,7 @@ void apply(Image& image, const Change& c) {
   for (VolumeId id : c.erase_exports) image.exports.erase(id), image.incoming.erase(id);
   for (VolumeId id : c.erase_incoming) image.incoming.erase(id);
   for (const NodeRow& n : c.nodes) image.nodes[n.id] = n;
+  for (const auto& [node, r] : c.recollections) image.recollections[node] = r;
   for (const Removal& r : c.removals) image.removals.insert(r);
   for (const Removal& r : c.erase_removals) image.removals.erase(r);
   for (const SandboxRow& s : c.sandboxes) image.sandboxes.insert(s);
@@ -125,6 +126,12 @@ std::uint64_t Store::unused_incarnations(const StoreMark& newest) const {
 std::uint64_t Store::next_incarnation(const Attachment& before, std::uint64_t random) const {
   std::uint64_t passed = std::max(before.incarnation, image_.incarnations_above);
   return ((passed >> 32) + 1) << 32 | (random & 0xffffffff);
+}
+
+Status Store::forget_recollections() {
+  Change c;
+  for (const auto& [node, r] : image_.recollections) c.recollections.emplace_back(node, 0);
+  return commit(c);
 }
 
 Status Store::clear_doubt(VpId vp) {

@@ -81,6 +81,7 @@ struct Image {
   std::map<VolumeId, Export> exports;
   std::map<VolumeId, Export> incoming;  ///< where a guest's disk is being moved to; it becomes the export when the volume is attached there
   std::map<NodeId, NodeRow> nodes;
+  std::map<NodeId, std::uint64_t> recollections;  ///< of heads, as of when nothing was doubted last: with the same one a head has forgotten nothing since
   std::set<Removal> removals;
   Sandboxes sandboxes;
   bool lost = false;              ///< heads hold volumes that this store has never known: it stands in the place of one that is gone (rebuild.hpp)
@@ -119,6 +120,7 @@ struct Change {
   std::vector<Export> exports, incoming;
   std::vector<VolumeId> erase_exports, erase_incoming;
   std::vector<NodeRow> nodes;
+  std::vector<std::pair<NodeId, std::uint64_t>> recollections;  ///< 0: not known
   std::vector<Removal> removals, erase_removals;
   std::vector<SandboxRow> sandboxes;
   std::vector<VpId> erase_sandboxes;
@@ -170,6 +172,8 @@ class Store {
   const wire::Signer* signer() const { return signer_.get(); }
   /// Every member of the greatest designation has said what it knows.
   Status clear_doubt(VpId vp);
+  /// What heads say of what they have forgotten is not known for the time before now.
+  Status forget_recollections();
   /// A member knows a greater (epoch, revision) than the store: it is taken over (protocol 4.1). forged, wrong_unit: nothing that
   /// this control plane has signed.
   Status adopt(const Designation& found);

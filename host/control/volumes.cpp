@@ -296,6 +296,8 @@ void Volumes::look_at_store_of(const Node& node, const fbs::RegisterNode& r) {
   else events_.note(node.row.name + " was told of later changes than this store holds: it is an older copy");
   Status s = store_.doubt_everything(world_.random() >> 11 | 1, {r.store(), r.sequence()});
   if (!s.ok()) return logging::error("{}", s.to_string());
+  // Some of them are of after the restore, and say nothing of what was forgotten before it.
+  if (s = store_.forget_recollections(); !s.ok()) return logging::error("{}", s.to_string());
   answered_.clear();
   // What the others hold they say when they register again.
   for (const Node* other : registry_.alive("head"))
@@ -343,13 +345,31 @@ std::vector<NodeId> Volumes::doubting(VpId vp) const {
   return missing;
 }
 
+// What it holds, and what it has given up, is all that it has ever known since this copy of the store was made.
+bool Volumes::forgets_nothing(const Node& node) const {
+  auto it = store_.image().recollections.find(node.row.id);
+  return it != store_.image().recollections.end() && it->second != 0 && (it->second == node.recollection || broken(Switch::other_disk_believed));
+}
+
+// Not while anything is doubted: what a head has forgotten since the copy was made must not look as if it had never been.
+void Volumes::note_recollections() {
+  if (!store_.image().doubted.empty()) return;
+  Change c;
+  for (const Node* n : registry_.alive("head")) {
+    auto it = store_.image().recollections.find(n->row.id);
+    if (n->heard && (it == store_.image().recollections.end() || it->second != n->recollection)) c.recollections.emplace_back(n->row.id, n->recollection);
+  }
+  if (c.recollections.empty()) return;
+  if (Status s = store_.commit(c); !s.ok()) logging::error("{}", s.to_string());
+}
+
 // All that it knows has been adopted, where that could be.
 void Volumes::answered(const Node& node, const std::set<VpId>& named) {
   const std::set<VpId> doubted = store_.image().doubted;
   for (VpId vp : doubted) {
     if (!store_.image().designations.at(vp).has_member(node.row.id)) continue;
-    // A head that knows nothing of it may have given it up to others since, whom this copy does not know.
-    if (!named.contains(vp) && !broken(Switch::nothing_is_an_answer)) continue;
+    // A head that knows nothing of it may have given it up to others since, whom this copy does not know, and have forgotten that.
+    if (!named.contains(vp) && !forgets_nothing(node) && !broken(Switch::nothing_is_an_answer)) continue;
     // What could not be adopted is not known here, whatever was said.
     if (auto it = unheard_.find({vp, node.row.id}); it != unheard_.end() && it->second.newer_than(store_.image().designations.at(vp))) {
       if (store_.adopt(it->second).ok()) push(vp);
@@ -372,7 +392,11 @@ void Volumes::joined(const Node& node, const fbs::RegisterNode& r) {
         named.insert(d->vp());
         adopt(node, *d);
       }
+    if (r.left())
+      for (const fbs::Designation* d : *r.left())
+        if (store_.image().designations.contains(d->vp())) adopt(node, *d);
     answered(node, named);
+    note_recollections();
     for (const auto& [vp, d] : store_.image().designations)
       if (d.has_member(node.row.id) && is_told(node.row.id, vp)) registry_.send(node.row.id, designate(d));
     // One that has been replaced while it was away learns it now.

@@ -100,6 +100,8 @@ class Volumes {
   flatbuffers::Offset<fbs::VpView> view(flatbuffers::FlatBufferBuilder& b, VpId vp) const;
   bool gone(VolumeId id) const;
   void note_lost(const std::string& why);
+  bool forgets_nothing(const Node& head) const;
+  void note_recollections();
 
   io::Task<void> removals();
   io::Task<void> drop_all();

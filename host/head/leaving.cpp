@@ -2,6 +2,7 @@
 #include "base/logging.hpp"
 #include "head/partition.hpp"
 #include "head/primary.hpp"
+#include "head/recollection.hpp"
 #include "head/server.hpp"
 #include "switches/paths.hpp"
 
@@ -10,12 +11,12 @@ namespace luge::head {
 using namespace std::chrono_literals;
 
 // Durably, then in memory; its log space goes back. The columns on the sleds are the VP's, not the replica's.
-io::Task<Status> HeadServer::forget(Partition& p, std::string why) {
+io::Task<Status> HeadServer::forget(Partition& p, std::string why, bool removed) {
   VpId vp = p.replica.vp();
   std::vector<io::MetaStore::Change> changes;
   changes.emplace_back("designation/" + std::to_string(vp), std::nullopt);
   changes.emplace_back(unsound_key(vp), std::nullopt);
-  Status s = co_await ctx_.meta_store->put(std::move(changes));
+  Status s = removed || p.designation().epoch == 0 ? co_await ctx_.meta_store->put(std::move(changes)) : co_await put_left(ctx_, std::move(changes), p.designation());
   if (!s.ok() || p.dropped) co_return s;
   if (p.primary) p.primary->depose(why);
   p.primary.reset();
@@ -47,7 +48,7 @@ io::Task<void> HeadServer::leave_partitions() {
     reached(Path::left_for_good);
     logging::info("VP {:x}: {}; this replica is given up", vp,
                   removed ? "the volume was removed" : fmt::format("the members of epoch {}, revision {}, hold everything", d.epoch, d.revision));
-    if (Status s = co_await forget(*p, "another head has this one's place"); !s.ok()) logging::warn("VP {:x}: {}", vp, s.to_string());
+    if (Status s = co_await forget(*p, "another head has this one's place", removed); !s.ok()) logging::warn("VP {:x}: {}", vp, s.to_string());
   }
 }
 

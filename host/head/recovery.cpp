@@ -4,6 +4,7 @@
 
 #include "base/logging.hpp"
 #include "head/partition.hpp"
+#include "head/recollection.hpp"
 #include "switches/paths.hpp"
 #include "switches/switches.hpp"
 
@@ -222,6 +223,7 @@ io::Task<Status> open_stores(Context& ctx) {
   auto store = co_await io::MetaStore::open(ctx.world, *ctx.meta_file, 0, ctx.options.meta_store_bytes);
   if (!store.ok()) co_return store.status();
   ctx.meta_store = std::move(*store);
+  if (Status s = co_await begin_recollection(ctx); !s.ok()) co_return s;
   const Options& o = ctx.options;
   SegmentLog::Options data{.portion = Portion::data, .path = "log-data", .bytes = o.log_bytes, .segment_bytes = o.segment_bytes, .node = o.id, .io_timeout = o.io_timeout};
   SegmentLog::Options meta{.portion = Portion::meta, .path = "log-meta", .bytes = o.meta_bytes, .segment_bytes = o.meta_segment_bytes, .node = o.id,

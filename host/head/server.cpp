@@ -6,6 +6,7 @@
 #include "base/logging.hpp"
 #include "head/outbox.hpp"
 #include "head/primary.hpp"
+#include "head/recollection.hpp"
 #include "switches/paths.hpp"
 #include "switches/switches.hpp"
 #include "wire/sled_generated.h"
@@ -79,6 +80,12 @@ void HeadServer::start_control(std::function<std::string()> report) {
       if (!p->dropped && p->designation().epoch != 0) held.push_back(p->designation().to(b));
     return held;
   };
+  callbacks.left = [this](flatbuffers::FlatBufferBuilder& b) {
+    std::vector<flatbuffers::Offset<fbs::Designation>> left;
+    for (const Designation& d : left_partitions(*ctx_.meta_store)) left.push_back(d.to(b));
+    return left;
+  };
+  callbacks.recollection = [this] { return recollection(*ctx_.meta_store); };
   callbacks.directory = [this] {
     if (ctx_.connections) ctx_.connections->refresh();
     for (auto& [vp, p] : ctx_.partitions) p->wake();
@@ -481,7 +488,7 @@ io::Task<void> HeadServer::drop_vp(ChannelPtr channel, wire::Frame frame, VpId v
     for (NodeId id : sleds) co_await give_columns_back(id, d);
   }
   p = ctx_.partition(vp);
-  if (p) s = co_await forget(*p, "the volume was removed");
+  if (p) s = co_await forget(*p, "the volume was removed", true);
   channel->reply(frame, wire::reply_frame(s));
 }
 

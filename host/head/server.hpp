@@ -39,7 +39,7 @@ class HeadServer {
   io::Task<void> drop_vp(ChannelPtr channel, wire::Frame frame, VpId vp, std::optional<Designation> stored);
   io::Task<void> designate(Designation d, std::vector<fbs::SandboxColumn> sandbox);
   // leaving.cpp
-  io::Task<Status> forget(Partition& p, std::string why);
+  io::Task<Status> forget(Partition& p, std::string why, bool removed);
   io::Task<void> leave_partitions();
   io::Task<Code> ask_about(VpId vp);
   io::Task<void> housekeeping();

@@ -20,6 +20,8 @@ enum class Switch {
   no_session_fence,              // 2.3
   no_duplicate_table,            // 2.3
   merge_without_block_lock,      // 2.4
+  left_forgotten,                // 5.2: a head does not remember what it has given up
+  other_disk_believed,           // 5.2: who may have forgotten counts as one who remembers everything
   older_size_is_final,           // 2.3: what lies beyond the end that a head knows of is an error, though another primary may have seen it grow
   merge_trusts_memory,           // 2.4: what a partial write is laid over is summed anew, whatever it has become in memory
   ack_before_shrink,             // 3.1

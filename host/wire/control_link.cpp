@@ -65,7 +65,10 @@ Frame ControlLink::State::registration() {
     if (callbacks.devices) devices = b.CreateVector(callbacks.devices(b));
     flatbuffers::Offset<flatbuffers::Vector<flatbuffers::Offset<fbs::Designation>>> designations;
     if (callbacks.designations) designations = b.CreateVector(callbacks.designations(b));
-    return fbs::CreateRegisterNode(b, self.id, name, role, address, self.pid, self.incarnation, version, devices, designations, store, sequence);
+    flatbuffers::Offset<flatbuffers::Vector<flatbuffers::Offset<fbs::Designation>>> left;
+    if (callbacks.left) left = b.CreateVector(callbacks.left(b));
+    return fbs::CreateRegisterNode(b, self.id, name, role, address, self.pid, self.incarnation, version, devices, designations, store, sequence, left,
+                                   callbacks.recollection ? callbacks.recollection() : 0);
   });
 }
 

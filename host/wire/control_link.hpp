@@ -40,6 +40,9 @@ class ControlLink {
     std::function<std::vector<flatbuffers::Offset<fbs::Device>>(flatbuffers::FlatBufferBuilder&)> devices;
     /// What a head adds to it.
     std::function<std::vector<flatbuffers::Offset<fbs::Designation>>(flatbuffers::FlatBufferBuilder&)> designations;
+    /// And of what it has given up; the number that says whether it remembers all of these (head/recollection.hpp).
+    std::function<std::vector<flatbuffers::Offset<fbs::Designation>>(flatbuffers::FlatBufferBuilder&)> left;
+    std::function<std::uint64_t()> recollection;
     /// The directory changed (also once after each registration).
     std::function<void()> directory;
     /// Registered, for the first time or again: what the two told one another before may be out of date.

@@ -166,7 +166,7 @@ void Cluster::could_not_start(Node n, const std::string& who, const Status& s) {
 bool Cluster::until(const std::function<bool()>& done, Duration limit, const std::string& what) {
   if (failed()) return false;
   bool ok = sim_.run_until([&] { return failed() || done(); }, limit);
-  if (!ok && !damage_->reckless() && !damage_->alone_with_rot())
+  if (!ok && !damage_->beyond_help())
     fail("not live: " + what + " after " + std::to_string(limit.count() / 1'000'000'000) + " s" + open_requests());
   return ok && !failed();
 }
@@ -298,7 +298,7 @@ void Cluster::as_operators_want(const char* when) {
   if (!operators_ || failed()) return;
   phase(std::string("what has been asked for is so ") + when);
   bool ok = sim_.run_until([&] { return failed() || operators_->settled(); }, 90s);
-  if (!ok && !damage_->reckless() && !damage_->alone_with_rot()) return fail(std::string("not live: not as operators want it ") + when + ":" + operators_->unsettled() + open_requests());
+  if (!ok && !damage_->beyond_help()) return fail(std::string("not live: not as operators want it ") + when + ":" + operators_->unsettled() + open_requests());
   operators_->begin_read_back();
   if (ok) until([&] { return !operators_->failure().empty() || operators_->read_back(); }, 60s, std::string("what volumes have grown by cannot be read ") + when);
   if (!operators_->failure().empty()) fail(operators_->failure());
@@ -310,7 +310,7 @@ void Cluster::move_again() {
   phase("a copy of each volume is moved");
   bool ok = sim_.run_until([&] { return failed() || !operators_->failure().empty() || operators_->moved_again(); }, 60s);
   if (!operators_->failure().empty()) return fail(operators_->failure());
-  if (!ok && !damage_->alone_with_rot()) fail("not live: a copy cannot be moved after the heal:" + operators_->unsettled() + open_requests());
+  if (!ok && !damage_->beyond_help()) fail("not live: a copy cannot be moved after the heal:" + operators_->unsettled() + open_requests());
 }
 
 void Cluster::read_back(const char* when) {

@@ -1,9 +1,4 @@
 // luge-sim: runs seeds of the simulated unit, and the mutants that show that it would notice.
-#ifdef LUGE_MIMALLOC
-#include <mimalloc.h>
-#else
-#include <malloc.h>
-#endif
 #include <spdlog/pattern_formatter.h>
 #include <spdlog/sinks/stdout_sinks.h>
 
@@ -12,9 +7,9 @@
 #include <fstream>
 #include <sstream>
 
-#include "base/check.hpp"
 #include "base/logging.hpp"
 #include "sim/cluster/growth.hpp"
+#include "sim/cluster/memory.hpp"
 #include "sim/cluster/mutants.hpp"
 #include "sim/cluster/path_table.hpp"
 #include "sim/cluster/runner.hpp"
@@ -35,18 +30,6 @@ class WhenAndWhere final : public spdlog::custom_flag_formatter {
   }
   std::unique_ptr<custom_flag_formatter> clone() const override { return std::make_unique<WhenAndWhere>(); }
 };
-
-// Memory that is freed is wanted again at once: giving it back to the kernel costs page faults, a tenth of the time.
-void keep_freed_memory() {
-#ifndef LUGE_MIMALLOC
-  LUGE_CHECK(mallopt(M_MMAP_THRESHOLD, 32 << 20) == 1);  // more is refused
-  LUGE_CHECK(mallopt(M_TRIM_THRESHOLD, 1 << 30) == 1);
-#elif MI_MALLOC_VERSION < 210
-  mi_option_disable(mi_option_allow_decommit);
-#else
-  mi_option_set(mi_option_purge_delay, -1);
-#endif
-}
 
 void log_to_stdout(bool on) {
   auto logger = std::make_shared<spdlog::logger>("sim", std::make_shared<spdlog::sinks::stdout_sink_st>());

@@ -84,18 +84,33 @@ void Damage::spoil(const Media::Slot& slot) {
   disk.overwrite(slot.path, at, block.bytes());
 }
 
-// Half of the time where it hurts most: in what was logged last. Then, often, a restart that must read it.
-bool Damage::alone_with_rot() {
-  if (!bad_head_ || !bad(*bad_head_)) return false;
+bool Damage::beyond_help() {
+  alone_with_rot();
+  older_and_forgotten();
+  return reckless_;
+}
+
+void Damage::alone_with_rot() {
+  if (!bad_head_ || !bad(*bad_head_)) return;
   for (const auto& [vp, d] : unit_.store().designations) {
     if (d.required.size() != 1 || unit_.node_of_head(d.required[0]) != *bad_head_) continue;
     const head::Head* h = unit_.head(d.required[0]);
     const head::Replica* r = h ? h->replica(vp) : nullptr;
     if (r != nullptr && r->suspect) reckless_ = true;
   }
-  return reckless_;
 }
 
+void Damage::older_and_forgotten() {
+  const control::Control* control = unit_.control();
+  if (control == nullptr) return;
+  for (VpId vp : unit_.store().doubted) {
+    const std::vector<NodeId> silent = control->volumes().doubting(vp);
+    auto emptied = [this](NodeId n) { return emptied_.contains(unit_.node_of_head(n)); };
+    if (!silent.empty() && std::all_of(silent.begin(), silent.end(), emptied)) reckless_ = true;
+  }
+}
+
+// Half of the time where it hurts most: in what was logged last. Then, often, a restart that must read it.
 void Damage::rot_log() {
   const auto& heads = unit_.head_nodes();
   Node n = reckless_ ? heads[random_.below(heads.size())] : *bad_head_;
@@ -207,6 +222,7 @@ void Damage::new_disk(Chaos& chaos) {
   log(sim_.name(n) + ": its disk is replaced by an empty one");
   touched_.insert(n);
   unit_.replace_disk(n);
+  emptied_.insert(n);
   chaos.undo_later([this, &chaos, n] { if (!sim_.up(n) && !chaos.given_up(n)) sim_.restart(n); });
 }
 
@@ -217,6 +233,7 @@ bool Damage::replace_bad_head(Chaos& chaos, io::Duration after) {
   chaos.down(n, Crash::power, after);
   touched_.insert(n);
   unit_.replace_disk(n);
+  emptied_.insert(n);
   return true;
 }
 
@@ -254,6 +271,7 @@ void Damage::could_not_start(Node n) {
     log(sim_.name(n) + ": cannot be read, its disk is replaced by an empty one");
     touched_.insert(n);
     unit_.replace_disk(n);
+    emptied_.insert(n);
     --replacing_;
     sim_.restart(n);
   });

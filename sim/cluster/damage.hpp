@@ -35,9 +35,8 @@ class Damage {
   /// So many of the newest checkpoints of each VP on the sleds cannot be read any more.
   void rot_checkpoints(std::size_t newest);
   bool reckless() const { return reckless_; }
-  /// The bad head is all that a VP's `required` has left, and its replica is suspect: rot that nobody had come by yet, then all others cut
-  /// off for long. What such a VP can do is what one of a reckless seed can, from now on.
-  bool alone_with_rot();
+  /// A VP is where only an operator goes on who accepts a loss: what it can do is what one of a reckless seed can, from now on.
+  bool beyond_help();
   /// Its disk has been damaged; the one that may be, and to which nothing has happened so far, is judged like all others.
   bool bad(Node n) const { return touched_.contains(n) || sim_.disk(n).lies() != 0; }
   /// A bad node could not start from what its disk holds: it gets an empty one after a while.
@@ -66,6 +65,11 @@ class Damage {
   void spoil(const Media::Slot& slot);
   std::optional<Node> bad_node();
   bool others_hold(Node n) const;
+  /// The bad head is all that a VP's `required` has left, and its replica is suspect: rot that nobody had come by yet, then all others cut
+  /// off for long.
+  void alone_with_rot();
+  /// The store is an older copy, and whom it would have to hear has lost what it knew with its disk.
+  void older_and_forgotten();
   void log(const std::string& text);
 
   Simulation& sim_;
@@ -74,6 +78,7 @@ class Damage {
   Random random_;
   std::optional<Node> bad_head_, bad_sled_;
   std::set<Node> excused_, touched_;
+  std::set<Node> emptied_;  // its disk was replaced
   std::set<std::pair<StripeId, std::uint32_t>> spoilt_;
   bool reckless_ = false;
   bool ended_ = false;

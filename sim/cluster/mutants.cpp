@@ -22,6 +22,8 @@ const std::map<Switch, const char*> kNotReached = {
     {Switch::blank_promoted, "needs more lost than a seed may lose; sim_loss_test"},
     {Switch::failed_member_kept, "copies are missed only where there is a spare; sim_replacement_test"},
     {Switch::control_pause_stays, "what a volume says of itself is not judged; sim_replacement_test"},
+    {Switch::left_forgotten, "needs an older copy of the store, and all that the partition has moved to gone; sim_store_test"},
+    {Switch::other_disk_believed, "needs an older copy of the store, and a head's disk lost where it alone knew; sim_store_test"},
     {Switch::older_size_is_final, "a volume grows under the next primary while a front end still speaks to the one before in few seeds (4 with --operators); sim_fencing_test"},
     {Switch::merge_trusts_memory, "no bit turns over in a seed's memory; sim_bad_memory_test"},
     {Switch::newcomers_prove_emptiness, "needs more lost than a seed may lose; sim_replacement_test"},

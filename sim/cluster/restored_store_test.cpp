@@ -199,33 +199,95 @@ TEST_F(RestoredStoreOfSix, NoPartitionIsMadeBeforeAllHeadsHaveSaidWhatTheyHold) 
   EXPECT_TRUE(larger.ok()) << larger.to_string();
 }
 
-// The partition has moved to other heads altogether since the copy was made, and those it was with have given it up.
-// Requirement: P-5.2 switch=nothing-is-an-answer
-TEST_F(RestoredStoreOfSix, HeadsThatHoldNothingHaveNotSaidWhereItIs) {
-  write(0, 4, 'A');
-  control::Image copy = unit_->copy_of_store();
-  const std::vector<NodeId> first = designation().members();
-  std::vector<NodeId> others;
-  for (const control::Node* n : unit_->control()->registry().alive("head"))
-    if (!designation().has_member(n->row.id)) others.push_back(n->row.id);
-  for (std::size_t i = 0; i < first.size(); ++i) move_away(first[i], others.at(i));
-  for (NodeId n : first) ASSERT_FALSE(designation().has_member(n));
-  write(0, 4, 'B');
-  sim_.run_for(5s);
-  for (NodeId n : first) ASSERT_EQ(unit_->head(n)->replica(designation().vp), nullptr);
-  const std::vector<NodeId> second = designation().members();
-  power_off(second);
-  sim_.crash(unit_->control_node(), Crash::power);
-  unit_->restore_store(copy, false);
+// All of the partition moves to other heads after the copy was made, and those it was with give it up. Then the copy is put in place, and only
+// the latter are there.
+class MovedAltogether : public RestoredStoreOfSix {
+ protected:
+  void SetUp() override {
+    write(0, 4, 'A');
+    control::Image copy = unit_->copy_of_store();
+    first_ = designation().members();
+    for (const control::Node* n : unit_->control()->registry().alive("head"))
+      if (!designation().has_member(n->row.id)) second_.push_back(n->row.id);
+    for (std::size_t i = 0; i < first_.size(); ++i) move_away(first_[i], second_.at(i));
+    for (NodeId n : first_) ASSERT_FALSE(designation().has_member(n));
+    write(0, 4, 'B');
+    sim_.run_for(5s);
+    for (NodeId n : first_) ASSERT_EQ(unit_->head(n)->replica(designation().vp), nullptr);
+    power_off(second_);
+    sim_.crash(unit_->control_node(), Crash::power);
+    unit_->restore_store(copy, false);
+  }
+  void nobody_serves() {
+    for (NodeId n : first_) EXPECT_FALSE(unit_->head(n)->digest(designation().vp) && unit_->head(n)->digest(designation().vp)->primary_open) << "it holds nothing of it";
+  }
+  void all_comes_back() {
+    power_on(second_);
+    ASSERT_TRUE(all_required());
+    EXPECT_EQ(contents().substr(0, 5), "BBBB0");
+  }
+  std::vector<NodeId> doubting() { return unit_->control()->volumes().doubting(designation().vp); }
+
+  std::vector<NodeId> first_, second_;
+};
+
+// Requirement: P-5.2 switch=left-forgotten
+TEST_F(MovedAltogether, HeadsThatHaveGivenItUpSayToWhom) {
   sim_.restart(unit_->control_node());
   sim_.run_for(20s);
-  for (NodeId n : first) EXPECT_FALSE(unit_->head(n)->digest(designation().vp) && unit_->head(n)->digest(designation().vp)->primary_open) << "it holds nothing of it";
+  nobody_serves();
+  EXPECT_EQ(doubting().size(), second_.size());
+  for (NodeId n : second_) EXPECT_TRUE(designation().has_member(n));
+  all_comes_back();
+}
+
+// Requirement: P-5.2 switch=other-disk-believed
+// Requirement: P-5.2 switch=nothing-is-an-answer
+TEST_F(MovedAltogether, HeadsThatMayHaveForgottenHaveNotSaidWhereItIs) {
+  power_off(first_);
+  for (NodeId n : first_) unit_->replace_disk(node(n));
+  power_on(first_);
+  sim_.restart(unit_->control_node());
+  sim_.run_for(20s);
+  nobody_serves();
+  EXPECT_EQ(doubting(), designation().members());
   rebuild();
   sim_.run_for(10s);
-  EXPECT_FALSE(unit_->control()->volumes().doubting(designation().vp).empty());
-  power_on(second);
+  EXPECT_EQ(doubting(), designation().members());
+  power_off(first_);  // that is not what makes them remember
+  power_on(first_);
+  sim_.run_for(10s);
+  EXPECT_EQ(doubting(), designation().members());
+  all_comes_back();
+}
+
+// A head that was chosen just before all lost their power has not heard of it, and never will.
+// Requirement: P-5.2
+TEST_F(RestoredStoreOfSix, WhoRemembersEverythingAndHoldsNothingHasAnswered) {
+  fill('A');
+  sim_.run_for(1s);
+  control::Image copy = unit_->copy_of_store();
+  const std::vector<NodeId> members = designation().members();
+  const NodeId newcomer = spare();
+  for (Node n = 0; n < sim_.nodes(); ++n)
+    if (n != node(newcomer)) sim_.fabric().cut_both(node(newcomer), n);
+  auto task = [](control::Control& c, std::string from, std::string to) -> Task<void> { (void)co_await c.volumes().move("v", from, to, false, 1s); };
+  sim_.world(unit_->control_node()).spawn("move", task(*unit_->control(), name(members[2]), name(newcomer)));
+  ASSERT_TRUE(sim_.run_until([&] { return designation().has_member(newcomer); }, 1s));
+  sim_.run_for(100ms);
+  power_off({newcomer});
+  power_off(members);
+  sim_.crash(unit_->control_node(), Crash::power);
+  unit_->restore_store(copy, false);
+  sim_.fabric().heal_all();
+  sim_.restart(unit_->control_node());
+  power_on(members);
+  sim_.run_for(10s);
+  ASSERT_TRUE(designation().has_member(newcomer)) << "the others have said so";
+  EXPECT_EQ(unit_->control()->volumes().doubting(designation().vp), std::vector<NodeId>{newcomer});
+  power_on({newcomer});
   ASSERT_TRUE(all_required());
-  EXPECT_EQ(contents().substr(0, 5), "BBBB0");
+  EXPECT_EQ(contents(), std::string(kBlocks, 'A'));
 }
 
 // The copy is from before those heads were added, and all that it knows of have answered: nothing tells of the partition.
