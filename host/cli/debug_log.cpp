@@ -288,7 +288,7 @@ Status print_meta_store(ByteSource& file, const LogPrintOptions& o, Lines& lines
     return Status();
   }
   const io::MetaHalf& h = halves[*counting];
-  std::uint64_t beyond = std::max(io::greatest_meta_sequence(bytes[*counting], h.end), io::greatest_meta_sequence(bytes[1 - *counting], 0));
+  std::uint64_t beyond = std::max(io::greatest_meta_sequence(bytes[*counting], h.end, bytes[*counting].size()), io::greatest_meta_sequence(bytes[1 - *counting], 0, bytes[1 - *counting].size()));
   if (beyond > h.last)
     lines.damage((*counting == 0 ? 0 : half) + h.end, fmt::format("batch {} is gone though batch {} was written after it", h.last + 1, beyond));
   return Status();

@@ -81,9 +81,9 @@ MetaHalf replay_meta_half(Bytes bytes, const MetaBatchSeen& seen) {
   return half;
 }
 
-std::uint64_t greatest_meta_sequence(Bytes half, std::uint64_t from) {
+std::uint64_t greatest_meta_sequence(Bytes half, std::uint64_t from, std::uint64_t to) {
   std::uint64_t greatest = 0;
-  for (std::uint64_t at = from; at < half.size(); at += kBlockBytes)
+  for (std::uint64_t at = from; at < to; at += kBlockBytes)
     if (auto h = meta_batch_at(half.subspan(at))) greatest = std::max(greatest, h->sequence);
   return greatest;
 }

@@ -67,10 +67,10 @@ struct MetaHalf {
 using MetaBatchSeen = std::function<void(std::uint64_t at, const MetaBatchHeader& header, Bytes pairs)>;
 MetaHalf replay_meta_half(Bytes half, const MetaBatchSeen& seen = {});
 
-/// The greatest sequence of any valid batch from `from` on, wherever it stands; 0: there is none. Beyond the end of the
+/// The greatest sequence of any valid batch that begins in [from, to), wherever it stands; 0: there is none. Beyond the end of the
 /// chain that counts it means that a batch which had been acknowledged has gone bad: batches are written one after the
 /// other, each only when the one before is durable, so no crash does that.
-std::uint64_t greatest_meta_sequence(Bytes half, std::uint64_t from);
+std::uint64_t greatest_meta_sequence(Bytes half, std::uint64_t from, std::uint64_t to);
 
 /// Which of two halves counts: 0 or 1; nothing if neither is readable.
 std::optional<int> counting_half(const MetaHalf& a, const MetaHalf& b);

@@ -1,5 +1,8 @@
 #include "io/meta_store.hpp"
 
+#include <sys/mman.h>
+
+#include <algorithm>
 #include <cstring>
 #include <deque>
 #include <limits>
@@ -17,6 +20,35 @@ std::uint64_t round_up(std::uint64_t n) { return (n + kBlockBytes - 1) / kBlockB
 
 std::uint64_t pair_bytes(std::size_t key, std::size_t value) { return sizeof(MetaPairHeader) + key + value; }
 
+// What stands in a region: zeros where nothing does, and those take no memory. Most of a region is never written to.
+class Content {
+ public:
+  explicit Content(std::uint64_t bytes) : bytes_(bytes), base_(::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)) {}
+  ~Content() {
+    if (valid()) ::munmap(base_, bytes_);
+  }
+  Content(const Content&) = delete;
+  Content& operator=(const Content&) = delete;
+
+  bool valid() const { return base_ != MAP_FAILED; }
+  std::uint64_t size() const { return bytes_; }
+  void put(std::uint64_t at, Bytes piece) {
+    for (; !piece.empty(); at += kBlockBytes, piece = piece.subspan(kBlockBytes)) {
+      Bytes block = piece.first(kBlockBytes);
+      if (all_zero(block)) continue;
+      std::memcpy(static_cast<std::byte*>(base_) + at, block.data(), block.size());
+      used_ = at + block.size();
+    }
+  }
+  Bytes bytes() const { return {static_cast<const std::byte*>(base_), bytes_}; }
+  std::uint64_t used() const { return used_; }  ///< only zeros from here on; pieces are put in order
+
+ private:
+  const std::uint64_t bytes_;
+  std::uint64_t used_ = 0;
+  void* const base_;
+};
+
 using Overlay = std::map<std::string, std::optional<std::string>, std::less<>>;
 
 class MetaStoreImpl final : public MetaStore {
@@ -25,17 +57,20 @@ class MetaStoreImpl final : public MetaStore {
       : file_(file), offset_(offset), half_bytes_(bytes / 2), turn_(world) {}
 
   Task<Status> load() {
-    Buffer region = Buffer::allocate(2 * half_bytes_);
-    constexpr std::uint64_t kPiece = 1 << 20;
-    for (std::uint64_t at = 0; at < region.size(); at += kPiece) {
-      Buffer piece = region.slice(at, std::min<std::uint64_t>(kPiece, region.size() - at));
-      if (Status s = co_await file_.read(offset_ + at, std::move(piece)); !s.ok()) co_return s.with("metadata store");
+    Content region(2 * half_bytes_);
+    if (!region.valid()) co_return Status(Code::no_space, "metadata store: no memory for " + std::to_string(region.size()) + " bytes");
+    const std::uint64_t piece_bytes = std::min<std::uint64_t>(1 << 20, region.size());
+    const Buffer piece = Buffer::allocate(piece_bytes);
+    for (std::uint64_t at = 0; at < region.size(); at += piece_bytes) {
+      const Buffer part = piece.slice(0, std::min(piece_bytes, region.size() - at));
+      if (Status s = co_await file_.read(offset_ + at, part); !s.ok()) co_return s.with("metadata store");
+      region.put(at, part.bytes());
     }
-    if (all_zero(region.bytes())) {
+    if (region.used() == 0) {
       // Written before the first put, so that a put that tears never leaves a region without a snapshot.
       co_return co_await write_batch(kMetaSnapshot, 0, 0, {});
     }
-    co_return choose(region.bytes());
+    co_return choose(region);
   }
 
   std::optional<std::string_view> get(std::string_view key) const override {
@@ -73,8 +108,8 @@ class MetaStoreImpl final : public MetaStore {
     std::optional<Status> result;
   };
 
-  Status choose(Bytes region) {
-    Bytes bytes[2] = {region.first(half_bytes_), region.subspan(half_bytes_)};
+  Status choose(const Content& region) {
+    Bytes bytes[2] = {region.bytes().first(half_bytes_), region.bytes().subspan(half_bytes_)};
     MetaHalf halves[2] = {replay_meta_half(bytes[0]), replay_meta_half(bytes[1])};
     for (const MetaHalf& h : halves)
       if (h.unknown_version != 0)
@@ -87,7 +122,9 @@ class MetaStoreImpl final : public MetaStore {
                                        ": neither half begins with a readable snapshot");
     int a = *counting;
     MetaHalf& h = halves[a];
-    std::uint64_t lost = std::max(greatest_meta_sequence(bytes[a], h.end), greatest_meta_sequence(bytes[1 - a], 0));
+    // Where there are only zeros no batch begins.
+    const std::uint64_t used[2] = {std::min(region.used(), half_bytes_), region.used() - std::min(region.used(), half_bytes_)};
+    std::uint64_t lost = std::max(greatest_meta_sequence(bytes[a], h.end, used[a]), greatest_meta_sequence(bytes[1 - a], 0, used[1 - a]));
     if (lost > h.last)
       return Status(Code::corrupt, "metadata store at " + std::to_string(offset_) + ": batch " +
                                        std::to_string(h.last + 1) + " is damaged though batch " +

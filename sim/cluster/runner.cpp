@@ -11,7 +11,6 @@
 #include <deque>
 #include <optional>
 
-#include "sim/cluster/memory.hpp"
 #include "switches/switches.hpp"
 
 namespace luge::sim {
@@ -165,7 +164,6 @@ SeedResult finish(const Child& c, const Overrides& overrides) {
 
 SeedResult run_here(std::uint64_t seed, const Overrides& overrides) {
   double start = cpu_now();
-  take_large_pages();
   ClusterResult c = run_cluster(overrides.options(seed));
   SeedResult r;
   r.seed = seed;
