@@ -151,7 +151,7 @@ Status SqliteStore::open_mark(bool fresh, std::uint64_t next_incarnation) {
   // What may lie there tells of a database that is gone.
   if (fresh && ::ftruncate(mark_, 0) != 0) return Status(Code::io_error, path_ + ".mark: " + std::strerror(errno));
   if (fresh) return remember({image_.incarnation, image_.sequence});
-  if (behind(*newest)) return doubt_everything(next_incarnation, *newest);
+  if (behind(*newest)) return doubt_everything(next_incarnation, *newest, false);
   return Status();
 }
 

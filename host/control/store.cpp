@@ -95,7 +95,7 @@ Status Store::sign_with(std::shared_ptr<const wire::Signer> signer) {
   return c.designations.empty() ? Status() : commit(c);
 }
 
-Status Store::doubt_everything(std::uint64_t next, const StoreMark& newest) {
+Status Store::doubt_everything(std::uint64_t next, const StoreMark& newest, bool late) {
   Change c;
   c.incarnation = next;
   c.sequence = newest.sequence;
@@ -107,6 +107,9 @@ Status Store::doubt_everything(std::uint64_t next, const StoreMark& newest) {
   c.next_volume = c.rebuilt_below = image_.next_volume + given_out;
   if (!broken(Switch::incarnations_given_out_again)) c.incarnations_above = unused_incarnations(newest);
   for (const auto& [vp, d] : image_.designations) c.doubts.push_back(vp);
+  // Some of them are of after the restore, and say nothing of what was forgotten before it.
+  if (late && !image_.older)
+    for (const auto& [node, r] : image_.recollections) c.recollections.emplace_back(node, 0);
   reached(Path::store_doubted);
   return commit(c);
 }
@@ -126,12 +129,6 @@ std::uint64_t Store::unused_incarnations(const StoreMark& newest) const {
 std::uint64_t Store::next_incarnation(const Attachment& before, std::uint64_t random) const {
   std::uint64_t passed = std::max(before.incarnation, image_.incarnations_above);
   return ((passed >> 32) + 1) << 32 | (random & 0xffffffff);
-}
-
-Status Store::forget_recollections() {
-  Change c;
-  for (const auto& [node, r] : image_.recollections) c.recollections.emplace_back(node, 0);
-  return commit(c);
 }
 
 Status Store::clear_doubt(VpId vp) {
@@ -256,7 +253,7 @@ MemoryStore::MemoryStore(std::shared_ptr<Image> durable, std::shared_ptr<StoreMa
   for (const auto& [vp, d] : image_.designations) witnessed(Fact::found_stored, vp, d.epoch, d.revision);
   if (!mark_) mark_ = std::make_shared<StoreMark>(StoreMark{image_.incarnation, image_.sequence});
   if (!behind(*mark_)) return;
-  Status s = doubt_everything(mark_->incarnation + 1, *mark_);
+  Status s = doubt_everything(mark_->incarnation + 1, *mark_, false);
   LUGE_CHECK(s.ok());
 }
 

@@ -164,7 +164,8 @@ class Store {
   /// the incarnation `next`, every VP is doubted until clear_doubt() (protocol 5.2), and it is `older`: ids of volumes and incarnations
   /// of attachments that the later one may have given out are left out.
   bool behind(const StoreMark& newest) const { return newest.incarnation != image_.incarnation || newest.sequence > image_.sequence; }
-  Status doubt_everything(std::uint64_t next, const StoreMark& newest);
+  /// late: heads may have registered since it was put in place.
+  Status doubt_everything(std::uint64_t next, const StoreMark& newest, bool late);
   bool doubted(VpId vp) const { return image_.doubted.contains(vp); }
   /// From now on every designation is stored signed by this key, those that are stored already included. Without it they are not
   /// signed, and no sled obeys. Call before any other change.
@@ -172,8 +173,6 @@ class Store {
   const wire::Signer* signer() const { return signer_.get(); }
   /// Every member of the greatest designation has said what it knows.
   Status clear_doubt(VpId vp);
-  /// What heads say of what they have forgotten is not known for the time before now.
-  Status forget_recollections();
   /// A member knows a greater (epoch, revision) than the store: it is taken over (protocol 4.1). forged, wrong_unit: nothing that
   /// this control plane has signed.
   Status adopt(const Designation& found);

@@ -294,10 +294,8 @@ void Volumes::look_at_store_of(const Node& node, const fbs::RegisterNode& r) {
   if (r.sequence() <= store_.image().sequence) return;
   if (store_.image().volumes.empty() && store_.image().next_volume == 1) note_lost(node.row.name + " was told of later changes than this store holds, and it is empty");
   else events_.note(node.row.name + " was told of later changes than this store holds: it is an older copy");
-  Status s = store_.doubt_everything(world_.random() >> 11 | 1, {r.store(), r.sequence()});
+  Status s = store_.doubt_everything(world_.random() >> 11 | 1, {r.store(), r.sequence()}, true);
   if (!s.ok()) return logging::error("{}", s.to_string());
-  // Some of them are of after the restore, and say nothing of what was forgotten before it.
-  if (s = store_.forget_recollections(); !s.ok()) return logging::error("{}", s.to_string());
   answered_.clear();
   // What the others hold they say when they register again.
   for (const Node* other : registry_.alive("head"))
@@ -323,7 +321,7 @@ io::Task<Result<Volumes::Rebuilt>> Volumes::rebuild(bool accept_loss, bool other
   for (const auto& [node, held] : found.heads) {
     std::set<VpId> named;
     for (const auto& [vp, what] : held) named.insert(vp);
-    if (const Node* n = registry_.find(node)) answered(*n, named);
+    if (const Node* n = registry_.find(node)) answered(*n, named, false);
   }
   for (const Designation& d : plan.change.designations) {
     out.doubted += store_.doubted(d.vp);
@@ -351,9 +349,9 @@ bool Volumes::forgets_nothing(const Node& node) const {
   return it != store_.image().recollections.end() && it->second != 0 && (it->second == node.recollection || broken(Switch::other_disk_believed));
 }
 
-// Not while anything is doubted: what a head has forgotten since the copy was made must not look as if it had never been.
+// Not while the store may know less than heads do: what a head has forgotten since must not look as if it had never been.
 void Volumes::note_recollections() {
-  if (!store_.image().doubted.empty()) return;
+  if (!store_.image().doubted.empty() || store_.image().older || store_.image().lost) return;
   Change c;
   for (const Node* n : registry_.alive("head")) {
     auto it = store_.image().recollections.find(n->row.id);
@@ -363,13 +361,16 @@ void Volumes::note_recollections() {
   if (Status s = store_.commit(c); !s.ok()) logging::error("{}", s.to_string());
 }
 
-// All that it knows has been adopted, where that could be.
-void Volumes::answered(const Node& node, const std::set<VpId>& named) {
+// All that it knows has been adopted, where that could be; all of it if it has registered just now.
+void Volumes::answered(const Node& node, const std::set<VpId>& named, bool registers) {
   const std::set<VpId> doubted = store_.image().doubted;
   for (VpId vp : doubted) {
-    if (!store_.image().designations.at(vp).has_member(node.row.id)) continue;
-    // A head that knows nothing of it may have given it up to others since, whom this copy does not know, and have forgotten that.
-    if (!named.contains(vp) && !forgets_nothing(node) && !broken(Switch::nothing_is_an_answer)) continue;
+    const Designation& d = store_.image().designations.at(vp);
+    if (!d.has_member(node.row.id)) continue;
+    // A head that knows nothing of it may have given it up to others since, whom this copy does not know, and have forgotten that. Who was
+    // required has known of it; who was to become so may have been switched off before it heard of that.
+    const bool never_heard = registers && !d.requires_node(node.row.id) && forgets_nothing(node);
+    if (!named.contains(vp) && !never_heard && !broken(Switch::nothing_is_an_answer)) continue;
     // What could not be adopted is not known here, whatever was said.
     if (auto it = unheard_.find({vp, node.row.id}); it != unheard_.end() && it->second.newer_than(store_.image().designations.at(vp))) {
       if (store_.adopt(it->second).ok()) push(vp);
@@ -387,15 +388,15 @@ void Volumes::joined(const Node& node, const fbs::RegisterNode& r) {
   if (node.is("head")) {
     std::erase_if(unheard_, [&](const auto& u) { return u.first.second == node.row.id; });
     std::set<VpId> named;
+    if (r.left())  // what has been settled without it, by a loss that was accepted, stays so
+      for (const fbs::Designation* d : *r.left())
+        if (store_.doubted(d->vp())) adopt(node, *d);
     if (r.designations())
       for (const fbs::Designation* d : *r.designations()) {
         named.insert(d->vp());
         adopt(node, *d);
       }
-    if (r.left())
-      for (const fbs::Designation* d : *r.left())
-        if (store_.image().designations.contains(d->vp())) adopt(node, *d);
-    answered(node, named);
+    answered(node, named, true);
     note_recollections();
     for (const auto& [vp, d] : store_.image().designations)
       if (d.has_member(node.row.id) && is_told(node.row.id, vp)) registry_.send(node.row.id, designate(d));

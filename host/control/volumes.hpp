@@ -96,7 +96,7 @@ class Volumes {
   void adopt(const Node& node, const fbs::Designation& found);
   void look_at_store_of(const Node& node, const fbs::RegisterNode& r);
   /// `named`: the partitions of which it has said that it holds them.
-  void answered(const Node& node, const std::set<VpId>& named);
+  void answered(const Node& node, const std::set<VpId>& named, bool registers);
   flatbuffers::Offset<fbs::VpView> view(flatbuffers::FlatBufferBuilder& b, VpId vp) const;
   bool gone(VolumeId id) const;
   void note_lost(const std::string& why);

@@ -82,7 +82,8 @@ void HeadServer::start_control(std::function<std::string()> report) {
   };
   callbacks.left = [this](flatbuffers::FlatBufferBuilder& b) {
     std::vector<flatbuffers::Offset<fbs::Designation>> left;
-    for (const Designation& d : left_partitions(*ctx_.meta_store)) left.push_back(d.to(b));
+    for (const Designation& d : left_partitions(*ctx_.meta_store))
+      if (const Partition* p = ctx_.partition(d.vp); !p || p->designation().epoch == 0) left.push_back(d.to(b));
     return left;
   };
   callbacks.recollection = [this] { return recollection(*ctx_.meta_store); };

@@ -192,7 +192,7 @@ TEST_F(Plans, AnOlderCopyIsTrustedAgainWhenNothingSpeaksAgainstIt) {
   c.swaps.push_back({0x10000, 0});
   c.removals.push_back({0x20000, 11, 1});
   ASSERT_TRUE(store_.commit(c).ok());
-  ASSERT_TRUE(store_.doubt_everything(9, {1, 100}).ok());
+  ASSERT_TRUE(store_.doubt_everything(9, {1, 100}, true).ok());
   EXPECT_FALSE(store_.image().unheard_of(0x20000)) << "a head that has not heard of a removal";
   EXPECT_TRUE(store_.image().unheard_of(0x10001));
   for (NodeId n : {10, 11}) tell(n, held(0x10000));
@@ -232,7 +232,7 @@ TEST_F(Plans, WhatAStoreThatWasMadeAnewHasNotHeardOfStaysSoInItsCopies) {
   control::Change c;
   c.next_volume = c.rebuilt_below = 8;
   ASSERT_TRUE(store_.commit(c).ok());
-  ASSERT_TRUE(store_.doubt_everything(9, {1, 100}).ok());
+  ASSERT_TRUE(store_.doubt_everything(9, {1, 100}, true).ok());
   EXPECT_TRUE(store_.image().unheard_of(0x30000));
   EXPECT_FALSE(store_.image().removed(3));
 }

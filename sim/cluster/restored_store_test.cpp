@@ -241,7 +241,6 @@ TEST_F(MovedAltogether, HeadsThatHaveGivenItUpSayToWhom) {
   all_comes_back();
 }
 
-// Requirement: P-5.2 switch=other-disk-believed
 // Requirement: P-5.2 switch=nothing-is-an-answer
 TEST_F(MovedAltogether, HeadsThatMayHaveForgottenHaveNotSaidWhereItIs) {
   power_off(first_);
@@ -254,40 +253,60 @@ TEST_F(MovedAltogether, HeadsThatMayHaveForgottenHaveNotSaidWhereItIs) {
   rebuild();
   sim_.run_for(10s);
   EXPECT_EQ(doubting(), designation().members());
-  power_off(first_);  // that is not what makes them remember
-  power_on(first_);
-  sim_.run_for(10s);
-  EXPECT_EQ(doubting(), designation().members());
   all_comes_back();
 }
 
 // A head that was chosen just before all lost their power has not heard of it, and never will.
+class NeverHeard : public RestoredStoreOfSix {
+ protected:
+  void all_lose_their_power() {
+    fill('A');
+    sim_.run_for(1s);
+    control::Image copy = unit_->copy_of_store();
+    members_ = designation().members();
+    newcomer_ = spare();
+    for (Node n = 0; n < sim_.nodes(); ++n)
+      if (n != node(newcomer_)) sim_.fabric().cut_both(node(newcomer_), n);
+    auto task = [](control::Control& c, std::string from, std::string to) -> Task<void> { (void)co_await c.volumes().move("v", from, to, false, 1s); };
+    sim_.world(unit_->control_node()).spawn("move", task(*unit_->control(), name(members_[2]), name(newcomer_)));
+    ASSERT_TRUE(sim_.run_until([&] { return designation().has_member(newcomer_); }, 1s));
+    sim_.run_for(100ms);
+    power_off({newcomer_});
+    power_off(members_);
+    sim_.crash(unit_->control_node(), Crash::power);
+    unit_->restore_store(copy, false);
+    sim_.fabric().heal_all();
+    sim_.restart(unit_->control_node());
+    power_on(members_);
+    sim_.run_for(10s);
+    ASSERT_TRUE(designation().has_member(newcomer_)) << "the others have said so";
+    EXPECT_EQ(doubting(), std::vector<NodeId>{newcomer_});
+  }
+  std::vector<NodeId> doubting() { return unit_->control()->volumes().doubting(designation().vp); }
+
+  std::vector<NodeId> members_;
+  NodeId newcomer_ = 0;
+};
+
 // Requirement: P-5.2
-TEST_F(RestoredStoreOfSix, WhoRemembersEverythingAndHoldsNothingHasAnswered) {
-  fill('A');
-  sim_.run_for(1s);
-  control::Image copy = unit_->copy_of_store();
-  const std::vector<NodeId> members = designation().members();
-  const NodeId newcomer = spare();
-  for (Node n = 0; n < sim_.nodes(); ++n)
-    if (n != node(newcomer)) sim_.fabric().cut_both(node(newcomer), n);
-  auto task = [](control::Control& c, std::string from, std::string to) -> Task<void> { (void)co_await c.volumes().move("v", from, to, false, 1s); };
-  sim_.world(unit_->control_node()).spawn("move", task(*unit_->control(), name(members[2]), name(newcomer)));
-  ASSERT_TRUE(sim_.run_until([&] { return designation().has_member(newcomer); }, 1s));
-  sim_.run_for(100ms);
-  power_off({newcomer});
-  power_off(members);
-  sim_.crash(unit_->control_node(), Crash::power);
-  unit_->restore_store(copy, false);
-  sim_.fabric().heal_all();
-  sim_.restart(unit_->control_node());
-  power_on(members);
-  sim_.run_for(10s);
-  ASSERT_TRUE(designation().has_member(newcomer)) << "the others have said so";
-  EXPECT_EQ(unit_->control()->volumes().doubting(designation().vp), std::vector<NodeId>{newcomer});
-  power_on({newcomer});
+TEST_F(NeverHeard, WhoRemembersEverythingAndHoldsNothingHasAnswered) {
+  all_lose_their_power();
+  power_on({newcomer_});
   ASSERT_TRUE(all_required());
   EXPECT_EQ(contents(), std::string(kBlocks, 'A'));
+}
+
+// Requirement: P-5.2 switch=other-disk-believed
+TEST_F(NeverHeard, WhoseDiskIsAnotherMayHaveForgotten) {
+  all_lose_their_power();
+  unit_->replace_disk(node(newcomer_));
+  power_on({newcomer_});
+  sim_.run_for(20s);
+  EXPECT_EQ(doubting(), std::vector<NodeId>{newcomer_});
+  power_off({newcomer_});  // that is not what makes it remember
+  power_on({newcomer_});
+  sim_.run_for(20s);
+  EXPECT_EQ(doubting(), std::vector<NodeId>{newcomer_});
 }
 
 // The copy is from before those heads were added, and all that it knows of have answered: nothing tells of the partition.
