@@ -36,6 +36,7 @@ io::Task<Partition::Unreadable> Partition::unreadable_blocks(bool ask_others) {
   for (const auto& [lsn, r] : replica.records())
     if (r->kind() == RecordKind::data) records.push_back(r);
   for (const RecordPtr& r : records) {
+    if (replica.find(r->lsn()) != r) continue;  // freed while others were read
     auto whole = co_await sound_payload(r, ask_others);
     for (std::uint32_t i = 0; !whole.ok() && i < r->payload_blocks(); ++i) {
       auto block = co_await payload(r, i, 1, false);

@@ -54,6 +54,7 @@ class LatencyWatch {
  private:
   static constexpr std::size_t kMost = 8;  // with the primary itself, which is in place 0
   static constexpr io::Duration kOldest = std::chrono::seconds(2);  // an answer that takes longer counts as this
+  static constexpr std::size_t kMostOpen = 4096;  // in what nobody takes
   static constexpr io::Duration kSpacing = std::chrono::milliseconds(1);  // of samples beyond those that a window needs
   struct Party {
     NodeId node = 0;

@@ -13,6 +13,7 @@ using namespace std::chrono_literals;
 // Durably, then in memory; its log space goes back. The columns on the sleds are the VP's, not the replica's.
 io::Task<Status> HeadServer::forget(Partition& p, std::string why, bool removed) {
   VpId vp = p.replica.vp();
+  auto guard = co_await p.adopting();  // a designation that is being stored would outlive this
   std::vector<io::MetaStore::Change> changes;
   changes.emplace_back("designation/" + std::to_string(vp), std::nullopt);
   changes.emplace_back(unsound_key(vp), std::nullopt);
@@ -40,6 +41,7 @@ io::Task<void> HeadServer::leave_partitions() {
   for (auto& [vp, p] : ctx_.partitions)
     if (!p->dropped && p->designation().epoch != 0 && !p->designation().has_member(ctx_.options.id)) left.push_back(vp);
   for (VpId vp : left) {
+    if (!ctx_.control->connected()) co_return;
     bool removed = co_await ask_about(vp) == Code::not_found;
     Partition* p = ctx_.partition(vp);
     if (!p || p->designation().has_member(ctx_.options.id)) continue;

@@ -62,8 +62,9 @@ void Primary::on_disconnected(NodeId id) {
 void Primary::start_sync(NodeId id) {
   Member* m = member(id);
   // Before EpochStart is in this log there is nothing to bring anybody up to.
-  if (deposed_ || !m || m->sync_running || m->state == MemberState::live || partition_.synced_epoch != epoch_) return;
-  m->sync_running = true;
+  if (deposed_ || !m || m->state == MemberState::live || partition_.synced_epoch != epoch_) return;
+  // One that goes on for a head that was a member before would void what this one does, and this one that.
+  if (!syncing_.insert(id).second) return;
   ctx_.world.spawn("sync member", sync_member(shared_from_this(), id));
 }
 
@@ -85,7 +86,7 @@ io::Task<void> Primary::sync_member(std::shared_ptr<Primary> self, NodeId id) {
     if (m && m->data_fill == kFull) co_await ctx_.world.sleep(500ms);
     co_await members_changed_.wait_for(50ms + io::Duration(ctx_.world.random_below(50'000'000)));
   }
-  if (Member* m = member(id)) m->sync_running = false;
+  syncing_.erase(id);
   members_changed_.notify_all();
 }
 
@@ -165,6 +166,7 @@ io::Task<bool> Primary::sync_once(NodeId id) {
     if (checkpoint.lsn != 0) from = From::checkpoint, agreed = checkpoint;
   }
   replica.pin(id, std::max<Lsn>(1, image ? replica.commit() + 1 : agreed.lsn + 1));
+  if (Member* m = member(id); !m || m->state != MemberState::syncing) co_return false;  // it was let go while it was asked
   std::uint64_t turn = ++sync_turns_;
   Status s = sync_status(co_await ctx_.connections->call(id, sync_begin_frame(vp, epoch_, turn, agreed, from), 5s));
   if (s.code() != Code::timed_out && s.code() != Code::unavailable) note_answer(id, s.code());
@@ -260,7 +262,7 @@ io::Task<bool> Primary::send_image(NodeId id, std::uint64_t turn, Partition::Syn
     if (!s.ok()) logging::warn("VP {:x}: node {} does not take the image: {}", p.partition_.replica.vp(), to, s.to_string());
     if (s.ok()) p.note_answer(to, Code::ok);
     if (s.code() == Code::no_space) p.no_room_at(to);
-    co_return s.ok() && !p.deposed_;
+    co_return s.ok() && !p.deposed_ && p.member(to) != nullptr;
   };
   // Head first, records next, image_end last: an image is complete only with all it names.
   std::optional<ImageCut::Body> body = image.next();
@@ -414,6 +416,7 @@ io::Task<void> Primary::tend(std::shared_ptr<Primary> self) {
     for (auto& [id, m] : members_) start_sync(id);
     heartbeat();
     for (auto& [id, m] : members_) let_join(m);
+    recompute_commit();  // who was to join and does not any more is not waited for; nothing else may come that says so
     co_await judge_latency();
     if (deposed_) break;
     std::string why;

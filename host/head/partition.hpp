@@ -64,6 +64,8 @@ class Partition {
   const Designation& designation() const { return replica.designation; }
   /// Persists `d` if it is newer than what is held, then acts on it. Ok also if it was not newer.
   io::Task<Status> adopt(Designation d);
+  /// No designation is stored while this is held.
+  io::Task<io::Mutex::Guard> adopting() { return adopting_.lock(); }
   /// Starts the task that promotes, opens and takes over. Call once.
   void start();
   void wake() { wake_.notify_all(); }

@@ -95,7 +95,6 @@ class Primary : public std::enable_shared_from_this<Primary> {
     io::Time granted{};       // sending of the newest message that this member has granted a lease for; 0: none
     bool joining = false;     // not required yet, but commits wait for it already (protocol 3.2)
     Lsn commit_seen = 0;      // commit LSN when it was looked at last
-    bool sync_running = false;
     bool failed = false;      // it has answered that its disk does not let it take part
     std::uint16_t data_fill = 0, meta_fill = 0;
   };
@@ -289,6 +288,7 @@ class Primary : public std::enable_shared_from_this<Primary> {
   std::map<NodeId, std::uint64_t> failed_heads_;  // replaced since their logs had failed, and their incarnation then
   std::map<NodeId, NodeId> moving_;        // reserves that an operator wants to be without -> who shall take their place
   std::vector<Replacement> replacements_;
+  std::set<NodeId> syncing_;        // a sync_member() runs for it, whether it is a member still or again
   std::uint64_t sync_turns_ = 0;    // begun, of all members
   std::uint64_t beat_turn_ = 0;
   std::deque<Op> incoming_;         // admitted in order, waiting for space

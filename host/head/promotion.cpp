@@ -161,8 +161,10 @@ io::Task<bool> Primary::never_open(const Designation& d) {
   std::vector<NodeId> others;
   for (NodeId n : d.members())
     if (!d.requires_node(n)) others.push_back(n);
-  if (others.empty() || broken(Switch::blank_promoted)) co_return true;
-  if (broken(Switch::only_required_asked) || (d.opened && !broken(Switch::newcomers_prove_emptiness))) co_return false;
+  if (broken(Switch::blank_promoted)) co_return true;
+  if (d.opened && !broken(Switch::newcomers_prove_emptiness)) co_return false;
+  if (others.empty()) co_return true;
+  if (broken(Switch::only_required_asked)) co_return false;
   Collected got = co_await collect_from(others, d);
   co_return got.replies.size() == others.size() && std::all_of(got.replies.begin(), got.replies.end(), [](const auto& r) { return r.last.lsn == 0; });
 }

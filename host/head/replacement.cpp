@@ -14,6 +14,12 @@
 
 namespace luge::head {
 
+namespace {
+
+constexpr std::size_t kMostReported = 32;  // replacements, the latest
+
+}  // namespace
+
 // The same VP asks the same heads in the same order, and different VPs different ones: what one head had is spread over the others.
 NodeId Primary::spare_head() const {
   auto rank = [this](NodeId n) {
@@ -48,7 +54,7 @@ std::vector<NodeId> Primary::wanted_reserves(std::string& why) {
     auto replaced = replaced_.find(n);
     Member* m = member(n);
     bool incomplete = m && m->state != MemberState::live && !awaited(n);
-    if (replaced != replaced_.end() && incomplete && ctx_.alive(replaced->second)) {
+    if (replaced != replaced_.end() && incomplete && ctx_.alive(replaced->second) && !partition_.designation().has_member(replaced->second)) {
       why = fmt::format("node {} is back before node {} could replace it", replaced->second, n);
       reached(Path::replaced_came_back);
       n = replaced->second;
@@ -91,6 +97,7 @@ void Primary::follow_members() {
     bool newcomer = i < now.size() && std::find(before.begin(), before.end(), now[i]) == before.end();
     auto word = lost_since_.find(gone);
     if (newcomer && word != lost_since_.end()) replacements_.push_back({gone, now[i], word->second, ctx_.world.now(), {}});
+    if (replacements_.size() > kMostReported) replacements_.erase(replacements_.begin());
     lost_since_.erase(gone);
     // Who was moved away or has failed does not come back by being there, and who gets its own place back has replaced nobody: the two would
     // change places for ever, each before the other has caught up.
@@ -108,6 +115,8 @@ void Primary::follow_members() {
 }
 
 void Primary::note_replacements() {
+  // It holds everything: whoever it has replaced has no place to come back to.
+  std::erase_if(replaced_, [this](const auto& r) { return partition_.designation().requires_node(r.first); });
   for (Replacement& r : replacements_)
     if (r.joined == io::Time{} && partition_.designation().requires_node(r.by)) {
       r.joined = ctx_.world.now();

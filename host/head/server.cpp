@@ -517,7 +517,8 @@ bool HeadServer::metadata_to_clean() const {
 void HeadServer::keep_room_for_images() {
   const std::uint64_t bytes = image_bytes(), needed = kImagesInPortion * bytes;
   // Its begin, its end and each of its parts are batches of their own: what a small one takes is the rounding.
-  ctx_.meta_log->expect_images(bytes + ctx_.partitions.size() * kBlocksOfAnImage * kBlockBytes);
+  const auto held = std::count_if(ctx_.partitions.begin(), ctx_.partitions.end(), [](const auto& p) { return !p.second->dropped; });
+  ctx_.meta_log->expect_images(bytes + static_cast<std::uint64_t>(held) * kBlocksOfAnImage * kBlockBytes);
   if (needed > ctx_.meta_log->bytes()) ctx_.meta_log->start_growing(needed + needed / 4);
 }
 

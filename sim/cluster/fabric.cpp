@@ -1,6 +1,7 @@
 #include "sim/cluster/fabric.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/check.hpp"
 #include "sim/cluster/joined.hpp"
@@ -31,6 +32,7 @@ struct Fabric::End {
   bool fin_sent = false;
   std::deque<Segment> stalled;
   bool watching = false;  // a retransmission timer runs
+  bool probing = false;   // and one that asks whether the other side has room again
   io::Duration unacknowledged_since{0};
   io::Duration back_off{0};
 };
@@ -65,7 +67,10 @@ class SimStream final : public io::Stream {
 
   io::Task<bool> write_all(std::span<const Bytes> parts) override {
     if (world_.stopped()) throw io::Stopped{};
-    while (!closed_ && !end().broken && end().outstanding >= fabric_.wire.window) co_await changed_.wait();
+    while (!closed_ && !end().broken && end().outstanding >= fabric_.wire.window) {
+      fabric_.probe(c_, side_);
+      co_await changed_.wait();
+    }
     if (closed_ || end().broken) co_return false;
     fabric_.send(c_, side_, joined(parts), false);
     co_return true;
@@ -192,6 +197,18 @@ void Fabric::arrive(const Ref& c, int side, Segment segment) {
   } else if (is_cut(c->end[1 - side].node, from.node)) {
     watch(c, side);  // arrived, but the acknowledgement does not
   }
+}
+
+// All that was sent has arrived and is not read: a side that has been switched off meanwhile is found out by this alone.
+void Fabric::probe(const Ref& c, int side) {
+  if (std::exchange(c->end[side].probing, true)) return;
+  sim_.after(std::chrono::seconds(1), [this, c, side] {
+    End& e = c->end[side];
+    e.probing = false;
+    if (e.broken || e.stream == nullptr || e.outstanding < wire.window) return;
+    if (e.stalled.empty()) post(c, side, {});
+    probe(c, side);
+  });
 }
 
 // False: nothing at the other side took it.

@@ -71,6 +71,7 @@ class Fabric {
   bool deliver(const Ref& c, int side, Segment& segment);
   void retransmit(const Ref& c, int side);
   void watch(const Ref& c, int side);
+  void probe(const Ref& c, int side);
   void break_end(const Ref& c, int side);
   void reset_later(const Ref& c, int side);
   void close_end(const Ref& c, int side);

@@ -65,5 +65,23 @@ TEST_F(FirstOpening, IsNoneWhereAMemberHoldsSomething) {
   for (NodeId n : lost) EXPECT_FALSE(unit_->head(n)->digest(designation().vp)->primary_open) << name(n);
 }
 
+// All disks are lost, of a partition that has served: it is gone, and must not look as if it had never been written to.
+// Requirement: P-4.2 switch=newcomers-prove-emptiness
+TEST_F(FirstOpening, IsNoneWhereAllHaveLostWhatWasServed) {
+  write(0, 16, 'A');
+  const std::vector<NodeId> all = designation().members();
+  power_off({all[2]});
+  write(0, 8, 'B');
+  power_on({all[2]});
+  ASSERT_TRUE(all_required());
+  ASSERT_TRUE(designation().opened);
+  power_off(all);
+  for (NodeId n : all) unit_->replace_disk(node(n));
+  power_on(all);
+  sim_.run_for(20s);
+  EXPECT_NE(text("state"), "open");
+  for (NodeId n : all) EXPECT_FALSE(unit_->head(n)->digest(designation().vp)->primary_open) << name(n);
+}
+
 }  // namespace
 }  // namespace luge::sim
