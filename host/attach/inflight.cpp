@@ -61,6 +61,8 @@ Inflight::~Inflight() {
   if (fd_ >= 0) ::close(fd_);
 }
 
+bool Inflight::fresh(std::size_t index) const { return queue(index).version != kVersion; }
+
 std::vector<std::uint16_t> Inflight::recover(std::size_t index, std::uint16_t used) {
   Queue& q = queue(index);
   if (q.version != kVersion) {  // new

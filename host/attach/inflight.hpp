@@ -29,6 +29,8 @@ class Inflight {
   /// Heads in flight, in the order in which they were taken. `used`: the used index in guest memory; what was published of a batch that
   /// was not cleared is cleared first.
   std::vector<std::uint16_t> recover(std::size_t queue, std::uint16_t used);
+  /// Nothing has been noted of this queue in it yet: recover() will find nothing, whatever is in flight.
+  bool fresh(std::size_t queue) const;
   // What lies outside of the area is not noted: VirtioBlk starts no ring that could name it.
   void taken(std::size_t queue, std::uint16_t head);
   /// The batch whose used index comes next.

@@ -374,6 +374,8 @@ io::Task<Status> VhostSession::set_features(std::uint64_t features) {
   const std::uint64_t offered = owner_.device().features() | kTransport;
   if ((features & ~offered) != 0) co_return wrong(fmt::format("features {:#x} that were not offered", features & ~offered));
   const bool log = (features >> vhost::kLogAll & 1) != 0, logged = owner_.dma_path().has_dirty_log();
+  if (const auto& memory = owner_.dma_path().memory(); log && next_log_ && memory && !next_log_->covers(memory->end()))
+    co_return wrong(fmt::format("LOG_ALL with a dirty log that does not cover guest memory up to {:#x}", memory->end()));
   if (log != logged) co_await barrier();
   features_ = features;
   owner_.device().set_features(features);
@@ -415,6 +417,7 @@ io::Task<Status> VhostSession::set_memory(Incoming& m) {
   if (!memory.ok()) co_return memory.status();
   // A front end tells the table anew whenever its guest runs again. The one that is mapped stays then: its pages are there already.
   if (const auto& now = owner_.dma_path().memory(); now && !now->lost() && now->same_as(**memory)) co_return Status();
+  if (!owner_.dma_path().log_covers((*memory)->end())) co_return wrong(fmt::format("guest memory up to {:#x}, which the dirty log does not cover", (*memory)->end()));
   VirtioBlk& device = owner_.device();
   device.hold(true);
   co_await device.drain_all();

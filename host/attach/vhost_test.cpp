@@ -72,6 +72,12 @@ class VhostTest : public ::testing::Test {
   void fill(std::uint64_t address, std::uint64_t n, unsigned seed) {
     for (std::uint64_t i = 0; i < n; ++i) driver.at(address)[i] = static_cast<std::byte>(i * 7 + seed + i / 255);
   }
+  // As a front end that stops the ring: where it is then.
+  std::uint16_t stop_ring() {
+    std::uint16_t base = 0;
+    sim.run(node, [](VhostTest& t, std::uint16_t& base) -> io::Task<void> { base = co_await t.device->drain(0); }(*this, base), 10s);
+    return base;
+  }
   // The guest broke a rule: nothing is done from then on, and nothing crashes.
   void expect_stopped() {
     device->kick(0);
@@ -323,6 +329,27 @@ TEST_F(VhostTest, DrainingAQueueEndsWhatItHasAndTakesNoMore) {
   EXPECT_EQ(base, 5);
   EXPECT_EQ(driver.ended().size(), 5u);
   EXPECT_EQ(disk.waiting(), 0u);
+}
+
+// The machine has been moved while a request was in flight elsewhere, behind others that had ended: it is not this device's to do, and what
+// is in its buffers now may be anything.
+TEST_F(VhostTest, ANewInflightAreaTakesNothingFromBehindWhereTheFrontEndHasTheRing) {
+  start();
+  driver.submit(kOut, 0, {{Driver::kData, 4096}}, false);
+  EXPECT_EQ(one(), 0);
+  const std::uint16_t base = stop_ring();
+  EXPECT_EQ(base, 1);
+  driver.submit(kOut, 8, {{Driver::kData, 4096}}, false);
+  area = *Inflight::create(1, driver.entries);
+  device->set_inflight(area);
+  const std::uint64_t writes = disk.writes;
+  ASSERT_TRUE(device->start(0, driver.place, 2).ok());
+  device->kick(0);
+  settle();
+  EXPECT_EQ(disk.writes, writes);
+  driver.submit(kOut, 16, {{Driver::kData, 4096}}, false);
+  EXPECT_EQ(one(), 0);
+  EXPECT_EQ(disk.writes, writes + 1);
 }
 
 // A process that has taken over, and has not got the volume yet when the guest is stopped or is to be quiet.

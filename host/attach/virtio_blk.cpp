@@ -96,7 +96,10 @@ Status VirtioBlk::start(std::size_t index, const Vring::Place& place, std::uint1
   q.ended.clear(), q.elements.clear(), q.replay.clear();
   q.published = q.ring.used_index();
   q.available = available;
-  if (noted) {
+  // A new area says nothing of requests that were taken before it: what the front end says of the ring holds, as without one.
+  if (noted && inflight_->fresh(index)) {
+    inflight_->recover(index, q.published);
+  } else if (noted) {
     q.replay = inflight_->recover(index, q.published);
     if (!q.replay.empty()) logging::info("disk '{}': queue {}: {} requests of before are done again", name_, index, q.replay.size());
     stats_.replayed += q.replay.size();

@@ -20,7 +20,7 @@ Result<std::unique_ptr<DirtyLog>> DirtyLog::map(int fd, std::uint64_t offset, st
   void* p = ::mmap(nullptr, log->mapped_bytes_, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (p == MAP_FAILED) return Status(Code::invalid, std::string("the dirty log cannot be mapped: ") + std::strerror(errno));
   log->mapped_ = p;
-  if (!LostPages::add(p, log->mapped_bytes_, &log->lost_)) return Status(Code::unavailable, "too much is mapped");
+  if (!LostPages::add(p, log->mapped_bytes_, fd, &log->lost_)) return Status(Code::unavailable, "too much is mapped");
   log->bits_ = static_cast<std::uint8_t*>(p) + offset;
   return log;
 }

@@ -76,6 +76,8 @@ class DmaPath : public std::enable_shared_from_this<DmaPath> {
   /// Null: none. What was recorded before is marked in the old one first, if suspended().
   void set_dirty_log(std::unique_ptr<DirtyLog> log);
   bool has_dirty_log() const { return log_ != nullptr; }
+  /// True also where there is none.
+  bool log_covers(std::uint64_t end) const { return log_ == nullptr || log_->covers(end); }
 
   /// REQUIRES: whoever submits has stopped. Ends when every write is in memory and every record, with the marker behind them, is in the
   /// ring and in the dirty log: as long as that takes (a full ring), or until resume() or stop_recording(). False: so it ended.

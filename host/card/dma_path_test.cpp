@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <fstream>
 #include <random>
 #include <set>
 
@@ -181,6 +182,38 @@ TEST_F(DmaPathTest, WritesWithoutRecording) {
   EXPECT_EQ(done, 200);
   EXPECT_EQ(path->stats().bursts, 0u);
   EXPECT_EQ(path->stats().outside, 0u);
+}
+
+// The card has its own addresses above; a page of a guest there would be taken for one of its rings.
+TEST_F(DmaPathTest, MemoryWhereNoProcessorReachesIsRefused) {
+  int fd = ::memfd_create("far", MFD_CLOEXEC);
+  ASSERT_EQ(::ftruncate(fd, 4096), 0);
+  for (std::uint64_t at : {std::uint64_t{1} << 62, std::uint64_t{1} << 52, (std::uint64_t{1} << 63) + 4096}) {
+    GuestRegion far{at, 4096, 0x7f0000000000, 0, fd};
+    EXPECT_EQ(GuestMemory::map({&far, 1}).status().code(), Code::invalid) << at;
+  }
+  GuestRegion last{kGuestEnd - 4096, 4096, 0x7f0000000000, 0, fd};
+  EXPECT_TRUE(GuestMemory::map({&last, 1}).ok());
+  ::close(fd);
+}
+
+// A host that has none of the huge pages that the file is made of maps it all the same.
+TEST_F(DmaPathTest, HugePagesThatAreNotThereEndNothing) {
+  constexpr std::uint64_t kHuge = 2 << 20;
+  int fd = ::memfd_create("huge", MFD_CLOEXEC | MFD_HUGETLB);
+  if (fd < 0 || ::ftruncate(fd, 2 * kHuge) != 0) GTEST_SKIP() << "no such files here";
+  GuestRegion r{0, 2 * kHuge, 0x7f0000000000, 0, fd};
+  auto m = GuestMemory::map({&r, 1});
+  ASSERT_TRUE(m.ok()) << m.status().to_string();
+  for (std::uint64_t at : {std::uint64_t{5000}, kHuge + 5000}) {
+    volatile std::byte* p = (*m)->at(at, 1);
+    *p = std::byte{7};
+    EXPECT_TRUE(*p == std::byte{7});
+  }
+  std::ifstream total("/proc/sys/vm/nr_hugepages");
+  std::uint64_t pages = 0;
+  if (total >> pages; pages == 0) EXPECT_TRUE((*m)->lost());
+  ::close(fd);
 }
 
 TEST_F(DmaPathTest, AnOutsideAddressWritesNothing) {

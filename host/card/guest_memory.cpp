@@ -28,6 +28,7 @@ Status check(const GuestRegion& r) {
   const std::string what = "memory region at " + hex(r.address) + " of " + hex(r.bytes) + " bytes";
   if (r.bytes == 0 || r.bytes > 1ull << 46) return Status(Code::invalid, what + ": size");
   if ((r.address | r.bytes | r.offset) % kGuestPage != 0) return Status(Code::invalid, what + " is not made of whole pages");
+  if (r.address > kGuestEnd - r.bytes) return Status(Code::invalid, what + " lies beyond what a guest can address");
   if (r.address + r.bytes < r.address || r.user + r.bytes < r.user || r.offset + r.bytes < r.offset || r.offset + r.bytes > 1ull << 62)
     return Status(Code::invalid, what + " wraps around");
   struct stat st {};
@@ -53,7 +54,7 @@ Result<std::shared_ptr<GuestMemory>> GuestMemory::map(std::span<const GuestRegio
     r.fd = ::fcntl(r.fd, F_DUPFD_CLOEXEC, 3);
     m->regions_.push_back(r);
     m->mapped_.push_back(static_cast<std::byte*>(p));
-    if (r.fd < 0 || !LostPages::add(m->mapped_.back(), r.bytes, &m->lost_)) return Status(Code::unavailable, "too much guest memory is mapped");
+    if (r.fd < 0 || !LostPages::add(m->mapped_.back(), r.bytes, r.fd, &m->lost_)) return Status(Code::unavailable, "too much guest memory is mapped");
   }
   return m;
 }

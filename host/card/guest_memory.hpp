@@ -18,6 +18,7 @@
 namespace luge::card {
 
 inline constexpr std::uint64_t kGuestPage = 4096;
+inline constexpr std::uint64_t kGuestEnd = std::uint64_t{1} << 52;  ///< no processor addresses more; the card has other addresses above
 
 /// One range of the table as it is handed in or on. `user` is where the front end itself has it mapped: ring addresses of
 /// vhost-user are given in that space.

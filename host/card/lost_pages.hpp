@@ -11,8 +11,8 @@ namespace luge::card {
 
 class LostPages {
  public:
-  /// False: too many are mapped.
-  static bool add(void* at, std::uint64_t bytes, std::atomic<bool>* lost);
+  /// `fd`: of the file. False: too many are mapped.
+  static bool add(void* at, std::uint64_t bytes, int fd, std::atomic<bool>* lost);
   static void remove(std::atomic<bool>* lost);
 };
 

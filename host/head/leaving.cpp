@@ -14,6 +14,7 @@ using namespace std::chrono_literals;
 io::Task<Status> HeadServer::forget(Partition& p, std::string why, bool removed) {
   VpId vp = p.replica.vp();
   auto guard = co_await p.adopting();  // a designation that is being stored would outlive this
+  if (!removed && p.designation().has_member(ctx_.options.id)) co_return Status();  // it has brought this head back
   std::vector<io::MetaStore::Change> changes;
   changes.emplace_back("designation/" + std::to_string(vp), std::nullopt);
   changes.emplace_back(unsound_key(vp), std::nullopt);

@@ -1,6 +1,6 @@
-// What a head remembers of partitions that it has left: the last designation that it knew, durably. So "I hold nothing of it" of a head
-// that remembers everything says that it never was told of its part in it, and a control plane whose store was set back need not wait for
-// more (protocol 5.2).
+// What a head remembers of partitions that it has left to others: the last designation that it knew, durably. So "I hold nothing of it" of
+// a head that remembers everything says that it never was told of its part in it, or that the volume was removed; and a control plane whose
+// store was set back need not wait for more of one that was to join (protocol 5.2).
 //
 // A recollection is a random number that is drawn with the metadata store, and anew whenever something of this is dropped: who compares it
 // with the one of before knows whether anything between the two can have been forgotten.

@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <fstream>
 #include <optional>
+#include <thread>
 
 #include "base/logging.hpp"
 #include "vmstate/live_target.hpp"
@@ -140,6 +141,7 @@ Status Daemon::listen(const std::string& address, Handler handler, std::string& 
 void Daemon::accept(int listener, const Handler& handler) {
   while (true) {
     const int fd = ::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC);
+    if (fd < 0) std::this_thread::sleep_for(std::chrono::milliseconds(50));  // no descriptor is left, say
     std::lock_guard lock(mutex_);
     if (ending_) {
       if (fd >= 0) ::close(fd);
@@ -432,8 +434,9 @@ Result<json::object> Daemon::restore(const json::object& request) {
   std::filesystem::create_directories(to, e);
   if (e) return Status(Code::io_error, to + ": " + e.message());
   const std::string from = text(request, "from").empty() ? directory_ + "/store" : text(request, "from");
-  const json::value* n = request.if_contains("checkpoint");
-  const std::uint64_t number = n && n->is_number() ? n->to_number<std::uint64_t>() : 0;
+  auto checkpoint = number_of(request, "checkpoint", 0, ~std::uint64_t{0});
+  if (!checkpoint.ok()) return checkpoint.status();
+  const std::uint64_t number = *checkpoint;
   auto waits = waits_in(to);
   if (!waits.ok()) return waits.status();
   const Store::Files files{to + "/memory", to + "/state", to + "/description.json", to + "/disk", *waits};

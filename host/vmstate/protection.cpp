@@ -18,10 +18,6 @@ std::string text(const json::object& o, std::string_view key, std::string fallba
   const json::value* v = o.if_contains(key);
   return v && v->is_string() ? std::string(v->as_string()) : fallback;
 }
-std::uint64_t number(const json::object& o, std::string_view key, std::uint64_t fallback) {
-  const json::value* v = o.if_contains(key);
-  return v && v->is_number() ? v->to_number<std::uint64_t>() : fallback;
-}
 bool flag(const json::object& o, std::string_view key, bool fallback) {
   const json::value* v = o.if_contains(key);
   return v && v->is_bool() ? v->as_bool() : fallback;
@@ -37,6 +33,15 @@ double median(std::vector<double> v) {
 
 }  // namespace
 
+Result<std::uint64_t> number_of(const json::object& o, std::string_view key, std::uint64_t fallback, std::uint64_t most) {
+  const json::value* v = o.if_contains(key);
+  if (v == nullptr || v->is_null()) return fallback;
+  boost::system::error_code e;
+  const auto n = v->is_number() ? v->to_number<std::uint64_t>(e) : most;
+  if (e || !v->is_number() || n > most) return Status(Code::invalid, std::string(key) + " is a whole number from 0 to " + std::to_string(most));
+  return n;
+}
+
 Result<ProtectionOptions> parse_protection(const json::object& r) {
   ProtectionOptions o;
   o.machine = text(r, "machine"), o.qmp = text(r, "qmp"), o.target = text(r, "to"), o.writes = text(r, "writes", "auto");
@@ -47,14 +52,16 @@ Result<ProtectionOptions> parse_protection(const json::object& r) {
       if (d.is_string()) o.disks.emplace_back(d.as_string());
   if (o.disks.empty()) return Status(Code::invalid, "which disks? Name the vhost-user socket of each with --disk");
   if (o.writes != "auto" && o.writes != "pagemap" && o.writes != "compare") return Status(Code::invalid, "--writes is auto, pagemap or compare, not '" + o.writes + "'");
-  o.every = std::chrono::milliseconds(number(r, "every_ms", 0));
-  o.keep = std::max<std::uint64_t>(1, number(r, "keep", 4));
+  auto every = number_of(r, "every_ms", 0, 1'000'000'000), keep = number_of(r, "keep", 4, 1'000'000), slots = number_of(r, "slots_log2", o.replication.slots_log2, 20);
+  for (const auto* n : {&every, &keep, &slots})
+    if (!n->ok()) return n->status();
+  o.every = std::chrono::milliseconds(*every);
+  o.keep = std::max<std::uint64_t>(1, *keep);
   o.with_disk = flag(r, "with_disk", false);
   if (o.with_disk && o.disks.size() > 1) return Status(Code::invalid, "--with-disk: the machine has more than one disk");
   o.durable = flag(r, "durable", true);
   o.replication.at_scheduling = flag(r, "at_scheduling", false);
-  o.replication.slots_log2 = static_cast<unsigned>(number(r, "slots_log2", o.replication.slots_log2));
-  if (o.replication.slots_log2 > 20) return Status(Code::invalid, "a ring has 2^20 slots at most");
+  o.replication.slots_log2 = static_cast<unsigned>(*slots);
   o.replication.throttle = flag(r, "throttle", true);
   return o;
 }

@@ -28,6 +28,8 @@ struct ProtectionOptions {
   std::string writes = "auto";      ///< of the processors: pagemap, compare, auto
   ReplicationOptions replication;
 };
+/// A member of a request. invalid: it is no whole number from 0 to `most`.
+Result<std::uint64_t> number_of(const boost::json::object& request, std::string_view key, std::uint64_t fallback, std::uint64_t most);
 /// Of the members of a request; invalid: which is wrong.
 Result<ProtectionOptions> parse_protection(const boost::json::object& request);
 

@@ -14,6 +14,20 @@ namespace {
 using namespace std::chrono_literals;
 using namespace testing;
 
+TEST(ProtectionRequest, NumbersThatAreNoneAreRefused) {
+  auto with = [](std::string_view key, boost::json::value v) {
+    boost::json::object o{{"machine", "vm"}, {"qmp", "q"}, {"disks", boost::json::array{"d"}}};
+    o[key] = std::move(v);
+    return parse_protection(o).status().code();
+  };
+  EXPECT_EQ(with("keep", 2), Code::ok);
+  EXPECT_EQ(with("keep", -1), Code::invalid);
+  EXPECT_EQ(with("keep", "two"), Code::invalid);
+  EXPECT_EQ(with("every_ms", 1.5), Code::invalid);
+  EXPECT_EQ(with("every_ms", 1e300), Code::invalid);
+  EXPECT_EQ(with("slots_log2", 21), Code::invalid);
+}
+
 class ProtectionTest : public ::testing::Test {
  protected:
   std::unique_ptr<Protection> open(std::chrono::milliseconds every) {

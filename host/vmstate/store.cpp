@@ -338,6 +338,8 @@ Status Store::trim(const std::string& machine, std::size_t keep, bool durable) {
       all.erase(all.begin());
       continue;
     }
+    if (next->header.memory_pages != base->header.memory_pages || next->header.disk_pages != base->header.disk_pages)
+      return Status(Code::corrupt, next->file.path() + ": it is of a machine of another size than the checkpoint that it is upon");
     File out(base->file.path(), O_RDWR);
     if (!out.open()) return io_error(base->file.path());
     std::vector<std::uint32_t> where(base->header.memory_pages + base->header.disk_pages);
@@ -422,6 +424,12 @@ Status StoreTarget::open_part(const Begin& b, const std::string& folder) {
   const auto all = numbers(folder);
   if (b.parent != 0 && !std::binary_search(all.begin(), all.end(), b.parent))
     return Status(Code::stale, folder + " doesn't have checkpoint " + std::to_string(b.parent) + ": a full one is needed");
+  if (b.parent != 0) {
+    auto parent = read_header(File(file_of(folder, b.parent), O_RDONLY));
+    if (!parent.ok()) return parent.status();
+    if (parent->memory_pages != b.shape.memory_pages || parent->disk_pages != b.shape.disk_pages)
+      return Status(Code::stale, folder + " has checkpoint " + std::to_string(b.parent) + " of a machine of another size: a full one is needed");
+  }
   if (!all.empty() && b.sequence <= all.back()) return Status(Code::exists, folder + " has checkpoint " + std::to_string(all.back()) + " already");
   begin_ = b, path_ = file_of(folder, b.sequence), part_ = part_of(path_);
   fd_ = ::open(part_.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);

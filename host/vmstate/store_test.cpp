@@ -167,6 +167,8 @@ TEST_F(StoreTest, RefusesWhatDoesNotFollow) {
   EXPECT_TRUE(t.begin({"vm", 2, 0, kShape}).ok());
   EXPECT_EQ(t.put(batch({kShape.pages() - 1})).code(), Code::ok);
   EXPECT_EQ(t.commit("", "").code(), Code::invalid);  // not every page
+  const Shape larger{kShape.memory_pages + 1000, kShape.disk_pages};
+  EXPECT_EQ(t.begin({"vm", 2, 1, larger}).code(), Code::stale);
 }
 
 // A source that has heard nothing of its commit for too long comes again, over another connection, while the first is still on its way to the disk.
