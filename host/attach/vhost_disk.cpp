@@ -15,7 +15,8 @@ namespace {
 using namespace std::chrono_literals;
 using boost::asio::posix::stream_descriptor;
 
-constexpr io::Duration kLeaseRetry = 20ms, kLeaseComplaint = 5s;
+constexpr io::Duration kLeaseRetry = 20ms, kLeaseLastRetry = 500ms, kLeaseComplaint = 5s;
+constexpr io::Duration kLeaseSoon = 2s;  // who has it is about to give it back, as in a migration; later, it may take any time
 constexpr io::Duration kStay = 1s;
 constexpr io::Duration kGiveBack = 500ms;  // that a front end waits for the control plane when it stops its guest
 
@@ -90,7 +91,9 @@ void VhostDisk::rings_started() {
 
 io::Task<void> VhostDisk::hold_lease(std::shared_ptr<VhostDisk> self) {
   auto guard = co_await self->leasing_.lock();
-  io::Time complain_at = self->world_.now() + 1s;
+  const io::Time began = self->world_.now();
+  io::Time complain_at = began + 1s;
+  io::Duration retry = kLeaseRetry;
   while (self->wanted_ && !self->taken_) {
     auto target = co_await self->lease_.take(self->never_taken_);
     if (target.ok()) {
@@ -103,7 +106,8 @@ io::Task<void> VhostDisk::hold_lease(std::shared_ptr<VhostDisk> self) {
       logging::warn("disk '{}': the guest waits: {}", self->options_.name, target.status().to_string());
       complain_at = self->world_.now() + kLeaseComplaint;
     }
-    co_await self->changed_.wait_for(kLeaseRetry);
+    if (self->world_.now() - began > kLeaseSoon) retry = std::min<io::Duration>(retry * 2, kLeaseLastRetry);
+    co_await self->changed_.wait_for(retry);
   }
   if (self->wanted_ && self->taken_) self->device_.set_target(&self->written_);
 }
