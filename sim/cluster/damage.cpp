@@ -215,14 +215,18 @@ void Damage::lie(Chaos& chaos) {
   chaos.undo_later([&f] { f.lost_write = f.misdirected_write = f.rot = 0; });
 }
 
+void Damage::empty_disk(Node n) {
+  touched_.insert(n);
+  emptied_.insert(n);
+  unit_.replace_disk(n);
+}
+
 void Damage::new_disk(Chaos& chaos) {
   Node n = *bad_node();
   if (chaos.given_up(n) || !others_hold(n)) return;
   if (sim_.up(n)) sim_.crash(n, Crash::power);
   log(sim_.name(n) + ": its disk is replaced by an empty one");
-  touched_.insert(n);
-  unit_.replace_disk(n);
-  emptied_.insert(n);
+  empty_disk(n);
   chaos.undo_later([this, &chaos, n] { if (!sim_.up(n) && !chaos.given_up(n)) sim_.restart(n); });
 }
 
@@ -231,9 +235,7 @@ bool Damage::replace_bad_head(Chaos& chaos, io::Duration after) {
   if (!sim_.up(n) || chaos.given_up(n) || !others_hold(n)) return false;
   log(sim_.name(n) + ": its disk is replaced by an empty one");
   chaos.down(n, Crash::power, after);
-  touched_.insert(n);
-  unit_.replace_disk(n);
-  emptied_.insert(n);
+  empty_disk(n);
   return true;
 }
 
@@ -269,9 +271,7 @@ void Damage::could_not_start(Node n) {
     // With a VP that nobody else holds whole: it stays closed from here on, and rightly.
     if (!others_hold(n)) reckless_ = true;
     log(sim_.name(n) + ": cannot be read, its disk is replaced by an empty one");
-    touched_.insert(n);
-    unit_.replace_disk(n);
-    emptied_.insert(n);
+    empty_disk(n);
     --replacing_;
     sim_.restart(n);
   });

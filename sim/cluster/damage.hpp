@@ -65,6 +65,7 @@ class Damage {
   void spoil(const Media::Slot& slot);
   std::optional<Node> bad_node();
   bool others_hold(Node n) const;
+  void empty_disk(Node n);
   /// The bad head is all that a VP's `required` has left, and its replica is suspect: rot that nobody had come by yet, then all others cut
   /// off for long.
   void alone_with_rot();

@@ -73,6 +73,7 @@ class RestoredStore : public UnitTest {
     sim_.run_for(5s);
     ASSERT_TRUE(all_required());
   }
+  std::vector<NodeId> doubting() { return unit_->control()->volumes().doubting(designation().vp); }
   bool opened(NodeId head) { return unit_->head(head)->digest(designation().vp)->primary_open; }
 
   NodeId behind_ = 0, first_ = 0, second_ = 0;
@@ -84,13 +85,13 @@ TEST_F(RestoredStore, NobodyIsPromotedBeforeAllHeadsHaveSaidWhatTheyKnow) {
   EXPECT_FALSE(opened(behind_)) << "it lacks what was acknowledged without it";
   EXPECT_NE(text("reason").find("restored from an older copy"), std::string::npos) << text("reason");
   EXPECT_NE(text("reason").find(name(first_)), std::string::npos) << text("reason");
-  EXPECT_EQ(unit_->control()->volumes().doubting(designation().vp), (std::vector<NodeId>{first_, second_}));
+  EXPECT_EQ(doubting(), (std::vector<NodeId>{first_, second_}));
   sim_.restart(node(second_));
   sim_.run_for(10s);
   EXPECT_FALSE(opened(second_)) << "it knows more, but the last one may know more still";
   sim_.restart(node(first_));
   ASSERT_TRUE(all_required());
-  EXPECT_TRUE(unit_->control()->volumes().doubting(designation().vp).empty());
+  EXPECT_TRUE(doubting().empty());
   EXPECT_EQ(contents().substr(0, 9), "BBBBAAAA0");
 }
 
@@ -226,7 +227,6 @@ class MovedAltogether : public RestoredStoreOfSix {
     ASSERT_TRUE(all_required());
     EXPECT_EQ(contents().substr(0, 5), "BBBB0");
   }
-  std::vector<NodeId> doubting() { return unit_->control()->volumes().doubting(designation().vp); }
 
   std::vector<NodeId> first_, second_;
 };
@@ -282,7 +282,6 @@ class NeverHeard : public RestoredStoreOfSix {
     ASSERT_TRUE(designation().has_member(newcomer_)) << "the others have said so";
     EXPECT_EQ(doubting(), std::vector<NodeId>{newcomer_});
   }
-  std::vector<NodeId> doubting() { return unit_->control()->volumes().doubting(designation().vp); }
 
   std::vector<NodeId> members_;
   NodeId newcomer_ = 0;
