@@ -430,6 +430,10 @@ io::Task<void> Primary::tend(std::shared_ptr<Primary> self) {
       why = "how the last proposal has ended is not known";
       want = d.required;
     }
+    if (why.empty() && begun_ && !d.opened && !broken(Switch::first_opening_unrecorded)) {
+      why = "it opens for the first time";
+      want = d.required;
+    }
     note_replacements();
     std::vector<NodeId> reserves = d.reserves;
     if (why.empty() && also_required_.empty()) {
@@ -469,7 +473,7 @@ io::Task<void> Primary::propose(std::vector<NodeId> required, std::vector<NodeId
     for (NodeId n : next.reserves)
       if (!partition_.designation().has_member(n)) next.required.push_back(n);
   next.blocks = std::max(next.blocks, wanted_blocks_);
-  next.opened |= open_;
+  next.opened |= begun_;
   // Both sets are waited for until it is known how this has ended, and all that are kept know it (protocol 3.2, 5.1): what the
   // store has decided may also become known here by the control plane's word, before its answer or without it.
   for (const std::vector<NodeId>& set : {next.required, partition_.designation().required})
@@ -518,6 +522,7 @@ io::Task<void> Primary::propose(std::vector<NodeId> required, std::vector<NodeId
   if (deposed_ || !s.ok()) co_return;
   if (partition_.designation().blocks > blocks) reached(Path::volume_grown);
   follow_members();
+  members_changed_.notify_all();
   note_replacements();
   std::size_t after = partition_.designation().required.size();
   if (after != before) reached(after > before ? Path::member_joined : Path::member_left);

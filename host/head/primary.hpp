@@ -154,6 +154,7 @@ class Primary : public std::enable_shared_from_this<Primary> {
   io::Task<bool> adopt_greatest_log();
   io::Task<bool> fetch_tail_from(NodeId member, LogPoint agreed, LogPoint theirs);
   bool everybody_holds(Lsn lsn) const;
+  io::Task<bool> recorded_as_opened();
   io::Task<bool> wait_out_leases();
   void lost_records(const std::string& why);
 
@@ -273,6 +274,7 @@ class Primary : public std::enable_shared_from_this<Primary> {
   Partition& partition_;
   Epoch epoch_;
   bool deposed_ = false;
+  bool begun_ = false;  // all of `required` hold the start of the epoch
   bool open_ = false;
   std::string state_ = "opening";
   std::map<NodeId, Member> members_;

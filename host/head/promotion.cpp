@@ -76,7 +76,8 @@ io::Task<void> Primary::run(std::shared_ptr<Primary> self) {
     co_await members_changed_.wait_for(100ms);
   }
   if (deposed_) co_return;
-  if (!co_await wait_out_leases()) co_return;
+  begun_ = true;
+  if (!co_await recorded_as_opened() || !co_await wait_out_leases()) co_return;
   if (broken(Switch::open_before_all_hold_tail)) replica.advance_commit(start.lsn);
   recompute_commit();
   open_ = true;
@@ -90,6 +91,16 @@ io::Task<void> Primary::run(std::shared_ptr<Primary> self) {
   ctx_.world.spawn("widen", widen_loop(self));
   ctx_.world.spawn("read rounds", run_rounds(self));
   pump();
+}
+
+// Nothing is acknowledged before the store knows that there is something to lose: else a VP that loses all of its disks would pass for one
+// that was never open (never_open()). The start of the epoch is everywhere by now, so that a copy which has lost nothing is not empty. tend() proposes it.
+io::Task<bool> Primary::recorded_as_opened() {
+  while (!deposed_ && !partition_.designation().opened && !broken(Switch::first_opening_unrecorded)) {
+    state_ = "opening: the control plane has not noted yet that it is open";
+    co_await members_changed_.wait_for(100ms);
+  }
+  co_return !deposed_;
 }
 
 // The primary before may answer reads by a lease until then.

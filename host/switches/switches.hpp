@@ -44,6 +44,7 @@ enum class Switch {
   longest_log_by_length,         // 4.2
   blank_promoted,                // 4.2: an empty replica opens the VP without the others
   newcomers_prove_emptiness,     // 4.2: who has taken another's place and holds nothing yet says that nothing was ever held
+  first_opening_unrecorded,      // 4.2: what is acknowledged before the members have ever changed is zeros once all disks are lost
   only_required_asked,           // 4.2: a VP whose members are all empty, and that one of them has left, is never opened
   truncate_not_durable,          // 4.3
   open_before_all_hold_tail,     // 4.4

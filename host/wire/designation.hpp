@@ -28,7 +28,7 @@ struct Designation {
   std::uint64_t unit = 0;     ///< these four are the control plane's to fill in, whatever is proposed
   std::string volume;         ///< name
   std::uint64_t vp_bytes = 0; ///< of the volume
-  bool opened = false;        ///< a primary that was open has changed `required` or the reserves; stays true
+  bool opened = false;        ///< a primary has opened the VP, or was about to: all of `required` held an epoch's start; stays true
   std::string signature;      ///< 64 bytes (unit_key.hpp); empty: not signed
 
   bool operator==(const Designation&) const = default;

@@ -66,21 +66,58 @@ TEST_F(FirstOpening, IsNoneWhereAMemberHoldsSomething) {
 }
 
 // All disks are lost, of a partition that has served: it is gone, and must not look as if it had never been written to.
+class ServedAndLost : public FirstOpening {
+ protected:
+  void lose_all() {
+    const std::vector<NodeId> all = designation().members();
+    power_off(all);
+    for (NodeId n : all) unit_->replace_disk(node(n));
+    power_on(all);
+    sim_.run_for(20s);
+    EXPECT_NE(text("state"), "open");
+    for (NodeId n : all) EXPECT_FALSE(unit_->head(n)->digest(designation().vp)->primary_open) << name(n);
+  }
+};
+
 // Requirement: P-4.2 switch=newcomers-prove-emptiness
-TEST_F(FirstOpening, IsNoneWhereAllHaveLostWhatWasServed) {
+TEST_F(ServedAndLost, IsNoFirstOpening) {
   write(0, 16, 'A');
-  const std::vector<NodeId> all = designation().members();
-  power_off({all[2]});
+  NodeId last = designation().members()[2];
+  power_off({last});
   write(0, 8, 'B');
-  power_on({all[2]});
+  power_on({last});
   ASSERT_TRUE(all_required());
-  ASSERT_TRUE(designation().opened);
-  power_off(all);
-  for (NodeId n : all) unit_->replace_disk(node(n));
-  power_on(all);
-  sim_.run_for(20s);
-  EXPECT_NE(text("state"), "open");
-  for (NodeId n : all) EXPECT_FALSE(unit_->head(n)->digest(designation().vp)->primary_open) << name(n);
+  lose_all();
+}
+
+// Nor where nothing had happened that a member's change would have told of.
+// Requirement: P-4.2 switch=first-opening-unrecorded
+TEST_F(ServedAndLost, IsNoneWhereTheMembersHaveNeverChanged) {
+  write(0, 16, 'A');
+  lose_all();
+}
+
+// The control plane stands still just when the heads begin: nothing is served that it does not know of, and nothing is lost by waiting.
+// Requirement: P-4.2 switch=first-opening-unrecorded
+TEST_F(FirstOpening, WaitsUntilItIsRecorded) {
+  auto made = unit_->control()->volumes().create({"w", kBlocks * kBlockBytes, {2, 1}, 3});
+  ASSERT_TRUE(made.ok()) << made.status().to_string();
+  id_ = made->id;
+  const control::Designation first = its();
+  auto begins = [&](NodeId n) -> bool {
+    const head::Replica* r = unit_->head(n)->replica(first.vp);
+    return r && r->last().lsn == 1;
+  };
+  ASSERT_TRUE(sim_.run_until([&] { return begins(first.primary); }, 10s));
+  sim_.pause(unit_->control_node());
+  EXPECT_FALSE(opens(10s));
+  for (NodeId n : first.members()) EXPECT_TRUE(begins(n)) << name(n);
+  EXPECT_FALSE(its().opened);
+  power_off(first.members());
+  sim_.resume(unit_->control_node());
+  power_on(first.members());
+  EXPECT_TRUE(opens(20s)) << "who holds the start of an epoch has lost nothing";
+  EXPECT_TRUE(its().opened);
 }
 
 }  // namespace

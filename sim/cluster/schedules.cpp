@@ -430,14 +430,27 @@ void Schedules::replaced_returns(Chaos& c) {
   });
 }
 
+// A store that is set back forgets volumes, whose partitions nobody removes then: what they keep of the metadata portion of a head, which
+// cannot grow in most seeds, is never given back. Long seed 682 filled it with them.
+bool Schedules::forgotten_fill_a_head() const {
+  const head::Options& o = unit_.shape().head;
+  const auto most = static_cast<std::ptrdiff_t>(2 * o.meta_bytes / o.meta_segment_bytes);
+  for (std::size_t i = 0; i < unit_.head_nodes().size(); ++i) {
+    const head::Head* h = unit_.head(kFirstHead + i);
+    if (h && std::count_if(made_.begin(), made_.end(), [h](VpId vp) { return h->digest(vp).has_value(); }) > most) return true;
+  }
+  return false;
+}
+
 // Volumes that nobody uses are made and removed while nodes go and come.
 void Schedules::volumes_come_and_go(Chaos& c) {
   control::Control* control = unit_.control();
-  if (control == nullptr) return;
+  if (control == nullptr || forgotten_fill_a_head()) return;
   std::vector<Node> nodes = unit_.sled_nodes();
   nodes.insert(nodes.end(), unit_.head_nodes().begin(), unit_.head_nodes().end());
   std::string name = "passing-" + std::to_string(++passing_);
   auto made = control->volumes().create({.name = name, .bytes = 1 << 20, .layout = {2, 1}, .copies = std::min<std::uint32_t>(3, unit_.shape().heads)});
+  for (std::uint32_t i = 0; made.ok() && i < made->vps(); ++i) made_.push_back(make_vp(made->id, i));
   if (sim_.tracing()) sim_.log(name + (made.ok() ? " is made" : ": " + made.status().to_string()));
   for (int i = 0; i < 3; ++i)
     c.undo_after(between(10ms, 2500ms), [this, &c, nodes] { c.down(nodes[random_.below(nodes.size())], random_.chance(0.5) ? Crash::power : Crash::process, between(50ms, 1500ms)); });

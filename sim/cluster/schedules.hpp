@@ -52,6 +52,7 @@ class Schedules {
   void store_behind(Chaos& c);
   void log_reused(Chaos& c);
   void volumes_come_and_go(Chaos& c);
+  bool forgotten_fill_a_head() const;
   void trim_storm(Chaos& c);
   void slow_reserve(Chaos& c);
   void slow_primary(Chaos& c);
@@ -76,6 +77,7 @@ class Schedules {
   const Tenants& tenants_;
   Random random_;
   std::uint64_t passing_ = 0;  // volumes made by volumes_come_and_go()
+  std::vector<VpId> made_;     // and their partitions
 };
 
 }  // namespace luge::sim

@@ -69,6 +69,7 @@ class UnitTest : public testing::Test {
       if (v.ok()) c.volume = std::move(*v);
       co_return v.status();
     });
+    EXPECT_TRUE(sim_.run_until([&] { return designation().opened; }, 10s));
   }
 
   // The daemons use what the members hold.
