@@ -268,6 +268,7 @@ void Cluster::work() {
   rivalry_ = false;
   if (operators_) operators_->stop();
   chaos_->heal();
+  sim_.run_until([&] { return unit_.control() != nullptr; }, 5s);  // it starts again just now, if it was down
   schedules_->heal();
 }
 

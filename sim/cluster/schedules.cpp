@@ -437,7 +437,7 @@ bool Schedules::forgotten_fill_a_head() const {
   const auto most = static_cast<std::ptrdiff_t>(2 * o.meta_bytes / o.meta_segment_bytes);
   for (std::size_t i = 0; i < unit_.head_nodes().size(); ++i) {
     const head::Head* h = unit_.head(kFirstHead + i);
-    if (h && std::count_if(made_.begin(), made_.end(), [h](VpId vp) { return h->digest(vp).has_value(); }) > most) return true;
+    if (h && std::count_if(made_.begin(), made_.end(), [h](VpId vp) { return h->replica(vp) != nullptr; }) > most) return true;
   }
   return false;
 }
