@@ -22,6 +22,7 @@ using card::RecorderRequest;
 using card::RecorderVerb;
 
 constexpr std::size_t kMostConnections = 16;
+constexpr io::Duration kAcceptAgain = std::chrono::milliseconds(100);
 
 bool send_with(int socket, const RecorderReply& reply, const std::vector<int>& descriptors) {
   alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * (3 + card::kRecorderMostRegions))];
@@ -85,6 +86,7 @@ void Recorder::accept() {
     auto self = weak.lock();
     if (!self || e || self->disk_ == nullptr) return;
     int fd = ::accept4(self->sockets_->listener.native_handle(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (fd < 0 && errno != EAGAIN) return self->world_.spawn("recorder accepts", accept_later(weak));
     if (fd >= 0 && self->connections_.size() >= kMostConnections) {
       ::close(fd);
     } else if (fd >= 0) {
@@ -94,6 +96,12 @@ void Recorder::accept() {
     }
     self->accept();
   });
+}
+
+// No descriptor is left, or no memory: who waits is still there, and the listener would be readable in every turn.
+io::Task<void> Recorder::accept_later(std::weak_ptr<Recorder> weak) {
+  if (auto self = weak.lock()) co_await self->world_.sleep(kAcceptAgain);
+  if (auto self = weak.lock(); self && self->disk_ != nullptr) self->accept();
 }
 
 void Recorder::hear(ConnectionPtr c) {
@@ -156,10 +164,12 @@ io::Task<Status> Recorder::perform(Connection& c, const RecorderRequest& request
       stop();
       co_return Status();
     case RecorderVerb::quiesce: {
-      if (quiesced_ != nullptr) co_return quiesced_ == &c ? Status() : Status(Code::exists, "another connection has quiesced this disk");
+      if (quiesced_ != nullptr && quiesced_ != &c) co_return Status(Code::exists, "another connection has quiesced this disk");
+      if (quiesced_ == &c && quiet_) co_return Status();
       quiesced_ = &c;
-      bool whole = co_await disk_->quiesce(request.value == 1);
-      co_return whole ? Status() : Status(Code::unavailable, "resumed before it was quiet, or requests of before a restart wait for the volume");
+      quiet_ = false;
+      quiet_ = co_await disk_->quiesce(request.value == 1);
+      co_return quiet_ ? Status() : Status(Code::unavailable, "resumed before it was quiet, or requests of before a restart wait for the volume");
     }
     case RecorderVerb::resume:
       if (quiesced_ != &c) co_return Status(Code::not_found, "this connection has not quiesced the disk");

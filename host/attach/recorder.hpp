@@ -52,6 +52,7 @@ class Recorder : public std::enable_shared_from_this<Recorder> {
   io::Task<Status> perform(Connection& c, const card::RecorderRequest& request, card::RecorderReply& reply, std::vector<int>& descriptors);
   Status start(Connection& c, const card::RecorderRequest& request, card::RecorderReply& reply, std::vector<int>& descriptors);
   void stop();
+  static io::Task<void> accept_later(std::weak_ptr<Recorder> weak);
   void wait_doorbell();
   Status track(Connection& c, bool on, std::vector<int>& descriptors);
   io::Task<Status> read(Connection& c, std::uint64_t offset, std::uint32_t bytes);
@@ -66,6 +67,7 @@ class Recorder : public std::enable_shared_from_this<Recorder> {
   std::vector<ConnectionPtr> connections_;
   Connection* recording_ = nullptr;  // whose the recording is
   Connection* quiesced_ = nullptr;
+  bool quiet_ = false;  // and all of it has ended
   Connection* throttled_ = nullptr;
   Connection* tracking_ = nullptr;
 };

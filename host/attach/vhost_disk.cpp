@@ -19,6 +19,7 @@ using boost::asio::posix::stream_descriptor;
 constexpr io::Duration kLeaseRetry = 20ms, kLeaseLastRetry = 500ms, kLeaseComplaint = 5s;
 constexpr io::Duration kLeaseSoon = 2s;  // who has it is about to give it back, as in a migration; later, it may take any time
 constexpr io::Duration kStay = 1s;
+constexpr io::Duration kAcceptAgain = 100ms;
 constexpr io::Duration kGiveBack = 500ms;  // that a front end waits for the control plane when it stops its guest
 
 }  // namespace
@@ -59,6 +60,7 @@ void VhostDisk::accept() {
     auto self = weak.lock();
     if (!self || e || self->closed_) return;
     io::Descriptor fd(::accept4(self->listener_->socket.native_handle(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    if (!fd && errno != EAGAIN) return self->world_.spawn("front ends wait", accept_later(weak));
     if (!fd) return self->accept();
     logging::info("disk '{}': a front end has connected", self->options_.name);
     self->session_ = std::make_shared<VhostSession>(self->world_, *self, std::move(fd));
@@ -74,6 +76,12 @@ void VhostDisk::accept() {
     });
     self->session_->start();
   });
+}
+
+// No descriptor is left, or no memory: who waits is still there, and the listener would be readable in every turn.
+io::Task<void> VhostDisk::accept_later(std::weak_ptr<VhostDisk> weak) {
+  if (auto self = weak.lock()) co_await self->world_.sleep(kAcceptAgain);
+  if (auto self = weak.lock(); self && !self->closed_) self->accept();
 }
 
 // A guest that has gone would keep all its memory for as long as it is mapped here; the next front end, be it the same, tells its table anew.
@@ -173,8 +181,8 @@ void VhostDisk::resize(std::uint64_t bytes) {
 
 io::Task<bool> VhostDisk::quiesce(bool stays) {
   auto self = shared_from_this();
-  quiesced_ = true, stays_ = stays;
-  device_.hold(true);
+  stays_ = stays;
+  if (!std::exchange(quiesced_, true)) device_.hold(true);  // held once, however often it is asked
   if (!co_await device_.finish_all() || !quiesced_) co_return false;
   co_return co_await dma_->suspend() && quiesced_;
 }

@@ -67,6 +67,7 @@ class VhostDisk : public VhostOwner, public RecordedDisk, public std::enable_sha
  private:
   VhostDisk(io::RealWorld& world, Options options, Lease lease, std::shared_ptr<card::DmaPath> dma);
   void accept();
+  static io::Task<void> accept_later(std::weak_ptr<VhostDisk> weak);
   void forget_memory();
   static io::Task<void> hold_lease(std::shared_ptr<VhostDisk> self);
   static io::Task<void> end_of_stay(std::shared_ptr<VhostDisk> self);

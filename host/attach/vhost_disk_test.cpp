@@ -2,6 +2,7 @@
 #include "attach/vhost_disk.hpp"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/mman.h>
 
 #include <thread>
@@ -69,6 +70,7 @@ class VhostDiskTest : public ::testing::Test {
       o.name = "disk", o.path = path, o.bytes = kDisk, o.queues = 2;
       VhostDisk::Lease lease;
       lease.take = [this](bool first) -> io::Task<Result<client::BlockTarget*>> {
+        if (refused) co_return Status(Code::unavailable, "attached elsewhere");
         EXPECT_EQ(first, taken == 0) << "what was taken over once is not taken over again";
         ++taken;
         co_return memory.get();
@@ -136,6 +138,7 @@ class VhostDiskTest : public ::testing::Test {
   }
   std::atomic<std::uint64_t> resize_to{0};
   std::atomic<bool> late{false}, lose{false};  // the volume's answers; the volume
+  std::atomic<bool> refused{false};            // it is not given
   std::atomic<std::size_t> waiting{0};
   std::atomic<int> taken{0}, given{0};
   std::atomic<bool> away{false};  // the control plane, when the volume is given back
@@ -242,6 +245,63 @@ TEST_F(VhostDiskTest, WhatWasInFlightWhenTheVolumeWasLostIsDoneWhenItIsTakenAgai
     EXPECT_EQ(stop(f), d.seen) << "the guest goes on behind a request that nobody has done";
     vmc.ask(RecorderVerb::resume);
     ++given;  // the one that was lost
+  });
+}
+
+// A manager that asks again, because the first answer was an error, must not take that for a point at which nothing is in flight.
+// Requirement: DWR-26
+TEST_F(VhostDiskTest, ADiskThatCouldNotBeQuietIsNotSoAtTheSecondAsking) {
+  run([&] {
+    Driver d;
+    FrontEnd f(FrontEnd::connect(path));
+    ASSERT_TRUE(f.start(d, kFeatures));
+    one(f, d, 1, 8);
+    late = true;
+    std::this_thread::sleep_for(20ms);
+    d.submit(0, 8, {{Driver::kData, 4096}}, true);
+    f.notify();
+    ASSERT_TRUE(comes_true([&] { return waiting == 1; }));
+    refused = lose = true;
+    ASSERT_TRUE(comes_true([&] { return !lose; }));
+    Vmc vmc(path + card::kRecorderSuffix);
+    EXPECT_NE(vmc.ask(RecorderVerb::quiesce).code, 0u);
+    EXPECT_NE(vmc.ask(RecorderVerb::quiesce).code, 0u);
+    refused = false;
+    ASSERT_TRUE(comes_true([&] { return taken == 2; }));
+    EXPECT_EQ(vmc.ask(RecorderVerb::quiesce).code, 0u);
+    EXPECT_EQ(d.ended().size(), 1u);
+    vmc.ask(RecorderVerb::resume);
+    stop(f);
+    ++given;  // the one that was lost
+  });
+}
+
+// Such a socket is readable for ever, and reading it is an error: a guest's own front end could keep a processor busy with it.
+TEST_F(VhostDiskTest, AKickDescriptorThatListensIsNotAskedForEver) {
+  run([&] {
+    Driver d;
+    FrontEnd f(FrontEnd::connect(path));
+    ASSERT_TRUE(f.start(d, kFeatures));
+    one(f, d, 1, 8);
+    const std::string where = directory / "kick";
+    io::Descriptor listens(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)), calls(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    sockaddr_un a{};
+    a.sun_family = AF_UNIX;
+    std::memcpy(a.sun_path, where.data(), where.size());
+    ASSERT_EQ(::bind(listens.get(), reinterpret_cast<sockaddr*>(&a), sizeof a), 0);
+    ASSERT_EQ(::listen(listens.get(), 1), 0);
+    ASSERT_EQ(::connect(calls.get(), reinterpret_cast<sockaddr*>(&a), sizeof a), 0);
+    f.send_u64(Message::set_vring_kick, 0, listens.get());
+    auto spent = [] {
+      rusage r;
+      ::getrusage(RUSAGE_SELF, &r);
+      return (r.ru_utime.tv_sec + r.ru_stime.tv_sec) * 1'000'000 + r.ru_utime.tv_usec + r.ru_stime.tv_usec;
+    };
+    std::this_thread::sleep_for(50ms);
+    const auto before = spent();
+    std::this_thread::sleep_for(1s);
+    EXPECT_LT(spent() - before, 500'000) << "us in a second";
+    EXPECT_EQ(stop(f), d.next) << "the connection goes on";
   });
 }
 

@@ -333,8 +333,10 @@ void VhostSession::wait_kick(std::uint32_t index) {
     auto self = weak.lock();
     if (!self || e || self->ending_ || self->waiter_->kick[index] != kick) return;
     std::uint64_t n;
-    [[maybe_unused]] ssize_t got = ::read(kick->native_handle(), &n, sizeof n);
-    if (got == 0) return;  // not an eventfd, and at its end: it would be readable for ever
+    const ssize_t got = ::read(kick->native_handle(), &n, sizeof n);
+    // Not an eventfd: at its end, or a socket that listens. It would be readable for ever.
+    if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR))
+      return logging::warn("queue {}: the kick descriptor is none: {}; it isn't listened to any more", index, got == 0 ? "end of file" : std::strerror(errno));
     self->owner_.device().kick(index);
     self->wait_kick(index);
   });

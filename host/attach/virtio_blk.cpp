@@ -258,7 +258,7 @@ bool VirtioBlk::take(Queue& q, std::uint16_t head) {
   }
   q.taken[head] = true;
   ++q.in_flight, ++in_flight_;
-  r->cost = kRequestCost + std::max(r->readable, r->writable), r->target = target_number_;
+  r->cost = kRequestCost + r->segments.size() * sizeof(Segment) + std::max(r->readable, r->writable), r->target = target_number_;
   outstanding_ += r->cost;
   begin(*r);
   return true;

@@ -268,14 +268,24 @@ class Receiver {
     if (h.magic != kTransferMagic) return status = Status(Code::corrupt, "no frame"), false;
     if (h.version != kTransferVersion) return status = Status(Code::wrong_version, "frames of version " + std::to_string(h.version)), false;
     if (h.bytes > kMostFrame) return status = Status(Code::corrupt, "a frame of " + std::to_string(h.bytes) + " bytes"), false;
-    body_.resize(h.bytes);
-    if (!receive_all(fd_, body_.data(), body_.size())) return false;
+    if (!receive_body(h.bytes)) return false;
     const std::size_t summed = h.kind == Transfer::pages ? page_head() : body_.size();
     if (summed > body_.size() || crc32c(Bytes(body_).first(summed)) != h.crc) return status = Status(Code::corrupt, "a damaged frame"), false;
     return perform(h.kind, status);
   }
 
  private:
+  // Memory only as bytes come: a header that promises many costs whoever sends it nothing.
+  bool receive_body(std::size_t bytes) {
+    body_.resize(std::min(bytes, body_.size()));
+    for (std::size_t had = 0; had < bytes;) {
+      const std::size_t part = std::min(bytes - had, std::max<std::size_t>(body_.size() - had, 1 << 20));
+      body_.resize(std::max(body_.size(), had + part));
+      if (!receive_all(fd_, body_.data() + had, part)) return false;
+      had += part;
+    }
+    return true;
+  }
   std::size_t page_head() const {
     std::uint64_t count = 0;
     if (body_.size() < sizeof count) return ~std::size_t{0};

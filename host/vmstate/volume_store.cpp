@@ -107,6 +107,8 @@ Status VolumeStore::load() {
   if (newest == nullptr && both[0].kind == Directory::Kind::torn) return Status(Code::corrupt, file_->name() + ": no directory of the store is whole");
   for (const DirectoryEntry& e : newest != nullptr ? newest->entries : std::vector<DirectoryEntry>()) {
     Checkpoint c{{e.machine, ::strnlen(e.machine, sizeof e.machine)}, e.sequence, e.parent, e.created_ns, {e.memory_pages, e.disk_pages}, read(e.table), read(e.state), read(e.description), {}};
+    for (const Extent& e : {c.state, c.description})
+      if (!inside(e)) return Status(Code::corrupt, file_->name() + ": checkpoint " + std::to_string(c.sequence) + " of " + c.machine + " has an extent outside the volume");
     auto table = read_extent(c.table);
     if (!table.ok()) return table.status().with("the table of checkpoint " + std::to_string(c.sequence) + " of " + c.machine);
     c.entries.resize(table->size() / sizeof(CheckpointEntry));
@@ -120,8 +122,12 @@ Status VolumeStore::load() {
   return Status();
 }
 
+bool VolumeStore::inside(const Extent& e) const {
+  return e.bytes == 0 || (e.bytes <= used_.size() * kPage && e.block >= kFirstBlock && e.block <= used_.size() - e.blocks());
+}
+
 Result<std::vector<std::byte>> VolumeStore::read_extent(const Extent& e) {
-  if (e.block < kFirstBlock || e.blocks() > used_.size() || e.block > used_.size() - e.blocks()) return Status(Code::corrupt, file_->name() + ": an extent outside the volume");
+  if (!inside(e)) return Status(Code::corrupt, file_->name() + ": an extent outside the volume");
   std::vector<std::byte> content(e.blocks() * kPage);
   if (Status s = file_->read(e.block * kPage, content); !s.ok()) return s;
   content.resize(e.bytes);

@@ -67,6 +67,7 @@ class VolumeStore {
   Status load();
   Result<std::uint64_t> take_run(std::uint64_t blocks);
   Result<Extent> write_extent(Bytes content);
+  bool inside(const Extent& e) const;
   Result<std::vector<std::byte>> read_extent(const Extent& e);
   Status join_oldest(std::vector<Checkpoint>& all, const std::string& machine);
   Status write_directory(const std::vector<Checkpoint>& all);

@@ -189,6 +189,33 @@ TEST_F(VolumeStoreTest, DamageIsFoundWhereverItIs) {
   EXPECT_GT(unused, 20);
 }
 
+// A directory whose sums are right and whose extents are not: somebody else wrote the volume.
+TEST_F(VolumeStoreTest, ExtentsOutsideTheVolumeAreRefused) {
+  VolumeTarget t = target();
+  ASSERT_TRUE(checkpoint(t, 1).ok());
+  const auto whole = volume_.content;
+  for (ExtentOnVolume DirectoryEntry::*which : {&DirectoryEntry::table, &DirectoryEntry::state, &DirectoryEntry::description})
+    for (const ExtentOnVolume& bad : {ExtentOnVolume{whole.size() / kPage, 1, 0, 0}, ExtentOnVolume{1ull << 40, 1, 0, 0}, ExtentOnVolume{600, ~0ull, 0, 0},
+                                      ExtentOnVolume{~0ull, kPage, 0, 0}, ExtentOnVolume{0, kPage, 0, 0}, ExtentOnVolume{600, whole.size(), 0, 0}}) {
+      volume_.content = whole;
+      for (std::uint64_t place : {std::uint64_t{0}, VolumeStore::kDirectoryBlocks * kPage}) {
+        DirectoryHeader h;
+        DirectoryEntry e;
+        std::byte* at = volume_.content.data() + place;
+        std::memcpy(&h, at, sizeof h);
+        if (h.magic != kDirectoryMagic || h.checkpoints != 1) continue;
+        std::memcpy(&e, at + sizeof h, sizeof e);
+        e.*which = bad;
+        h.entries_crc = crc32c(std::as_bytes(std::span(&e, 1)));
+        h.crc = 0;
+        h.crc = crc32c(std::as_bytes(std::span(&h, 1)));
+        std::memcpy(at, &h, sizeof h);
+        std::memcpy(at + sizeof h, &e, sizeof e);
+      }
+      EXPECT_EQ(VolumeStore::open(std::make_unique<VolumeFile>(volume_)).status().code(), Code::corrupt) << bad.block << ", " << bad.bytes;
+    }
+}
+
 TEST_F(VolumeStoreTest, WhatIsNotAStoreIsLeftAlone) {
   volume_.content[100] = std::byte{1};
   auto store = VolumeStore::open(std::make_unique<VolumeFile>(volume_));
