@@ -70,6 +70,7 @@ GROUPS = {
     "checkpoints": "luge bench checkpoint-cost --rounds 2 --seconds 60 --growth 1MiB",
     "steady": "luge bench steady --minutes 30",
     "simulator": "luge-sim many --heads 3 --sleds 6 --from 1 --count 20",
+    "simulator-wall": "luge-sim many --heads 3 --sleds 6 --from 1 --count 40 --jobs 2",
     "growth": "luge-sim growth",
     "native": "luge card test native --seconds 10",
     "rtl": "luge card test rtl --seconds 20",
@@ -105,6 +106,7 @@ FIGURES = [
     Figure("replacement-time", "time from the failure agent's word to the new replica in the required set, `--replace-after` not counted", "replacement", lambda r: r["replacement"]["seconds"], 1.5, False, " s"),
     Figure("checkpoint-written", "checkpoint bytes written per byte of metadata records", "replacement", lambda r: r["replacement"]["written_per_metadata_byte"], 2, False, "x"),
     Figure("checkpoint-cost", "4 KiB random write at queue depth 32 while checkpoints of all replicas run, against none", "checkpoints", checkpoint_cost, 0.95, True),
+    Figure("simulator-wall", "simulated time per wall second, 3 heads and 6 sleds, two seeds at a time on two cores", "simulator-wall", lambda r: r["wall"], 50, True, "x", 0),
     Figure("simulator", "simulated time per second of processor time, 3 heads and 6 sleds", "simulator", lambda r: r["speed"], 50, True, "x", 0),
     Figure("growth-heads", "cost of a write, 9 heads and as many volumes against 3 heads, simulated unit", "growth", lambda r: r["9 heads against 3"], 1.15, False, "x"),
     Figure("growth-idle-volumes", "cost of a write to a volume beside 99 idle ones against one that is alone, simulated unit", "growth", lambda r: r["a volume beside 99 idle ones against alone"], 1.15, False, "x"),
@@ -155,10 +157,10 @@ def measure(command, build, charts):
         done = subprocess.run([program, *words[1:]], capture_output=True, text=True, timeout=3600)
         if words[1] == "growth":
             return {what: float(value) for what, value in re.findall(r"^(\S[^,\n]*?)(?:,[^,\n]*?)?\s{2,}(\d+\.\d+)(?:x| %), at most", done.stdout, re.M)}
-        speed = re.search(r"simulated, (\d+(?:\.\d+)?)x", done.stdout)
+        speed = re.search(r" ([\d.]+) s \(.*?, ([\d.]+) s simulated, (\d+(?:\.\d+)?)x", done.stdout)
         if not speed:
             raise ValueError(f"luge-sim names no speed: {done.stdout.strip()[-200:]}")
-        return {"speed": float(speed[1])}
+        return {"speed": float(speed[3]), "wall": float(speed[2]) / float(speed[1])}
     if words[1] == "card":
         verilated = os.path.join(build, "hls", "xrt")
         environment = dict(os.environ, LUGE_XRT=verilated) if os.path.isdir(verilated) else None

@@ -3,10 +3,19 @@
 #include <algorithm>
 
 #include "base/check.hpp"
-#include "sim/cluster/joined.hpp"
 
 namespace luge::sim {
 namespace {
+
+// In memory that is made once.
+std::vector<std::byte> joined(std::span<const Bytes> parts) {
+  std::size_t bytes = 0;
+  for (Bytes p : parts) bytes += p.size();
+  std::vector<std::byte> all;
+  all.reserve(bytes);
+  for (Bytes p : parts) all.insert(all.end(), p.begin(), p.end());
+  return all;
+}
 
 using namespace std::chrono_literals;
 

@@ -4,15 +4,16 @@
 #include <utility>
 
 #include "base/check.hpp"
-#include "sim/cluster/joined.hpp"
 #include "sim/cluster/simulation.hpp"
 
 namespace luge::sim {
 
 class SimStream;
 
+// Copied once, when it is sent; what is split and what waits somewhere shares that.
 struct Fabric::Segment {
-  std::vector<std::byte> bytes;
+  std::shared_ptr<const std::byte[]> memory;
+  Bytes bytes;
   bool fin = false;
 };
 
@@ -22,7 +23,7 @@ struct Fabric::End {
   SimStream* stream = nullptr;  // null: closed, or the process or machine is gone
   bool broken = false;          // reads end and writes fail
   // Receiving
-  std::deque<std::vector<std::byte>> received;
+  std::deque<Segment> received;
   std::size_t first_used = 0;  // bytes of received.front() already read
   bool fin_received = false;
   // Sending
@@ -72,7 +73,7 @@ class SimStream final : public io::Stream {
       co_await changed_.wait();
     }
     if (closed_ || end().broken) co_return false;
-    fabric_.send(c_, side_, joined(parts), false);
+    fabric_.send(c_, side_, parts, false);
     co_return true;
   }
 
@@ -92,7 +93,7 @@ class SimStream final : public io::Stream {
   std::size_t take_received(MutableBytes into) {
     std::size_t n = 0;
     while (n < into.size() && !end().received.empty()) {
-      auto& front = end().received.front();
+      const Bytes front = end().received.front().bytes;
       std::size_t take = std::min(into.size() - n, front.size() - end().first_used);
       std::memcpy(into.data() + n, front.data() + end().first_used, take);
       n += take;
@@ -164,15 +165,21 @@ io::Duration Fabric::latency(std::uint32_t from, std::uint32_t to) {
   return d;
 }
 
-void Fabric::send(const Ref& c, int side, std::vector<std::byte> bytes, bool fin) {
-  c->end[side].outstanding += bytes.size();
+void Fabric::send(const Ref& c, int side, std::span<const Bytes> parts, bool fin) {
+  std::size_t size = 0;
+  for (Bytes p : parts) size += p.size();
+  auto memory = std::make_shared_for_overwrite<std::byte[]>(size);
+  std::byte* end = memory.get();
+  for (Bytes p : parts) end = std::copy(p.begin(), p.end(), end);
+  Bytes bytes(memory.get(), size);
+  c->end[side].outstanding += size;
   // Now and then in two pieces, so that readers meet every kind of boundary.
   if (bytes.size() > 1 && random_.chance(0.1)) {
     std::size_t first = random_.between(1, bytes.size() - 1);
-    post(c, side, {{bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(first)}, false});
-    bytes.erase(bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(first));
+    post(c, side, {memory, bytes.first(first), false});
+    bytes = bytes.subspan(first);
   }
-  post(c, side, {std::move(bytes), fin});
+  post(c, side, {std::move(memory), bytes, fin});
 }
 
 void Fabric::post(const Ref& c, int side, Segment segment) {
@@ -180,15 +187,13 @@ void Fabric::post(const Ref& c, int side, Segment segment) {
   auto wire_time = io::Duration(static_cast<std::int64_t>(static_cast<double>(segment.bytes.size()) / wire.bytes_per_ns));
   io::Duration at = sim_.now() + latency(from.node, c->end[1 - side].node) + wire_time;
   from.last_arrival = std::max(at, from.last_arrival + io::Duration(1));
-  auto s = std::make_shared<Segment>(std::move(segment));
-  sim_.after(from.last_arrival - sim_.now(), [this, c, side, s] { arrive(c, side, std::move(*s)); });
+  sim_.after(from.last_arrival - sim_.now(), [this, c, side, s = std::move(segment)] { arrive(c, side, s); });
 }
 
 void Fabric::arrive(const Ref& c, int side, Segment segment) {
   End& from = c->end[side];
   if (sim_.now() < from.not_before) {
-    auto s = std::make_shared<Segment>(std::move(segment));
-    sim_.after(from.not_before - sim_.now(), [this, c, side, s] { arrive(c, side, std::move(*s)); });
+    sim_.after(from.not_before - sim_.now(), [this, c, side, s = std::move(segment)] { arrive(c, side, s); });
     return;
   }
   if (!from.stalled.empty() || !deliver(c, side, segment)) {
@@ -212,7 +217,7 @@ void Fabric::probe(const Ref& c, int side) {
 }
 
 // False: nothing at the other side took it.
-bool Fabric::deliver(const Ref& c, int side, Segment& segment) {
+bool Fabric::deliver(const Ref& c, int side, const Segment& segment) {
   End &from = c->end[side], &to = c->end[1 - side];
   if (is_cut(from.node, to.node) || dark_.count(to.node) != 0) return false;
   sim_.note(c->id * 2 + static_cast<std::uint64_t>(side), segment.bytes.size());
@@ -221,7 +226,7 @@ bool Fabric::deliver(const Ref& c, int side, Segment& segment) {
     return true;
   }
   bytes_delivered_ += segment.bytes.size();
-  if (!segment.bytes.empty()) to.received.push_back(std::move(segment.bytes));
+  if (!segment.bytes.empty()) to.received.push_back(segment);
   if (segment.fin) to.fin_received = true;
   if (to.stream) to.stream->notify();
   if (from.fin_sent && to.fin_sent && from.stalled.empty()) forget(c);

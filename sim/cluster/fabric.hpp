@@ -65,10 +65,10 @@ class Fabric {
   using Ref = std::shared_ptr<Connection>;
 
   io::Duration latency(std::uint32_t from, std::uint32_t to);
-  void send(const Ref& c, int side, std::vector<std::byte> bytes, bool fin);
+  void send(const Ref& c, int side, std::span<const Bytes> parts, bool fin);
   void post(const Ref& c, int side, Segment segment);
   void arrive(const Ref& c, int side, Segment segment);
-  bool deliver(const Ref& c, int side, Segment& segment);
+  bool deliver(const Ref& c, int side, const Segment& segment);
   void retransmit(const Ref& c, int side);
   void watch(const Ref& c, int side);
   void probe(const Ref& c, int side);
