@@ -18,6 +18,7 @@ constexpr std::uint64_t kLine = 64;
 constexpr std::size_t kBurstsInKernel = 32;
 constexpr unsigned kStuckCycles = 400;   // without progress: the ring is full (a new head needs 72)
 constexpr unsigned kHeadCycles = 80;     // between two heads given to the kernel
+constexpr unsigned kSettleTurns = 8;       // of the loop, at most, before the last record leaves
 constexpr std::uint32_t kOwnSlotsLog2 = 12;
 constexpr io::Duration kPoll = 1ms;      // of a full ring whose reader rings no doorbell
 constexpr io::Duration kLate = 100ms;    // of data behind its record, when that rule is broken on purpose
@@ -374,12 +375,19 @@ void DmaPath::give_head() {
 }
 
 // The open record and the half-filled line leave when nothing has come for a while. That while is not waited for: it ends when this
-// loop has no more for the kernel.
+// loop has no more for the kernel: data of a read, its status and the used ring are written one after the other, and settling between them
+// would cost more than all of them.
 void DmaPath::settle_later() {
-  if (std::exchange(settling_, true)) return;
-  world_.post([weak = weak_from_this()] {
+  pumped_ = true;
+  if (!std::exchange(settling_, true)) settle_after(kSettleTurns);
+}
+
+void DmaPath::settle_after(unsigned turns) {
+  pumped_ = pumped_ && turns == kSettleTurns;  // what comes right behind the first is waited for in any case
+  world_.post([weak = weak_from_this(), turns] {
     auto self = weak.lock();
     if (!self) return;
+    if (self->pumped_ && turns > 0) return self->settle_after(turns - 1);
     self->settling_ = false;
     if (self->running_ && !self->pumping_) self->settle();
   });

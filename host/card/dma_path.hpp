@@ -128,6 +128,7 @@ class DmaPath : public std::enable_shared_from_this<DmaPath> {
   void hold();
   void overflow_if_late();
   void settle_later();
+  void settle_after(unsigned turns);
   void settle();
   void tick_at(io::Time t);
   static io::Task<void> tick(std::weak_ptr<DmaPath> weak, io::World& world, io::Time at);
@@ -172,7 +173,7 @@ class DmaPath : public std::enable_shared_from_this<DmaPath> {
   std::uint64_t rate_ = 0;
   io::Time not_before_{};
   io::Time tick_due_{};
-  bool ticking_ = false, settling_ = false;
+  bool ticking_ = false, settling_ = false, pumped_ = false;
   bool pump_posted_ = false;           // for what was submitted in this turn
   std::uint64_t lost_block_ = ~0ull;  // of Switch::dma_range_unrecorded, and how it is chosen
   std::unordered_map<std::uint64_t, unsigned> bursts_into_;
