@@ -39,7 +39,8 @@ std::vector<Reach> reach_of(const Registry& registry, const Reports& reports, co
       r.state = report_string(e, "state");
       r.reason = report_string(e, "reason");
       r.suspect = r.state == "suspect";
-      r.serving = r.state == "open" || r.state == "waiting" || r.state == "opening";
+      // One that is empty opens nothing that has been open.
+      r.serving = r.state == "open" || r.state == "waiting" || (r.state == "opening" && (r.last != 0 || !d.opened));
     });
     r.unknown = r.unknown || (there && !r.up);
     out.push_back(std::move(r));
@@ -85,6 +86,7 @@ Designation accept_loss(const Designation& d, NodeId head, std::uint64_t random_
   // out one epoch twice.
   next.epoch = ((d.epoch >> wire::kHistoryEpochBits) + 1) << wire::kHistoryEpochBits | (random_epoch & ((Epoch{1} << wire::kHistoryEpochBits) - 1));
   next.revision = d.revision + 1;
+  next.opened = true;  // the head holds something
   next.history = random_history | 1;
   if (next.history == d.history) next.history += 2;
   next.primary = head;

@@ -203,7 +203,7 @@ io::Task<bool> Primary::adopt_greatest_log() {
       }
     }
     if (greatest.lsn == 0 && !co_await never_open(d)) {
-      state_ = d.opened ? "opening: every copy is empty, though it has served: it opens when a head that held it is back; if none ever will be, its data is lost: remove the volume"
+      state_ = d.opened ? "opening: those that must hold everything are empty, though it has served; another head may hold some of it (luge volume recover --accept-loss)"
                         : "opening: every copy that answers is empty; the other heads of the VP are waited for";
       co_await members_changed_.wait_for(100ms);
       continue;

@@ -99,7 +99,7 @@ Result<CheckpointHeader> read_header(const File& f) {
   if (::fstat(f.fd(), &st) != 0) return io_error(f.path());
   const auto size = static_cast<std::uint64_t>(st.st_size);
   const std::uint64_t pages = h.memory_pages + h.disk_pages;
-  if (h.crc != header_crc(h) || h.memory_pages > size_t(1) << 36 || h.disk_pages > size_t(1) << 36 || h.entries > pages || h.slots > size / kPage ||
+  if (h.crc != header_crc(h) || h.memory_pages > kMostPages || h.disk_pages > kMostPages || h.entries > pages || h.slots > size / kPage ||
       h.state_bytes > size || h.description_bytes > size || h.sequence == 0 || h.parent >= h.sequence || h.machine[sizeof h.machine - 1] != 0 ||
       tail_at(h) + h.state_bytes + h.description_bytes > size)
     return Status(Code::corrupt, f.path() + ": its header is damaged");

@@ -15,6 +15,9 @@
 
 namespace luge::vmstate {
 
+/// Of a machine's memory, and of its disk: 1 TiB each. A page takes four bytes of memory wherever checkpoints are put together.
+inline constexpr std::uint64_t kMostPages = std::uint64_t{1} << 28;
+
 /// Pages of machine memory first, those of its disk behind them.
 struct Shape {
   std::uint64_t memory_pages = 0, disk_pages = 0;

@@ -333,8 +333,7 @@ class Receiver {
     if (body_.size() != sizeof f) return status = Status(Code::corrupt, "a damaged frame"), false;
     std::memcpy(&f, body_.data(), sizeof f);
     f.machine[sizeof f.machine - 1] = 0;
-    constexpr std::uint64_t kMost = std::uint64_t{1} << 28;  // pages: 1 TiB; each takes four bytes of memory here
-    if (f.memory_pages == 0 || f.memory_pages > kMost || f.disk_pages > kMost) return reply(Status(Code::invalid, "a machine of " + std::to_string(f.memory_pages) + " pages"));
+    if (f.memory_pages == 0 || f.memory_pages > kMostPages || f.disk_pages > kMostPages) return reply(Status(Code::invalid, "a machine of " + std::to_string(f.memory_pages) + " pages"));
     if (open_) target_->abandon();
     open_ = false, wrong_ = Status();
     auto t = target_for(f.machine, f.live != 0);

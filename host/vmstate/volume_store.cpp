@@ -109,6 +109,8 @@ Status VolumeStore::load() {
     Checkpoint c{{e.machine, ::strnlen(e.machine, sizeof e.machine)}, e.sequence, e.parent, e.created_ns, {e.memory_pages, e.disk_pages}, read(e.table), read(e.state), read(e.description), {}};
     for (const Extent& e : {c.state, c.description})
       if (!inside(e)) return Status(Code::corrupt, file_->name() + ": checkpoint " + std::to_string(c.sequence) + " of " + c.machine + " has an extent outside the volume");
+    if (c.shape.memory_pages > kMostPages || c.shape.disk_pages > kMostPages)
+      return Status(Code::corrupt, file_->name() + ": checkpoint " + std::to_string(c.sequence) + " of " + c.machine + " has " + std::to_string(c.shape.memory_pages) + " and " + std::to_string(c.shape.disk_pages) + " pages");
     auto table = read_extent(c.table);
     if (!table.ok()) return table.status().with("the table of checkpoint " + std::to_string(c.sequence) + " of " + c.machine);
     c.entries.resize(table->size() / sizeof(CheckpointEntry));

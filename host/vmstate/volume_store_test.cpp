@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <functional>
 #include <map>
 #include <random>
 
@@ -94,6 +95,23 @@ class VolumeStoreTest : public testing::ImageTest {
     EXPECT_EQ(read_file(to + "/description"), "{\"n\":" + std::to_string(n) + "}");
   }
 
+  /// The one checkpoint's entry; the sums are right afterwards.
+  void change_directory(const std::function<void(DirectoryEntry&)>& change) {
+    for (std::uint64_t place : {std::uint64_t{0}, VolumeStore::kDirectoryBlocks * kPage}) {
+      DirectoryHeader h;
+      DirectoryEntry e;
+      std::byte* at = volume_.content.data() + place;
+      std::memcpy(&h, at, sizeof h);
+      if (h.magic != kDirectoryMagic || h.checkpoints != 1) continue;
+      std::memcpy(&e, at + sizeof h, sizeof e);
+      change(e);
+      h.entries_crc = crc32c(std::as_bytes(std::span(&e, 1)));
+      h.crc = 0;
+      h.crc = crc32c(std::as_bytes(std::span(&h, 1)));
+      std::memcpy(at, &h, sizeof h);
+      std::memcpy(at + sizeof h, &e, sizeof e);
+    }
+  }
   io::testing::TemporaryDirectory directory_{"/dev/shm"};  // nothing here is about the disk
   Volume volume_;
 };
@@ -198,22 +216,19 @@ TEST_F(VolumeStoreTest, ExtentsOutsideTheVolumeAreRefused) {
     for (const ExtentOnVolume& bad : {ExtentOnVolume{whole.size() / kPage, 1, 0, 0}, ExtentOnVolume{1ull << 40, 1, 0, 0}, ExtentOnVolume{600, ~0ull, 0, 0},
                                       ExtentOnVolume{~0ull, kPage, 0, 0}, ExtentOnVolume{0, kPage, 0, 0}, ExtentOnVolume{600, whole.size(), 0, 0}}) {
       volume_.content = whole;
-      for (std::uint64_t place : {std::uint64_t{0}, VolumeStore::kDirectoryBlocks * kPage}) {
-        DirectoryHeader h;
-        DirectoryEntry e;
-        std::byte* at = volume_.content.data() + place;
-        std::memcpy(&h, at, sizeof h);
-        if (h.magic != kDirectoryMagic || h.checkpoints != 1) continue;
-        std::memcpy(&e, at + sizeof h, sizeof e);
-        e.*which = bad;
-        h.entries_crc = crc32c(std::as_bytes(std::span(&e, 1)));
-        h.crc = 0;
-        h.crc = crc32c(std::as_bytes(std::span(&h, 1)));
-        std::memcpy(at, &h, sizeof h);
-        std::memcpy(at + sizeof h, &e, sizeof e);
-      }
+      change_directory([&](DirectoryEntry& e) { e.*which = bad; });
       EXPECT_EQ(VolumeStore::open(std::make_unique<VolumeFile>(volume_)).status().code(), Code::corrupt) << bad.block << ", " << bad.bytes;
     }
+}
+
+// As many that their sum turns over, so that each page of the table is one of the machine's.
+TEST_F(VolumeStoreTest, AMachineOfAbsurdSizeIsRefused) {
+  VolumeTarget t = target();
+  ASSERT_TRUE(checkpoint(t, 1).ok());
+  for (auto which : {&DirectoryEntry::memory_pages, &DirectoryEntry::disk_pages}) {
+    change_directory([which](DirectoryEntry& e) { e.*which = ~0ull; });
+    EXPECT_EQ(VolumeStore::open(std::make_unique<VolumeFile>(volume_)).status().code(), Code::corrupt);
+  }
 }
 
 TEST_F(VolumeStoreTest, WhatIsNotAStoreIsLeftAlone) {

@@ -61,8 +61,11 @@ TEST_F(FirstOpening, IsNoneWhereAMemberHoldsSomething) {
   power_on(lost);
   power_on({behind});
   sim_.run_for(20s);
-  EXPECT_NE(text("state"), "open");
+  EXPECT_EQ(text("state"), "closed") << "an operator is told, and how far the others reach";
   for (NodeId n : lost) EXPECT_FALSE(unit_->head(n)->digest(designation().vp)->primary_open) << name(n);
+  ASSERT_TRUE(unit_->control()->volumes().accept_loss("v", name(behind), false).ok()) << "no other head could open it";
+  ASSERT_TRUE(wait_for_state("open"));
+  EXPECT_EQ(contents().substr(0, 17), std::string(16, 'A') + "0");
 }
 
 // All disks are lost, of a partition that has served: it is gone, and must not look as if it had never been written to.
