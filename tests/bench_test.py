@@ -36,7 +36,7 @@ class Bars(unittest.TestCase):
 
     def test_every_figure_has_its_command_and_reads_its_report(self):
         cases = [{"case": c, "peer": p, "ratio": 1.5, "mean": {"luge": mean(2), p: mean(1)}} for c in measures.CASES for p in ("qemu-nbd", "ceph")]
-        report = {"cases": cases, "pause": {"ms": [1], "max": 1, "median": 1}, "idle": {"percent_of_a_core": 1}, "steady": {"failovers": 0, "revisions": 0}, "speed": 60,
+        report = {"cases": cases, "pause": {"ms": [1], "max": 1, "median": 1}, "idle": {"percent_of_a_core": 1}, "steady": {"failovers": 0, "revisions": 0}, "speed": 60, "wall": 60,
                   "9 heads against 3": 1.0, "a volume beside 99 idle ones against alone": 1.0, "100 volumes against 1": 1.0, "index memory of 8 GiB mapped": 0.2, "index memory of 64 GiB mapped": 0.2,
                   "bytes_per_second": 2e8, "daemon_cpu_us_per_mib": 50, "pages": {"ring_ns": 3.0, "drain_ns": 5.0}, "guest_recording": {"ratio": 1.0}, "kills": {"wrong": 0},
                   "writes": {"against_nbd": 1.2, "processor_time": 0.5}, "reads": {"against_nbd": 1.2, "processor_time": 0.5},
