@@ -2,8 +2,8 @@
 #include "attach/vhost_disk.hpp"
 
 #include <gtest/gtest.h>
-#include <sys/resource.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 #include <thread>
 
@@ -119,6 +119,16 @@ class VhostDiskTest : public ::testing::Test {
     EXPECT_EQ(d.status(head), 0);
   }
 
+  /// A read that the volume doesn't answer, behind a write that it has.
+  void leave_in_flight(FrontEnd& f, Driver& d) {
+    one(f, d, 1, 8);
+    late = true;
+    std::this_thread::sleep_for(20ms);
+    d.submit(0, 8, {{Driver::kData, 4096}}, true);
+    f.notify();
+    ASSERT_TRUE(comes_true([&] { return waiting == 1; }));
+  }
+
   io::testing::TemporaryDirectory directory;
   std::string path = directory / "disk.sock";
   std::unique_ptr<MemoryDisk> memory;
@@ -229,12 +239,7 @@ TEST_F(VhostDiskTest, WhatWasInFlightWhenTheVolumeWasLostIsDoneWhenItIsTakenAgai
     Driver d;
     FrontEnd f(FrontEnd::connect(path));
     ASSERT_TRUE(f.start(d, kFeatures));
-    one(f, d, 1, 8);
-    late = true;
-    std::this_thread::sleep_for(20ms);
-    d.submit(0, 8, {{Driver::kData, 4096}}, true);
-    f.notify();
-    ASSERT_TRUE(comes_true([&] { return waiting == 1; }));
+    ASSERT_NO_FATAL_FAILURE(leave_in_flight(f, d));
     lose = true;
     ASSERT_TRUE(comes_true([&] { return taken == 2; }));
     std::size_t n = 0;
@@ -255,12 +260,7 @@ TEST_F(VhostDiskTest, ADiskThatCouldNotBeQuietIsNotSoAtTheSecondAsking) {
     Driver d;
     FrontEnd f(FrontEnd::connect(path));
     ASSERT_TRUE(f.start(d, kFeatures));
-    one(f, d, 1, 8);
-    late = true;
-    std::this_thread::sleep_for(20ms);
-    d.submit(0, 8, {{Driver::kData, 4096}}, true);
-    f.notify();
-    ASSERT_TRUE(comes_true([&] { return waiting == 1; }));
+    ASSERT_NO_FATAL_FAILURE(leave_in_flight(f, d));
     refused = lose = true;
     ASSERT_TRUE(comes_true([&] { return !lose; }));
     Vmc vmc(path + card::kRecorderSuffix);

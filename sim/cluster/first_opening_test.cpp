@@ -90,6 +90,7 @@ TEST_F(ServedAndLost, IsNoFirstOpening) {
   write(0, 8, 'B');
   power_on({last});
   ASSERT_TRUE(all_required());
+  ASSERT_TRUE(designation().opened);
   lose_all();
 }
 
